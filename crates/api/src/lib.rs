@@ -1,1 +1,35 @@
-//! (see the room's description in docs)
+//! The API of Zhengyun: custom resource types of group `zhengyun.io/v1alpha1`, one
+//! file per kind, with user-facing field docs, CEL rules and printer columns.
+//! `cargo run -p api --bin crdgen` writes the CRDs to `charts/zhengyun/crds`.
+//!
+//! May not live here: reconcile logic, clients. Who writes which field is told in
+//! `docs/contract.md` and enforced by `charts/zhengyun/templates/admission`.
+
+#![forbid(unsafe_code)]
+
+pub mod kinds;
+pub mod names;
+
+pub use kinds::*;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// Every CRD of the group, in the order in which they are installed.
+pub fn all_crds() -> Vec<CustomResourceDefinition> {
+    vec![
+        Host::crd(),
+        HostPool::crd(),
+        StoragePool::crd(),
+        Network::crd(),
+        Image::crd(),
+        Flavor::crd(),
+        Department::crd(),
+        CloudPolicy::crd(),
+        Incident::crd(),
+        BusinessSystem::crd(),
+        VirtualMachine::crd(),
+        Volume::crd(),
+        VirtualMachineMigration::crd(),
+    ]
+}

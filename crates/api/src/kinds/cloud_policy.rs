@@ -1,0 +1,200 @@
+//! `CloudPolicy`: the site's one policy object.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use model::{FaultKind, Severity};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The site's policy. There is one, named `default`; every field has a default.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "zhengyun.io",
+    version = "v1alpha1",
+    kind = "CloudPolicy",
+    plural = "cloudpolicies",
+    shortname = "policy",
+    category = "zhengyun",
+    status = "CloudPolicyStatus",
+    derive = "PartialEq",
+    doc = "The site's one policy object.",
+    validation = Rule::new("self.metadata.name == 'default'").message("metadata.name: the site has one policy, named 'default'"),
+    validation = Rule::new("self.spec.failover.unreachableAfterSeconds > self.spec.failover.leaseIntervalSeconds + 1").message("spec.failover.unreachableAfterSeconds: must be more than leaseIntervalSeconds + 1, the moment at which a host becomes Suspect"),
+    printcolumn(name = "Valid", type_ = "string", json_path = ".status.conditions[?(@.type=='Valid')].status"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Valid')].message"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct CloudPolicySpec {
+    /// When a host counts as dead and what is done.
+    #[serde(default)]
+    pub failover: FailoverPolicy,
+    /// Bounds of live migration.
+    #[serde(default)]
+    pub migration: MigrationPolicy,
+    /// How failed VMs are restarted.
+    #[serde(default)]
+    pub recovery: RecoveryPolicy,
+    /// Probes of endpoints.
+    #[serde(default)]
+    pub probes: ProbePolicy,
+    /// Ratings of hardware faults that differ from the built-in ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub severities: Vec<SeverityRule>,
+    /// How long closed incidents are kept, days. Default 365, at least 180 (the law asks for six months).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 180, max = 3650))]
+    pub incident_retention_days: Option<i32>,
+}
+
+/// When a host counts as dead and what is done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FailoverPolicy {
+    /// How often each host renews its Lease, seconds. Default 2; longer on large fleets.
+    #[schemars(range(min = 1, max = 60))]
+    pub lease_interval_seconds: i32,
+    /// Silence after which a host that reads On counts as unreachable, seconds. Default 8.
+    #[schemars(range(min = 3, max = 600))]
+    pub unreachable_after_seconds: i32,
+    /// Wait before a host that runs but is isolated is fenced, seconds. Default 30.
+    #[schemars(range(min = 10, max = 3600))]
+    pub fence_isolated_after_seconds: i32,
+    /// Fence hosts that run but are isolated. Default true.
+    pub fence_isolated: bool,
+    /// Share of hosts, percent, whose silence within `stormWindowSeconds` stops all forcing off. Default 30.
+    #[schemars(range(min = 10, max = 100))]
+    pub storm_percent: i32,
+    /// Window of the storm guard, seconds. Default 60.
+    #[schemars(range(min = 10, max = 600))]
+    pub storm_window_seconds: i32,
+    /// Attempts per method before fencing counts as failed. Default 3.
+    #[schemars(range(min = 1, max = 10))]
+    pub fence_attempts: i32,
+    /// Force nothing off until a moment, for work on the network. `zyctl failover disarm` sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disarmed: Option<Disarmed>,
+}
+
+impl Default for FailoverPolicy {
+    fn default() -> Self {
+        Self {
+            lease_interval_seconds: 2,
+            unreachable_after_seconds: 8,
+            fence_isolated_after_seconds: 30,
+            fence_isolated: true,
+            storm_percent: 30,
+            storm_window_seconds: 60,
+            fence_attempts: 3,
+            disarmed: None,
+        }
+    }
+}
+
+/// Fencing is off until a moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Disarmed {
+    /// Until when; then it arms itself again.
+    pub until: Time,
+    /// Why.
+    #[schemars(length(min = 1, max = 500))]
+    pub reason: String,
+    /// Who.
+    #[schemars(length(min = 1, max = 253))]
+    pub by: String,
+}
+
+/// Bounds of live migration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MigrationPolicy {
+    /// Migrations that one host sends or receives at once. Default 2.
+    #[schemars(range(min = 1, max = 16))]
+    pub per_host: i32,
+    /// Bandwidth of one migration, MiB/s. Default: no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub bandwidth_mebibytes_per_second: Option<i32>,
+    /// Longest pause that the hypervisor aims at, milliseconds. Default 300.
+    #[schemars(range(min = 10, max = 10_000))]
+    pub maximum_pause_milliseconds: i32,
+    /// A migration that takes longer is aborted, seconds. Default 600.
+    #[schemars(range(min = 10, max = 86_400))]
+    pub timeout_seconds: i32,
+    /// Hosts that are emptied at once because of hardware faults. Default 2.
+    #[schemars(range(min = 1, max = 50))]
+    pub hosts_evacuated_at_once: i32,
+}
+
+impl Default for MigrationPolicy {
+    fn default() -> Self {
+        Self {
+            per_host: 2,
+            bandwidth_mebibytes_per_second: None,
+            maximum_pause_milliseconds: 300,
+            timeout_seconds: 600,
+            hosts_evacuated_at_once: 2,
+        }
+    }
+}
+
+/// How failed VMs are restarted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RecoveryPolicy {
+    /// VMs that one host starts at once. Default 4.
+    #[schemars(range(min = 1, max = 64))]
+    pub starts_per_host: i32,
+    /// First wait after a crash, seconds; doubles with each crash in a row. Default 5.
+    #[schemars(range(min = 1, max = 600))]
+    pub restart_back_off_seconds: i32,
+    /// Longest wait after crashes in a row, seconds. Default 300.
+    #[schemars(range(min = 1, max = 3600))]
+    pub restart_back_off_maximum_seconds: i32,
+}
+
+impl Default for RecoveryPolicy {
+    fn default() -> Self {
+        Self { starts_per_host: 4, restart_back_off_seconds: 5, restart_back_off_maximum_seconds: 300 }
+    }
+}
+
+/// Probes of endpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProbePolicy {
+    /// Interval in quiet times, milliseconds. Default 1000.
+    #[schemars(range(min = 200, max = 60_000))]
+    pub interval_milliseconds: i32,
+    /// Interval while something happens to the system, milliseconds. Default 200.
+    #[schemars(range(min = 100, max = 60_000))]
+    pub busy_interval_milliseconds: i32,
+    /// An answer must come within, milliseconds. Default 1000.
+    #[schemars(range(min = 100, max = 60_000))]
+    pub timeout_milliseconds: i32,
+}
+
+impl Default for ProbePolicy {
+    fn default() -> Self {
+        Self { interval_milliseconds: 1000, busy_interval_milliseconds: 200, timeout_milliseconds: 1000 }
+    }
+}
+
+/// A rating that differs from the built-in one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SeverityRule {
+    /// The kind of fault.
+    pub kind: FaultKind,
+    /// Its severity here.
+    pub severity: Severity,
+}
+
+/// Status of the policy, written by the operator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CloudPolicyStatus {
+    /// Conditions: `Valid` (a policy that contradicts itself is not used), `Armed`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,358 @@
+//! `Host` (宿主机): a physical machine that runs VMs.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use model::{Architecture, Fault};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{SecretReference, yes};
+
+/// A physical machine that runs VMs. Ops creates it; its agent reports `status.reported`;
+/// the operator writes everything else in `status`.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "zhengyun.io",
+    version = "v1alpha1",
+    kind = "Host",
+    plural = "hosts",
+    shortname = "zh",
+    category = "zhengyun",
+    status = "HostStatus",
+    derive = "PartialEq",
+    doc = "A physical machine (宿主机) that runs virtual machines.",
+    validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name: a host's name has at most 40 characters; shorten it"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
+    printcolumn(name = "VMs", type_ = "integer", json_path = ".status.virtualMachines"),
+    printcolumn(name = "Faults", type_ = "integer", json_path = ".status.faultCount"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.stateReason"),
+    printcolumn(name = "Rack", type_ = "string", json_path = ".spec.rack", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct HostSpec {
+    /// Name of the `HostPool` that this host belongs to. Changing it needs the host to be empty.
+    #[schemars(length(min = 1, max = 63))]
+    pub pool: String,
+    /// Address on the management network under which other agents and the operator reach this host.
+    #[schemars(length(min = 2, max = 64))]
+    pub management_address: String,
+    /// Rack, for spreading and for N+1 per rack. Example: `a-03`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub rack: Option<String>,
+    /// Site, for reports. Example: `main`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub site: Option<String>,
+    /// Management controllers, in the order in which fencing tries them. Without one the host can
+    /// not be proven dead by power, and a dead host waits for a person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub bmcs: Vec<Bmc>,
+    /// Set to empty the host and keep it empty; remove to take it back. `zyctl drain` sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
+    /// Declares all faults last seen before a moment as dealt with. `zyctl host clear` sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault_clearance: Option<FaultClearance>,
+    /// A named person's word that this incarnation of the host is powered off. `zyctl host confirm-dead` sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_off: Option<ConfirmedOff>,
+}
+
+/// Protocol of a management controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BmcProtocol {
+    /// DMTF Redfish over HTTP(S).
+    Redfish,
+    /// IPMI 2.0 over LAN (lanplus).
+    Ipmi,
+}
+
+/// How to reach a host's management controller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("self.protocol != 'Redfish' || self.address.startsWith('https://') || self.address.startsWith('http://')").message("bmcs.address: a Redfish address is a URL such as https://10.0.0.1"))]
+#[serde(rename_all = "camelCase")]
+pub struct Bmc {
+    /// Redfish or Ipmi.
+    pub protocol: BmcProtocol,
+    /// Redfish: base URL, such as `https://10.0.0.1`. Ipmi: `address` or `address:port` (default port 623).
+    #[schemars(length(min = 2, max = 253))]
+    pub address: String,
+    /// Secret in namespace `zhengyun-system` with keys `username` and `password`.
+    pub credentials: SecretReference,
+    /// PEM of the authority that signed the controller's certificate. Default: the certificate is
+    /// not verified, as most controllers come with one that they signed themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16384))]
+    pub certificate_authority: Option<String>,
+    /// IPMI cipher suite. Default 17; older controllers know only 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 17))]
+    pub cipher_suite: Option<i32>,
+}
+
+/// Planned work on a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Maintenance {
+    /// Why; shown with every VM that moves.
+    #[schemars(length(min = 1, max = 500))]
+    pub reason: String,
+    /// Move the VMs away (default). With `false` the host only takes no new ones.
+    #[serde(default = "yes")]
+    pub evacuate: bool,
+}
+
+/// Faults last seen before this moment no longer count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultClearance {
+    /// Faults last seen up to this moment are cleared.
+    pub at: Time,
+    /// What was done about them.
+    #[schemars(length(min = 1, max = 500))]
+    pub reason: String,
+    /// Who says so.
+    #[schemars(length(min = 1, max = 253))]
+    pub by: String,
+}
+
+/// A person's confirmation that one incarnation of a host is powered off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfirmedOff {
+    /// Boot id of the incarnation that is off.
+    #[schemars(length(min = 1, max = 64))]
+    pub boot_id: String,
+    /// When it was confirmed.
+    pub at: Time,
+    /// Who confirmed it.
+    #[schemars(length(min = 1, max = 253))]
+    pub by: String,
+    /// How they know.
+    #[schemars(length(min = 1, max = 500))]
+    pub reason: String,
+}
+
+/// What a person sees as the state of a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum HostState {
+    /// No agent has registered yet.
+    #[default]
+    NotRegistered,
+    /// Alive and usable.
+    Ready,
+    /// A renewal was missed; its BMC is being read.
+    Suspect,
+    /// Silent past the time-out.
+    Unreachable,
+    /// Being forced off.
+    Fencing,
+    /// Proven off.
+    Fenced,
+    /// Back after a failure, being reconciled.
+    Recovering,
+    /// Planned work.
+    Maintenance,
+    /// Takes no new VMs because of a fault or a contradiction.
+    Quarantined,
+}
+
+/// Status of a host: `reported` by its agent, the rest by the operator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HostStatus {
+    /// What the host's agent reports. Written by that agent only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reported: Option<HostReport>,
+    /// State in one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<HostState>,
+    /// Since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_since: Option<Time>,
+    /// Why, in one sentence, with what the platform waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_reason: Option<String>,
+    /// Last time that the operator saw the host's Lease renewed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Time>,
+    /// Power state that the BMC last answered: `On`, `Off`, `NoAnswer`, `Mismatch`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power: Option<String>,
+    /// A fencing under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fencing: Option<FencingIntent>,
+    /// How many VMs are assigned here (incoming ones included).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virtual_machines: Option<i32>,
+    /// How many faults of degree Degraded or Critical stand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault_count: Option<i32>,
+    /// The evacuation under way or last ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evacuation: Option<Evacuation>,
+    /// Boot ids of former incarnations; they never come back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retired_boot_ids: Vec<String>,
+    /// Conditions: `Ready`, `AgentReady`, `BmcReady`, `HardwareHealthy`, `Schedulable`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// An intent to force a host off, written before the command is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FencingIntent {
+    /// The incarnation to stop.
+    pub boot_id: String,
+    /// When the intent was written.
+    pub started_at: Time,
+    /// After how many seconds the intent is void; nobody sends a command past it.
+    pub expires_after_seconds: i32,
+    /// Attempts so far.
+    pub attempts: i32,
+    /// Why the host is fenced.
+    pub reason: String,
+    /// Identity of the operator that wrote it.
+    pub by: String,
+}
+
+/// Progress of emptying a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Evacuation {
+    /// `Running`, `Done`, `Blocked`, `Cancelled`.
+    pub phase: String,
+    /// When it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// VMs still on the host.
+    pub remaining: i32,
+    /// VMs that can not move and why, one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<String>,
+}
+
+/// What an agent reports about its host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostReport {
+    /// The running incarnation and the machine's identity.
+    pub incarnation: Incarnation,
+    /// Size of the host as the hypervisor may use it.
+    pub capacity: HostCapacity,
+    /// Processor architecture.
+    pub architecture: Architecture,
+    /// Processor model as libvirt names it.
+    #[serde(default)]
+    pub cpu_model: String,
+    /// `kvm`, or `qemu` (software emulation, for labs).
+    pub domain_type: String,
+    /// Address of this host's tunnel end point on the business network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vtep_address: Option<String>,
+    /// Versions: agent, libvirt, QEMU.
+    #[serde(default)]
+    pub versions: HostVersions,
+    /// The `qemu` hook is installed and answered as it must; without it the host starts nothing.
+    #[serde(default)]
+    pub hook_verified: bool,
+    /// The agent starts nothing, and why (alarm); empty when it starts VMs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_forbidden: Option<String>,
+    /// State of each storage pool as this host sees it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub storage_pools: Vec<HostStoragePool>,
+    /// State of each network as this host sees it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub networks: Vec<HostNetwork>,
+    /// Hardware faults, held and cleared by the probes' hysteresis.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub faults: Vec<Fault>,
+    /// Probes that could not be read, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub probe_errors: Vec<String>,
+    /// Domains that we did not make (uuid and name): reported, never touched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub strays: Vec<String>,
+}
+
+/// One boot of one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Incarnation {
+    /// Boot id of the kernel.
+    #[schemars(length(min = 1, max = 64))]
+    pub boot_id: String,
+    /// SMBIOS system UUID; a BMC that reports another one is another machine's.
+    #[schemars(length(min = 1, max = 64))]
+    pub system_uuid: String,
+    /// Hardware addresses of the physical NICs, sorted.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub mac_addresses: Vec<String>,
+}
+
+/// Size of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostCapacity {
+    /// Logical processors.
+    pub cpu: i32,
+    /// Memory for VMs, such as `256Gi`.
+    pub memory: String,
+}
+
+/// Versions of the software on a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HostVersions {
+    /// The agent.
+    pub agent: String,
+    /// libvirt.
+    pub libvirt: String,
+    /// QEMU.
+    pub qemu: String,
+}
+
+/// A storage pool seen from one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostStoragePool {
+    /// Name of the `StoragePool`.
+    pub name: String,
+    /// `Ready`, `Slow`, `Lost`.
+    pub state: String,
+    /// Why, when not Ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Bytes in all.
+    pub capacity_bytes: i64,
+    /// Bytes free.
+    pub available_bytes: i64,
+}
+
+/// A network seen from one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostNetwork {
+    /// Name of the `Network`.
+    pub name: String,
+    /// The bridge and its uplink stand as declared.
+    pub ready: bool,
+    /// Why, when not ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}

@@ -1,0 +1,119 @@
+//! `HostPool` (计算资源池): hosts that can stand in for one another.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use model::{Architecture, Zone};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Hosts of one architecture that can stand in for one another. N+1 is proven per pool.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "zhengyun.io",
+    version = "v1alpha1",
+    kind = "HostPool",
+    plural = "hostpools",
+    shortname = "hp",
+    category = "zhengyun",
+    status = "HostPoolStatus",
+    derive = "PartialEq",
+    doc = "Hosts (计算资源池) of one zone and architecture that can stand in for one another.",
+    printcolumn(name = "Zones", type_ = "string", json_path = ".spec.zones"),
+    printcolumn(name = "Hosts", type_ = "integer", json_path = ".status.hosts"),
+    printcolumn(name = "Ready", type_ = "integer", json_path = ".status.hostsReady"),
+    printcolumn(name = "N+1", type_ = "string", json_path = ".status.headroom.state"),
+    printcolumn(name = "Headroom", type_ = "string", json_path = ".status.headroom.message"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(validation = Rule::new("self.zones.size() == 1 || has(self.sharedZonesReason)").message("zones: a pool serves one zone; to share it between zones on purpose, state the approved exception in sharedZonesReason"))]
+#[serde(rename_all = "camelCase")]
+pub struct HostPoolSpec {
+    /// Network zones served. More than one is an audited exception and needs `sharedZonesReason`.
+    #[schemars(length(min = 1, max = 3))]
+    pub zones: Vec<Zone>,
+    /// Why this pool serves several zones (who approved it, under which number).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 500))]
+    pub shared_zones_reason: Option<String>,
+    /// Processor architecture of every host. Can not be changed.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("architecture: can not be changed; make a new pool"))]
+    pub architecture: Architecture,
+    /// Processor model that every VM of the pool is given, so that it can run on any host. Example:
+    /// `Cascadelake-Server`. Default: the hosts' own model (all hosts must then be alike).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub cpu_model: Option<String>,
+    /// Virtual processors per hundred logical ones. Default 400 (4:1).
+    #[serde(default = "default_cpu_overcommit")]
+    #[schemars(range(min = 100, max = 1600))]
+    pub cpu_overcommit_percent: i32,
+    /// Memory promised per hundred bytes. Default 100: none is promised twice.
+    #[serde(default = "default_memory_overcommit")]
+    #[schemars(range(min = 100, max = 200))]
+    pub memory_overcommit_percent: i32,
+    /// How many hosts may fail at once with every VM still finding a place. Default 1 (N+1).
+    /// With 0 the pool gives no such promise.
+    #[serde(default = "default_failures")]
+    #[schemars(range(min = 0, max = 2))]
+    pub failures_to_tolerate: i32,
+    /// Highest MLPS grade (等保定级) of systems that may run here, 1 to 4. Default 3.
+    #[serde(default = "default_grade")]
+    #[schemars(range(min = 1, max = 4))]
+    pub mlps_grade: i32,
+}
+
+fn default_cpu_overcommit() -> i32 {
+    400
+}
+fn default_memory_overcommit() -> i32 {
+    100
+}
+fn default_failures() -> i32 {
+    1
+}
+fn default_grade() -> i32 {
+    3
+}
+
+/// Status of a host pool, written by the operator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HostPoolStatus {
+    /// Hosts that name this pool.
+    pub hosts: i32,
+    /// Of these, hosts in state Ready.
+    pub hosts_ready: i32,
+    /// Virtual processors that may be promised, overcommit included.
+    pub cpu_capacity: i32,
+    /// Virtual processors promised.
+    pub cpu_allocated: i32,
+    /// Memory that may be promised, MiB.
+    pub memory_capacity_mebibytes: i64,
+    /// Memory promised, MiB.
+    pub memory_allocated_mebibytes: i64,
+    /// The N+1 proof.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headroom: Option<Headroom>,
+    /// Conditions: `Ready`, `Redundant`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Result of the N+1 proof of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Headroom {
+    /// `Proven`, `Broken`, `Unknown`, `NotPromised`.
+    pub state: String,
+    /// The most dangerous single failure: a host or a rack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst_failure: Option<String>,
+    /// The proof or what breaks it, in one sentence.
+    pub message: String,
+    /// Room left in flavors a person knows: `3 more 4C8G`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub room_left: Vec<String>,
+    /// VMs that stand outside the proof because their only data is on one host's local pool.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pinned: Vec<String>,
+}
