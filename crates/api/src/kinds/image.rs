@@ -88,6 +88,8 @@ pub struct ImageStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 600))]
     pub reports: Vec<ImageReport>,
+    /// Volumes and VMs that name the image. Written by the operator.
+    pub in_use_by: i32,
     /// Conditions: `Ready`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
