@@ -1,0 +1,111 @@
+//! `zyctl incident`: the fault ledger.
+
+use anyhow::{Context as _, Result, bail};
+use api::{Incident, TimelineKind};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::Context;
+use crate::client::{self, name_of};
+use crate::language::Language;
+use crate::options::Output;
+use crate::table::Table;
+
+/// The title in the user's language.
+pub fn title(language: Language, incident: &Incident) -> &str {
+    match language {
+        Language::Chinese if !incident.spec.title_chinese.is_empty() => &incident.spec.title_chinese,
+        _ => &incident.spec.title,
+    }
+}
+
+/// All incidents, the newest first.
+pub async fn list(context: &Context) -> Result<()> {
+    let mut incidents: Vec<Incident> = client::list(&context.client).await?;
+    incidents.sort_by_key(|incident| std::cmp::Reverse(incident.spec.opened_at.0));
+    if context.output == Output::Json {
+        return context.print_json(&incidents);
+    }
+    let mut table = match context.language {
+        Language::English => Table::new(["NAME", "OPENED", "STATE", "CAUSE", "SYSTEMS", "DOWNTIME", "WHAT"]),
+        Language::Chinese => Table::new(["名称", "开始时间", "状态", "原因", "业务系统", "中断时长", "事件"]),
+    };
+    for incident in &incidents {
+        let status = incident.status.clone().unwrap_or_default();
+        table.row([
+            name_of(incident),
+            local_time(incident.spec.opened_at.0),
+            context.language.state(&status.state),
+            context.language.state(&format!("{:?}", incident.spec.cause_class)),
+            status.systems_affected.to_string(),
+            format!("{:.1} s", status.longest_downtime_seconds),
+            title(context.language, incident).to_owned(),
+        ]);
+    }
+    print!("{}", table.render());
+    Ok(())
+}
+
+/// One incident: timeline and measured downtimes.
+pub async fn show(context: &Context, name: &str) -> Result<()> {
+    let incidents: Api<Incident> = Api::all(context.client.clone());
+    let incident = incidents.get_opt(name).await?.with_context(|| format!("incident {name} does not exist; see zyctl incident list"))?;
+    if context.output == Output::Json {
+        return context.print_json(&incident);
+    }
+    let status = incident.status.clone().unwrap_or_default();
+    println!("{}  [{}]", title(context.language, &incident), context.language.state(&status.state));
+    println!();
+    let mut systems = match context.language {
+        Language::English => Table::new(["BUSINESS SYSTEM", "VMS", "DOWNTIME", "UNOBSERVED"]),
+        Language::Chinese => Table::new(["业务系统", "虚拟机", "中断时长", "未观测"]),
+    };
+    for system in &status.systems {
+        systems.row([
+            system.display_name.clone(),
+            system.virtual_machines.len().to_string(),
+            format!("{:.1} s", system.downtime_seconds),
+            format!("{:.1} s", system.unobserved_seconds),
+        ]);
+    }
+    println!("{}", systems.render());
+    for entry in &status.timeline {
+        let kind = match entry.kind {
+            TimelineKind::Seen => context.say("seen", "发现"),
+            TimelineKind::Decided => context.say("decided", "决定"),
+            TimelineKind::Done => context.say("done", "执行"),
+            TimelineKind::NotDone => context.say("not done", "未执行"),
+        };
+        let text = match context.language {
+            Language::Chinese if !entry.chinese.is_empty() => &entry.chinese,
+            _ => &entry.text,
+        };
+        println!("{}  {kind}  {text}", local_time_milliseconds(entry.at.0));
+    }
+    Ok(())
+}
+
+/// Closes an incident.
+pub async fn close(context: &Context, name: &str, reason: &str) -> Result<()> {
+    if reason.trim().is_empty() {
+        bail!("--reason: say in a few words what was found and done");
+    }
+    let incidents: Api<Incident> = Api::all(context.client.clone());
+    let by = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
+    let patch = json!({"spec": {"closure": {"by": by, "reason": reason}}});
+    incidents
+        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .with_context(|| format!("incident {name} can not be closed"))?;
+    println!("{}", context.say("Closed.", "已关闭。"));
+    Ok(())
+}
+
+fn local_time(at: jiff::Timestamp) -> String {
+    at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+fn local_time_milliseconds(at: jiff::Timestamp) -> String {
+    at.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S%.3f").to_string()
+}

@@ -1,0 +1,69 @@
+//! One file per command.
+
+mod drain;
+mod explain;
+mod follow;
+mod host;
+mod incident;
+mod migrate;
+mod status;
+
+use anyhow::Result;
+use kube::Client;
+
+use crate::client::connect;
+use crate::language::Language;
+use crate::options::{Command, HostAction, IncidentAction, Options, Output, Subject};
+
+/// What every command needs.
+pub struct Context {
+    /// The API.
+    pub client: Client,
+    /// Language of tables and sentences.
+    pub language: Language,
+    /// Form of the output.
+    pub output: Output,
+}
+
+impl Context {
+    /// Picks one of two texts by language.
+    pub fn say<'a>(&self, english: &'a str, chinese: &'a str) -> &'a str {
+        self.language.pick(english, chinese)
+    }
+
+    /// Prints a value as JSON.
+    pub fn print_json(&self, value: &impl serde::Serialize) -> Result<()> {
+        println!("{}", serde_json::to_string_pretty(value)?);
+        Ok(())
+    }
+}
+
+/// Carries out the command.
+///
+/// # Errors
+/// A sentence for the user.
+pub async fn run(options: &Options) -> Result<()> {
+    let context = Context {
+        client: connect(options).await?,
+        language: Language::choose(options.language, |name| std::env::var(name).ok()),
+        output: options.output,
+    };
+    match &options.command {
+        Command::Status { watch } => status::run(&context, *watch).await,
+        Command::Explain { subject: Subject::Vm { vm, namespace } } => {
+            explain::run(&context, vm, namespace.as_deref()).await
+        }
+        Command::Drain { host, undo: true, .. } => drain::undo(&context, host).await,
+
+        Command::Drain { host, reason, no_wait, .. } => drain::run(&context, host, reason, !no_wait).await,
+        Command::Host { action: HostAction::Clear { host, reason } } => host::clear(&context, host, reason).await,
+        Command::Migrate { vm, namespace, to, no_wait } => {
+            migrate::run(&context, vm, namespace.as_deref(), to.as_deref(), !no_wait).await
+        }
+        Command::Incident { action } => match action {
+            IncidentAction::List => incident::list(&context).await,
+            IncidentAction::Show { name } => incident::show(&context, name).await,
+            IncidentAction::Close { name, reason } => incident::close(&context, name, reason).await,
+        },
+    }
+}

@@ -1,1 +1,0 @@
-//! (see the room's description in docs)

@@ -1,0 +1,148 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Shows what a Zhengyun site does and why, and asks things of it.
+///
+/// Run `zyctl status` first. Every command takes `-o json` for programs. The language
+/// follows LC_ALL, LC_MESSAGES or LANG (zh_CN, else English), or `--language`.
+#[derive(Debug, Parser)]
+#[command(version, name = "zyctl")]
+pub struct Options {
+    /// Kubeconfig file. Default: $KUBECONFIG, else ~/.kube/config.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Form of the output.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Language of tables and sentences.
+    #[arg(long, global = true, value_enum)]
+    pub language: Option<LanguageChoice>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Tables for people.
+    Table,
+    /// JSON for programs.
+    Json,
+}
+
+/// Language by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LanguageChoice {
+    /// English.
+    En,
+    /// 简体中文.
+    #[value(name = "zh-CN")]
+    ZhCn,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The whole site on one screen: systems, hosts, faults, what is moving and why.
+    Status {
+        /// Show it again whenever something changes, until Ctrl-C.
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// Why something is as it is.
+    Explain {
+        /// What to explain.
+        #[command(subcommand)]
+        subject: Subject,
+    },
+    /// Empty a host for work on it: its VMs are live-migrated away and it takes no new ones.
+    Drain {
+        /// Name of the host.
+        host: String,
+        /// Why; shown with every VM that moves.
+        #[arg(long, default_value = "drained with zyctl")]
+        reason: String,
+        /// Take the host back into service instead.
+        #[arg(long)]
+        undo: bool,
+        /// Return at once instead of following the evacuation to its end.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// What only a person can say about a host.
+    Host {
+        /// What to say.
+        #[command(subcommand)]
+        action: HostAction,
+    },
+    /// Move one VM to another host while it runs.
+    Migrate {
+        /// Name of the VM, or NAMESPACE/NAME.
+        vm: String,
+        /// Namespace of the VM.
+        #[arg(short, long)]
+        namespace: Option<String>,
+        /// Host to move to. Default: the platform chooses.
+        #[arg(long)]
+        to: Option<String>,
+        /// Return at once instead of following the move to its end.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// The fault ledger.
+    Incident {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: IncidentAction,
+    },
+}
+
+/// What to explain.
+#[derive(Debug, Subcommand)]
+pub enum Subject {
+    /// Why a VM is where it is, or why it is nowhere.
+    Vm {
+        /// Name of the VM, or NAMESPACE/NAME.
+        vm: String,
+        /// Namespace of the VM.
+        #[arg(short, long)]
+        namespace: Option<String>,
+    },
+}
+
+/// What only a person can say about a host.
+#[derive(Debug, Subcommand)]
+pub enum HostAction {
+    /// Its hardware faults up to now are dealt with: quarantine ends.
+    Clear {
+        /// Name of the host.
+        host: String,
+        /// What was done about them.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// What to do with the ledger.
+#[derive(Debug, Subcommand)]
+pub enum IncidentAction {
+    /// All incidents, the newest first.
+    List,
+    /// One incident with its timeline and measured downtimes.
+    Show {
+        /// Name of the incident.
+        name: String,
+    },
+    /// Close an incident, saying what was found.
+    Close {
+        /// Name of the incident.
+        name: String,
+        /// What was found and done.
+        #[arg(long)]
+        reason: String,
+    },
+}
