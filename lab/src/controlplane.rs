@@ -1,0 +1,239 @@
+//! The lab's control plane: real etcd, kube-apiserver and kube-controller-manager, started in
+//! the control node's namespace with TLS, RBAC, no anonymous access, and an audit log.
+
+pub mod binaries;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use crate::address::Addresses;
+use crate::files::{LabFiles, tail};
+use crate::namespace;
+use crate::pki::{Authority, write_secret};
+use crate::process::{Daemon, PATIENCE, run};
+
+pub use binaries::Binaries;
+
+/// Controllers that a site without Kubernetes nodes needs.
+const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,serviceaccount-controller,\
+serviceaccount-token-controller,clusterrole-aggregation-controller,root-ca-certificate-publisher-controller,\
+validatingadmissionpolicy-status-controller";
+
+/// Audit: who wrote what in our group; reads and everybody else's chatter are left out.
+const AUDIT_POLICY: &str = r#"apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - level: None
+    verbs: [get, list, watch]
+  - level: Metadata
+    resources: [{group: zhengyun.io}, {group: rbac.authorization.k8s.io}, {group: admissionregistration.k8s.io}]
+  - level: Metadata
+    resources: [{group: "", resources: [secrets, namespaces]}]
+  - level: None
+"#;
+
+/// Writes certificates, keys and kubeconfigs of a new lab.
+///
+/// # Errors
+/// The folder can not be written.
+pub fn write_credentials(files: &LabFiles, addresses: Addresses) -> Result<Authority> {
+    let pki = files.pki();
+    let authority = Authority::new("zhengyun-lab")?;
+    write_secret(&pki.join("ca.crt"), &authority.certificate)?;
+    let server_addresses = [addresses.control().into(), std::net::Ipv4Addr::LOCALHOST.into()];
+    let server = authority.issue("kube-apiserver", "", &["kubernetes", "localhost"], &server_addresses)?;
+    write_secret(&pki.join("apiserver.crt"), &server.certificate)?;
+    write_secret(&pki.join("apiserver.key"), &server.key)?;
+    let service_accounts = authority.issue("service-accounts", "", &[], &[])?;
+    write_secret(&pki.join("service-accounts.crt"), &service_accounts.certificate)?;
+    write_secret(&pki.join("service-accounts.key"), &service_accounts.key)?;
+    let inside = format!("https://{}:{}", addresses.control(), addresses.api_port());
+    let outside = format!("https://127.0.0.1:{}", addresses.forward_port());
+    authority.write_user(&pki, "admin", ("admin", "system:masters"), &outside)?;
+    authority.write_user(&pki, "controller-manager", ("system:kube-controller-manager", ""), &inside)?;
+    authority.write_user(&pki, "operator", (api::names::OPERATOR_USER, ""), &inside)?;
+    authority.write_user(&pki, "edge", ("zhengyun:edge", "zhengyun:departments"), &inside)?;
+    authority.write_user(&pki, "ops", ("ops", "zhengyun:system-administrators"), &outside)?;
+    authority.write_user(&pki, "department", ("dept-user", "zhengyun:department:oa-office"), &outside)?;
+    Ok(authority)
+}
+
+fn daemon(files: &LabFiles, name: &str, command: Vec<OsString>) -> Result<()> {
+    Daemon {
+        cgroup: &namespace::cgroup(&files.name, "control")?,
+        namespace: Some(&namespace::control(&files.name)),
+        log: &files.logs().join(format!("{name}.log")),
+        command,
+    }
+    .start()
+}
+
+fn command(program: &Path, arguments: &[String]) -> Vec<OsString> {
+    std::iter::once(program.into()).chain(arguments.iter().map(OsString::from)).collect()
+}
+
+/// Starts etcd and the API server.
+///
+/// # Errors
+/// A program can not be started.
+pub fn start_api(files: &LabFiles, addresses: Addresses, binaries: &Binaries) -> Result<()> {
+    let data = files.control().join("etcd");
+    let etcd = [
+        "--name=default".to_owned(),
+        format!("--data-dir={}", data.display()),
+        "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
+        "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
+        "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
+        "--initial-advertise-peer-urls=http://127.0.0.1:2380".to_owned(),
+        "--initial-cluster=default=http://127.0.0.1:2380".to_owned(),
+    ];
+    daemon(files, "etcd", command(&binaries.etcd, &etcd))?;
+    start_apiserver(files, addresses, binaries)
+}
+
+/// Starts the API server alone, as after the fault "API server down".
+///
+/// # Errors
+/// The program can not be started.
+pub fn start_apiserver(files: &LabFiles, addresses: Addresses, binaries: &Binaries) -> Result<()> {
+    let pki = files.pki();
+    let policy = files.control().join("audit-policy.yaml");
+    std::fs::write(&policy, AUDIT_POLICY)?;
+    let path = |name: &str| pki.join(name).display().to_string();
+    let apiserver = [
+        "--etcd-servers=http://127.0.0.1:2379".to_owned(),
+        format!("--bind-address={}", addresses.control()),
+        format!("--secure-port={}", addresses.api_port()),
+        format!("--tls-cert-file={}", path("apiserver.crt")),
+        format!("--tls-private-key-file={}", path("apiserver.key")),
+        format!("--client-ca-file={}", path("ca.crt")),
+        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        format!("--service-account-key-file={}", path("service-accounts.crt")),
+        format!("--service-account-signing-key-file={}", path("service-accounts.key")),
+        "--authorization-mode=RBAC".to_owned(),
+        "--anonymous-auth=false".to_owned(),
+        "--endpoint-reconciler-type=none".to_owned(),
+        "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
+        format!("--audit-policy-file={}", policy.display()),
+        format!("--audit-log-path={}", files.logs().join("audit.log").display()),
+        "--audit-log-maxsize=50".to_owned(),
+        "--audit-log-maxbackup=2".to_owned(),
+    ];
+    daemon(files, "kube-apiserver", command(&binaries.apiserver, &apiserver))
+}
+
+/// Starts the controller manager.
+///
+/// # Errors
+/// The program can not be started.
+pub fn start_controller_manager(files: &LabFiles, binaries: &Binaries) -> Result<()> {
+    let kubeconfig = files.kubeconfig("controller-manager").display().to_string();
+    let pki = files.pki();
+    let manager = [
+        format!("--kubeconfig={kubeconfig}"),
+        format!("--authentication-kubeconfig={kubeconfig}"),
+        format!("--authorization-kubeconfig={kubeconfig}"),
+        "--bind-address=127.0.0.1".to_owned(),
+        "--leader-elect=false".to_owned(),
+        "--use-service-account-credentials=true".to_owned(),
+        format!("--service-account-private-key-file={}", pki.join("service-accounts.key").display()),
+        format!("--root-ca-file={}", pki.join("ca.crt").display()),
+        format!("--controllers={CONTROLLERS}"),
+    ];
+    daemon(files, "kube-controller-manager", command(&binaries.controller_manager, &manager))
+}
+
+/// The administrator's configuration, through the loopback forwarder.
+///
+/// # Errors
+/// The kubeconfig can not be read.
+pub async fn admin_config(files: &LabFiles) -> Result<Config> {
+    let path = files.kubeconfig("admin");
+    let kubeconfig = Kubeconfig::read_from(&path).with_context(|| format!("{}", path.display()))?;
+    Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
+}
+
+/// Waits until the API server answers `/readyz`.
+///
+/// # Errors
+/// It does not in time; the end of its log is shown.
+pub async fn wait_ready(files: &LabFiles) -> Result<Client> {
+    let client = Client::try_from(admin_config(files).await?)?;
+    let begin = Instant::now();
+    loop {
+        let request = http::Request::get("/readyz").body(Vec::new())?;
+        match client.request_text(request).await {
+            Ok(_) => return Ok(client),
+            Err(error) if begin.elapsed() > PATIENCE => {
+                let log = tail(&files.logs().join("kube-apiserver.log"), 2_000);
+                return Err(error).with_context(|| format!("the API server is not ready; its log ends:\n{log}"));
+            }
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Kills a control plane program by its name within the lab's cgroup.
+///
+/// # Errors
+/// The cgroup can not be read.
+pub fn kill(files: &LabFiles, program: &Path) -> Result<()> {
+    for pid in processes(files, program)? {
+        let _ = run("kill", ["-9", &pid]);
+    }
+    Ok(())
+}
+
+/// Process ids of a program in the control node.
+///
+/// # Errors
+/// The cgroup can not be read.
+pub fn processes(files: &LabFiles, program: &Path) -> Result<Vec<String>> {
+    let procs = std::fs::read_to_string(namespace::cgroup(&files.name, "control")?.join("cgroup.procs"))?;
+    let runs = |pid: &&str| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
+    Ok(procs.lines().filter(runs).map(str::to_owned).collect())
+}
+
+/// A control plane without hosts, for tests of the API.
+pub struct ControlPlane {
+    lab: crate::Lab,
+}
+
+impl ControlPlane {
+    /// Starts one under a name of its own.
+    ///
+    /// # Errors
+    /// What did not start.
+    pub async fn start_private(name: &str) -> Result<Self> {
+        let short: String = name.chars().filter(char::is_ascii_alphanumeric).take(6).collect();
+        let options = crate::LabOptions {
+            name: format!("{short}{}", std::process::id() % 100_000),
+            hosts: 0,
+            operators: 0,
+            ..crate::LabOptions::default()
+        };
+        Ok(Self { lab: crate::Lab::up(options).await? })
+    }
+
+    /// The administrator's configuration.
+    ///
+    /// # Errors
+    /// The kubeconfig can not be read.
+    pub async fn admin_config(&self) -> Result<Config> {
+        admin_config(&self.lab.files).await
+    }
+
+    /// Stops it and removes everything.
+    ///
+    /// # Errors
+    /// What was left.
+    pub async fn stop(self) -> Result<()> {
+        self.lab.down()
+    }
+}

@@ -1,0 +1,214 @@
+//! Faults of a lab and their healing. Hardware signals are put where the agent really reads
+//! them; nothing here talks to the agent.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::bmc;
+use crate::controlplane::{self, Binaries};
+use crate::files::{LabFiles, write_at_once};
+use crate::host::{hardware, number, power_off, power_on, processes};
+use crate::lifecycle::start_operator;
+use crate::namespace::{self, Link};
+use crate::process::run;
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Fault {
+    /// Corrected memory errors rise by 60 (EDAC counters).
+    MemoryErrors,
+    /// An uncorrected memory error (EDAC counters).
+    MemoryUncorrected,
+    /// The disk's self-assessment fails (SMART).
+    DiskSmart,
+    /// A power supply fails (BMC).
+    Psu,
+    /// A fan stands still (BMC).
+    Fan,
+    /// The processor is too hot (BMC and hwmon).
+    Temperature,
+    /// The business NIC loses its carrier.
+    NicLink,
+    /// The management network is cut behind the NIC.
+    ManagementCut,
+    /// The business network is cut behind the NIC.
+    BusinessCut,
+    /// The shared storage hangs, as a hard NFS mount does.
+    StorageHang,
+    /// The shared storage fails at once.
+    StorageCut,
+    /// The agent is killed and starts again.
+    AgentKill,
+    /// The agent is stopped and stays so.
+    AgentStop,
+    /// The guard is killed and starts again.
+    GuardKill,
+    /// libvirtd is killed and starts again; QEMU lives on.
+    LibvirtdKill,
+    /// The power is cut.
+    PowerLoss,
+    /// Everything in the host stands still; the BMC says On.
+    KernelHang,
+    /// The BMC does not answer.
+    BmcDead,
+    /// The BMC answers after 20 s.
+    BmcSlow,
+    /// The BMC accepts power commands and does nothing.
+    BmcLying,
+    /// The BMC reports the UUID of another machine.
+    BmcOtherHost,
+    /// The API server is down (no host named).
+    ApiDown,
+    /// The operator is killed and starts again (no host named).
+    OperatorKill,
+    /// The operator is stopped and stays so (no host named).
+    OperatorStop,
+}
+
+impl Fault {
+    /// Whether the fault is the site's and not one host's.
+    pub fn is_of_site(self) -> bool {
+        matches!(self, Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop)
+    }
+}
+
+/// Makes a fault happen; `host` is needed unless the fault is the site's.
+///
+/// # Errors
+/// The lab or host does not run.
+pub fn inject(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> {
+    if fault.is_of_site() {
+        return inject_site(files, fault);
+    }
+    let host = host.with_context(|| format!("{fault:?} needs the name of a host"))?;
+    let number = number(host)?;
+    let lab = &files.name;
+    match fault {
+        Fault::MemoryErrors => raise(files, host, "ce_count", 60),
+        Fault::MemoryUncorrected => raise(files, host, "ue_count", 1),
+        Fault::DiskSmart => edit_json(&hardware(files, host).join("smart/sda.json"), |disk| disk["smart_status"]["passed"] = json!(false)),
+        Fault::Psu => sensor(files, host, "psu_failed", json!(1)),
+        Fault::Fan => sensor(files, host, "fan_failed", json!(1)),
+        Fault::Temperature => {
+            fs::write(hardware(files, host).join("sys/class/hwmon/hwmon0/temp1_input"), "99000\n")?;
+            sensor(files, host, "temperature", json!(99))
+        }
+        Fault::NicLink => namespace::set_link(lab, number, Link::Business, false),
+        Fault::ManagementCut => namespace::cut(lab, number, Link::Management, true),
+        Fault::BusinessCut => namespace::cut(lab, number, Link::Business, true),
+        Fault::StorageHang => signal(files, host, "bindfs", "-STOP"),
+        Fault::StorageCut => stop_service(files, host, "bindfs", "bindfs"),
+        Fault::AgentKill => signal(files, host, "zhengyun-agent", "-KILL"),
+        Fault::AgentStop => stop_service(files, host, "agent", "zhengyun-agent"),
+        Fault::GuardKill => signal(files, host, "zhengyun-guard", "-KILL"),
+        Fault::LibvirtdKill => signal(files, host, "libvirtd", "-KILL"),
+        Fault::PowerLoss => power_off(files, host),
+        Fault::KernelHang => namespace::freeze(&namespace::cgroup(lab, host)?, true),
+        Fault::BmcDead => bmc::kill(files, host),
+        Fault::BmcSlow => bmc::set_mode(files, host, bmc::Mode::Slow),
+        Fault::BmcLying => bmc::set_mode(files, host, bmc::Mode::Lying),
+        Fault::BmcOtherHost => bmc::set_mode(files, host, bmc::Mode::OtherHost),
+        Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop => bail!("{fault:?} is a fault of the site"),
+    }
+}
+
+fn inject_site(files: &LabFiles, fault: Fault) -> Result<()> {
+    match fault {
+        Fault::ApiDown => controlplane::kill(files, &Binaries::get()?.apiserver),
+        Fault::OperatorStop | Fault::OperatorKill => {
+            for pid in processes(files, "control", "zhengyun-operator")? {
+                run("kill", ["-9", &pid.to_string()])?;
+            }
+            if fault == Fault::OperatorKill { start_operator(files, 0) } else { Ok(()) }
+        }
+        _ => bail!("{fault:?} is a fault of one host"),
+    }
+}
+
+/// Ends a fault.
+///
+/// # Errors
+/// The lab or host does not run.
+pub fn heal(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> {
+    if fault.is_of_site() {
+        return match fault {
+            Fault::ApiDown => controlplane::start_apiserver(files, files.addresses()?, &Binaries::get()?),
+            Fault::OperatorStop => start_operator(files, 0),
+            _ => Ok(()),
+        };
+    }
+    let host = host.with_context(|| format!("{fault:?} needs the name of a host"))?;
+    let number = number(host)?;
+    let lab = &files.name;
+    match fault {
+        // A counter that was counted stays counted; a person clears the host.
+        Fault::MemoryErrors | Fault::MemoryUncorrected => Ok(()),
+        Fault::DiskSmart => edit_json(&hardware(files, host).join("smart/sda.json"), |disk| disk["smart_status"]["passed"] = json!(true)),
+        Fault::Psu => sensor(files, host, "psu_failed", Value::Null),
+        Fault::Fan => sensor(files, host, "fan_failed", Value::Null),
+        Fault::Temperature => {
+            fs::write(hardware(files, host).join("sys/class/hwmon/hwmon0/temp1_input"), "41000\n")?;
+            sensor(files, host, "temperature", json!(41))
+        }
+        Fault::NicLink => namespace::set_link(lab, number, Link::Business, true),
+        Fault::ManagementCut => namespace::cut(lab, number, Link::Management, false),
+        Fault::BusinessCut => namespace::cut(lab, number, Link::Business, false),
+        Fault::StorageHang => signal(files, host, "bindfs", "-CONT"),
+        Fault::StorageCut => allow_service(files, host, "bindfs"),
+        Fault::AgentStop => allow_service(files, host, "agent"),
+        Fault::AgentKill | Fault::GuardKill | Fault::LibvirtdKill => Ok(()),
+        Fault::PowerLoss => power_on(files, host),
+        Fault::KernelHang => namespace::freeze(&namespace::cgroup(lab, host)?, false),
+        Fault::BmcDead => bmc::start(files, files.addresses()?, host),
+        Fault::BmcSlow | Fault::BmcLying | Fault::BmcOtherHost => bmc::set_mode(files, host, bmc::Mode::Ok),
+        Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop => bail!("{fault:?} is a fault of the site"),
+    }
+}
+
+/// Adds to an EDAC counter.
+fn raise(files: &LabFiles, host: &str, counter: &str, by: u64) -> Result<()> {
+    for folder in ["", "csrow0/"] {
+        let path = hardware(files, host).join(format!("sys/devices/system/edac/mc/mc0/{folder}{counter}"));
+        let now: u64 = fs::read_to_string(&path)?.trim().parse()?;
+        write_at_once(&path, format!("{}\n", now + by).as_bytes())?;
+    }
+    Ok(())
+}
+
+fn edit_json(path: &Path, edit: impl FnOnce(&mut Value)) -> Result<()> {
+    let mut value = match fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text)?,
+        Err(_) => json!({}),
+    };
+    edit(&mut value);
+    write_at_once(path, serde_json::to_string_pretty(&value)?.as_bytes())
+}
+
+/// Sets what the BMC's sensors say.
+fn sensor(files: &LabFiles, host: &str, name: &str, value: Value) -> Result<()> {
+    edit_json(&files.host(host).join("sensors.json"), |sensors| sensors[name] = value)
+}
+
+fn signal(files: &LabFiles, host: &str, program: &str, signal: &str) -> Result<()> {
+    let pids = processes(files, host, program)?;
+    if pids.is_empty() {
+        bail!("{program} does not run on {host}");
+    }
+    for pid in pids {
+        run("kill", [signal, &pid.to_string()])?;
+    }
+    Ok(())
+}
+
+/// Kills a service and keeps the host's init from starting it again.
+fn stop_service(files: &LabFiles, host: &str, service: &str, program: &str) -> Result<()> {
+    fs::write(files.host(host).join("stopped").join(service), "")?;
+    signal(files, host, program, "-KILL")
+}
+
+fn allow_service(files: &LabFiles, host: &str, service: &str) -> Result<()> {
+    fs::remove_file(files.host(host).join("stopped").join(service)).with_context(|| format!("{service} of {host} is not stopped"))
+}

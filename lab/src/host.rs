@@ -1,0 +1,211 @@
+//! A lab host's folder (identity, certificates, configuration, hardware that the agent reads)
+//! and its power.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use uuid::Uuid;
+
+use crate::address::Addresses;
+use crate::files::{LabFiles, write_at_once};
+use crate::namespace::{self, Link};
+use crate::pki::{Authority, write_secret};
+use crate::process::Daemon;
+
+/// Virtual processors and memory that a lab host offers, unless told otherwise: room for
+/// about ten small guests, so that N+1 means something.
+pub const CAPACITY: &str = "cpu=8,memory=1536Mi";
+
+/// Name of host N.
+pub fn name(number: u8) -> String {
+    format!("h{number}")
+}
+
+/// Number of a host by its name.
+///
+/// # Errors
+/// No such name.
+pub fn number(name: &str) -> Result<u8> {
+    name.strip_prefix('h').and_then(|digits| digits.parse().ok()).with_context(|| format!("host {name:?}: hosts are named h1, h2, …"))
+}
+
+/// Makes a host's folder.
+///
+/// # Errors
+/// The folder can not be written.
+pub fn prepare(files: &LabFiles, addresses: Addresses, number: u8, hosts: u8, authority: &Authority) -> Result<()> {
+    let name = name(number);
+    let folder = files.host(&name);
+    for part in ["etc/upper", "etc/work", "lib", "cache", "log", "local", "stopped", "root/smart", "root/proc"] {
+        fs::create_dir_all(folder.join(part))?;
+    }
+    let uuid = Uuid::new_v4().to_string();
+    fs::write(folder.join("uuid"), &uuid)?;
+    fs::write(folder.join("power"), "Off")?;
+    fs::write(folder.join("bmc-mode"), "ok")?;
+    write_secret(&folder.join("bmc-password"), &Uuid::new_v4().simple().to_string()[..16])?;
+    write_hardware(&folder, &uuid)?;
+    write_configuration(&folder, addresses, number, hosts, &uuid)?;
+    let inside = format!("https://{}:{}", addresses.control(), addresses.api_port());
+    let user = format!("{}{name}", api::names::HOST_USER_PREFIX);
+    authority.write_user(&files.pki(), &name, (&user, api::names::HOSTS_GROUP), &inside)?;
+    write_certificates(&folder, addresses, number, &name, authority)
+}
+
+/// The pieces of sysfs, procfs and kernel log that the agent reads; faults are injected here.
+fn write_hardware(folder: &Path, uuid: &str) -> Result<()> {
+    let root = folder.join("root");
+    let put = |path: &str, content: &str| -> Result<()> {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().context("a file has a folder")?)?;
+        Ok(fs::write(path, format!("{content}\n"))?)
+    };
+    let controller = "sys/devices/system/edac/mc/mc0";
+    for (file, content) in [
+        ("mc_name", "lab"), ("size_mb", "1536"), ("seconds_since_reset", "0"), ("ce_count", "0"), ("ue_count", "0"),
+        ("ce_noinfo_count", "0"), ("ue_noinfo_count", "0"), ("csrow0/ce_count", "0"), ("csrow0/ue_count", "0"),
+    ] {
+        put(&format!("{controller}/{file}"), content)?;
+    }
+    put("sys/class/dmi/id/product_uuid", uuid)?;
+    let sensor = "sys/class/hwmon/hwmon0";
+    for (file, content) in [("name", "coretemp"), ("temp1_label", "Package id 0"), ("temp1_input", "41000"), ("temp1_max", "80000"), ("temp1_crit", "100000")] {
+        put(&format!("{sensor}/{file}"), content)?;
+    }
+    // Links and mounts are real: inside the host these lead to its own.
+    symlink("/sys/class/net", root.join("sys/class/net"))?;
+    symlink("/proc/mounts", root.join("proc/mounts"))?;
+    put("proc/mdstat", "Personalities : \nunused devices: <none>")?;
+    fs::write(root.join("kmsg"), "")?;
+    fs::write(root.join("smart/sda.json"), include_str!("../hardware/sda.json"))?;
+    let smartctl = root.join("smartctl");
+    fs::write(&smartctl, include_str!("../hardware/smartctl.sh"))?;
+    fs::set_permissions(&smartctl, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// libvirt's and QEMU's configuration, in the upper layer of the host's /etc.
+fn write_configuration(folder: &Path, addresses: Addresses, number: u8, hosts: u8, uuid: &str) -> Result<()> {
+    let etc = folder.join("etc/upper");
+    fs::create_dir_all(etc.join("libvirt/hooks"))?;
+    let libvirtd = format!(
+        "host_uuid = \"{uuid}\"\nlisten_tls = 1\nlisten_tcp = 0\ntls_port = \"16514\"\nlisten_addr = \"{}\"\nauth_unix_rw = \"none\"\nunix_sock_dir = \"/run/libvirt\"\nkeepalive_interval = 5\nkeepalive_count = 3\nlog_outputs = \"3:stderr\"\n",
+        addresses.management(number)
+    );
+    fs::write(etc.join("libvirt/libvirtd.conf"), libvirtd)?;
+    fs::write(
+        etc.join("libvirt/qemu.conf"),
+        "security_driver = \"none\"\nuser = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\ncgroup_controllers = []\nnamespaces = []\nstdio_handler = \"file\"\ndefault_tls_x509_cert_dir = \"/etc/pki/qemu\"\ndefault_tls_x509_verify = 1\n",
+    )?;
+    let mut names = String::from("127.0.0.1 localhost\n");
+    for other in 1..=hosts {
+        names.push_str(&format!("{} {}\n", addresses.management(other), name(other)));
+    }
+    fs::write(etc.join("hosts"), names)?;
+    fs::write(etc.join("hostname"), name(number))?;
+    Ok(())
+}
+
+fn write_certificates(folder: &Path, addresses: Addresses, number: u8, name: &str, authority: &Authority) -> Result<()> {
+    let identity = authority.issue(name, api::names::HOSTS_GROUP, &[name], &[addresses.management(number).into()])?;
+    let pki = folder.join("etc/upper/pki");
+    for (file, content) in [
+        ("CA/cacert.pem", &authority.certificate),
+        ("libvirt/servercert.pem", &identity.certificate),
+        ("libvirt/clientcert.pem", &identity.certificate),
+        ("libvirt/private/serverkey.pem", &identity.key),
+        ("libvirt/private/clientkey.pem", &identity.key),
+        ("qemu/ca-cert.pem", &authority.certificate),
+        ("qemu/server-cert.pem", &identity.certificate),
+        ("qemu/server-key.pem", &identity.key),
+        ("qemu/client-cert.pem", &identity.certificate),
+        ("qemu/client-key.pem", &identity.key),
+        ("zhengyun/ca.pem", &authority.certificate),
+        ("zhengyun/cert.pem", &identity.certificate),
+        ("zhengyun/key.pem", &identity.key),
+    ] {
+        write_secret(&pki.join(file), content)?;
+    }
+    Ok(())
+}
+
+/// Whether a host is on: what its BMC reads.
+pub fn is_on(files: &LabFiles, host: &str) -> bool {
+    fs::read_to_string(files.host(host).join("power")).is_ok_and(|state| state == "On")
+}
+
+/// Cuts a host's power: its links drop first, then everything in it dies at once.
+///
+/// # Errors
+/// Something survived.
+pub fn power_off(files: &LabFiles, host: &str) -> Result<()> {
+    let number = number(host)?;
+    let _lock = crate::files::lock(&files.host(host).join("power.lock"))?;
+    for link in [Link::Management, Link::Business] {
+        namespace::set_link(&files.name, number, link, false)?;
+    }
+    namespace::kill_cgroup(&namespace::cgroup(&files.name, host)?)?;
+    write_at_once(&files.host(host).join("power"), b"Off")
+}
+
+/// Switches a host on: a new boot id, nothing left of the former boot.
+///
+/// # Errors
+/// The host can not be started.
+pub fn power_on(files: &LabFiles, host: &str) -> Result<()> {
+    let number = number(host)?;
+    let _lock = crate::files::lock(&files.host(host).join("power.lock"))?;
+    if is_on(files, host) {
+        return Ok(());
+    }
+    let folder = files.host(host);
+    if !folder.is_dir() {
+        bail!("host {host} does not exist in lab {}", files.name);
+    }
+    let cgroup = namespace::cgroup(&files.name, host)?;
+    namespace::make_cgroup(&cgroup)?;
+    namespace::freeze(&cgroup, false)?;
+    namespace::clear_host(&files.name, host)?;
+    // The file stays in place, as it may be a mount's source: written, not replaced.
+    fs::write(folder.join("boot_id"), format!("{}\n", Uuid::new_v4()))?;
+    for link in [Link::Management, Link::Business] {
+        namespace::set_link(&files.name, number, link, true)?;
+    }
+    namespace::raise_host(&files.name, host)?;
+    let zylab = crate::process::zylab()?;
+    let arguments: [&std::ffi::OsStr; 12] = [
+        "unshare".as_ref(), "--mount".as_ref(), "--uts".as_ref(), "--pid".as_ref(), "--fork".as_ref(),
+        "--kill-child".as_ref(), "--mount-proc".as_ref(), zylab.as_ref(), "host-init".as_ref(), "--name".as_ref(),
+        files.name.as_ref(), host.as_ref(),
+    ];
+    Daemon {
+        cgroup: &cgroup,
+        namespace: Some(&namespace::host(&files.name, host)),
+        log: &files.logs().join(format!("{host}.log")),
+        command: arguments.iter().map(|argument| argument.to_os_string()).collect(),
+    }
+    .start()?;
+    write_at_once(&folder.join("power"), b"On")
+}
+
+/// Process ids of a program in a host or the control node, by the program's file name.
+///
+/// # Errors
+/// The cgroup can not be read.
+pub fn processes(files: &LabFiles, part: &str, program: &str) -> Result<Vec<i32>> {
+    let procs = fs::read_to_string(namespace::cgroup(&files.name, part)?.join("cgroup.procs"))?;
+    let runs = |pid: &i32| {
+        fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| {
+            // A program that was built anew while it ran has " (deleted)" behind its name.
+            exe.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.trim_end_matches(" (deleted)") == program)
+        })
+    };
+    Ok(procs.lines().filter_map(|pid| pid.parse().ok()).filter(runs).collect())
+}
+
+/// Folder of hardware files of a host.
+pub fn hardware(files: &LabFiles, host: &str) -> PathBuf {
+    files.host(host).join("root")
+}

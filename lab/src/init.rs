@@ -1,0 +1,161 @@
+//! PID 1 of a lab host: mounts the host's own folders, starts libvirtd, guard and agent,
+//! restarts what crashes as systemd would, and reaps orphans (libvirt waits for QEMU to be
+//! reaped, and QEMU daemonises).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::address::Addresses;
+use crate::files::LabFiles;
+use crate::host;
+
+/// Wait before a crashed service is started again.
+const RESTART_AFTER: Duration = Duration::from_millis(500);
+/// How often the services are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Runs a host until its power is cut.
+///
+/// # Errors
+/// A folder can not be mounted.
+pub fn run(files: &LabFiles, host: &str) -> Result<()> {
+    let folder = files.host(host);
+    nix::unistd::sethostname(host)?;
+    mount_all(files, host).with_context(|| format!("host {host}: mounts"))?;
+    let mut services = services(files, host, files.addresses()?)?;
+    loop {
+        loop {
+            match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) => ended(&mut services, pid),
+                _ => break,
+            }
+        }
+        for (name, service) in &mut services {
+            service.step(&folder.join("stopped").join(name));
+        }
+        std::thread::sleep(TICK);
+    }
+}
+
+fn bind(from: &Path, to: &str) -> Result<()> {
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).with_context(|| format!("{} on {to}", from.display()))
+}
+
+fn mount_all(files: &LabFiles, host: &str) -> Result<()> {
+    let folder = files.host(host);
+    // The namespace is new, and so must be the view of its devices.
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    mount(Some("tmpfs"), "/srv", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    let etc = folder.join("etc");
+    let layers = format!("lowerdir=/etc,upperdir={},workdir={}", etc.join("upper").display(), etc.join("work").display());
+    mount(Some("overlay"), "/etc", Some("overlay"), MsFlags::empty(), Some(layers.as_str()))?;
+    for part in ["/run/libvirt", "/run/zhengyun", "/run/lock", "/srv/zhengyun/shared", "/srv/zhengyun/local"] {
+        fs::create_dir_all(part)?;
+    }
+    bind(&folder.join("lib"), "/var/lib/libvirt")?;
+    bind(&folder.join("cache"), "/var/cache/libvirt")?;
+    bind(&folder.join("log"), "/var/log/libvirt")?;
+    bind(&folder.join("local"), "/srv/zhengyun/local")?;
+    bind(&folder.join("boot_id"), "/proc/sys/kernel/random/boot_id")?;
+    Ok(())
+}
+
+/// One service of the host.
+struct Service {
+    command: Vec<String>,
+    log: PathBuf,
+    /// Started only once this path exists.
+    after: Option<PathBuf>,
+    pid: Option<Pid>,
+    not_before: Instant,
+}
+
+impl Service {
+    /// Starts it when it should run and does not.
+    fn step(&mut self, stopped: &Path) {
+        let waits = self.after.as_ref().is_some_and(|path| !path.exists());
+        if self.pid.is_some() || waits || stopped.exists() || Instant::now() < self.not_before {
+            return;
+        }
+        self.not_before = Instant::now() + RESTART_AFTER;
+        match self.start() {
+            Ok(pid) => self.pid = Some(pid),
+            Err(error) => eprintln!("{}: {error:#}", self.command[0]),
+        }
+    }
+
+    fn start(&self) -> Result<Pid> {
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let child = Command::new(&self.command[0])
+            .args(&self.command[1..])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        // Reaped by the loop above, as PID 1 reaps everybody.
+        Ok(Pid::from_raw(i32::try_from(child.id())?))
+    }
+}
+
+fn ended(services: &mut BTreeMap<&'static str, Service>, pid: Pid) {
+    for service in services.values_mut() {
+        if service.pid == Some(pid) {
+            service.pid = None;
+            service.not_before = Instant::now() + RESTART_AFTER;
+        }
+    }
+}
+
+fn services(files: &LabFiles, host: &str, addresses: Addresses) -> Result<BTreeMap<&'static str, Service>> {
+    let number = host::number(host)?;
+    let logs = files.logs();
+    let root = host::hardware(files, host);
+    let bin = PathBuf::from(fs::read_to_string(files.root.join("bin-dir"))?.trim());
+    let program = |name: &str| bin.join(name).display().to_string();
+    let kubeconfig = files.kubeconfig(host).display().to_string();
+    let at = |path: &str| root.join(path).display().to_string();
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let service = |name: &str, command: Vec<String>, after: Option<&str>| Service {
+        command,
+        log: logs.join(format!("{host}-{name}.log")),
+        after: after.map(PathBuf::from),
+        pid: None,
+        not_before: Instant::now(),
+    };
+    let shared = files.shared().display().to_string();
+    let bindfs = words(&["bindfs", "-f", "--multithreaded", "-o", "allow_other,direct_io", &shared, "/srv/zhengyun/shared"]);
+    let libvirtd = words(&["libvirtd", "--listen", "--config", "/etc/libvirt/libvirtd.conf", "--pid-file", "/run/libvirt/libvirtd.pid"]);
+    let guard = words(&[&program("zhengyun-guard"), "--host", host, "--kubeconfig", &kubeconfig, "--run-dir", "/run/zhengyun"]);
+    let management = addresses.management(number).to_string();
+    let agent = words(&[
+        &program("zhengyun-agent"), "--host", host, "--kubeconfig", &kubeconfig,
+        "--sysfs-root", &at("sys"), "--procfs-root", &at("proc"), "--kernel-log", &at("kmsg"), "--smartctl", &at("smartctl"),
+        "--management-address", &management, "--business-device", "eth1",
+        "--vtep-address", &addresses.business(number).to_string(), "--run-dir", "/run/zhengyun",
+        "--tls-cert", "/etc/pki/zhengyun/cert.pem", "--tls-key", "/etc/pki/zhengyun/key.pem", "--tls-ca", "/etc/pki/zhengyun/ca.pem",
+        "--listen", &format!("{management}:9443"), "--capacity", &fs::read_to_string(files.root.join("capacity"))?,
+        "--domain-type", "qemu",
+        "--bmc-url", &format!("http://{}:{}", addresses.control(), addresses.redfish_port(number)),
+        "--bmc-credentials-file", &files.host(host).join("bmc-password").display().to_string(),
+    ]);
+    let mut services = BTreeMap::new();
+    services.insert("bindfs", service("bindfs", bindfs, None));
+    services.insert("libvirtd", service("libvirtd", libvirtd, None));
+    if Path::new(&program("zhengyun-agent")).is_file() {
+        services.insert("guard", service("guard", guard, None));
+        services.insert("agent", service("agent", agent, Some("/run/libvirt/libvirt-sock")));
+        let hook = Path::new("/etc/libvirt/hooks/qemu");
+        let _ = fs::remove_file(hook);
+        fs::copy(program("zhengyun-qemu-hook"), hook).context("the qemu hook")?;
+    }
+    Ok(services)
+}

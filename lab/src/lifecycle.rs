@@ -1,0 +1,269 @@
+//! Up and down of a whole lab.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use kube::Client;
+
+use crate::address::{Addresses, HOSTS_MAX};
+use crate::bmc;
+use crate::controlplane::{self, Binaries};
+use crate::fault::{self, Fault};
+use crate::files::LabFiles;
+use crate::host;
+use crate::install::{apply_yaml, install_api};
+use crate::namespace;
+use crate::process::{Daemon, zylab};
+
+/// What a lab is made of.
+#[derive(Clone, Debug)]
+pub struct LabOptions {
+    /// Name, of lower-case letters and digits.
+    pub name: String,
+    /// Number of hosts, up to 8; 0 for a control plane alone.
+    pub hosts: u8,
+    /// Number of operators, 0 for none.
+    pub operators: u8,
+    /// Folder with the programs of the product. Default: beside `zylab`.
+    pub bin_dir: Option<PathBuf>,
+    /// What each host offers to VMs.
+    pub capacity: String,
+    /// Say on standard error what is done.
+    pub talk: bool,
+}
+
+impl Default for LabOptions {
+    fn default() -> Self {
+        Self { name: "demo".to_owned(), hosts: 4, operators: 1, bin_dir: None, capacity: host::CAPACITY.to_owned(), talk: false }
+    }
+}
+
+/// A running lab.
+pub struct Lab {
+    /// Its folder.
+    pub files: LabFiles,
+    /// Its addresses.
+    pub addresses: Addresses,
+    /// The administrator's client.
+    pub client: Client,
+    down_on_drop: bool,
+}
+
+impl Lab {
+    /// Brings a lab up; what a former one of this name left is removed first.
+    ///
+    /// # Errors
+    /// What did not start. What had started is removed again.
+    pub async fn up(options: LabOptions) -> Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            bail!("a lab makes namespaces and runs libvirtd; run it as root");
+        }
+        if options.hosts > HOSTS_MAX {
+            bail!("--hosts {}: at most {HOSTS_MAX}", options.hosts);
+        }
+        let files = LabFiles::of(&options.name)?;
+        remove(&files).context("leftovers of a former lab could not be removed")?;
+        match start(&files, &options).await {
+            Ok((addresses, client)) => Ok(Self { files, addresses, client, down_on_drop: true }),
+            Err(error) => {
+                let keep = std::env::var_os("ZYLAB_KEEP").is_some();
+                if !keep && let Err(left) = remove(&files) {
+                    eprintln!("zylab: {left:#}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Connects to a lab that runs.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn open(name: &str) -> Result<Self> {
+        let files = LabFiles::of(name)?;
+        let addresses = files.addresses()?;
+        let client = Client::try_from(controlplane::admin_config(&files).await?)?;
+        Ok(Self { files, addresses, client, down_on_drop: false })
+    }
+
+    /// Names of its hosts.
+    ///
+    /// # Errors
+    /// The folder can not be read.
+    pub fn hosts(&self) -> Result<Vec<String>> {
+        hosts(&self.files)
+    }
+
+    /// Makes a fault happen.
+    ///
+    /// # Errors
+    /// See [`fault::inject`].
+    pub fn fault(&self, host: Option<&str>, fault: Fault) -> Result<()> {
+        fault::inject(&self.files, host, fault)
+    }
+
+    /// Ends a fault.
+    ///
+    /// # Errors
+    /// See [`fault::heal`].
+    pub fn heal(&self, host: Option<&str>, fault: Fault) -> Result<()> {
+        fault::heal(&self.files, host, fault)
+    }
+
+    /// Leaves the lab running when this value goes.
+    pub fn keep(&mut self) {
+        self.down_on_drop = false;
+    }
+
+    /// Stops everything and removes every trace.
+    ///
+    /// # Errors
+    /// What was left.
+    pub fn down(mut self) -> Result<()> {
+        self.down_on_drop = false;
+        remove(&self.files)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.down_on_drop && std::env::var_os("ZYLAB_KEEP").is_none() && let Err(error) = remove(&self.files) {
+            eprintln!("zylab: {error:#}");
+        }
+    }
+}
+
+/// Names of a lab's hosts.
+///
+/// # Errors
+/// The folder can not be read.
+pub fn hosts(files: &LabFiles) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(files.root.join("hosts"))? {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
+}
+
+async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Client)> {
+    let begin = Instant::now();
+    let say = |what: &str| {
+        if options.talk {
+            eprintln!("[{:6.1} s] {what}", begin.elapsed().as_secs_f64());
+        }
+    };
+    let binaries = Binaries::get()?;
+    let addresses = files.create()?;
+    let bin_dir = match &options.bin_dir {
+        Some(folder) => folder.canonicalize().with_context(|| format!("--bin-dir {}", folder.display()))?,
+        None => zylab()?.parent().context("zylab lies in a folder")?.to_owned(),
+    };
+    fs::write(files.root.join("bin-dir"), bin_dir.display().to_string())?;
+    fs::write(files.root.join("capacity"), &options.capacity)?;
+    let authority = controlplane::write_credentials(files, addresses)?;
+    say("control plane: etcd, kube-apiserver, kube-controller-manager");
+    namespace::make_cgroup(&namespace::cgroup(&files.name, "control")?)?;
+    namespace::make_control(&files.name, addresses)?;
+    controlplane::start_api(files, addresses, &binaries)?;
+    start_forwarder(files, addresses)?;
+    for number in 1..=options.hosts {
+        let name = host::name(number);
+        say(&format!("host {name}: namespaces, certificates, BMC, power on"));
+        host::prepare(files, addresses, number, options.hosts, &authority)?;
+        namespace::make_host(&files.name, addresses, &name, number)?;
+        bmc::start(files, addresses, &name)?;
+        host::power_on(files, &name)?;
+    }
+    let client = controlplane::wait_ready(files).await?;
+    say("API server ready; installing CRDs, roles and admission policies");
+    controlplane::start_controller_manager(files, &binaries)?;
+    install_api(client.clone()).await?;
+    for number in 1..=options.hosts {
+        apply_yaml(&client, &host_objects(files, addresses, number)?).await?;
+        bmc::wait_ready(files, addresses, &host::name(number))?;
+    }
+    if options.hosts > 0 {
+        start_edge(files)?;
+    }
+    for number in 0..options.operators {
+        say("operator");
+        start_operator(files, number)?;
+    }
+    say("up");
+    Ok((addresses, client))
+}
+
+/// What ops declares for a host: the object and the credentials of its BMCs.
+fn host_objects(files: &LabFiles, addresses: Addresses, number: u8) -> Result<String> {
+    let name = host::name(number);
+    let password = fs::read_to_string(files.host(&name).join("bmc-password"))?;
+    let (control, redfish, ipmi) = (addresses.control(), addresses.redfish_port(number), addresses.ipmi_port(number));
+    // The last host shows that IPMI alone does.
+    let redfish = format!("{{protocol: Redfish, address: 'http://{control}:{redfish}', credentials: {{name: bmc-{name}}}}}");
+    let ipmi = format!("{{protocol: Ipmi, address: '{control}:{ipmi}', cipherSuite: 3, credentials: {{name: bmc-{name}}}}}");
+    let bmcs = if number == 4 { format!("[{ipmi}]") } else { format!("[{redfish}, {ipmi}]") };
+    Ok(format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: bmc-{name}, namespace: {}}}\nstringData: {{username: {}, password: '{password}'}}\n---\napiVersion: {}/v1alpha1\nkind: Host\nmetadata: {{name: {name}}}\nspec: {{pool: main, managementAddress: {}, rack: rack-{}, site: lab, bmcs: {bmcs}}}\n",
+        api::names::SYSTEM_NAMESPACE, bmc::USER, api::names::GROUP, addresses.management(number), (number - 1) / 2 + 1,
+    ))
+}
+
+fn control_daemon(files: &LabFiles, name: &str, inside: bool, command: Vec<std::ffi::OsString>) -> Result<()> {
+    let namespace = namespace::control(&files.name);
+    Daemon {
+        cgroup: &namespace::cgroup(&files.name, "control")?,
+        namespace: inside.then_some(namespace.as_str()),
+        log: &files.logs().join(format!("{name}.log")),
+        command,
+    }
+    .start()
+}
+
+fn start_forwarder(files: &LabFiles, addresses: Addresses) -> Result<()> {
+    let listen = format!("127.0.0.1:{}", addresses.forward_port());
+    let target = format!("{}:{}", addresses.control(), addresses.api_port());
+    control_daemon(files, "forward", false, vec![zylab()?.into(), "forward".into(), "--listen".into(), listen.into(),
+        "--namespace".into(), namespace::control(&files.name).into(), "--target".into(), target.into()])
+}
+
+fn start_edge(files: &LabFiles) -> Result<()> {
+    control_daemon(files, "edge", false, vec![zylab()?.into(), "edge".into(), "--name".into(), (&files.name).into()])
+}
+
+/// Starts an operator in the control node.
+///
+/// # Errors
+/// The program is not built.
+pub fn start_operator(files: &LabFiles, number: u8) -> Result<()> {
+    let folder = PathBuf::from(fs::read_to_string(files.root.join("bin-dir"))?);
+    let program = folder.join("zhengyun-operator");
+    if !program.is_file() {
+        bail!("{}: not built; run: cargo build --workspace", program.display());
+    }
+    let identity = format!("operator-{number}");
+    let metrics = format!("127.0.0.1:{}", 9100 + u16::from(number));
+    control_daemon(files, &identity, true, vec![program.into(), "--kubeconfig".into(), files.kubeconfig("operator").into(),
+        "--metrics-address".into(), metrics.into(), "--identity".into(), (&identity).into()])
+}
+
+/// Removes everything that a lab of this name has, whether it runs or crashed.
+///
+/// # Errors
+/// What was left.
+pub fn remove(files: &LabFiles) -> Result<()> {
+    for cgroup in namespace::cgroups_of_lab(&files.name)? {
+        // A frozen host is thawed so that its end can be seen.
+        namespace::freeze(&cgroup, false)?;
+        namespace::remove_cgroup(&cgroup)?;
+    }
+    for name in namespace::of_lab(&files.name) {
+        namespace::remove(&name);
+    }
+    if files.root.exists() {
+        fs::remove_dir_all(&files.root).with_context(|| format!("{}: can not be removed", files.root.display()))?;
+    }
+    Ok(())
+}
