@@ -1,0 +1,396 @@
+//! What is to be done about one live migration now.
+//!
+//! ```text
+//! Pending ─target chosen─► Preparing ─Prepared─► Running ─HandedOver─► Completing ─Resumed─► Succeeded
+//!    │                        │                     │
+//!    └─cancel─► Cancelled     └──── abort: ask the source ───► StillRunning ─► ask the target ─► Refused
+//!                                                                             ─► drop incoming ─► Failed | Cancelled
+//! ```
+//!
+//! The source is asked first: before it has said that it runs, or is proven stopped, the
+//! target refuses nothing. Both sides proven stopped leads to a cold start, which `vm`
+//! decides. A failed move never stops a VM. Choosing targets, limits and writing are the
+//! caller's work.
+
+use model::{Assignment, StopProofKind};
+use serde::{Deserialize, Serialize};
+
+use crate::assignment::Rights;
+use crate::copy::{CopyPhase, CopyReport};
+use crate::policy::Policy;
+use crate::proof::StopProof;
+use crate::reason::Reason;
+use crate::time::Moment;
+use crate::vm::HostSight;
+
+/// State of the source's side, as its agent reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SourcePhase {
+    /// Copies memory.
+    Migrating,
+    /// Handed over: never ran after switch-over and never will.
+    HandedOver,
+    /// Failed or aborted: the guest runs here.
+    StillRunning,
+    /// The epoch is closed, the guest is gone here.
+    Closed,
+}
+
+/// State of the target's side, as its agent reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TargetPhase {
+    /// The source may begin.
+    Prepared,
+    /// The copy is here, paused.
+    Arrived,
+    /// Resumed on the source's hand-over.
+    Resumed,
+    /// Refused: the epoch is closed, the copy destroyed.
+    Refused,
+}
+
+/// Everything that the decision about one migration rests on. Reports of the two sides
+/// are given only when they name the recorded assignments.
+#[derive(Clone, Debug)]
+pub struct MigrationFacts<'a> {
+    /// Who may run the VM.
+    pub rights: &'a Rights,
+    /// Its user wants a copy to run.
+    pub wanted_running: bool,
+    /// Someone cancelled the move.
+    pub cancel: bool,
+    /// Source and target as recorded in the migration, once begun.
+    pub sides: Option<(Assignment, Assignment)>,
+    /// When this operator saw it begin.
+    pub begun_at: Option<Moment>,
+    /// The source's side.
+    pub source: Option<SourcePhase>,
+    /// The target's side.
+    pub target: Option<TargetPhase>,
+    /// The VM's report by the assigned host.
+    pub report: Option<&'a CopyReport>,
+    /// The VM's report by the incoming host.
+    pub incoming_report: Option<&'a CopyReport>,
+    /// The source's host.
+    pub source_host: HostSight,
+    /// The target's host.
+    pub target_host: HostSight,
+    /// The source was asked to abort.
+    pub abort_requested: bool,
+    /// The target was asked to refuse.
+    pub refuse_requested: bool,
+}
+
+/// How a move ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MigrationOutcome {
+    /// The VM runs on the target.
+    Succeeded,
+    /// The VM stayed, or was started anew.
+    Failed,
+    /// Cancelled; the VM stayed.
+    Cancelled,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub enum MigrationStep {
+    /// Nothing; the reason says what is waited for.
+    Wait,
+    /// Choose a target and begin (`assignment::begin_migration`).
+    Begin,
+    /// Record the sides of an `incoming` that was written before the writer died.
+    Record {
+        /// The source.
+        source: Assignment,
+        /// The target.
+        target: Assignment,
+    },
+    /// Ask the source to abort and say whether it runs.
+    RequestAbort,
+    /// Ask the target to give up its copy.
+    RequestRefuse,
+    /// Move `incoming` into the assignment (`assignment::promote`).
+    Promote(StopProof),
+    /// The source died after it had handed over (`assignment::promote_resumed`).
+    PromoteResumed(StopProof, CopyReport),
+    /// Remove `incoming` (`assignment::drop_incoming`).
+    DropIncoming(StopProof),
+    /// It is over.
+    Finish(MigrationOutcome),
+}
+
+/// A step with its reason.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub struct MigrationVerdict {
+    /// What to do.
+    pub step: MigrationStep,
+    /// Why.
+    pub reason: Reason,
+}
+
+fn verdict(step: MigrationStep, reason: Reason) -> MigrationVerdict {
+    MigrationVerdict { step, reason }
+}
+
+/// Decides about one migration.
+pub fn decide(facts: &MigrationFacts<'_>, policy: &Policy, now: Moment) -> MigrationVerdict {
+    match &facts.sides {
+        None => decide_pending(facts),
+        Some((source, target)) => decide_begun(facts, source, target, policy, now),
+    }
+}
+
+fn decide_pending(facts: &MigrationFacts<'_>) -> MigrationVerdict {
+    let Some(current) = &facts.rights.assignment else {
+        return if facts.cancel {
+            verdict(
+                MigrationStep::Finish(MigrationOutcome::Cancelled),
+                Reason::CancelRequested,
+            )
+        } else {
+            verdict(
+                MigrationStep::Finish(MigrationOutcome::Failed),
+                Reason::NotRunning,
+            )
+        };
+    };
+    if let Some(incoming) = &facts.rights.incoming {
+        let step = MigrationStep::Record {
+            source: current.clone(),
+            target: incoming.clone(),
+        };
+        return verdict(step, Reason::TargetPrepares);
+    }
+    if facts.cancel {
+        return verdict(
+            MigrationStep::Finish(MigrationOutcome::Cancelled),
+            Reason::CancelRequested,
+        );
+    }
+    if !facts.wanted_running {
+        return verdict(
+            MigrationStep::Finish(MigrationOutcome::Failed),
+            Reason::NoLongerWanted,
+        );
+    }
+    if facts.source_host.silent || facts.source_host.lost {
+        return verdict(
+            MigrationStep::Wait,
+            Reason::SourceLost {
+                host: current.host.clone(),
+            },
+        );
+    }
+    let runs = facts
+        .report
+        .is_some_and(|report| report.assignment == *current && report.phase == CopyPhase::Running);
+    if runs {
+        verdict(MigrationStep::Begin, Reason::NeedsTarget)
+    } else {
+        verdict(MigrationStep::Wait, Reason::NotRunning)
+    }
+}
+
+fn decide_begun(
+    facts: &MigrationFacts<'_>,
+    source: &Assignment,
+    target: &Assignment,
+    policy: &Policy,
+    now: Moment,
+) -> MigrationVerdict {
+    if facts.rights.assignment.as_ref() == Some(target) {
+        return verdict(
+            MigrationStep::Finish(MigrationOutcome::Succeeded),
+            Reason::Moved,
+        );
+    }
+    if facts.rights.assignment.as_ref() != Some(source) {
+        return verdict(
+            MigrationStep::Finish(MigrationOutcome::Failed),
+            Reason::RestartedElsewhere,
+        );
+    }
+    if facts.rights.incoming.as_ref() != Some(target) {
+        return if facts.cancel {
+            verdict(
+                MigrationStep::Finish(MigrationOutcome::Cancelled),
+                Reason::CancelRequested,
+            )
+        } else {
+            verdict(
+                MigrationStep::Finish(MigrationOutcome::Failed),
+                Reason::SourceRunsOn,
+            )
+        };
+    }
+    match (source_proof(facts, source), target_proof(facts, target)) {
+        (Some(_), Some(_)) => verdict(MigrationStep::Wait, Reason::ColdStart),
+        (Some(proof), None) => source_stopped(facts, proof, target),
+        (None, Some(proof)) => target_stopped(facts, proof, source),
+        (None, None) => both_alive(facts, source, target, policy, now),
+    }
+}
+
+/// The source is proven stopped and the target is not.
+fn source_stopped(
+    facts: &MigrationFacts<'_>,
+    proof: StopProof,
+    target: &Assignment,
+) -> MigrationVerdict {
+    let resumed = facts
+        .incoming_report
+        .filter(|report| report.assignment == *target && report.phase == CopyPhase::Running)
+        .cloned()
+        .or_else(|| {
+            (facts.target == Some(TargetPhase::Resumed))
+                .then(|| CopyReport::new(target.clone(), CopyPhase::Running))
+        });
+    match (proof.kind(), resumed) {
+        (StopProofKind::HandedOver, Some(_)) => {
+            verdict(MigrationStep::Promote(proof), Reason::Moved)
+        }
+        (StopProofKind::HandedOver, None) => verdict(MigrationStep::Wait, Reason::TargetResumes),
+        // It resumes only on a hand-over that it pulled from the source, so the source had
+        // handed over before it died; to stop the target now would be needless harm.
+        (_, Some(report)) => verdict(MigrationStep::PromoteResumed(proof, report), Reason::Moved),
+        (_, None) if facts.refuse_requested => {
+            verdict(MigrationStep::Wait, Reason::WaitsForRefusal)
+        }
+        (_, None) => verdict(MigrationStep::RequestRefuse, Reason::SourceStopped),
+    }
+}
+
+/// The target is proven stopped and the source is not.
+fn target_stopped(
+    facts: &MigrationFacts<'_>,
+    proof: StopProof,
+    source: &Assignment,
+) -> MigrationVerdict {
+    if facts.source == Some(SourcePhase::StillRunning) {
+        return verdict(MigrationStep::DropIncoming(proof), Reason::SourceRunsOn);
+    }
+    if facts.source_host.lost {
+        return verdict(
+            MigrationStep::Wait,
+            Reason::SourceLost {
+                host: source.host.clone(),
+            },
+        );
+    }
+    if facts.abort_requested {
+        return verdict(MigrationStep::Wait, Reason::WaitsForSource);
+    }
+    verdict(MigrationStep::RequestAbort, Reason::TargetRefused)
+}
+
+/// Neither side is proven stopped.
+fn both_alive(
+    facts: &MigrationFacts<'_>,
+    source: &Assignment,
+    target: &Assignment,
+    policy: &Policy,
+    now: Moment,
+) -> MigrationVerdict {
+    if facts.source == Some(SourcePhase::StillRunning) {
+        return if facts.refuse_requested {
+            verdict(MigrationStep::Wait, Reason::WaitsForRefusal)
+        } else {
+            verdict(MigrationStep::RequestRefuse, Reason::SourceRunsOn)
+        };
+    }
+    if facts.abort_requested {
+        return verdict(MigrationStep::Wait, Reason::WaitsForSource);
+    }
+    if let Some(reason) = reason_to_abort(facts, target, policy, now) {
+        return verdict(MigrationStep::RequestAbort, reason);
+    }
+    if facts.source_host.silent {
+        return verdict(
+            MigrationStep::Wait,
+            Reason::SourceLost {
+                host: source.host.clone(),
+            },
+        );
+    }
+    let reason = if facts.target.is_none() {
+        Reason::TargetPrepares
+    } else {
+        Reason::MemoryCopied
+    };
+    verdict(MigrationStep::Wait, reason)
+}
+
+fn reason_to_abort(
+    facts: &MigrationFacts<'_>,
+    target: &Assignment,
+    policy: &Policy,
+    now: Moment,
+) -> Option<Reason> {
+    let age = facts.begun_at.map_or(0, |begun| now.since(begun));
+    if facts.cancel {
+        Some(Reason::CancelRequested)
+    } else if !facts.wanted_running {
+        Some(Reason::NoLongerWanted)
+    } else if facts.target_host.lost {
+        Some(Reason::TargetLost {
+            host: target.host.clone(),
+        })
+    } else if facts.target.is_none() && age >= policy.migration_prepare_milliseconds {
+        Some(Reason::PreparedTooLate)
+    } else if age >= policy.migration_milliseconds {
+        Some(Reason::TookTooLong)
+    } else {
+        None
+    }
+}
+
+fn source_proof(facts: &MigrationFacts<'_>, source: &Assignment) -> Option<StopProof> {
+    let vm = &facts.rights.vm;
+    let said = facts.source.and_then(|phase| match phase {
+        SourcePhase::HandedOver => Some(CopyReport::new(source.clone(), CopyPhase::HandedOver)),
+        SourcePhase::Closed => Some(CopyReport::new(source.clone(), CopyPhase::Closed)),
+        SourcePhase::Migrating | SourcePhase::StillRunning => None,
+    });
+    // HandedOver in either report wins over everything else that is known.
+    let reports: Vec<&CopyReport> = said.iter().chain(facts.report).collect();
+    let handed = reports
+        .iter()
+        .find_map(|report| StopProof::handed_over(vm, source, report).ok());
+    let closed = || {
+        reports
+            .iter()
+            .find_map(|report| StopProof::closed(vm, source, report).ok())
+    };
+    let dead = || {
+        facts
+            .source_host
+            .stop_proof
+            .as_ref()
+            .and_then(|proof| proof.for_copy(vm, source).ok())
+    };
+    handed.or_else(closed).or_else(dead)
+}
+
+fn target_proof(facts: &MigrationFacts<'_>, target: &Assignment) -> Option<StopProof> {
+    let vm = &facts.rights.vm;
+    let refused = (facts.target == Some(TargetPhase::Refused))
+        .then(|| CopyReport::new(target.clone(), CopyPhase::Closed));
+    refused
+        .iter()
+        .chain(facts.incoming_report)
+        .find_map(|report| StopProof::closed(vm, target, report).ok())
+        .or_else(|| {
+            facts
+                .target_host
+                .stop_proof
+                .as_ref()
+                .and_then(|proof| proof.for_copy(vm, target).ok())
+        })
+}
+
+#[cfg(test)]
+#[path = "migration_tests.rs"]
+mod tests;

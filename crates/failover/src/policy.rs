@@ -1,0 +1,460 @@
+//! Every tunable of failover with its default, and the check that refuses values which
+//! are absurd alone or contradict each other. Reads no configuration itself.
+
+use std::collections::BTreeMap;
+
+use model::{FaultKind, Severity};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// All tunables. Durations are milliseconds. The defaults are the design's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Policy {
+    /// How often a host renews its Lease.
+    pub lease_interval_milliseconds: u64,
+    /// How much later than one interval a signal may be before it counts as stale.
+    pub grace_milliseconds: u64,
+    /// How often a host renews its storage heartbeat, where a pool carries one.
+    pub heartbeat_interval_milliseconds: u64,
+    /// How often the BMC of a silent host is read.
+    pub power_interval_milliseconds: u64,
+    /// A power reading older than this says nothing about now.
+    pub power_valid_milliseconds: u64,
+    /// A probe answer older than this says nothing about now.
+    pub probe_valid_milliseconds: u64,
+    /// Silence after which a host that reads On, or whose BMC is silent, is unreachable.
+    pub unreachable_after_milliseconds: u64,
+    /// Whether hosts that run but are isolated are fenced at all.
+    pub fence_isolated: bool,
+    /// Silence after which a host that runs but is isolated is fenced.
+    pub fence_isolated_after_milliseconds: u64,
+    /// Share of hosts whose silence within the window stops all forcing off, percent.
+    pub storm_percent: u32,
+    /// Fewest hosts that make a storm.
+    pub storm_minimum_hosts: u32,
+    /// Window in which silences are counted together.
+    pub storm_window_milliseconds: u64,
+    /// Calm (no new silence) after which a storm releases one fence at a time.
+    pub storm_release_milliseconds: u64,
+    /// Attempts per BMC before the next one is tried.
+    pub fence_attempts: u32,
+    /// After this a fencing intent is void: nobody sends a command past it.
+    pub fence_expiry_milliseconds: u64,
+    /// Longest time that sending one command may take.
+    pub fence_send_milliseconds: u64,
+    /// How long the power may take to read Off after a force-off was sent.
+    pub fence_read_back_milliseconds: u64,
+    /// A gap between two steps of the observer above which it starts its windows anew: it
+    /// was paused, and silence that it slept through is no silence of the hosts.
+    pub observer_gap_milliseconds: u64,
+    /// Age of an agent's converge loop above which the agent counts as down.
+    pub agent_down_after_milliseconds: u64,
+    /// The guard's contract: silence on Lease and heartbeat after which it kills.
+    pub contract_milliseconds: u64,
+    /// The hardware watchdog's time-out.
+    pub watchdog_milliseconds: u64,
+    /// Margin on top of contract and watchdog.
+    pub self_fence_margin_milliseconds: u64,
+    /// A close that takes longer is stuck, and a reason to fence its host.
+    pub close_stuck_milliseconds: u64,
+    /// First wait after a crash; doubles with each crash in a row.
+    pub back_off_milliseconds: u64,
+    /// Longest wait after crashes in a row.
+    pub back_off_maximum_milliseconds: u64,
+    /// A copy that ran this long ends the row of crashes.
+    pub back_off_reset_milliseconds: u64,
+    /// Starts in a row that may fail before the VM is left in error.
+    pub start_attempts: u32,
+    /// VMs that one host starts at once.
+    pub starts_per_host: u32,
+    /// Time after which a fault that vanished with a reboot counts as gone.
+    pub fault_clear_milliseconds: u64,
+    /// At most one new evacuation per host in this time.
+    pub evacuation_interval_milliseconds: u64,
+    /// Hosts that are emptied at once because of faults.
+    pub hosts_evacuated_at_once: u32,
+    /// A migration's target must be prepared within this.
+    pub migration_prepare_milliseconds: u64,
+    /// A migration that takes longer is aborted.
+    pub migration_milliseconds: u64,
+    /// Ratings of hardware faults that differ from the probes' own.
+    pub severities: BTreeMap<FaultKind, Severity>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            lease_interval_milliseconds: 2_000,
+            grace_milliseconds: 1_000,
+            heartbeat_interval_milliseconds: 2_000,
+            power_interval_milliseconds: 1_000,
+            power_valid_milliseconds: 5_000,
+            probe_valid_milliseconds: 3_000,
+            unreachable_after_milliseconds: 8_000,
+            fence_isolated: true,
+            fence_isolated_after_milliseconds: 30_000,
+            storm_percent: 30,
+            storm_minimum_hosts: 2,
+            storm_window_milliseconds: 60_000,
+            storm_release_milliseconds: 60_000,
+            fence_attempts: 3,
+            fence_expiry_milliseconds: 60_000,
+            fence_send_milliseconds: 5_000,
+            fence_read_back_milliseconds: 5_000,
+            observer_gap_milliseconds: 1_500,
+            agent_down_after_milliseconds: 30_000,
+            contract_milliseconds: 20_000,
+            watchdog_milliseconds: 20_000,
+            self_fence_margin_milliseconds: 10_000,
+            close_stuck_milliseconds: 60_000,
+            back_off_milliseconds: 5_000,
+            back_off_maximum_milliseconds: 300_000,
+            back_off_reset_milliseconds: 600_000,
+            start_attempts: 5,
+            starts_per_host: 4,
+            fault_clear_milliseconds: 1_800_000,
+            evacuation_interval_milliseconds: 1_800_000,
+            hosts_evacuated_at_once: 2,
+            migration_prepare_milliseconds: 60_000,
+            migration_milliseconds: 600_000,
+            severities: BTreeMap::new(),
+        }
+    }
+}
+
+/// One value that is refused, with what is safe.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{field}: {value} is refused, because {because}; safe: {safe}")]
+pub struct PolicyError {
+    /// The field, in the words of this crate's policy.
+    pub field: &'static str,
+    /// The refused value.
+    pub value: u64,
+    /// What would go wrong.
+    pub because: &'static str,
+    /// The safe range.
+    pub safe: String,
+}
+
+/// Upper bound of contract, watchdog and margin together, milliseconds (design: 50 s).
+const SELF_FENCE_BOUND_MILLISECONDS: u64 = 50_000;
+
+impl Policy {
+    /// Silence after which a host is Suspect.
+    pub fn suspect_after_milliseconds(&self) -> u64 {
+        self.lease_interval_milliseconds + self.grace_milliseconds
+    }
+
+    /// How long an observer must watch a host that should have fenced itself.
+    pub fn self_fence_window_milliseconds(&self) -> u64 {
+        self.contract_milliseconds
+            + self.watchdog_milliseconds
+            + self.self_fence_margin_milliseconds
+    }
+
+    /// Refuses values that are absurd or contradict each other.
+    ///
+    /// # Errors
+    /// Every refused value with field, value, reason and safe range, in a fixed order.
+    pub fn check(&self) -> Result<(), Vec<PolicyError>> {
+        let mut errors = self.check_ranges();
+        errors.extend(self.check_relations());
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
+    }
+
+    fn check_ranges(&self) -> Vec<PolicyError> {
+        let rows: [(&'static str, u64, u64, u64, &'static str); 18] = [
+            (
+                "leaseIntervalMilliseconds",
+                self.lease_interval_milliseconds,
+                500,
+                60_000,
+                "the API server drowns in renewals, or a death is noticed late",
+            ),
+            (
+                "graceMilliseconds",
+                self.grace_milliseconds,
+                200,
+                30_000,
+                "ordinary jitter would look like silence, or a death is noticed late",
+            ),
+            (
+                "heartbeatIntervalMilliseconds",
+                self.heartbeat_interval_milliseconds,
+                500,
+                30_000,
+                "the pool drowns in writes, or a death is noticed late",
+            ),
+            (
+                "powerIntervalMilliseconds",
+                self.power_interval_milliseconds,
+                200,
+                10_000,
+                "the BMC drowns in requests, or Off is read late",
+            ),
+            (
+                "unreachableAfterMilliseconds",
+                self.unreachable_after_milliseconds,
+                3_000,
+                600_000,
+                "a short stall would be fenced, or recovery comes late",
+            ),
+            (
+                "fenceIsolatedAfterMilliseconds",
+                self.fence_isolated_after_milliseconds,
+                10_000,
+                3_600_000,
+                "a short cut would be fenced, or recovery comes late",
+            ),
+            (
+                "stormPercent",
+                u64::from(self.storm_percent),
+                10,
+                100,
+                "the guard would always or never stand",
+            ),
+            (
+                "stormMinimumHosts",
+                u64::from(self.storm_minimum_hosts),
+                2,
+                1_000,
+                "one dead host would be a storm",
+            ),
+            (
+                "stormWindowMilliseconds",
+                self.storm_window_milliseconds,
+                10_000,
+                600_000,
+                "a storm would not be seen as one, or stand for ever",
+            ),
+            (
+                "stormReleaseMilliseconds",
+                self.storm_release_milliseconds,
+                10_000,
+                3_600_000,
+                "fences would follow each other too quickly, or never",
+            ),
+            (
+                "fenceAttempts",
+                u64::from(self.fence_attempts),
+                1,
+                10,
+                "fencing would never begin, or never end",
+            ),
+            (
+                "fenceSendMilliseconds",
+                self.fence_send_milliseconds,
+                500,
+                60_000,
+                "no BMC answers that fast, or a slow one blocks recovery",
+            ),
+            (
+                "observerGapMilliseconds",
+                self.observer_gap_milliseconds,
+                500,
+                10_000,
+                "every busy moment would restart the windows, or a pause would look like silence",
+            ),
+            (
+                "startsPerHost",
+                u64::from(self.starts_per_host),
+                1,
+                64,
+                "nothing would start, or a host is overrun",
+            ),
+            (
+                "startAttempts",
+                u64::from(self.start_attempts),
+                1,
+                100,
+                "nothing would start, or a broken VM is started for ever",
+            ),
+            (
+                "backOffMilliseconds",
+                self.back_off_milliseconds,
+                1_000,
+                600_000,
+                "a crashing VM would burn the host, or stay down long",
+            ),
+            (
+                "migrationMilliseconds",
+                self.migration_milliseconds,
+                10_000,
+                86_400_000,
+                "no VM could move, or a stuck move blocks a drain",
+            ),
+            (
+                "hostsEvacuatedAtOnce",
+                u64::from(self.hosts_evacuated_at_once),
+                1,
+                1_000,
+                "no host would be emptied",
+            ),
+        ];
+        rows.into_iter()
+            .filter(|(_, value, least, most, _)| value < least || value > most)
+            .map(|(field, value, least, most, because)| PolicyError {
+                field,
+                value,
+                because,
+                safe: format!("{least} to {most}"),
+            })
+            .collect()
+    }
+
+    fn check_relations(&self) -> Vec<PolicyError> {
+        let mut errors = Vec::new();
+        let mut refuse = |bad: bool, field, value, because, safe: String| {
+            if bad {
+                errors.push(PolicyError {
+                    field,
+                    value,
+                    because,
+                    safe,
+                });
+            }
+        };
+        let suspect = self.suspect_after_milliseconds();
+        refuse(
+            self.unreachable_after_milliseconds <= suspect,
+            "unreachableAfterMilliseconds",
+            self.unreachable_after_milliseconds,
+            "a host must be Suspect, and its BMC read, before it is unreachable",
+            format!("more than {suspect} (lease interval and grace)"),
+        );
+        refuse(
+            self.fence_isolated_after_milliseconds < self.unreachable_after_milliseconds,
+            "fenceIsolatedAfterMilliseconds",
+            self.fence_isolated_after_milliseconds,
+            "a host that still runs must not be fenced sooner than one that shows no life",
+            format!(
+                "at least {} (unreachableAfterMilliseconds)",
+                self.unreachable_after_milliseconds
+            ),
+        );
+        refuse(
+            self.power_valid_milliseconds < 2 * self.power_interval_milliseconds,
+            "powerValidMilliseconds",
+            self.power_valid_milliseconds,
+            "every reading would be void before the next one comes",
+            format!(
+                "at least {} (two reading intervals)",
+                2 * self.power_interval_milliseconds
+            ),
+        );
+        let window = self.self_fence_window_milliseconds();
+        refuse(
+            window > SELF_FENCE_BOUND_MILLISECONDS,
+            "contractMilliseconds",
+            self.contract_milliseconds,
+            "contract, watchdog and margin together would keep VMs down for too long",
+            format!(
+                "contract, watchdog and margin together at most {SELF_FENCE_BOUND_MILLISECONDS}, now {window}"
+            ),
+        );
+        let longest = self
+            .lease_interval_milliseconds
+            .max(self.heartbeat_interval_milliseconds);
+        refuse(
+            self.contract_milliseconds < 3 * longest,
+            "contractMilliseconds",
+            self.contract_milliseconds,
+            "two missed renewals would kill every VM of a healthy host",
+            format!("at least {} (three renewals)", 3 * longest),
+        );
+        refuse(
+            self.back_off_maximum_milliseconds < self.back_off_milliseconds,
+            "backOffMaximumMilliseconds",
+            self.back_off_maximum_milliseconds,
+            "the longest wait would be shorter than the first",
+            format!(
+                "at least {} (backOffMilliseconds)",
+                self.back_off_milliseconds
+            ),
+        );
+        let one_method = u64::from(self.fence_attempts)
+            * (self.fence_send_milliseconds + self.fence_read_back_milliseconds);
+        refuse(
+            self.fence_expiry_milliseconds < one_method,
+            "fenceExpiryMilliseconds",
+            self.fence_expiry_milliseconds,
+            "the intent would be void before one BMC has been tried",
+            format!("at least {one_method} (attempts times send and read-back)"),
+        );
+        errors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_safe() {
+        assert_eq!(Policy::default().check(), Ok(()));
+    }
+
+    fn refused(change: impl FnOnce(&mut Policy)) -> Vec<&'static str> {
+        let mut policy = Policy::default();
+        change(&mut policy);
+        policy
+            .check()
+            .err()
+            .unwrap_or_default()
+            .iter()
+            .map(|e| e.field)
+            .collect()
+    }
+
+    #[test]
+    fn contradictions_are_refused_by_field() {
+        assert_eq!(
+            refused(|p| p.unreachable_after_milliseconds = 3_000),
+            ["unreachableAfterMilliseconds"]
+        );
+        assert_eq!(
+            refused(|p| p.contract_milliseconds = 30_000),
+            ["contractMilliseconds"]
+        );
+        assert_eq!(
+            refused(|p| p.contract_milliseconds = 5_000),
+            ["contractMilliseconds"]
+        );
+        assert_eq!(
+            refused(|p| p.power_valid_milliseconds = 1_000),
+            ["powerValidMilliseconds"]
+        );
+        assert_eq!(
+            refused(|p| p.fence_expiry_milliseconds = 1_000),
+            ["fenceExpiryMilliseconds"]
+        );
+        assert_eq!(
+            refused(|p| p.back_off_maximum_milliseconds = 1_000),
+            ["backOffMaximumMilliseconds"]
+        );
+        assert_eq!(
+            refused(|p| {
+                p.unreachable_after_milliseconds = 40_000;
+            }),
+            ["fenceIsolatedAfterMilliseconds"]
+        );
+    }
+
+    #[test]
+    fn absurd_values_name_their_safe_range() {
+        let policy = Policy {
+            storm_percent: 0,
+            ..Policy::default()
+        };
+        let errors = policy.check().unwrap_err();
+        assert_eq!(
+            errors[0].to_string(),
+            "stormPercent: 0 is refused, because the guard would always or never stand; safe: 10 to 100"
+        );
+    }
+}

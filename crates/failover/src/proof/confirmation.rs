@@ -1,0 +1,164 @@
+//! `Confirmed`: a named person's word that one incarnation of a host is powered off,
+//! refused or voided by any sign of life. The last resort when no BMC answers.
+
+use model::{BootId, HostName, StopProofKind};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::HostStopProof;
+use super::power::PowerState;
+use crate::policy::Policy;
+use crate::signs::LifeSigns;
+use crate::time::Moment;
+
+/// A person's word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Confirmation {
+    /// The host.
+    pub host: HostName,
+    /// The incarnation that is off.
+    pub boot_id: BootId,
+    /// Who says so.
+    pub by: String,
+    /// How they know.
+    pub reason: String,
+}
+
+/// Why a confirmation is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfirmationError {
+    /// It names another boot.
+    #[error(
+        "confirmed is boot {confirmed} of {host}, but boot {registered} is the one that was last seen; look again and confirm that one"
+    )]
+    OtherBoot {
+        /// The host.
+        host: HostName,
+        /// Boot id confirmed.
+        confirmed: BootId,
+        /// Boot id last registered.
+        registered: BootId,
+    },
+    /// Nobody stands behind it.
+    #[error("a confirmation needs a name and a reason; give both")]
+    Anonymous,
+    /// The host shows life.
+    #[error("host {0} shows signs of life; you may be standing before another machine")]
+    Alive(HostName),
+    /// Its own BMC says On.
+    #[error("the BMC of host {0} reads On; you may be standing before another machine")]
+    ReadsOn(HostName),
+    /// It was confirmed a moment ago; the window without signs of life is not over.
+    #[error("host {0} is being watched for signs of life before the confirmation counts")]
+    TooEarly(HostName),
+}
+
+/// Checks a confirmation that the operator first saw at `seen_at`, when the signs of life
+/// were `signs_then`.
+///
+/// # Errors
+/// Why it does not count (yet).
+pub fn confirm(
+    confirmation: &Confirmation,
+    registered: &BootId,
+    (seen_at, signs_then): (Moment, &LifeSigns),
+    (power, signs): (Option<PowerState>, &LifeSigns),
+    policy: &Policy,
+    now: Moment,
+) -> Result<HostStopProof, ConfirmationError> {
+    let host = &confirmation.host;
+    if confirmation.boot_id != *registered {
+        return Err(ConfirmationError::OtherBoot {
+            host: host.clone(),
+            confirmed: confirmation.boot_id.clone(),
+            registered: registered.clone(),
+        });
+    }
+    if confirmation.by.trim().is_empty() || confirmation.reason.trim().is_empty() {
+        return Err(ConfirmationError::Anonymous);
+    }
+    if power == Some(PowerState::On) {
+        return Err(ConfirmationError::ReadsOn(host.clone()));
+    }
+    if signs.show_life_after(signs_then, seen_at) || !signs.all_silent(policy, now) {
+        return Err(ConfirmationError::Alive(host.clone()));
+    }
+    let window = signs.longest_interval_milliseconds(policy) + policy.grace_milliseconds;
+    if now.since(seen_at) < window {
+        return Err(ConfirmationError::TooEarly(host.clone()));
+    }
+    Ok(HostStopProof {
+        host: host.clone(),
+        boot_id: confirmation.boot_id.clone(),
+        kind: StopProofKind::Confirmed,
+        evidence: format!(
+            "{} confirmed power-off: {}",
+            confirmation.by.trim(),
+            confirmation.reason.trim()
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signs::Sign;
+
+    fn signs(changes: u64, at: u64) -> LifeSigns {
+        LifeSigns {
+            lease: Some(Sign {
+                changes,
+                changed_at: Moment(at),
+            }),
+            ..LifeSigns::default()
+        }
+    }
+
+    #[test]
+    fn only_a_named_word_about_a_silent_host_counts() {
+        let policy = Policy::default();
+        let word = Confirmation {
+            host: "h1".into(),
+            boot_id: "b1".into(),
+            by: "li".to_owned(),
+            reason: "cable pulled".to_owned(),
+        };
+        let judge = |word: &Confirmation, registered: &str, power, now_signs: &LifeSigns, now| {
+            confirm(
+                word,
+                &registered.into(),
+                (Moment(60_000), &signs(1, 0)),
+                (power, now_signs),
+                &policy,
+                Moment(now),
+            )
+        };
+        let quiet = signs(1, 0);
+        assert!(judge(&word, "b1", None, &quiet, 63_000).is_ok());
+        assert!(matches!(
+            judge(&word, "b1", None, &quiet, 62_000),
+            Err(ConfirmationError::TooEarly(_))
+        ));
+        assert!(matches!(
+            judge(&word, "b2", None, &quiet, 63_000),
+            Err(ConfirmationError::OtherBoot { .. })
+        ));
+        assert!(matches!(
+            judge(&word, "b1", Some(PowerState::On), &quiet, 63_000),
+            Err(ConfirmationError::ReadsOn(_))
+        ));
+        assert!(matches!(
+            judge(&word, "b1", None, &signs(2, 61_000), 70_000),
+            Err(ConfirmationError::Alive(_))
+        ));
+        let anonymous = Confirmation {
+            by: " ".to_owned(),
+            ..word
+        };
+        assert!(matches!(
+            judge(&anonymous, "b1", None, &quiet, 63_000),
+            Err(ConfirmationError::Anonymous)
+        ));
+    }
+}

@@ -1,0 +1,332 @@
+//! Stop proofs: evidence that a copy of a VM cannot be writing, now or later.
+//!
+//! ```text
+//!  agent's report ── closed / handed_over ─────────────┐
+//!  registration  ─── HostStopProof::rebooted ──┐        ▼
+//!  BMC readings  ─── PowerWitness::conclude ───┤    StopProof ──by value──► assignment::*
+//!  observers     ─── SelfFenceWitness ─────────┼──for_copy──▲
+//!  a person      ─── confirmation::confirm ────┘        │
+//!  storage       ─── storage_fenced ────────────────────┘
+//! ```
+//!
+//! Both types have private fields, so they are built only by the functions below and in
+//! the witnesses of this folder, each of which checks its evidence. A proof about a host
+//! covers one incarnation and stays good although the host may be switched on again a
+//! second later: a new incarnation may not start an old epoch. Nothing here decides what
+//! is done with a proof.
+
+pub mod confirmation;
+pub mod power;
+pub mod self_fence;
+pub mod storage;
+
+use std::collections::BTreeSet;
+
+use model::{Assignment, BootId, HostName, StopProofKind, StopProofRecord, VmUid};
+use thiserror::Error;
+
+use crate::copy::{CopyPhase, CopyReport};
+
+/// Why evidence is no proof.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ProofError {
+    /// The report is about another copy.
+    #[error(
+        "the report is about epoch {reported} on {host}, not about epoch {wanted}; wait for a report of that epoch"
+    )]
+    OtherCopy {
+        /// Epoch in the report.
+        reported: model::Epoch,
+        /// Host in the report.
+        host: HostName,
+        /// Epoch in question.
+        wanted: model::Epoch,
+    },
+    /// The copy is not in a state that proves anything.
+    #[error(
+        "the copy on {host} is {phase:?}, which is no stop proof; wait for Closed or HandedOver"
+    )]
+    NotStopped {
+        /// Host in the report.
+        host: HostName,
+        /// State in the report.
+        phase: CopyPhase,
+    },
+    /// The proof is about another incarnation of a host.
+    #[error(
+        "the proof covers host {host} boot {boot_id}, the copy belongs to host {copy_host} boot {copy_boot_id}"
+    )]
+    OtherIncarnation {
+        /// Host of the proof.
+        host: HostName,
+        /// Boot id of the proof.
+        boot_id: BootId,
+        /// Host of the copy.
+        copy_host: HostName,
+        /// Boot id of the copy.
+        copy_boot_id: BootId,
+    },
+    /// The boot id was not retired, or is the one that runs.
+    #[error("boot id {boot_id} of host {host} is not retired; it may still run")]
+    NotRetired {
+        /// The host.
+        host: HostName,
+        /// Its boot id.
+        boot_id: BootId,
+    },
+}
+
+/// Proof that one copy of one VM cannot be writing. Not `Clone`: it is consumed by the
+/// assignment that rests on it.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub struct StopProof {
+    vm: VmUid,
+    assignment: Assignment,
+    kind: StopProofKind,
+    evidence: String,
+}
+
+impl StopProof {
+    /// `Closed`: the agent of the assigned host says that this very epoch is closed for
+    /// ever and libvirt shows no such domain. The API server's admission has checked that
+    /// only that agent can have written the report.
+    ///
+    /// # Errors
+    /// When the report is about another copy or shows another state.
+    pub fn closed(
+        vm: &VmUid,
+        assignment: &Assignment,
+        report: &CopyReport,
+    ) -> Result<Self, ProofError> {
+        let evidence = format!(
+            "agent of {} reports epoch {} closed",
+            assignment.host, assignment.epoch
+        );
+        Self::from_report(
+            vm,
+            assignment,
+            report,
+            CopyPhase::Closed,
+            StopProofKind::Closed,
+            evidence,
+        )
+    }
+
+    /// `HandedOver`: the agent of the source says that the migration job of this epoch
+    /// ended as migrated and its vCPUs never ran after switch-over.
+    ///
+    /// # Errors
+    /// When the report is about another copy or shows another state.
+    pub fn handed_over(
+        vm: &VmUid,
+        assignment: &Assignment,
+        report: &CopyReport,
+    ) -> Result<Self, ProofError> {
+        let evidence = format!(
+            "agent of {} reports epoch {} handed over",
+            assignment.host, assignment.epoch
+        );
+        Self::from_report(
+            vm,
+            assignment,
+            report,
+            CopyPhase::HandedOver,
+            StopProofKind::HandedOver,
+            evidence,
+        )
+    }
+
+    fn from_report(
+        vm: &VmUid,
+        assignment: &Assignment,
+        report: &CopyReport,
+        needed: CopyPhase,
+        kind: StopProofKind,
+        evidence: String,
+    ) -> Result<Self, ProofError> {
+        if report.assignment != *assignment {
+            return Err(ProofError::OtherCopy {
+                reported: report.assignment.epoch,
+                host: report.assignment.host.clone(),
+                wanted: assignment.epoch,
+            });
+        }
+        if report.phase != needed {
+            return Err(ProofError::NotStopped {
+                host: assignment.host.clone(),
+                phase: report.phase,
+            });
+        }
+        Ok(Self {
+            vm: vm.clone(),
+            assignment: assignment.clone(),
+            kind,
+            evidence,
+        })
+    }
+
+    /// The VM whose copy is proven stopped.
+    pub fn vm(&self) -> &VmUid {
+        &self.vm
+    }
+
+    /// The assignment whose copy is proven stopped.
+    pub fn assignment(&self) -> &Assignment {
+        &self.assignment
+    }
+
+    /// Kind of evidence.
+    pub fn kind(&self) -> StopProofKind {
+        self.kind
+    }
+
+    /// The proof as it is stored beside the assignment that used it.
+    pub fn record(&self) -> StopProofRecord {
+        StopProofRecord {
+            kind: self.kind,
+            assignment: self.assignment.clone(),
+            evidence: self.evidence.clone(),
+        }
+    }
+}
+
+/// Proof that one incarnation of a host, and so every copy started by it, is dead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostStopProof {
+    host: HostName,
+    boot_id: BootId,
+    kind: StopProofKind,
+    evidence: String,
+}
+
+impl HostStopProof {
+    /// `Rebooted`: the same machine registered with a new boot id, and the operator has
+    /// retired the old one (see `host::incarnation`, which compares the identity).
+    ///
+    /// # Errors
+    /// When the boot id in question is not retired, or is the registered one.
+    pub fn rebooted(
+        host: &HostName,
+        old: &BootId,
+        registered: &BootId,
+        retired: &BTreeSet<BootId>,
+    ) -> Result<Self, ProofError> {
+        if old == registered || !retired.contains(old) {
+            return Err(ProofError::NotRetired {
+                host: host.clone(),
+                boot_id: old.clone(),
+            });
+        }
+        Ok(Self {
+            host: host.clone(),
+            boot_id: old.clone(),
+            kind: StopProofKind::Rebooted,
+            evidence: format!("{host} runs boot {registered}, boot {old} is retired"),
+        })
+    }
+
+    /// The host.
+    pub fn host(&self) -> &HostName {
+        &self.host
+    }
+
+    /// The dead incarnation.
+    pub fn boot_id(&self) -> &BootId {
+        &self.boot_id
+    }
+
+    /// Kind of evidence.
+    pub fn kind(&self) -> StopProofKind {
+        self.kind
+    }
+
+    /// The evidence in one sentence.
+    pub fn evidence(&self) -> &str {
+        &self.evidence
+    }
+
+    /// The proof for one copy that this incarnation may have started.
+    ///
+    /// # Errors
+    /// When the copy belongs to another host or incarnation.
+    pub fn for_copy(&self, vm: &VmUid, assignment: &Assignment) -> Result<StopProof, ProofError> {
+        if assignment.host != self.host || assignment.boot_id != self.boot_id {
+            return Err(ProofError::OtherIncarnation {
+                host: self.host.clone(),
+                boot_id: self.boot_id.clone(),
+                copy_host: assignment.host.clone(),
+                copy_boot_id: assignment.boot_id.clone(),
+            });
+        }
+        Ok(StopProof {
+            vm: vm.clone(),
+            assignment: assignment.clone(),
+            kind: self.kind,
+            evidence: self.evidence.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::copy::CopyReport;
+    use model::Epoch;
+
+    fn assignment(epoch: i64) -> Assignment {
+        Assignment {
+            host: "h1".into(),
+            boot_id: "b1".into(),
+            epoch: Epoch(epoch),
+        }
+    }
+
+    #[test]
+    fn a_report_proves_only_its_own_epoch_and_state() {
+        let vm = VmUid::from("v");
+        let report = CopyReport::new(assignment(3), CopyPhase::Closed);
+        assert!(StopProof::closed(&vm, &assignment(3), &report).is_ok());
+        assert!(matches!(
+            StopProof::closed(&vm, &assignment(4), &report),
+            Err(ProofError::OtherCopy { .. })
+        ));
+        assert!(matches!(
+            StopProof::handed_over(&vm, &assignment(3), &report),
+            Err(ProofError::NotStopped { .. })
+        ));
+        for phase in [
+            CopyPhase::Running,
+            CopyPhase::Starting,
+            CopyPhase::Stopping,
+            CopyPhase::CloseStuck,
+            CopyPhase::Arrived,
+            CopyPhase::Preparing,
+        ] {
+            let report = CopyReport::new(assignment(3), phase);
+            assert!(
+                StopProof::closed(&vm, &assignment(3), &report).is_err(),
+                "{phase:?}"
+            );
+            assert!(
+                StopProof::handed_over(&vm, &assignment(3), &report).is_err(),
+                "{phase:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_reboot_proves_only_retired_boots() {
+        let host = HostName::from("h1");
+        let retired = BTreeSet::from([BootId::from("b1")]);
+        let proof = HostStopProof::rebooted(&host, &"b1".into(), &"b2".into(), &retired).unwrap();
+        assert!(proof.for_copy(&"v".into(), &assignment(1)).is_ok());
+        let newer = Assignment {
+            boot_id: "b2".into(),
+            ..assignment(2)
+        };
+        assert!(proof.for_copy(&"v".into(), &newer).is_err());
+        assert!(HostStopProof::rebooted(&host, &"b2".into(), &"b2".into(), &retired).is_err());
+        assert!(HostStopProof::rebooted(&host, &"b3".into(), &"b2".into(), &retired).is_err());
+    }
+}
