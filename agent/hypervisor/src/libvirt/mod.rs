@@ -1,0 +1,230 @@
+//! The hypervisor by libvirt. Every call runs on a blocking thread with a time-out of its own:
+//! a call can not be cancelled, so one that hangs keeps its thread, and the others go on.
+
+mod connection;
+mod ffi;
+mod node;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+use virt::domain::MigrateParameters;
+use virt::error::Error as VirtError;
+use virt::sys;
+
+use crate::Hypervisor;
+use crate::types::{Domain, DomainSpec, DomainState, DomainStats, Error, Event, IoStats, Job, Migrated, MigrationTarget, Node, Result};
+use crate::xml::{owner_from_xml, render};
+use connection::Connection;
+
+/// Bound of calls that ask.
+const ASK: Duration = Duration::from_secs(15);
+/// Bound of calls that start or stop a process; a loaded machine may take long.
+const ACT: Duration = Duration::from_secs(120);
+/// Bound of a migration; the operator aborts far earlier, by policy.
+const MIGRATE: Duration = Duration::from_secs(24 * 3600);
+
+/// The libvirt of this host.
+pub struct LibvirtHypervisor {
+    connection: Arc<Connection>,
+    domain_type: Option<String>,
+}
+
+impl LibvirtHypervisor {
+    /// Connects in the background and again whenever the connection is lost. `domain_type`
+    /// overrides what the host's capabilities say.
+    ///
+    /// # Errors
+    /// libvirt's event loop can not be started.
+    pub fn connect(uri: &str, domain_type: Option<String>) -> Result<Self> {
+        Ok(Self { connection: Connection::open(uri)?, domain_type })
+    }
+
+    /// Runs a blocking call with a time-out.
+    async fn call<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        bound: Duration,
+        call: impl FnOnce(&virt::connect::Connect) -> std::result::Result<T, VirtError> + Send + 'static,
+    ) -> Result<T> {
+        let connection = self.connection.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let connect = connection.get()?;
+            call(&connect).map_err(|error| failure(name, &error))
+        });
+        match tokio::time::timeout(bound, task).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) => Err(Error::Failed { call: name, message: error.to_string() }),
+            Err(_) => Err(Error::TimedOut { call: name, seconds: bound.as_secs() }),
+        }
+    }
+
+    /// A call about one domain; `Error::NotFound` where it is not active.
+    async fn on_domain<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        bound: Duration,
+        uuid: Uuid,
+        call: impl FnOnce(&virt::domain::Domain) -> std::result::Result<T, VirtError> + Send + 'static,
+    ) -> Result<T> {
+        let text = uuid.to_string();
+        let result = self.call(name, bound, move |connect| call(&connect.lookup_domain_by_uuid_string(&text)?)).await;
+        match result {
+            Err(Error::NotFound(_)) => Err(Error::NotFound(uuid)),
+            other => other,
+        }
+    }
+}
+
+/// Sorts libvirt's errors by what the caller can do about them.
+fn failure(call: &'static str, error: &VirtError) -> Error {
+    match error.code().to_raw() {
+        sys::VIR_ERR_NO_DOMAIN => Error::NotFound(Uuid::nil()),
+        sys::VIR_ERR_OPERATION_ABORTED => Error::Aborted,
+        sys::VIR_ERR_OPERATION_INVALID => Error::Refused { uuid: Uuid::nil(), why: error.message().to_owned() },
+        sys::VIR_ERR_RPC | sys::VIR_ERR_NO_CONNECT | sys::VIR_ERR_INVALID_CONN => Error::Disconnected(error.message().to_owned()),
+        _ => Error::Failed { call, message: error.message().to_owned() },
+    }
+}
+
+#[async_trait]
+impl Hypervisor for LibvirtHypervisor {
+    async fn node(&self) -> Result<Node> {
+        let chosen = self.domain_type.clone();
+        self.call("capabilities", ASK, move |connect| node::read(connect, chosen)).await
+    }
+
+    async fn list(&self) -> Result<Vec<Domain>> {
+        self.call("list", ASK, |connect| {
+            let mut domains = Vec::new();
+            for domain in connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)? {
+                // A domain may end between the list and the look at it.
+                let (Ok(name), Ok(uuid), Ok((state, _))) = (domain.name(), domain.uuid_string(), domain.state()) else { continue };
+                let Ok(uuid) = Uuid::parse_str(&uuid) else { continue };
+                let xml = domain.xml_desc(0).unwrap_or_default();
+                let state = match state.to_raw() {
+                    sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => DomainState::Running,
+                    sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED => DomainState::Paused,
+                    _ => DomainState::Ending,
+                };
+                domains.push(Domain { uuid, name, state, owner: owner_from_xml(&xml) });
+            }
+            Ok(domains)
+        })
+        .await
+    }
+
+    async fn start(&self, spec: &DomainSpec) -> Result<()> {
+        let (xml, uuid) = (render(spec), spec.uuid);
+        let text = uuid.to_string();
+        self.call("start", ACT, move |connect| {
+            if connect.lookup_domain_by_uuid_string(&text).is_ok() {
+                return Ok(Err(Error::Exists(uuid)));
+            }
+            connect.create_domain_xml(&xml, sys::VIR_DOMAIN_NONE).map(|_| Ok(()))
+        })
+        .await?
+    }
+
+    async fn destroy(&self, uuid: Uuid) -> Result<()> {
+        match self.on_domain("destroy", ACT, uuid, |domain| domain.destroy()).await {
+            Err(Error::NotFound(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn shutdown(&self, uuid: Uuid) -> Result<()> {
+        self.on_domain("shutdown", ASK, uuid, |domain| domain.shutdown()).await
+    }
+
+    async fn resume(&self, uuid: Uuid) -> Result<()> {
+        self.on_domain("resume", ASK, uuid, |domain| domain.resume()).await
+    }
+
+    async fn migrate(&self, uuid: Uuid, to: &MigrationTarget) -> Result<Migrated> {
+        let domains = self.list().await?;
+        let domain = domains.iter().find(|domain| domain.uuid == uuid).ok_or(Error::NotFound(uuid))?;
+        if domain.state != DomainState::Running {
+            // QEMU 7.2 aborts when a guest that arrived paused is migrated again.
+            return Err(Error::Refused { uuid, why: "is not running; only a running guest is migrated".to_owned() });
+        }
+        let mut flags = sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PEER2PEER | sys::VIR_MIGRATE_PAUSED | sys::VIR_MIGRATE_AUTO_CONVERGE;
+        if to.tls_name.is_some() {
+            flags |= sys::VIR_MIGRATE_TLS;
+        }
+        if to.storage_is_shared {
+            flags |= sys::VIR_MIGRATE_UNSAFE;
+        }
+        let parameters = MigrateParameters {
+            uri: Some(to.stream_uri.clone()),
+            tls_destination: to.tls_name.clone(),
+            bandwidth: to.bandwidth_mebibytes,
+            dest_xml: Some(render(&to.spec)),
+            ..MigrateParameters::default()
+        };
+        let (uri, pause) = (to.uri.clone(), to.pause_milliseconds);
+        self.connection.forget_job(uuid);
+        self.on_domain("migrate", MIGRATE, uuid, move |domain| {
+            // Refused before a job runs on some versions; the default then holds.
+            let _ = domain.migrate_set_max_downtime(pause, 0);
+            domain.migrate_to_uri3(Some(&uri), parameters, flags)
+        })
+        .await?;
+        let numbers = self.connection.ended_job(uuid, Duration::from_millis(500)).await;
+        Ok(Migrated { pause_milliseconds: numbers.get("downtime").copied(), sent_bytes: numbers.get("memory_processed").copied() })
+    }
+
+    async fn job(&self, uuid: Uuid) -> Result<Option<Job>> {
+        let (kind, numbers) = match self.on_domain("job", ASK, uuid, ffi::job_stats).await {
+            // On its way out, as at the end of a migration: its job is over.
+            Err(Error::Refused { .. }) => return Ok(None),
+            other => other?,
+        };
+        let number = |name: &str| numbers.get(name).copied().unwrap_or(0);
+        Ok((kind != 0).then(|| Job { total_bytes: number("memory_total"), remaining_bytes: number("memory_remaining") }))
+    }
+
+    async fn abort_job(&self, uuid: Uuid) -> Result<()> {
+        if self.job(uuid).await?.is_none() {
+            return Ok(());
+        }
+        self.on_domain("abort", ASK, uuid, ffi::abort_job).await
+    }
+
+    async fn stats(&self) -> Result<Vec<DomainStats>> {
+        let all = self.call("stats", ASK, ffi::all_stats).await?;
+        Ok(all.into_iter().map(|(uuid, numbers, names)| domain_stats(uuid, &numbers, &names)).collect())
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.connection.events.subscribe()
+    }
+}
+
+fn domain_stats(uuid: Uuid, numbers: &ffi::Numbers, names: &std::collections::BTreeMap<String, String>) -> DomainStats {
+    let number = |name: &str| numbers.get(name).copied().unwrap_or(0);
+    let devices = |kind: &str, fields: [&str; 4]| -> Vec<IoStats> {
+        (0..number(&format!("{kind}.count")))
+            .map(|index| {
+                let field = |name: &str| number(&format!("{kind}.{index}.{name}"));
+                IoStats {
+                    name: names.get(&format!("{kind}.{index}.name")).cloned().unwrap_or_default(),
+                    in_bytes: field(fields[0]),
+                    out_bytes: field(fields[1]),
+                    in_count: field(fields[2]),
+                    out_count: field(fields[3]),
+                }
+            })
+            .collect()
+    };
+    DomainStats {
+        uuid,
+        cpu_nanoseconds: number("cpu.time"),
+        resident_kib: number("balloon.rss"),
+        blocks: devices("block", ["rd.bytes", "wr.bytes", "rd.reqs", "wr.reqs"]),
+        nics: devices("net", ["rx.bytes", "tx.bytes", "rx.pkts", "tx.pkts"]),
+    }
+}

@@ -1,0 +1,246 @@
+//! The hypervisor in memory: several hosts share a fabric, so that migration between them
+//! works. For scale and unit tests of the agent; passes the same contract as libvirt.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use crate::Hypervisor;
+use crate::types::{Domain, DomainSpec, DomainState, DomainStats, Error, Event, Job, Migrated, MigrationTarget, Node, Owner, Result, StopCause};
+
+/// Steps in which memory is copied.
+const COPY_STEPS: u64 = 20;
+/// Events kept for a slow receiver.
+const EVENTS_MAX: usize = 4096;
+
+/// Hosts that can migrate to one another, by name.
+#[derive(Clone, Default)]
+pub struct MemoryFabric {
+    hosts: Arc<Mutex<BTreeMap<String, Arc<State>>>>,
+}
+
+/// How the next migration from a host ends, for tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MigrationFault {
+    /// Well.
+    #[default]
+    None,
+    /// The target refuses.
+    Refused,
+    /// The copy stands on the target and the source runs on: the Finish reply was lost.
+    FinishLost,
+}
+
+struct State {
+    name: String,
+    domains: Mutex<BTreeMap<Uuid, Entry>>,
+    fault: Mutex<MigrationFault>,
+    step: Mutex<Duration>,
+    events: broadcast::Sender<Event>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    name: String,
+    state: DomainState,
+    owner: Option<Owner>,
+    memory_kib: u64,
+    arrived_paused: bool,
+    /// Steps still to copy, while a job runs; `None` without a job.
+    remaining: Option<u64>,
+    abort: bool,
+}
+
+/// The hypervisor of one host of a fabric.
+#[derive(Clone)]
+pub struct MemoryHypervisor {
+    fabric: MemoryFabric,
+    state: Arc<State>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl MemoryFabric {
+    /// A host; its migration URI is `memory:NAME`.
+    pub fn host(&self, name: &str) -> MemoryHypervisor {
+        let state = Arc::new(State {
+            name: name.to_owned(),
+            domains: Mutex::default(),
+            fault: Mutex::default(),
+            step: Mutex::new(Duration::from_millis(1)),
+            events: broadcast::channel(EVENTS_MAX).0,
+        });
+        lock(&self.hosts).insert(name.to_owned(), state.clone());
+        MemoryHypervisor { fabric: self.clone(), state }
+    }
+}
+
+impl MemoryHypervisor {
+    /// How the next migrations from this host end.
+    pub fn set_migration_fault(&self, fault: MigrationFault) {
+        *lock(&self.state.fault) = fault;
+    }
+
+    /// How long each twentieth of a guest's memory takes to copy.
+    pub fn set_copy_step(&self, step: Duration) {
+        *lock(&self.state.step) = step;
+    }
+
+    /// The guest ends by itself, by crash or shutdown.
+    pub fn end(&self, uuid: Uuid, cause: StopCause) {
+        if lock(&self.state.domains).remove(&uuid).is_some() {
+            self.state.send(Event::Stopped(uuid, cause));
+        }
+    }
+
+    /// A domain that somebody else made.
+    pub fn add_stray(&self, uuid: Uuid, name: &str) {
+        let stray = Entry {
+            name: name.to_owned(),
+            state: DomainState::Running,
+            owner: None,
+            memory_kib: 1,
+            arrived_paused: false,
+            remaining: None,
+            abort: false,
+        };
+        lock(&self.state.domains).insert(uuid, stray);
+    }
+
+    fn with<T>(&self, uuid: Uuid, act: impl FnOnce(&mut Entry) -> T) -> Result<T> {
+        lock(&self.state.domains).get_mut(&uuid).map(act).ok_or(Error::NotFound(uuid))
+    }
+
+    async fn copy_memory(&self, uuid: Uuid) -> Result<()> {
+        let step = *lock(&self.state.step);
+        self.with(uuid, |entry| (entry.remaining, entry.abort) = (Some(COPY_STEPS), false))?;
+        for left in (0..COPY_STEPS).rev() {
+            tokio::time::sleep(step).await;
+            let aborted = self.with(uuid, |entry| {
+                entry.remaining = Some(left);
+                std::mem::take(&mut entry.abort)
+            })?;
+            if aborted {
+                self.with(uuid, |entry| entry.remaining = None)?;
+                return Err(Error::Aborted);
+            }
+        }
+        self.with(uuid, |entry| entry.remaining = None)
+    }
+}
+
+impl State {
+    fn send(&self, event: Event) {
+        // Nobody listening is no error.
+        let _ = self.events.send(event);
+    }
+}
+
+fn entry(spec: &DomainSpec, state: DomainState) -> Entry {
+    Entry {
+        name: spec.name.clone(),
+        state,
+        owner: Some(spec.owner.clone()),
+        memory_kib: spec.memory_kib,
+        arrived_paused: state == DomainState::Paused,
+        remaining: None,
+        abort: false,
+    }
+}
+
+#[async_trait]
+impl Hypervisor for MemoryHypervisor {
+    async fn node(&self) -> Result<Node> {
+        Ok(Node {
+            architecture: "x86_64".to_owned(),
+            cpu_model: "Memory".to_owned(),
+            cpus: 64,
+            memory_kib: 256 << 20,
+            domain_type: "memory".to_owned(),
+            versions: ("0.0.0".to_owned(), "0.0.0".to_owned()),
+        })
+    }
+
+    async fn list(&self) -> Result<Vec<Domain>> {
+        let domains = lock(&self.state.domains);
+        Ok(domains
+            .iter()
+            .map(|(uuid, entry)| Domain { uuid: *uuid, name: entry.name.clone(), state: entry.state, owner: entry.owner.clone() })
+            .collect())
+    }
+
+    async fn start(&self, spec: &DomainSpec) -> Result<()> {
+        let mut domains = lock(&self.state.domains);
+        if domains.contains_key(&spec.uuid) {
+            return Err(Error::Exists(spec.uuid));
+        }
+        domains.insert(spec.uuid, entry(spec, DomainState::Running));
+        self.state.send(Event::Started(spec.uuid));
+        Ok(())
+    }
+
+    async fn destroy(&self, uuid: Uuid) -> Result<()> {
+        self.end(uuid, StopCause::Destroyed);
+        Ok(())
+    }
+
+    async fn shutdown(&self, uuid: Uuid) -> Result<()> {
+        self.with(uuid, |_| ())?;
+        self.end(uuid, StopCause::GuestShutdown);
+        Ok(())
+    }
+
+    async fn resume(&self, uuid: Uuid) -> Result<()> {
+        self.with(uuid, |entry| (entry.state, entry.arrived_paused) = (DomainState::Running, false))?;
+        self.state.send(Event::Resumed(uuid));
+        Ok(())
+    }
+
+    async fn migrate(&self, uuid: Uuid, to: &MigrationTarget) -> Result<Migrated> {
+        if self.with(uuid, |entry| entry.state != DomainState::Running || entry.arrived_paused)? {
+            return Err(Error::Refused { uuid, why: "is not running; only a running guest is migrated".to_owned() });
+        }
+        let unreachable = || Error::Failed { call: "migrate", message: format!("{}: no such host", to.uri) };
+        let name = to.uri.strip_prefix("memory:").ok_or_else(unreachable)?;
+        let target = lock(&self.fabric.hosts).get(name).cloned().ok_or_else(unreachable)?;
+        let fault = *lock(&self.state.fault);
+        if fault == MigrationFault::Refused || lock(&target.domains).contains_key(&uuid) {
+            return Err(Error::Failed { call: "migrate", message: format!("{} refused", target.name) });
+        }
+        let sent = self.with(uuid, |entry| entry.memory_kib * 1024)?;
+        self.copy_memory(uuid).await?;
+        lock(&target.domains).insert(uuid, entry(&to.spec, DomainState::Paused));
+        target.send(Event::Started(uuid));
+        if fault == MigrationFault::FinishLost {
+            return Err(Error::Disconnected("the Finish reply was lost".to_owned()));
+        }
+        self.end(uuid, StopCause::Migrated);
+        Ok(Migrated { pause_milliseconds: Some(1), sent_bytes: Some(sent) })
+    }
+
+    async fn job(&self, uuid: Uuid) -> Result<Option<Job>> {
+        self.with(uuid, |entry| {
+            let total_bytes = entry.memory_kib * 1024;
+            entry.remaining.map(|left| Job { total_bytes, remaining_bytes: total_bytes / COPY_STEPS * left })
+        })
+    }
+
+    async fn abort_job(&self, uuid: Uuid) -> Result<()> {
+        self.with(uuid, |entry| entry.abort = entry.remaining.is_some())
+    }
+
+    async fn stats(&self) -> Result<Vec<DomainStats>> {
+        let domains = lock(&self.state.domains);
+        Ok(domains.iter().map(|(uuid, entry)| DomainStats { uuid: *uuid, resident_kib: entry.memory_kib, ..DomainStats::default() }).collect())
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.state.events.subscribe()
+    }
+}

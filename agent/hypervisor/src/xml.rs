@@ -1,0 +1,167 @@
+//! A domain as libvirt's XML, and back to its owner. Pure.
+
+use std::fmt::Write;
+
+use model::{BootId, Epoch, VmUid};
+
+use crate::types::{DirectBoot, DiskSpec, DomainSpec, NicSpec, Owner};
+
+/// XML namespace of our metadata.
+pub const METADATA_NAMESPACE: &str = "https://zhengyun.io/xmlns/domain/1.0";
+/// Code cache of the emulator; without a bound each guest takes hundreds of MiB more.
+const EMULATOR_CACHE_MIB: u32 = 32;
+/// Processor model under emulation; newer ones cost time for nothing.
+const EMULATED_CPU: &str = "Nehalem";
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&apos;").replace('"', "&quot;")
+}
+
+/// Renders the domain.
+pub fn render(spec: &DomainSpec) -> String {
+    let mut xml = String::new();
+    let kvm = spec.domain_type == "kvm";
+    let (machine, cpu) = platform(spec, kvm);
+    let emulated = if kvm { String::new() } else { format!("<tcg><tb-cache unit='MiB'>{EMULATOR_CACHE_MIB}</tb-cache></tcg>") };
+    // Writing to a String can not fail.
+    let _ = write!(
+        xml,
+        "<domain type='{}'><name>{}</name><uuid>{}</uuid><metadata>{}</metadata>\
+         <memory unit='KiB'>{}</memory><vcpu>{}</vcpu><os><type arch='{}' machine='{machine}'>hvm</type>{}</os>\
+         <features><acpi/>{emulated}</features>{cpu}\
+         <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash><devices>",
+        spec.domain_type, escape(&spec.name), spec.uuid, owner_xml(&spec.owner), spec.memory_kib, spec.cpus,
+        escape(&spec.architecture), spec.boot.as_ref().map(boot_xml).unwrap_or_default(),
+    );
+    for (index, disk) in spec.disks.iter().enumerate() {
+        xml.push_str(&disk_xml(disk, index));
+    }
+    for nic in &spec.nics {
+        xml.push_str(&nic_xml(nic));
+    }
+    xml.push_str("<controller type='usb' model='none'/><memballoon model='none'/>");
+    match &spec.console_log {
+        Some(file) => {
+            let _ = write!(xml, "<serial type='file'><source path='{}' append='on'/><target port='0'/></serial>", escape(&file.display().to_string()));
+        }
+        None => xml.push_str("<serial type='null'><target port='0'/></serial>"),
+    }
+    xml.push_str("</devices></domain>");
+    xml
+}
+
+/// Machine type and processor element.
+fn platform(spec: &DomainSpec, kvm: bool) -> (&'static str, String) {
+    let arm = spec.architecture == "aarch64";
+    let cpu = match (&spec.cpu_model, kvm, arm) {
+        // Between Arm hosts only the very same model migrates, and libvirt offers nothing else.
+        (_, true, true) => "<cpu mode='host-passthrough'/>".to_owned(),
+        (Some(model), true, false) => format!("<cpu mode='custom' match='exact' check='partial'><model>{}</model></cpu>", escape(model)),
+        (None, true, false) => "<cpu mode='host-model'/>".to_owned(),
+        (_, false, true) => "<cpu mode='custom'><model>cortex-a57</model></cpu>".to_owned(),
+        (_, false, false) => format!("<cpu mode='custom'><model>{EMULATED_CPU}</model></cpu>"),
+    };
+    (if arm { "virt" } else { "q35" }, cpu)
+}
+
+fn boot_xml(boot: &DirectBoot) -> String {
+    let initrd = boot.initrd.as_ref().map(|file| format!("<initrd>{}</initrd>", escape(&file.display().to_string())));
+    format!(
+        "<kernel>{}</kernel>{}<cmdline>{}</cmdline>",
+        escape(&boot.kernel.display().to_string()), initrd.unwrap_or_default(), escape(&boot.command_line)
+    )
+}
+
+fn disk_xml(disk: &DiskSpec, index: usize) -> String {
+    let letter = char::from(b'a' + u8::try_from(index.min(25)).unwrap_or(25));
+    let read_only = if disk.read_only { "<readonly/>" } else { "" };
+    format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='{}' cache='none' io='threads' error_policy='stop' discard='unmap'/>\
+         <source file='{}'/><target dev='vd{letter}' bus='virtio'/><serial>{}</serial>{read_only}</disk>",
+        disk.format, escape(&disk.file.display().to_string()), escape(&disk.serial)
+    )
+}
+
+fn nic_xml(nic: &NicSpec) -> String {
+    format!(
+        "<interface type='bridge'><mac address='{}'/><source bridge='{}'/><target dev='{}'/><model type='virtio'/>\
+         <mtu size='{}'/><rom enabled='no'/></interface>",
+        escape(&nic.mac_address), escape(&nic.bridge), escape(&nic.device), nic.mtu
+    )
+}
+
+fn owner_xml(owner: &Owner) -> String {
+    format!(
+        "<zy:owner xmlns:zy='{METADATA_NAMESPACE}' vm='{}' namespace='{}' name='{}' bootId='{}' epoch='{}'/>",
+        escape(owner.vm.as_str()), escape(&owner.namespace), escape(&owner.name), escape(owner.boot_id.as_str()), owner.epoch
+    )
+}
+
+/// Reads the owner out of a domain's XML, or out of the metadata element alone. None where
+/// the element is not there or not whole: such a domain is a stray.
+pub fn owner_from_xml(xml: &str) -> Option<Owner> {
+    let begin = xml.find("<zy:owner ").or_else(|| xml.find("<owner "))?;
+    let element = &xml[begin..begin + xml[begin..].find('>')?];
+    let attribute = |name: &str| {
+        let quoted = element.split_once(&format!(" {name}="))?.1;
+        let quote = quoted.chars().next().filter(|quote| ['\'', '"'].contains(quote))?;
+        let text = quoted[1..].split_once(quote)?.0;
+        Some(text.replace("&lt;", "<").replace("&gt;", ">").replace("&apos;", "'").replace("&quot;", "\"").replace("&amp;", "&"))
+    };
+    Some(Owner {
+        vm: VmUid(attribute("vm")?),
+        namespace: attribute("namespace")?,
+        name: attribute("name")?,
+        boot_id: BootId(attribute("bootId")?),
+        epoch: Epoch(attribute("epoch")?.parse().ok()?),
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    pub(crate) fn spec() -> DomainSpec {
+        let uuid = Uuid::from_u128(7);
+        DomainSpec {
+            uuid,
+            name: "oa.db<1>".to_owned(),
+            cpus: 1,
+            memory_kib: 131_072,
+            domain_type: "qemu".to_owned(),
+            architecture: "x86_64".to_owned(),
+            cpu_model: None,
+            boot: None,
+            disks: vec![DiskSpec { file: "/srv/a&b.raw".into(), format: "raw", serial: "data".to_owned(), read_only: false }],
+            nics: vec![],
+            console_log: None,
+            owner: Owner {
+                vm: VmUid(uuid.to_string()),
+                namespace: "oa".to_owned(),
+                name: "it's \"x\"".to_owned(),
+                boot_id: "b".into(),
+                epoch: Epoch(3),
+            },
+        }
+    }
+
+    #[test]
+    fn the_owner_survives_the_way_there_and_back() {
+        let spec = spec();
+        assert_eq!(owner_from_xml(&render(&spec)), Some(spec.owner));
+    }
+
+    #[test]
+    fn names_and_paths_are_escaped() {
+        let xml = render(&spec());
+        assert!(xml.contains("<name>oa.db&lt;1&gt;</name>") && xml.contains("/srv/a&amp;b.raw"), "{xml}");
+    }
+
+    #[test]
+    fn a_domain_without_our_metadata_or_with_half_of_it_has_no_owner() {
+        assert_eq!(owner_from_xml("<domain><name>x</name></domain>"), None);
+        assert_eq!(owner_from_xml("<zy:owner vm='a' namespace='b'/>"), None);
+        assert_eq!(owner_from_xml("<zy:owner vm='a"), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! One contract for every hypervisor. The in-memory one is judged always, libvirt on two
+//! private hosts that the test starts in namespaces of its own.
+
+mod hosts;
+
+use std::time::{Duration, Instant};
+
+use hypervisor::memory::MemoryFabric;
+use hypervisor::{DomainSpec, DomainState, Error, Event, Hypervisor, MigrationTarget, Owner, StopCause};
+use model::Epoch;
+use uuid::Uuid;
+
+/// Machines may be heavily loaded.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Two hosts of one kind of hypervisor.
+struct Pair<'a> {
+    source: &'a dyn Hypervisor,
+    target: &'a dyn Hypervisor,
+    /// Where the target is reached from the source, and under which certificate name.
+    route: (&'a str, &'a str, Option<&'a str>),
+    /// The domain type that the hosts run.
+    domain_type: &'a str,
+    /// The bandwidth at which a migration of the test guest takes long enough to be aborted.
+    slow_mebibytes: Option<u64>,
+}
+
+fn spec(pair: &Pair<'_>, number: u128, boot_id: &str, epoch: i64) -> DomainSpec {
+    let uuid = Uuid::from_u128(0x5a00_0000_0000_4000_8000_0000_0000_0000 + number);
+    DomainSpec {
+        uuid,
+        name: format!("contract-{number}"),
+        cpus: 1,
+        memory_kib: 64 * 1024,
+        domain_type: pair.domain_type.to_owned(),
+        architecture: "x86_64".to_owned(),
+        cpu_model: None,
+        boot: None,
+        disks: vec![],
+        nics: vec![],
+        console_log: None,
+        owner: Owner { vm: uuid.to_string().into(), namespace: "n".into(), name: "v".into(), boot_id: boot_id.into(), epoch: Epoch(epoch) },
+    }
+}
+
+async fn wait<F: AsyncFnMut() -> bool>(what: &str, mut condition: F) {
+    let begin = Instant::now();
+    while !condition().await {
+        assert!(begin.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn state(hypervisor: &dyn Hypervisor, uuid: Uuid) -> Option<DomainState> {
+    hypervisor.list().await.expect("list").into_iter().find(|domain| domain.uuid == uuid).map(|domain| domain.state)
+}
+
+async fn stopped(events: &mut tokio::sync::broadcast::Receiver<Event>, uuid: Uuid) -> StopCause {
+    let next = async {
+        loop {
+            if let Ok(Event::Stopped(stopped, cause)) = events.recv().await
+                && stopped == uuid
+            {
+                return cause;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, next).await.expect("a stop is told")
+}
+
+/// A started domain is there with its owner, once; destroyed it is gone, and that is told.
+async fn starts_once_and_is_destroyed_any_number_of_times(pair: &Pair<'_>) {
+    let spec = spec(pair, 1, "boot-1", 7);
+    let mut events = pair.source.events();
+    pair.source.start(&spec).await.expect("start");
+    let domains = pair.source.list().await.expect("list");
+    let domain = domains.iter().find(|domain| domain.uuid == spec.uuid).expect("it is active");
+    assert_eq!(domain.owner.as_ref(), Some(&spec.owner), "the owner is kept");
+    assert_eq!(domain.state, DomainState::Running);
+    assert_eq!(pair.source.start(&spec).await, Err(Error::Exists(spec.uuid)), "a second start is refused");
+    assert!(pair.source.stats().await.expect("stats").iter().any(|stats| stats.uuid == spec.uuid));
+    assert_eq!(pair.source.job(spec.uuid).await, Ok(None), "no job runs");
+    pair.source.destroy(spec.uuid).await.expect("destroy");
+    assert_eq!(stopped(&mut events, spec.uuid).await, StopCause::Destroyed);
+    assert_eq!(state(pair.source, spec.uuid).await, None, "a transient domain leaves nothing");
+    pair.source.destroy(spec.uuid).await.expect("destroying nothing succeeds");
+    assert_eq!(pair.source.resume(spec.uuid).await, Err(Error::NotFound(spec.uuid)));
+}
+
+fn target(pair: &Pair<'_>, spec: DomainSpec) -> MigrationTarget {
+    MigrationTarget {
+        uri: pair.route.0.to_owned(),
+        stream_uri: pair.route.1.to_owned(),
+        tls_name: pair.route.2.map(str::to_owned),
+        spec,
+        bandwidth_mebibytes: None,
+        pause_milliseconds: 300,
+        storage_is_shared: true,
+    }
+}
+
+/// A migrated domain is gone here and stands paused there, under the target's own owner.
+async fn arrives_paused_and_runs_when_it_is_resumed(pair: &Pair<'_>) {
+    let (here, there) = (spec(pair, 2, "boot-1", 1), spec(pair, 2, "boot-2", 2));
+    pair.source.start(&here).await.expect("start");
+    let mut events = pair.source.events();
+    pair.source.migrate(here.uuid, &target(pair, there.clone())).await.expect("migrate");
+    assert_eq!(stopped(&mut events, here.uuid).await, StopCause::Migrated);
+    assert_eq!(state(pair.source, here.uuid).await, None, "the source is gone");
+    assert_eq!(state(pair.target, here.uuid).await, Some(DomainState::Paused), "the copy waits");
+    let owner = pair.target.list().await.expect("list").into_iter().find(|domain| domain.uuid == here.uuid).and_then(|domain| domain.owner);
+    assert_eq!(owner, Some(there.owner), "the copy belongs to the target's incarnation and epoch");
+    let again = pair.target.migrate(here.uuid, &target(pair, here.clone())).await;
+    assert!(matches!(again, Err(Error::Refused { .. })), "a copy that waits is not moved on: {again:?}");
+    pair.target.resume(here.uuid).await.expect("resume");
+    wait("the copy to run", async || state(pair.target, here.uuid).await == Some(DomainState::Running)).await;
+    pair.target.destroy(here.uuid).await.expect("destroy");
+}
+
+/// A migration that fails or is aborted leaves the source running and the target clean.
+async fn stays_where_it_is_when_a_move_fails(pair: &Pair<'_>) {
+    // Large enough that its copy takes a while even when nearly all of it is empty.
+    let large = |spec| DomainSpec { memory_kib: 1024 * 1024, ..spec };
+    let here = large(spec(pair, 3, "boot-1", 1));
+    pair.source.start(&here).await.expect("start");
+    let nowhere = MigrationTarget { uri: format!("{}-nowhere", pair.route.0), ..target(pair, here.clone()) };
+    pair.source.migrate(here.uuid, &nowhere).await.expect_err("there is no such host");
+    assert_eq!(state(pair.source, here.uuid).await, Some(DomainState::Running));
+
+    let slow = MigrationTarget { bandwidth_mebibytes: pair.slow_mebibytes, ..target(pair, large(spec(pair, 3, "boot-2", 2))) };
+    let (moved, ()) = tokio::join!(pair.source.migrate(here.uuid, &slow), async {
+        wait("the job to run", async || matches!(pair.source.job(here.uuid).await, Ok(Some(_)))).await;
+        pair.source.abort_job(here.uuid).await.expect("abort");
+    });
+    assert_eq!(moved, Err(Error::Aborted));
+    wait("the guest to run on", async || state(pair.source, here.uuid).await == Some(DomainState::Running)).await;
+    wait("the target to be clean", async || state(pair.target, here.uuid).await.is_none()).await;
+    pair.source.abort_job(here.uuid).await.expect("aborting nothing succeeds");
+    pair.source.destroy(here.uuid).await.expect("destroy");
+}
+
+async fn contract(pair: &Pair<'_>) {
+    starts_once_and_is_destroyed_any_number_of_times(pair).await;
+    arrives_paused_and_runs_when_it_is_resumed(pair).await;
+    stays_where_it_is_when_a_move_fails(pair).await;
+}
+
+#[tokio::test]
+async fn the_memory_hypervisor_keeps_the_contract() {
+    let fabric = MemoryFabric::default();
+    let (source, target) = (fabric.host("a"), fabric.host("b"));
+    source.set_copy_step(Duration::from_millis(20));
+    contract(&Pair { source: &source, target: &target, route: ("memory:b", "", None), domain_type: "memory", slow_mebibytes: None }).await;
+    source.add_stray(Uuid::from_u128(9), "stray");
+    assert!(source.list().await.expect("list").iter().any(|domain| domain.owner.is_none()), "strays are listed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn libvirt_keeps_the_contract() {
+    if !hosts::available() {
+        println!("skipped: needs root, libvirtd and QEMU (scripts/setup.sh installs them)");
+        return;
+    }
+    let hosts = hosts::Hosts::start().expect("two hosts");
+    let (source, target) = (hosts.connect(1), hosts.connect(2));
+    for hypervisor in [&source, &target] {
+        wait("libvirtd to answer", async || hypervisor.node().await.is_ok()).await;
+    }
+    assert_eq!(source.node().await.expect("node").domain_type, "qemu");
+    let route = ("qemu+tls://h2/system", "tcp://h2", Some("h2"));
+    let pair = Pair { source: &source, target: &target, route, domain_type: "qemu", slow_mebibytes: Some(1) };
+    contract(&pair).await;
+
+    // libvirtd's own end stops no domain, and the connection heals.
+    let survivor = spec(&pair, 4, "boot-1", 1);
+    source.start(&survivor).await.expect("start");
+    hosts.restart_libvirtd(1).expect("restart");
+    wait("the connection to heal", async || state_or_none(&source, survivor.uuid).await == Some(DomainState::Running)).await;
+    source.destroy(survivor.uuid).await.expect("destroy");
+
+    // A domain that somebody else made is a stray.
+    hosts.make_stray(1).expect("stray");
+    let domains = source.list().await.expect("list");
+    assert!(domains.iter().any(|domain| domain.name == "stray" && domain.owner.is_none()), "{domains:?}");
+}
+
+async fn state_or_none(hypervisor: &dyn Hypervisor, uuid: Uuid) -> Option<DomainState> {
+    let domains = hypervisor.list().await.ok()?;
+    domains.into_iter().find(|domain| domain.uuid == uuid).map(|domain| domain.state)
+}
