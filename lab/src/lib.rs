@@ -9,10 +9,12 @@
 pub mod address;
 pub mod bmc;
 pub mod controlplane;
+pub mod declarations;
 pub mod edge;
 pub mod fault;
 pub mod files;
 pub mod forward;
+pub mod guest;
 pub mod host;
 pub mod init;
 pub mod install;

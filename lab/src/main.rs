@@ -38,6 +38,12 @@ enum Command {
         #[arg(long, default_value = lab::host::CAPACITY)]
         capacity: String,
     },
+    /// Build the guest image and apply the declarations in manifests/ with the lab's overlay.
+    Apply {
+        /// Name of the lab.
+        #[arg(long, default_value = "demo")]
+        name: String,
+    },
     /// Show what of a lab runs.
     Status {
         /// Name of the lab.
@@ -165,6 +171,7 @@ fn run(command: Command) -> Result<()> {
         Command::Up { name, hosts, operators, bin_dir, capacity } => {
             up(LabOptions { name, hosts, operators, bin_dir, capacity, talk: true })
         }
+        Command::Apply { name } => apply(&running(&name)?),
         Command::Status { name } => {
             print!("{}", lab::status::describe(&LabFiles::of(&name)?)?);
             Ok(())
@@ -213,6 +220,17 @@ fn up(options: LabOptions) -> Result<()> {
             }
         }
     })
+}
+
+fn apply(files: &LabFiles) -> Result<()> {
+    let values = lab::guest::serve(files, &lab::guest::build()?)?;
+    let objects = lab::declarations::for_lab(&lab::declarations::folder(), &values)?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let lab = Lab::open(&files.name).await?;
+        lab::declarations::apply(&lab.client, &objects).await
+    })?;
+    println!("{} objects applied", objects.len());
+    Ok(())
 }
 
 fn power(files: &LabFiles, action: PowerAction, host: &str) -> Result<()> {

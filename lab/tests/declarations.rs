@@ -1,0 +1,92 @@
+//! The declarations in `manifests/` against a real API server: those of the lab are accepted, twice,
+//! and those of a site pass as they lie in the repository.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, ResourceExt};
+use lab::ControlPlane;
+use lab::declarations::{self, Values};
+
+/// Makes the departments' namespaces, as the operator does.
+async fn make_namespaces(client: &Client) {
+    for name in ["egov-center", "tourism", "trade-union"] {
+        let namespace = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let api: Api<Namespace> = Api::all(client.clone());
+        api.patch(name, &PatchParams::apply("test"), &Patch::Apply(namespace))
+            .await
+            .unwrap();
+    }
+}
+
+fn lab_values() -> Values {
+    let digest = "ab".repeat(32);
+    let image = format!(
+        r#"{{"hash": "0123456789abcdef", "kernel": {{"file": "vmlinux", "sha256": "{digest}"}},
+            "initrd": {{"file": "initrd.cpio", "sha256": "{digest}"}}, "disk": {{"file": "system.qcow2", "sha256": "{digest}"}},
+            "disk_format": "Qcow2", "minimum_size": "16Mi", "kernel_command_line": "quiet"}}"#
+    );
+    let mut values = lab::guest::values(&serde_json::from_str(&image).unwrap());
+    values.insert("edge".into(), "10.100.1.254".into());
+    values.insert(
+        "images".into(),
+        "http://10.100.0.254:8100/0123456789abcdef".into(),
+    );
+    values
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_declarations_are_accepted() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: a control plane of its own needs root");
+        return;
+    }
+    let plane = ControlPlane::start_private("declare").await.unwrap();
+    let config = plane.admin_config().await.unwrap();
+    let client = Client::try_from(config).unwrap();
+    make_namespaces(&client).await;
+
+    let folder = declarations::folder();
+    let objects = declarations::for_lab(&folder, &lab_values()).unwrap();
+    for round in ["first", "again"] {
+        declarations::apply(&client, &objects)
+            .await
+            .unwrap_or_else(|error| panic!("{round}: {error:#}"));
+    }
+    let systems: Api<api::BusinessSystem> = Api::all(client.clone());
+    let mut names: Vec<_> = systems
+        .list(&Default::default())
+        .await
+        .unwrap()
+        .iter()
+        .map(ResourceExt::name_any)
+        .collect();
+    names.sort();
+    assert_eq!(names, ["oa", "tourism", "trade-union", "website-group"]);
+    let oa = Api::<api::BusinessSystem>::namespaced(client.clone(), "egov-center")
+        .get("oa")
+        .await
+        .unwrap();
+    assert_eq!(oa.spec.impact.len(), 4);
+
+    // A site applies the same systems without the overlay, on a control plane of its own.
+    for name in names {
+        let namespace = if name == "oa" || name == "website-group" {
+            "egov-center"
+        } else {
+            name.as_str()
+        };
+        Api::<api::BusinessSystem>::namespaced(client.clone(), namespace)
+            .delete(&name, &Default::default())
+            .await
+            .unwrap();
+    }
+    let mut site = Vec::new();
+    for part in ["base", "site", "systems"] {
+        site.extend(declarations::read_folder(&folder.join(part), None).unwrap());
+    }
+    declarations::apply(&client, &site)
+        .await
+        .unwrap_or_else(|error| panic!("site: {error:#}"));
+    plane.stop().await.unwrap();
+}
