@@ -24,7 +24,10 @@ pub mod migration;
 pub mod policy;
 pub mod proof;
 pub mod reason;
+pub mod recovery;
+pub mod severity;
 pub mod signs;
+pub mod storm;
 pub mod time;
 pub mod vm;
 

@@ -90,7 +90,7 @@ impl Default for Policy {
             heartbeat_interval_milliseconds: 2_000,
             power_interval_milliseconds: 1_000,
             power_valid_milliseconds: 5_000,
-            probe_valid_milliseconds: 3_000,
+            probe_valid_milliseconds: 2_000,
             unreachable_after_milliseconds: 8_000,
             fence_isolated: true,
             fence_isolated_after_milliseconds: 30_000,

@@ -1,3 +1,9 @@
-//! Hosts: see `machine` for the states; `table` for what signals mean together.
+//! Hosts: `machine` holds one host's states and the diagram, `table` what signals mean
+//! together, `fencing` how a host is forced off, `incarnation` which boot of which machine
+//! stands behind a name, `fleet` all hosts in one step.
 
+pub mod fencing;
+pub mod fleet;
+pub mod incarnation;
+pub mod machine;
 pub mod table;

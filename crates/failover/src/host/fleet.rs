@@ -1,0 +1,179 @@
+//! All hosts of a site in one step: each host's machine under the storm guard's permit,
+//! with the observer's own pauses taken into account. This is what the operator runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{BootId, HostName};
+
+use super::fencing::Stage;
+use super::machine::{HostAction, HostEvent, HostFacts, HostMachine, HostView, Life};
+use crate::policy::Policy;
+use crate::proof::HostStopProof;
+use crate::storm::{StormFacts, StormGuard, StormState};
+use crate::time::Moment;
+use crate::vm::HostSight;
+
+/// The observer's own state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ObserverFacts {
+    /// It can write to the API server.
+    pub can_write: bool,
+    /// A person disarmed failover.
+    pub disarmed: bool,
+}
+
+/// The state of all hosts.
+#[derive(Clone, Debug, Default)]
+pub struct Hosts {
+    machines: BTreeMap<HostName, HostMachine>,
+    guard: StormGuard,
+    last_step: Option<Moment>,
+    was_disarmed: bool,
+}
+
+/// The result of one step.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct FleetStep {
+    /// What to do, host by host.
+    pub actions: Vec<(HostName, HostAction)>,
+    /// What to tell.
+    pub events: Vec<HostEvent>,
+    /// A storm began: one alert for all.
+    pub storm_began: bool,
+    /// The observer was paused for so many milliseconds and began its windows anew.
+    pub paused_milliseconds: Option<u64>,
+}
+
+impl Hosts {
+    /// One step over every host. Hosts without facts are forgotten.
+    pub fn step(
+        &mut self,
+        facts: &BTreeMap<HostName, HostFacts>,
+        observer: ObserverFacts,
+        policy: &Policy,
+        now: Moment,
+    ) -> FleetStep {
+        let mut out = FleetStep::default();
+        self.machines.retain(|host, _| facts.contains_key(host));
+        let gap = self.last_step.map_or(0, |last| now.since(last));
+        if gap > policy.observer_gap_milliseconds {
+            out.paused_milliseconds = Some(gap);
+        }
+        let rearmed = self.was_disarmed && !observer.disarmed;
+        if out.paused_milliseconds.is_some() || rearmed {
+            self.machines
+                .values_mut()
+                .for_each(|machine| machine.restart_windows(now));
+        }
+        (self.last_step, self.was_disarmed) = (Some(now), observer.disarmed);
+        for (host, facts) in facts {
+            let machine = self
+                .machines
+                .entry(host.clone())
+                .or_insert_with(|| HostMachine::new(host.clone(), now));
+            let before = machine.life();
+            let permit = self.guard.permit(host);
+            let step = machine.step(facts, &permit, policy, now);
+            out.actions.extend(
+                step.actions
+                    .into_iter()
+                    .map(|action| (host.clone(), action)),
+            );
+            out.events.extend(step.events);
+            // A first silence must be counted before anybody may be forced off because of it;
+            // no host goes from Ready to forced off within one step, so the next step sees it.
+            debug_assert!(before != Life::Ready || machine.life() != Life::Fencing);
+        }
+        out.storm_began = self.guard.observe(&self.storm_facts(observer), policy, now);
+        out
+    }
+
+    fn storm_facts(&self, observer: ObserverFacts) -> StormFacts {
+        let named = |wanted: &dyn Fn(&HostMachine) -> bool| -> BTreeSet<HostName> {
+            self.machines
+                .iter()
+                .filter(|(_, machine)| wanted(machine))
+                .map(|(host, _)| host.clone())
+                .collect()
+        };
+        let counted = self
+            .machines
+            .values()
+            .filter(|m| !matches!(m.life(), Life::Fenced | Life::NotRegistered))
+            .count();
+        StormFacts {
+            silent: named(&HostMachine::is_silent),
+            counted: u32::try_from(counted).unwrap_or(u32::MAX),
+            known_down: named(&|machine| machine.life() == Life::Fenced),
+            fencing: named(&|machine| machine.life() == Life::Fencing),
+            failed: named(&|machine| {
+                machine
+                    .fencing()
+                    .is_some_and(|fencing| fencing.stage == Stage::Failed)
+            }),
+            can_write: observer.can_write,
+            disarmed: observer.disarmed,
+        }
+    }
+
+    /// State of the storm guard.
+    pub fn storm(&self) -> &StormState {
+        self.guard.state()
+    }
+
+    /// One host's machine.
+    pub fn machine(&self, host: &HostName) -> Option<&HostMachine> {
+        self.machines.get(host)
+    }
+
+    /// What others may know about one host.
+    pub fn view(
+        &self,
+        host: &HostName,
+        facts: &HostFacts,
+        policy: &Policy,
+        now: Moment,
+    ) -> Option<HostView> {
+        self.machines
+            .get(host)
+            .map(|machine| machine.view(facts, policy, now))
+    }
+
+    /// The proof that one incarnation of a host is dead, if there is one.
+    pub fn stop_proof(
+        &self,
+        host: &HostName,
+        boot_id: &BootId,
+        facts: &HostFacts,
+    ) -> Option<HostStopProof> {
+        self.machines.get(host)?.stop_proof(boot_id, facts)
+    }
+
+    /// What the deciders of VMs and migrations need about the host of one assignment.
+    pub fn sight(&self, host: &HostName, boot_id: &BootId, facts: Option<&HostFacts>) -> HostSight {
+        let (Some(machine), Some(facts)) = (self.machines.get(host), facts) else {
+            return HostSight {
+                stop_proof: None,
+                silent: true,
+                lost: true,
+            };
+        };
+        let life = machine.life();
+        let lost = matches!(
+            life,
+            Life::Unreachable | Life::Fencing | Life::Fenced | Life::NotRegistered
+        );
+        // An incarnation that is not the registered one can not run; until its proof stands,
+        // nobody knows.
+        let former = facts
+            .identity
+            .as_ref()
+            .is_none_or(|identity| identity.boot_id != *boot_id);
+        HostSight {
+            stop_proof: machine.stop_proof(boot_id, facts),
+            silent: lost || life == Life::Suspect || former,
+            lost: lost || former,
+        }
+    }
+}

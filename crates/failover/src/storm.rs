@@ -1,0 +1,285 @@
+//! The storm guard: when many hosts fall silent together the network is suspected, not the
+//! hosts, and nothing is forced off.
+//!
+//! ```text
+//! Calm ──enough silent within the window──► Storm ──no new silence for a while──► Releasing ──nobody silent──► Calm
+//!                                             ▲                                      │ one fence at a time
+//!                                             └──────────── a new storm ─────────────┘
+//! ```
+//!
+//! Hosts that are proven dead are known down: they count neither as silent nor among the
+//! hosts. Proofs that are only read still count in a storm; the guard stops forcing only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::HostName;
+use serde::{Deserialize, Serialize};
+
+use crate::host::machine::FencePermit;
+use crate::policy::Policy;
+use crate::reason::Reason;
+use crate::time::Moment;
+
+/// State of the guard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StormState {
+    /// Single hosts may be forced off.
+    #[default]
+    Calm,
+    /// Nothing is forced off.
+    Storm {
+        /// Hosts silent at its height.
+        silent: u32,
+        /// Hosts that count.
+        of: u32,
+    },
+    /// One host at a time.
+    Releasing,
+}
+
+/// What the guard sees in one step.
+#[derive(Clone, Debug, Default)]
+pub struct StormFacts {
+    /// Hosts that are silent and not proven dead.
+    pub silent: BTreeSet<HostName>,
+    /// Hosts that are registered and not proven dead.
+    pub counted: u32,
+    /// Hosts proven dead.
+    pub known_down: BTreeSet<HostName>,
+    /// Hosts being forced off.
+    pub fencing: BTreeSet<HostName>,
+    /// Hosts whose fencing has failed; they wait for a person and hold nobody up.
+    pub failed: BTreeSet<HostName>,
+    /// This operator can write to the API server.
+    pub can_write: bool,
+    /// A person disarmed failover.
+    pub disarmed: bool,
+}
+
+/// The guard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StormGuard {
+    state: StormState,
+    fell_silent: BTreeMap<HostName, Moment>,
+    silent_before: BTreeSet<HostName>,
+    last_silence: Option<Moment>,
+    facts_allow: Option<Reason>,
+    turn: Option<HostName>,
+}
+
+impl StormGuard {
+    /// State of the guard.
+    pub fn state(&self) -> &StormState {
+        &self.state
+    }
+
+    /// Takes one step; returns whether a storm began with it.
+    pub fn observe(&mut self, facts: &StormFacts, policy: &Policy, now: Moment) -> bool {
+        for host in facts.silent.difference(&self.silent_before) {
+            self.fell_silent.insert(host.clone(), now);
+            self.last_silence = Some(now);
+        }
+        self.silent_before.clone_from(&facts.silent);
+        self.fell_silent.retain(|host, at| {
+            now.since(*at) <= policy.storm_window_milliseconds && !facts.known_down.contains(host)
+        });
+        self.facts_allow = match (facts.disarmed, facts.can_write) {
+            (true, _) => Some(Reason::Disarmed),
+            (_, false) => Some(Reason::CannotWrite),
+            _ => None,
+        };
+        let together = u32::try_from(self.fell_silent.len()).unwrap_or(u32::MAX);
+        let began = self.advance(together, facts, policy, now);
+        self.turn = self.next_turn(facts);
+        began
+    }
+
+    fn advance(&mut self, together: u32, facts: &StormFacts, policy: &Policy, now: Moment) -> bool {
+        let enough = together >= policy.storm_minimum_hosts
+            && u64::from(together) * 100
+                >= u64::from(policy.storm_percent) * u64::from(facts.counted);
+        let calm_for = self.last_silence.map_or(u64::MAX, |last| now.since(last));
+        match &mut self.state {
+            StormState::Storm { silent, of } => {
+                if enough && together > *silent {
+                    (*silent, *of) = (together, facts.counted);
+                }
+                if facts.silent.is_empty() && !enough {
+                    self.state = StormState::Calm;
+                } else if calm_for >= policy.storm_release_milliseconds {
+                    self.fell_silent.clear();
+                    self.state = StormState::Releasing;
+                }
+                false
+            }
+            StormState::Calm | StormState::Releasing if enough => {
+                self.state = StormState::Storm {
+                    silent: together,
+                    of: facts.counted,
+                };
+                true
+            }
+            StormState::Releasing => {
+                if facts.silent.is_empty() {
+                    self.state = StormState::Calm;
+                }
+                false
+            }
+            StormState::Calm => false,
+        }
+    }
+
+    /// While releasing, the one host whose turn it is: one that is being forced off keeps
+    /// its turn until it is proven dead, lives, or has failed; then the next by name.
+    fn next_turn(&self, facts: &StormFacts) -> Option<HostName> {
+        if self.state != StormState::Releasing {
+            return None;
+        }
+        let waiting =
+            |host: &&HostName| facts.silent.contains(*host) && !facts.failed.contains(*host);
+        let current = self.turn.as_ref().filter(waiting);
+        let begun = facts.fencing.iter().find(waiting);
+        current
+            .or(begun)
+            .or_else(|| facts.silent.iter().find(waiting))
+            .cloned()
+    }
+
+    /// Whether a host may be forced off now.
+    pub fn permit(&self, host: &HostName) -> FencePermit {
+        if let Some(reason) = &self.facts_allow {
+            return FencePermit::Refused(reason.clone());
+        }
+        match &self.state {
+            StormState::Calm => FencePermit::Granted,
+            StormState::Storm { silent, of } => FencePermit::Refused(Reason::Storm {
+                silent: *silent,
+                of: *of,
+            }),
+            StormState::Releasing => match &self.turn {
+                Some(turn) if turn != host => FencePermit::Refused(Reason::StormReleases {
+                    other: turn.clone(),
+                }),
+                _ => FencePermit::Granted,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(silent: &[&str], counted: u32) -> StormFacts {
+        StormFacts {
+            silent: silent.iter().map(|name| HostName::from(*name)).collect(),
+            counted,
+            can_write: true,
+            ..StormFacts::default()
+        }
+    }
+
+    fn refused(guard: &StormGuard, host: &str) -> bool {
+        matches!(guard.permit(&host.into()), FencePermit::Refused(_))
+    }
+
+    #[test]
+    fn one_host_is_no_storm_two_of_four_are() {
+        let policy = Policy::default();
+        let mut guard = StormGuard::default();
+        assert!(
+            !guard.observe(&facts(&["a"], 2), &policy, Moment(0)),
+            "one host never is, even of two"
+        );
+        assert!(!refused(&guard, "a"));
+        assert!(guard.observe(&facts(&["a", "b"], 4), &policy, Moment(10_000)));
+        assert!(refused(&guard, "a") && refused(&guard, "b"));
+    }
+
+    #[test]
+    fn silences_far_apart_or_explained_are_no_storm() {
+        let policy = Policy::default();
+        let mut guard = StormGuard::default();
+        guard.observe(&facts(&["a"], 4), &policy, Moment(0));
+        assert!(!guard.observe(&facts(&["a", "b"], 4), &policy, Moment(60_001)));
+        let mut guard = StormGuard::default();
+        guard.observe(&facts(&["a"], 4), &policy, Moment(0));
+        let explained = StormFacts {
+            known_down: BTreeSet::from(["a".into()]),
+            ..facts(&["b"], 3)
+        };
+        assert!(!guard.observe(&explained, &policy, Moment(5_000)));
+    }
+
+    #[test]
+    fn a_flap_of_many_hosts_still_counts_after_they_returned() {
+        let policy = Policy::default();
+        let mut guard = StormGuard::default();
+        guard.observe(&facts(&["a"], 4), &policy, Moment(0));
+        guard.observe(&facts(&[], 4), &policy, Moment(4_000));
+        assert!(guard.observe(&facts(&["b"], 4), &policy, Moment(8_000)));
+    }
+
+    #[test]
+    fn after_calm_it_releases_one_at_a_time() {
+        let policy = Policy::default();
+        let mut guard = StormGuard::default();
+        guard.observe(&facts(&["a", "b"], 4), &policy, Moment(0));
+        guard.observe(&facts(&["a", "b"], 4), &policy, Moment(59_000));
+        assert!(refused(&guard, "a"));
+        guard.observe(&facts(&["a", "b"], 4), &policy, Moment(60_000));
+        assert_eq!(guard.state(), &StormState::Releasing);
+        assert!(!refused(&guard, "a") && refused(&guard, "b"));
+        let a_is_down = StormFacts {
+            known_down: BTreeSet::from(["a".into()]),
+            ..facts(&["b"], 3)
+        };
+        guard.observe(&a_is_down, &policy, Moment(70_000));
+        assert!(!refused(&guard, "b"));
+        guard.observe(&facts(&[], 4), &policy, Moment(80_000));
+        assert_eq!(guard.state(), &StormState::Calm);
+    }
+
+    #[test]
+    fn a_failed_fence_holds_nobody_up() {
+        let policy = Policy::default();
+        let mut guard = StormGuard::default();
+        guard.observe(&facts(&["a", "b"], 4), &policy, Moment(0));
+        let failed = StormFacts {
+            failed: BTreeSet::from(["a".into()]),
+            ..facts(&["a", "b"], 4)
+        };
+        guard.observe(&failed, &policy, Moment(60_000));
+        assert!(!refused(&guard, "b"));
+    }
+
+    #[test]
+    fn disarmed_or_unable_to_write_forces_nothing() {
+        let policy = Policy::default();
+        let mut guard = StormGuard::default();
+        guard.observe(
+            &StormFacts {
+                disarmed: true,
+                ..facts(&["a"], 4)
+            },
+            &policy,
+            Moment(0),
+        );
+        assert_eq!(
+            guard.permit(&"a".into()),
+            FencePermit::Refused(Reason::Disarmed)
+        );
+        guard.observe(
+            &StormFacts {
+                can_write: false,
+                ..facts(&["a"], 4)
+            },
+            &policy,
+            Moment(1),
+        );
+        assert_eq!(
+            guard.permit(&"a".into()),
+            FencePermit::Refused(Reason::CannotWrite)
+        );
+    }
+}
