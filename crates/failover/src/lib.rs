@@ -20,6 +20,7 @@
 pub mod assignment;
 pub mod copy;
 pub mod host;
+pub mod incident;
 pub mod migration;
 pub mod policy;
 pub mod proof;

@@ -1,0 +1,363 @@
+//! How events of hosts become incidents: a missed renewal alone is none; a host that is
+//! unreachable, reads Off or is proven dead is one; many hosts at once are one together;
+//! each standing hardware fault of a component is one.
+
+use model::{FaultKind, HostName, Severity};
+
+use super::{CauseClass, Entry, Ledger, Opening, WallTime};
+use crate::host::machine::{EventKind, HostEvent};
+use crate::host::table::Conclusion;
+use crate::reason::{Reason, Sentence};
+
+/// Cause of the one incident of a storm.
+pub const STORM_CAUSE: &str = "hosts-silent";
+
+/// Cause of a silent host's incident.
+pub fn host_cause(event: &HostEvent) -> String {
+    format!("host-silent/{}/{}", event.host, event.boot_id)
+}
+
+/// Cause of a hardware fault's incident.
+pub fn fault_cause(host: &HostName, component: &str, kind: FaultKind) -> String {
+    format!("hardware/{host}/{component}/{kind:?}")
+}
+
+/// The entry of one event. Steps that can repeat with another value carry it.
+fn entry(event: &HostEvent, at: WallTime) -> Entry {
+    let step = match &event.reason {
+        Reason::Concluded { conclusion } => format!("{}/concluded/{conclusion:?}", event.host),
+        Reason::ForcedOff { attempt, .. } => format!("{}/forced-off/{attempt}", event.host),
+        Reason::StaysOn { bmc, .. } => format!("{}/stays-on/{bmc}", event.host),
+        other => format!("{}/{:?}/{}", event.host, event.kind, other.key()),
+    };
+    let Sentence { english, chinese } = event.reason.sentence();
+    Entry {
+        at,
+        kind: event.kind,
+        step,
+        english: format!("{}: {english}", event.host),
+        chinese: format!("{}:{chinese}", event.host),
+    }
+}
+
+/// What an event says about the cause.
+fn meaning(reason: &Reason) -> Option<(CauseClass, &'static str, &'static str)> {
+    let Reason::Concluded { conclusion } = reason else {
+        return None;
+    };
+    Some(match conclusion {
+        Conclusion::Dead | Conclusion::OffUndecided => (CauseClass::Hardware, "lost power", "断电"),
+        Conclusion::Hung => (
+            CauseClass::Unknown,
+            "is powered on and shows no life",
+            "已通电但无响应",
+        ),
+        Conclusion::NothingAnswers => (
+            CauseClass::Unknown,
+            "does not answer, nor does its BMC",
+            "与其 BMC 均无应答",
+        ),
+        Conclusion::ManagementCut => (
+            CauseClass::Network,
+            "lost its management network",
+            "管理网络中断",
+        ),
+        Conclusion::SwitchDead => (
+            CauseClass::Network,
+            "lost management network and BMC together",
+            "管理网与 BMC 同时中断",
+        ),
+        Conclusion::Isolated | Conclusion::HalfAlive => (
+            CauseClass::Network,
+            "runs but is isolated",
+            "运行中但被孤立",
+        ),
+        Conclusion::BmcContradicts => (
+            CauseClass::Hardware,
+            "has a BMC that contradicts it",
+            "的 BMC 与实际状态矛盾",
+        ),
+        Conclusion::Unlisted => (
+            CauseClass::Unknown,
+            "is silent while its VMs answer",
+            "静默但虚拟机仍应答",
+        ),
+        Conclusion::Alive | Conclusion::AliveWithoutStorage | Conclusion::PowerNotRead => {
+            return None;
+        }
+    })
+}
+
+fn opens(event: &HostEvent) -> bool {
+    match &event.reason {
+        Reason::Unreachable { .. } | Reason::Proven { .. } => true,
+        Reason::Concluded { conclusion } => {
+            matches!(conclusion, Conclusion::Dead | Conclusion::BmcContradicts)
+        }
+        reason => event.kind == EventKind::NotDone || matches!(reason, Reason::FenceIntended),
+    }
+}
+
+impl Ledger {
+    /// Takes one event of a host. While the incident of a storm is open, hosts without an
+    /// incident of their own tell their story there: one root cause, one incident.
+    pub fn host_event(&mut self, event: &HostEvent, at: WallTime) {
+        let entry = entry(event, at);
+        let own = host_cause(event);
+        // What a returning host tells belongs to the incident of its former boot.
+        let former = matches!(event.reason, Reason::Returned | Reason::Alive)
+            .then(|| self.open_of_host(&event.host))
+            .flatten();
+        let cause = if self.open.contains_key(&own) {
+            own
+        } else if let Some(former) = former {
+            former
+        } else if self.open.contains_key(STORM_CAUSE) {
+            STORM_CAUSE.to_owned()
+        } else if opens(event) {
+            let (class, english, chinese) =
+                meaning(&event.reason).unwrap_or((CauseClass::Unknown, "is silent", "静默"));
+            let title = Sentence {
+                english: format!("{} {english}", event.host),
+                chinese: format!("{} {chinese}", event.host),
+            };
+            self.open_incident(
+                Opening {
+                    cause: own.clone(),
+                    class,
+                    title,
+                    host: Some(event.host.clone()),
+                },
+                at,
+            );
+            own
+        } else {
+            if event.reason == Reason::Alive {
+                self.before.remove(&event.host);
+            } else {
+                self.before
+                    .entry(event.host.clone())
+                    .or_default()
+                    .push(entry);
+            }
+            return;
+        };
+        if cause != STORM_CAUSE
+            && let Some((class, english, chinese)) = meaning(&event.reason)
+        {
+            let title = Sentence {
+                english: format!("{} {english}", event.host),
+                chinese: format!("{} {chinese}", event.host),
+            };
+            self.reclassify(&cause, class, title);
+        }
+        self.tell(&cause, entry);
+    }
+
+    fn open_of_host(&self, host: &HostName) -> Option<String> {
+        let prefix = format!("host-silent/{host}/");
+        self.open
+            .range(prefix.clone()..)
+            .next()
+            .map(|(cause, _)| cause.clone())
+            .filter(|cause| cause.starts_with(&prefix))
+    }
+
+    /// A storm began: one incident for all hosts in it.
+    pub fn storm(&mut self, silent: u32, of: u32, at: WallTime) {
+        let title = Sentence {
+            english: format!("{silent} of {of} hosts fell silent together"),
+            chinese: format!("{of} 台宿主机中有 {silent} 台同时静默"),
+        };
+        self.open_incident(
+            Opening {
+                cause: STORM_CAUSE.to_owned(),
+                class: CauseClass::Network,
+                title,
+                host: None,
+            },
+            at,
+        );
+        let Sentence { english, chinese } = Reason::Storm { silent, of }.sentence();
+        let entry = Entry {
+            at,
+            kind: EventKind::NotDone,
+            step: "storm".to_owned(),
+            english,
+            chinese,
+        };
+        self.tell(STORM_CAUSE, entry);
+        for (host, entries) in std::mem::take(&mut self.before) {
+            for entry in entries {
+                debug_assert!(entry.step.starts_with(host.as_str()));
+                self.tell(STORM_CAUSE, entry);
+            }
+        }
+    }
+
+    /// A hardware fault was raised.
+    pub fn fault(
+        &mut self,
+        host: &HostName,
+        component: &str,
+        kind: FaultKind,
+        severity: Severity,
+        evidence: &str,
+        at: WallTime,
+    ) {
+        let cause = fault_cause(host, component, kind);
+        let title = Sentence {
+            english: format!("{host}: {kind:?} of {component}"),
+            chinese: format!("{host}:{component} 发生 {kind:?}"),
+        };
+        self.open_incident(
+            Opening {
+                cause: cause.clone(),
+                class: CauseClass::Hardware,
+                title,
+                host: Some(host.clone()),
+            },
+            at,
+        );
+        let (english, chinese) = (
+            format!("{severity:?}: {evidence}"),
+            format!("{severity:?}:{evidence}"),
+        );
+        self.tell(
+            &cause,
+            Entry {
+                at,
+                kind: EventKind::Seen,
+                step: format!("fault/{severity:?}"),
+                english,
+                chinese,
+            },
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::StopProofKind;
+
+    fn event(host: &str, boot: &str, kind: EventKind, reason: Reason) -> HostEvent {
+        HostEvent {
+            host: host.into(),
+            boot_id: boot.into(),
+            kind,
+            reason,
+        }
+    }
+
+    fn missed(host: &str) -> HostEvent {
+        event(
+            host,
+            "b1",
+            EventKind::Seen,
+            Reason::MissedRenewal {
+                silent_milliseconds: 3_100,
+            },
+        )
+    }
+
+    #[test]
+    fn a_short_silence_is_no_incident() {
+        let mut ledger = Ledger::default();
+        ledger.host_event(&missed("h1"), WallTime(1));
+        ledger.host_event(
+            &event("h1", "b1", EventKind::Seen, Reason::Alive),
+            WallTime(2),
+        );
+        assert!(ledger.open().is_empty());
+    }
+
+    #[test]
+    fn a_power_loss_is_one_incident_from_first_sight_to_return() {
+        let mut ledger = Ledger::default();
+        ledger.host_event(&missed("h1"), WallTime(1));
+        ledger.host_event(
+            &event(
+                "h1",
+                "b1",
+                EventKind::Seen,
+                Reason::Concluded {
+                    conclusion: Conclusion::Dead,
+                },
+            ),
+            WallTime(2),
+        );
+        let proven = Reason::Proven {
+            kind: StopProofKind::PoweredOff,
+            evidence: "read Off twice".to_owned(),
+        };
+        ledger.host_event(&event("h1", "b1", EventKind::Decided, proven), WallTime(3));
+        ledger.host_event(
+            &event("h1", "b2", EventKind::Seen, Reason::Returned),
+            WallTime(4),
+        );
+        assert_eq!(ledger.open().len(), 1);
+        let incident = ledger.get("host-silent/h1/b1").unwrap();
+        assert_eq!(
+            (incident.opened_at, incident.class, incident.title.as_str()),
+            (WallTime(1), CauseClass::Hardware, "h1 lost power")
+        );
+        assert_eq!(incident.timeline.len(), 4);
+    }
+
+    #[test]
+    fn a_storm_is_one_incident_for_all() {
+        let mut ledger = Ledger::default();
+        ledger.host_event(&missed("h1"), WallTime(1));
+        ledger.host_event(&missed("h2"), WallTime(1));
+        ledger.storm(2, 4, WallTime(2));
+        for host in ["h1", "h2"] {
+            ledger.host_event(
+                &event(
+                    host,
+                    "b1",
+                    EventKind::Seen,
+                    Reason::Unreachable {
+                        silent_milliseconds: 8_000,
+                    },
+                ),
+                WallTime(3),
+            );
+        }
+        assert_eq!(ledger.open().keys().collect::<Vec<_>>(), [STORM_CAUSE]);
+        assert_eq!(ledger.get(STORM_CAUSE).unwrap().timeline.len(), 5);
+    }
+
+    #[test]
+    fn each_faulty_component_is_one_incident() {
+        let mut ledger = Ledger::default();
+        let host = HostName::from("h1");
+        for at in 1..4 {
+            ledger.fault(
+                &host,
+                "memory/mc0",
+                FaultKind::MemoryCorrectedErrors,
+                Severity::Degraded,
+                "61 in 24 h",
+                WallTime(at),
+            );
+        }
+        ledger.fault(
+            &host,
+            "fan/1",
+            FaultKind::Fan,
+            Severity::Degraded,
+            "0 rpm",
+            WallTime(5),
+        );
+        assert_eq!(ledger.open().len(), 2);
+        assert_eq!(
+            ledger
+                .get("hardware/h1/memory/mc0/MemoryCorrectedErrors")
+                .unwrap()
+                .timeline
+                .len(),
+            1
+        );
+    }
+}
