@@ -14,7 +14,10 @@ target=x86_64-unknown-linux-gnu
 modules=(virtio/virtio_ring virtio/virtio virtio/virtio_pci_legacy_dev virtio/virtio_pci_modern_dev
     virtio/virtio_pci net/net_failover net/virtio_net block/virtio_blk acpi/button input/evdev
     scsi/scsi_common scsi/scsi_mod scsi/virtio_scsi cdrom/cdrom scsi/sr_mod)
-command_line="console=ttyS0 quiet tsc=reliable no_timer_check nokaslr mitigations=off panic=1"
+# Under software emulation each of these saves boot time (measured: 1.1 s of 3.6 together): waits for
+# grace periods, self-tests of cryptography, security modules that this guest does not use.
+command_line="console=ttyS0 quiet tsc=reliable no_timer_check nokaslr mitigations=off panic=1 \
+rcupdate.rcu_expedited=1 cryptomgr.notests lsm= audit=0"
 
 say() { echo "guest image: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -95,12 +98,15 @@ end=$(($(number 40 8) + $(number 58 2) * $(number 60 2)))
 
 say "packing the initial RAM disk"
 initrd=$work/initrd
-mkdir -p "$initrd"/{bin,modules,proc,sys,dev}
+version=$(basename "$kernel"/lib/modules/*)
+mkdir -p "$initrd"/{bin,proc,sys,dev} "$initrd/lib/modules/$version"
 cp "$busybox" "$initrd/bin/busybox"
 install -m 755 "$here/init" "$initrd/init"
 tree=$(echo "$kernel"/lib/modules/*/kernel)
-for module in "${modules[@]}"; do cp "$tree/drivers/$module.ko" "$initrd/modules/"; done
-cp "$tree/net/core/failover.ko" "$tree/fs/isofs/isofs.ko" "$initrd/modules/"
+for module in "${modules[@]}"; do cp "$tree/drivers/$module.ko" "$initrd/lib/modules/$version/"; done
+cp "$tree/net/core/failover.ko" "$tree/fs/isofs/isofs.ko" "$initrd/lib/modules/$version/"
+"$busybox" depmod -b "$initrd" "$version"
+[ -s "$initrd/lib/modules/$version/modules.dep" ] || die "busybox depmod wrote no modules.dep"
 find "$initrd" -exec touch -h -d @0 {} +
 (cd "$initrd" && find . -print0 | sort -z | cpio --quiet --null --reproducible -o -H newc -R 0:0) >"$work/initrd.cpio"
 

@@ -46,19 +46,20 @@ fn device_of(mac_address: &str) -> io::Result<Option<String>> {
 
 fn apply_one(device: &str, nic: &Nic) -> Result<(), String> {
     // Addresses are given out once per site, so looking for duplicates would only cost a second
-    // in which IPv6 does not answer.
-    let accept_dad = format!("/proc/sys/net/ipv6/conf/{device}/accept_dad");
-    if Path::new(&accept_dad).exists() {
-        fs::write(&accept_dad, "0").map_err(|error| format!("{accept_dad}: {error}"))?;
-    }
-    if let Some(mtu) = nic.mtu {
-        ip(&["link", "set", device, "mtu", &mtu.to_string()])?;
-    }
-    ip(&["addr", "flush", "dev", device])?;
-    ip(&["link", "set", device, "up"])?;
+    // in which IPv6 does not answer. And neighbours that already wait for this address are told at
+    // once: a neighbour asks only every second.
+    set("ipv6", device, "accept_dad", "0")?;
+    set("ipv6", device, "ndisc_notify", "1")?;
+    set("ipv4", device, "arp_notify", "1")?;
     for (address, length) in &nic.addresses {
         ip(&["addr", "add", &format!("{address}/{length}"), "dev", device])?;
     }
+    let mtu = nic.mtu.map(|mtu| mtu.to_string());
+    let mut link = vec!["link", "set", device];
+    link.extend(mtu.iter().flat_map(|mtu| ["mtu", mtu]));
+    link.push("up");
+    // Up comes after the addresses: it is the moment at which neighbours are told.
+    ip(&link)?;
     for (destination, gateway) in &nic.routes {
         let family = family_option(gateway);
         let to = destination.map_or("default".to_owned(), |(address, length)| {
@@ -76,6 +77,15 @@ fn apply_one(device: &str, nic: &Nic) -> Result<(), String> {
         ])?;
     }
     Ok(())
+}
+
+/// Sets an option of a NIC in the kernel, where the kernel has it.
+fn set(family: &str, device: &str, option: &str, value: &str) -> Result<(), String> {
+    let file = format!("/proc/sys/net/{family}/conf/{device}/{option}");
+    if !Path::new(&file).exists() {
+        return Ok(());
+    }
+    fs::write(&file, value).map_err(|error| format!("{file}: {error}"))
 }
 
 fn family_option(address: &IpAddr) -> &'static str {

@@ -4,14 +4,14 @@
 use std::env;
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use guest::seed::{self, Identity};
 use guest::server::Server;
@@ -174,9 +174,9 @@ fn count_boot(options: &Options) -> io::Result<u64> {
     Ok(count)
 }
 
-/// The writer's number: random, drawn once per boot and kept for restarts of the program.
-/// `/dev/random` waits until the kernel has randomness: two guests booted in the same instant on the
-/// same emulated machine must not draw the same number.
+/// The writer's number: random, drawn once per boot and kept for restarts of the program. Early in a
+/// boot `/dev/random` and `/dev/urandom` spend a second on gathering randomness; the kernel's uuids do
+/// not, and mixing in the wall clock's nanoseconds keeps guests that boot at the same moment apart.
 fn writer_number(state: &Path) -> io::Result<[u8; 16]> {
     let file = state.join("writer");
     let mut number = [0u8; 16];
@@ -186,7 +186,22 @@ fn writer_number(state: &Path) -> io::Result<[u8; 16]> {
         number.copy_from_slice(&known);
         return Ok(number);
     }
-    File::open("/dev/random")?.read_exact(&mut number)?;
+    let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    let digits: Vec<u8> = uuid
+        .chars()
+        .filter_map(|digit| digit.to_digit(16))
+        .map(|digit| digit as u8)
+        .collect();
+    for (byte, pair) in number.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = pair[0] << 4 | pair[1];
+    }
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos();
+    for (byte, time) in number.iter_mut().zip(now.to_le_bytes()) {
+        *byte ^= time;
+    }
     let temporary = state.join("writer.new");
     fs::write(&temporary, number)?;
     fs::rename(&temporary, &file)?;

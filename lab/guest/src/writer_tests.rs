@@ -131,3 +131,27 @@ fn a_disk_without_room_is_refused() {
     let error = Log::open(&disk.0, "vm", [1; 16], false).err().unwrap();
     assert!(error.to_string().contains("needs at least 512"), "{error}");
 }
+
+#[test]
+fn the_end_is_found_wherever_it_lies() {
+    // Around chunk borders, one round and two rounds into the ring.
+    for count in [
+        1, 255, 256, 257, 511, 512, 513, 999, 1000, 1001, 1255, 1256, 1257, 2100,
+    ] {
+        let disk = Disk::new(&format!("end-{count}"), 1000);
+        append(&mut disk.open(1), count);
+        assert_eq!(disk.open(2).state().counter, count);
+    }
+}
+
+#[test]
+fn records_behind_a_broken_one_are_met_as_conflicts() {
+    let disk = Disk::new("broken", 1000);
+    append(&mut disk.open(1), 400);
+    let mut bytes = fs::read(&disk.0).unwrap();
+    bytes[300 * SECTOR_BYTES] ^= 1;
+    fs::write(&disk.0, bytes).unwrap();
+    let mut log = disk.open(2);
+    append(&mut log, 2);
+    assert!(log.state().conflicts > 0);
+}
