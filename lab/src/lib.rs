@@ -18,6 +18,7 @@ pub mod guest;
 pub mod host;
 pub mod init;
 pub mod install;
+pub mod judges;
 pub mod lifecycle;
 pub mod namespace;
 pub mod pki;

@@ -44,6 +44,21 @@ enum Command {
         #[arg(long, default_value = "demo")]
         name: String,
     },
+    /// Start the prober: every endpoint five times a second, from outside the product. --stop ends it.
+    Probe {
+        /// Name of the lab.
+        #[arg(long, default_value = "demo")]
+        name: String,
+        /// Stop it.
+        #[arg(long)]
+        stop: bool,
+    },
+    /// Judge what was probed and every data disk; ends with an error when something is wrong.
+    Judge {
+        /// Name of the lab.
+        #[arg(long, default_value = "demo")]
+        name: String,
+    },
     /// Show what of a lab runs.
     Status {
         /// Name of the lab.
@@ -172,6 +187,11 @@ fn run(command: Command) -> Result<()> {
             up(LabOptions { name, hosts, operators, bin_dir, capacity, talk: true })
         }
         Command::Apply { name } => apply(&running(&name)?),
+        Command::Probe { name, stop: true } => lab::judges::stop_prober(&running(&name)?),
+        Command::Probe { name, stop: false } => with_lab(&name, async |lab| {
+            lab::judges::start_prober(&lab.files, &lab.client).await
+        }),
+        Command::Judge { name } => with_lab(&name, async |lab| judge(&lab).await),
         Command::Status { name } => {
             print!("{}", lab::status::describe(&LabFiles::of(&name)?)?);
             Ok(())
@@ -225,12 +245,32 @@ fn up(options: LabOptions) -> Result<()> {
 fn apply(files: &LabFiles) -> Result<()> {
     let values = lab::guest::serve(files, &lab::guest::build()?)?;
     let objects = lab::declarations::for_lab(&lab::declarations::folder(), &values)?;
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let lab = Lab::open(&files.name).await?;
-        lab::declarations::apply(&lab.client, &objects).await
-    })?;
+    with_lab(&files.name, async |lab| lab::declarations::apply(&lab.client, &objects).await)?;
     println!("{} objects applied", objects.len());
     Ok(())
+}
+
+fn with_lab(name: &str, work: impl AsyncFnOnce(Lab) -> Result<()>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { work(Lab::open(name).await?).await })
+}
+
+async fn judge(lab: &Lab) -> Result<()> {
+    let report = lab::judges::judge_probes(&lab.files, judge::report::Window::ALL)?;
+    for (name, endpoint) in &report.endpoints {
+        println!("{name}: {} probes, {} failed, down {:.2} s", endpoint.probes, endpoint.failures, endpoint.downtime_seconds);
+    }
+    for (name, guest) in report.guests.iter().filter(|(_, guest)| !guest.problems.is_empty()) {
+        println!("{name}: {}", guest.problems.join("; "));
+    }
+    let disks = lab::judges::judge_disks(&lab.files, &lab.client).await?;
+    for (name, verdict) in &disks {
+        let writes = format!("writes {} to {} of {}", verdict.first, verdict.last, verdict.guest);
+        let told = format!("{} acknowledged ones compared", verdict.acknowledged_checked);
+        println!("{name}: {writes}, {told}: {}", if verdict.is_clean() { "clean".to_owned() } else { format!("{:?}", verdict.problems) });
+    }
+    let clean = report.is_clean() && disks.values().all(judge::ledger::Verdict::is_clean);
+    if clean { Ok(()) } else { bail!("the judges found what stands above") }
 }
 
 fn power(files: &LabFiles, action: PowerAction, host: &str) -> Result<()> {
