@@ -1,0 +1,287 @@
+//! The agent's main loop: gathers facts, decides for each VM, hands the work to one task per
+//! VM, and looks after volumes, images, migrations and the host's report. Level-triggered:
+//! woken by the API, by the hypervisor and by a timer, it always acts on the whole state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use api::{RunStrategy, VirtualMachine};
+use hypervisor::libvirt::LibvirtHypervisor;
+use hypervisor::memory::MemoryFabric;
+use hypervisor::{Domain, Event, Hypervisor, Node, StopCause};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use model::{BootId, HostName};
+use tokio::task::JoinSet;
+
+use crate::ledger::Ledger;
+use crate::migration::Moves;
+use crate::network::Uplink;
+use crate::options::{AgentOptions, DomainType, HypervisorKind};
+use crate::storage::images::Checked;
+use crate::view::View;
+use crate::vm::decide::{Action, ApiFacts, Facts, decide};
+use crate::vm::worker::{VmRef, carry_out};
+use crate::{guard, hardware_report, metrics, migration, report, storage};
+
+/// The loop goes round at least this often.
+const TURN: Duration = Duration::from_millis(500);
+/// Wait before libvirt is asked again at start-up.
+const LIBVIRT_AGAIN: Duration = Duration::from_millis(200);
+
+/// What every part of the agent needs.
+pub struct Context {
+    /// Command line.
+    pub options: AgentOptions,
+    /// This host.
+    pub host: HostName,
+    /// This boot.
+    pub boot_id: BootId,
+    /// The API.
+    pub client: Client,
+    /// Its caches.
+    pub view: View,
+    /// The hypervisor.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// What the host can run.
+    pub node: Node,
+    /// The ledger of this boot.
+    pub ledger: Ledger,
+    /// What the host brings to networks.
+    pub uplink: Uplink,
+    /// Images found whole.
+    pub checked: Checked,
+    /// Folder of serial consoles.
+    pub console_folder: PathBuf,
+    /// Migrations and hand-overs under way.
+    pub moves: Moves,
+    /// Client for other agents, made when it is first needed.
+    pub moves_client: tokio::sync::OnceCell<reqwest::Client>,
+    /// Why nothing is started, if so.
+    pub alarm: Mutex<Option<String>>,
+}
+
+impl Context {
+    /// Why this host starts nothing; none: it starts.
+    pub fn starts_forbidden(&self) -> Option<String> {
+        self.alarm.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Runs the agent until it is told to stop, or an essential part of it ends.
+///
+/// # Errors
+/// What made it impossible to go on. No VM is touched by its end.
+pub async fn run(options: AgentOptions) -> Result<()> {
+    std::fs::create_dir_all(&options.run_dir).with_context(|| format!("--run-dir {}", options.run_dir.display()))?;
+    let hypervisor = open_hypervisor(&options)?;
+    let node = wait_node(hypervisor.as_ref()).await;
+    let kubeconfig = Kubeconfig::read_from(&options.kubeconfig).with_context(|| format!("--kubeconfig {}", options.kubeconfig.display()))?;
+    let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)?;
+    let mut tasks = JoinSet::new();
+    let view = View::start(&client, &options.host, &mut tasks);
+    let console_folder = options.run_dir.join("consoles");
+    std::fs::create_dir_all(&console_folder)?;
+    let context = Arc::new(Context {
+        host: options.host.as_str().into(),
+        boot_id: guard::boot_id()?.into(),
+        ledger: Ledger::new(&options.run_dir),
+        uplink: Uplink { vtep: options.vtep_address, device: options.business_device.clone() },
+        checked: Checked::default(),
+        moves: Moves::default(),
+        moves_client: tokio::sync::OnceCell::new(),
+        alarm: Mutex::default(),
+        client,
+        view,
+        hypervisor,
+        node,
+        console_folder,
+        options,
+    });
+    tracing::info!(host = %context.host, boot_id = %context.boot_id, domain_type = context.node.domain_type, "agent starts");
+    migration::handover::serve(&context, &mut tasks).await?;
+    {
+        let context = context.clone();
+        tasks.spawn(async move { hardware_report::run(&context).await });
+    }
+    {
+        let context = context.clone();
+        tasks.spawn(async move { report::run(&context).await });
+    }
+    {
+        let context = context.clone();
+        tasks.spawn(async move { converge(&context).await });
+    }
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        ended = tasks.join_next() => bail!("an essential task ended: {ended:?}"),
+        _ = terminate.recv() => tracing::info!("stopped on request; VMs run on"),
+        _ = tokio::signal::ctrl_c() => tracing::info!("interrupted; VMs run on"),
+    }
+    Ok(())
+}
+
+fn open_hypervisor(options: &AgentOptions) -> Result<Arc<dyn Hypervisor>> {
+    let domain_type = match options.domain_type {
+        DomainType::Auto => None,
+        DomainType::Qemu => Some("qemu".to_owned()),
+        DomainType::Kvm => Some("kvm".to_owned()),
+    };
+    Ok(match options.hypervisor {
+        HypervisorKind::Libvirt => Arc::new(LibvirtHypervisor::connect(&options.libvirt_uri, domain_type)?),
+        HypervisorKind::Memory => Arc::new(MemoryFabric::default().host(&options.host)),
+    })
+}
+
+async fn wait_node(hypervisor: &dyn Hypervisor) -> Node {
+    loop {
+        match hypervisor.node().await {
+            Ok(node) => return node,
+            Err(error) => tracing::warn!(%error, "waiting for libvirt"),
+        }
+        tokio::time::sleep(LIBVIRT_AGAIN).await;
+    }
+}
+
+/// Everything that the loop remembers between turns.
+#[derive(Default)]
+struct Memory {
+    busy: Arc<Mutex<BTreeSet<String>>>,
+    stopped: BTreeMap<String, StopCause>,
+}
+
+/// The converge loop.
+async fn converge(context: &Arc<Context>) -> &'static str {
+    let mut events = context.hypervisor.events();
+    let mut memory = Memory::default();
+    let mut turns = tokio::time::interval(TURN);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = turns.tick() => {}
+            () = context.view.changed.notified() => {}
+            event = events.recv() => if let Ok(event) = event { remember(&mut memory, &event) },
+        }
+        while let Ok(event) = events.try_recv() {
+            remember(&mut memory, &event);
+        }
+        match context.hypervisor.list().await {
+            Ok(domains) => turn(context, &mut memory, &domains),
+            Err(error) => tracing::warn!(%error, "domains can not be listed; nothing is decided"),
+        }
+        storage_turn(context, &memory);
+        if let Err(error) = std::fs::write(context.options.run_dir.join("loop"), "") {
+            tracing::error!(%error, "the loop file can not be written; the guard will report the agent as stuck");
+        }
+    }
+}
+
+fn remember(memory: &mut Memory, event: &Event) {
+    if let Event::Stopped(uuid, cause) = event {
+        memory.stopped.insert(uuid.to_string(), *cause);
+    }
+}
+
+/// One turn over every VM that concerns this host.
+fn turn(context: &Arc<Context>, memory: &mut Memory, domains: &[Domain]) {
+    let assigned = context.view.assigned.state();
+    let incoming = context.view.incoming.state();
+    let mut vms: BTreeMap<String, (VmRef, Option<Arc<VirtualMachine>>)> = BTreeMap::new();
+    for domain in domains {
+        if let Some(owner) = &domain.owner {
+            let vm = VmRef { uid: owner.vm.to_string(), namespace: owner.namespace.clone(), name: owner.name.clone() };
+            vms.insert(vm.uid.clone(), (vm, None));
+        }
+    }
+    for object in assigned.iter().chain(&incoming) {
+        let metadata = &object.metadata;
+        let vm = VmRef {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+        };
+        vms.insert(vm.uid.clone(), (vm, Some(object.clone())));
+    }
+    memory.stopped.retain(|uid, _| vms.contains_key(uid));
+    for (uid, (vm, object)) in vms {
+        if context.moves.is_moving(&uid) || is_busy(&memory.busy, &uid) {
+            continue;
+        }
+        let ledger = match context.ledger.entry(&uid) {
+            Ok(ledger) => ledger,
+            Err(error) => {
+                tracing::error!(%error, "nothing is decided for this VM");
+                continue;
+            }
+        };
+        let domain = domains.iter().find(|domain| domain.uuid.to_string() == uid);
+        let action = decide(&Facts {
+            host: &context.host,
+            boot_id: &context.boot_id,
+            api: object.as_deref().map(|object| api_facts(context, object)),
+            ledger: &ledger,
+            domain: domain.and_then(|domain| Some((domain.state, domain.owner.clone()?))),
+            moving_out: context.moves.is_moving(&uid),
+            stopped: memory.stopped.get(&uid).copied(),
+        });
+        if action != Action::Nothing {
+            tracing::debug!(vm = vm.name, ?action, "decided");
+            begin(context, &memory.busy, vm, action);
+        }
+    }
+    migration::turn(context, &memory.busy, domains);
+}
+
+fn api_facts(context: &Context, vm: &VirtualMachine) -> ApiFacts {
+    let status = vm.status.clone().unwrap_or_default();
+    let own = status.runtime.filter(|runtime| runtime.assignment.host == context.host);
+    ApiFacts {
+        assignment: status.assignment,
+        incoming: status.incoming,
+        halt: vm.metadata.deletion_timestamp.is_some() || vm.spec.run_strategy == RunStrategy::Halted,
+        reported: own.map(|runtime| (runtime.assignment.epoch.0, runtime.phase)),
+    }
+}
+
+fn is_busy(busy: &Mutex<BTreeSet<String>>, key: &str) -> bool {
+    busy.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+}
+
+fn begin(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>, vm: VmRef, action: Action) {
+    let context = context.clone();
+    let key = vm.uid.clone();
+    in_task(busy, key, async move {
+        if let Err(error) = carry_out(&context, &vm, action).await {
+            tracing::warn!(vm = vm.name, error = format!("{error:#}"), "tried again at the next turn");
+        }
+        context.view.changed.notify_one();
+    });
+}
+
+/// Runs work for a key, unless work for it runs already.
+pub fn in_task(busy: &Arc<Mutex<BTreeSet<String>>>, key: String, work: impl Future<Output = ()> + Send + 'static) {
+    if !busy.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+        return;
+    }
+    let busy = busy.clone();
+    tokio::spawn(async move {
+        // Released however the work ends.
+        struct Release(Arc<Mutex<BTreeSet<String>>>, String);
+        impl Drop for Release {
+            fn drop(&mut self) {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+            }
+        }
+        let _release = Release(busy, key);
+        work.await;
+    });
+}
+
+/// Volume jobs and images that the operator gave to this host.
+fn storage_turn(context: &Arc<Context>, memory: &Memory) {
+    storage::jobs::turn(context, &memory.busy);
+    metrics::TURNS.inc();
+}

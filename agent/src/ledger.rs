@@ -1,0 +1,279 @@
+//! The ledger: what this incarnation of the host did with each epoch of each VM.
+//!
+//! ```text
+//!             use                started by the hook          close
+//!   (nothing) ────► used ───────────────────────► started ───────────► closed   (for ever)
+//!       │             └──────────── close ───────────────────────────────┘ ▲
+//!       └── close (declined) ────────────────────────────────────────────────┘
+//!                                                  started ──hand over──► handedOver (for ever)
+//! ```
+//!
+//! It lies in `/run`, so an entry means something for this boot only. A per-VM lock covers
+//! each write, never a call to libvirt. The hook and the agent share it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What was done with an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EpochState {
+    /// Taken for a start, or for an arrival; QEMU is not there yet.
+    Used,
+    /// The hook let QEMU start.
+    Started,
+    /// Never (again) started.
+    Closed,
+    /// Migrated away; never ran after switch-over.
+    HandedOver,
+}
+
+/// One VM's epochs on this incarnation, by number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// State of each epoch.
+    pub epochs: BTreeMap<i64, EpochState>,
+    /// How often the guard had fired when the newest epoch was used.
+    #[serde(default)]
+    pub guard_firings: u64,
+}
+
+impl Entry {
+    /// State of an epoch.
+    pub fn state(&self, epoch: i64) -> Option<EpochState> {
+        self.epochs.get(&epoch).copied()
+    }
+}
+
+/// Why a step was refused.
+#[derive(Debug, Error)]
+pub enum LedgerError {
+    /// The file can not be read or written.
+    #[error("ledger {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The step is not allowed from this state.
+    #[error("epoch {epoch} of VM {uid} is {state:?}, so it can not be {step}")]
+    Refused {
+        /// The VM.
+        uid: String,
+        /// The epoch.
+        epoch: i64,
+        /// Its state; none: never seen.
+        state: Option<EpochState>,
+        /// The step.
+        step: &'static str,
+    },
+    /// The guard fired between the read that allowed the start and the start.
+    #[error("the guard fired since this start was allowed; VM {uid} needs a new epoch")]
+    GuardFired {
+        /// The VM.
+        uid: String,
+    },
+}
+
+/// The ledger of this boot.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    folder: PathBuf,
+    run_dir: PathBuf,
+}
+
+impl Ledger {
+    /// The ledger in a run folder.
+    pub fn new(run_dir: &Path) -> Self {
+        Self { folder: run_dir.join("ledger"), run_dir: run_dir.to_owned() }
+    }
+
+    /// Takes an epoch for a start or an arrival. `guard_firings` was counted before the read
+    /// that allowed it.
+    ///
+    /// # Errors
+    /// The epoch was seen before, or an epoch at least as high was.
+    pub fn take(&self, uid: &str, epoch: i64, guard_firings: u64) -> Result<(), LedgerError> {
+        self.change(uid, |entry| {
+            let highest = entry.epochs.last_key_value().map(|(epoch, _)| *epoch);
+            if highest.is_some_and(|highest| highest >= epoch) {
+                return Err(refused(uid, epoch, entry.state(epoch), "used"));
+            }
+            entry.epochs.insert(epoch, EpochState::Used);
+            entry.guard_firings = guard_firings;
+            Ok(())
+        })
+    }
+
+    /// Turns `used` into `started`, exactly once.
+    ///
+    /// # Errors
+    /// The epoch is not `used`, or the guard has fired since.
+    pub fn start(&self, uid: &str, epoch: i64) -> Result<(), LedgerError> {
+        let firings = self.guard_firings();
+        self.change(uid, |entry| match entry.state(epoch) {
+            Some(EpochState::Used) if entry.guard_firings != firings => Err(LedgerError::GuardFired { uid: uid.to_owned() }),
+            Some(EpochState::Used) => {
+                entry.epochs.insert(epoch, EpochState::Started);
+                Ok(())
+            }
+            state => Err(refused(uid, epoch, state, "started")),
+        })
+    }
+
+    /// Closes an epoch for ever; closing what is closed is fine.
+    ///
+    /// # Errors
+    /// The epoch was handed over.
+    pub fn close(&self, uid: &str, epoch: i64) -> Result<(), LedgerError> {
+        self.change(uid, |entry| match entry.state(epoch) {
+            Some(EpochState::HandedOver) => Err(refused(uid, epoch, Some(EpochState::HandedOver), "closed")),
+            _ => {
+                entry.epochs.insert(epoch, EpochState::Closed);
+                Ok(())
+            }
+        })
+    }
+
+    /// Marks an epoch as handed over.
+    ///
+    /// # Errors
+    /// The epoch does not run here.
+    pub fn hand_over(&self, uid: &str, epoch: i64) -> Result<(), LedgerError> {
+        self.change(uid, |entry| match entry.state(epoch) {
+            Some(EpochState::Started | EpochState::HandedOver) => {
+                entry.epochs.insert(epoch, EpochState::HandedOver);
+                Ok(())
+            }
+            state => Err(refused(uid, epoch, state, "handed over")),
+        })
+    }
+
+    /// What is known of a VM.
+    ///
+    /// # Errors
+    /// The file can not be read.
+    pub fn entry(&self, uid: &str) -> Result<Entry, LedgerError> {
+        let path = self.path(uid);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| LedgerError::Io { path, source: error.into() }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Entry::default()),
+            Err(source) => Err(LedgerError::Io { path, source }),
+        }
+    }
+
+    /// How often the guard has fired in this boot.
+    pub fn guard_firings(&self) -> u64 {
+        fs::read_to_string(self.run_dir.join("guard-firings")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    fn path(&self, uid: &str) -> PathBuf {
+        // A uid is a UUID from the API or from our own metadata; anything else stays in the folder.
+        let name: String = uid.chars().filter(|character| character.is_ascii_alphanumeric() || *character == '-').take(64).collect();
+        self.folder.join(format!("{name}.json"))
+    }
+
+    fn change(&self, uid: &str, step: impl FnOnce(&mut Entry) -> Result<(), LedgerError>) -> Result<(), LedgerError> {
+        let path = self.path(uid);
+        let io = |source| LedgerError::Io { path: path.clone(), source };
+        fs::create_dir_all(&self.folder).map_err(io)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.with_extension("lock")).map_err(io)?;
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| io(errno.into()))?;
+        let before = self.entry(uid)?;
+        let mut after = before.clone();
+        step(&mut after)?;
+        if after == before {
+            return Ok(());
+        }
+        let temporary = path.with_extension("tmp");
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(&serde_json::to_vec(&after)?)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)
+        };
+        write().map_err(io)
+    }
+}
+
+fn refused(uid: &str, epoch: i64, state: Option<EpochState>, step: &'static str) -> LedgerError {
+    LedgerError::Refused { uid: uid.to_owned(), epoch, state, step }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ledger() -> (tempfile::TempDir, Ledger) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ledger = Ledger::new(folder.path());
+        (folder, ledger)
+    }
+
+    #[test]
+    fn an_epoch_buys_one_start() {
+        let (_folder, ledger) = ledger();
+        ledger.take("vm", 1, 0).expect("first use");
+        ledger.take("vm", 1, 0).expect_err("no second use");
+        ledger.start("vm", 1).expect("first start");
+        ledger.start("vm", 1).expect_err("no second start");
+        ledger.close("vm", 1).expect("close");
+        ledger.start("vm", 1).expect_err("closed is for ever");
+        ledger.take("vm", 2, 0).expect("a new epoch");
+    }
+
+    #[test]
+    fn a_closed_epoch_that_was_never_used_can_not_be_used() {
+        let (_folder, ledger) = ledger();
+        ledger.close("vm", 5).expect("declined");
+        ledger.take("vm", 5, 0).expect_err("closed");
+        ledger.take("vm", 4, 0).expect_err("an older one neither");
+    }
+
+    #[test]
+    fn a_firing_of_the_guard_voids_a_start_that_was_allowed_before() {
+        let (folder, ledger) = ledger();
+        ledger.take("vm", 1, ledger.guard_firings()).expect("use");
+        fs::write(folder.path().join("guard-firings"), "1").expect("firing");
+        assert!(matches!(ledger.start("vm", 1), Err(LedgerError::GuardFired { .. })));
+    }
+
+    #[test]
+    fn what_was_handed_over_is_neither_closed_nor_started() {
+        let (_folder, ledger) = ledger();
+        ledger.take("vm", 1, 0).expect("use");
+        ledger.hand_over("vm", 1).expect_err("it does not run yet");
+        ledger.start("vm", 1).expect("start");
+        ledger.hand_over("vm", 1).expect("hand over");
+        ledger.close("vm", 1).expect_err("handed over is for ever");
+        ledger.hand_over("vm", 1).expect("saying it again is fine");
+    }
+
+    proptest! {
+        #[test]
+        fn no_order_of_steps_starts_an_epoch_twice(steps in proptest::collection::vec((0..4_u8, 1..4_i64), 1..40)) {
+            let (_folder, ledger) = ledger();
+            let mut starts = BTreeMap::new();
+            for (step, epoch) in steps {
+                let result = match step {
+                    0 => ledger.take("vm", epoch, 0),
+                    1 => ledger.start("vm", epoch),
+                    2 => ledger.close("vm", epoch),
+                    _ => ledger.hand_over("vm", epoch),
+                };
+                if step == 1 && result.is_ok() {
+                    *starts.entry(epoch).or_insert(0) += 1;
+                }
+            }
+            prop_assert!(starts.values().all(|count| *count == 1));
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The host's side of Zhengyun: converges the VMs assigned to this host, works on volumes,
+//! images and networks, moves VMs, reports hardware. Decides nothing about other hosts.
+//!
+//! Stopping or restarting it stops no VM.
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod clock;
+pub mod edac;
+pub mod guard;
+pub mod hardware_report;
+pub mod hook;
+pub mod ledger;
+pub mod metrics;
+pub mod migration;
+pub mod network;
+pub mod options;
+pub mod process;
+pub mod report;
+pub mod storage;
+pub mod view;
+pub mod vm;

@@ -1,0 +1,104 @@
+//! This host's side of live migrations, as the contract in `docs/contract.md` has it:
+//! `source` sends and hands over, `target` receives paused and resumes only on the hand-over.
+
+pub mod handover;
+mod source;
+mod target;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use api::VirtualMachineMigration;
+use hypervisor::Domain;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use model::Assignment;
+use serde_json::{Value, json};
+
+use crate::agent::{Context, in_task};
+use crate::vm::worker::VmRef;
+
+/// Migrations from here that are under way, by VM uid.
+#[derive(Default)]
+pub struct Moves(Mutex<BTreeMap<String, ()>>);
+
+impl Moves {
+    /// Whether a VM is being sent from here right now.
+    pub fn is_moving(&self, uid: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(uid)
+    }
+
+    fn begin(&self, uid: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), ()).is_none()
+    }
+
+    fn end(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+/// One migration as both sides see it.
+#[derive(Clone, Debug)]
+struct Move {
+    object: Arc<VirtualMachineMigration>,
+    vm: VmRef,
+    source: Assignment,
+    target: Assignment,
+}
+
+impl Move {
+    fn of(object: &Arc<VirtualMachineMigration>) -> Option<Self> {
+        let status = object.status.clone()?;
+        Some(Self {
+            vm: VmRef {
+                uid: status.vm_uid?,
+                namespace: object.metadata.namespace.clone()?,
+                name: object.spec.virtual_machine.clone(),
+            },
+            source: status.source_assignment?,
+            target: status.target_assignment?,
+            object: object.clone(),
+        })
+    }
+
+    fn name(&self) -> String {
+        self.object.metadata.name.clone().unwrap_or_default()
+    }
+
+    /// Merges into the migration's status.
+    async fn patch(&self, context: &Context, status: Value) -> Result<()> {
+        let api: Api<VirtualMachineMigration> = Api::namespaced(context.client.clone(), &self.vm.namespace);
+        let patch = json!({ "status": status });
+        api.patch_status(&self.name(), &PatchParams::default(), &Patch::Merge(&patch)).await.context("status of the migration")?;
+        Ok(())
+    }
+}
+
+fn is_mine(context: &Context, assignment: &Assignment) -> bool {
+    assignment.host == context.host && assignment.boot_id == context.boot_id
+}
+
+/// Begins what is due for every migration that concerns this host.
+pub fn turn(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>, domains: &[Domain]) {
+    for object in context.view.leaving.state() {
+        let Some(moving) = Move::of(&object).filter(|moving| is_mine(context, &moving.source)) else { continue };
+        if let Some(step) = source::decide(context, &moving, domains) {
+            let (context, key) = (context.clone(), format!("source/{}", moving.name()));
+            in_task(busy, key, async move { logged(&moving.name(), source::carry_out(&context, &moving, step).await) });
+        }
+    }
+    for object in context.view.arriving.state() {
+        let Some(moving) = Move::of(&object).filter(|moving| is_mine(context, &moving.target)) else { continue };
+        if let Some(step) = target::decide(context, &moving, domains) {
+            let (context, key) = (context.clone(), format!("target/{}", moving.name()));
+            in_task(busy, key, async move { logged(&moving.name(), target::carry_out(&context, &moving, step).await) });
+        }
+    }
+}
+
+fn logged(migration: &str, result: Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(migration, error = format!("{error:#}"), "tried again at the next turn");
+    }
+}

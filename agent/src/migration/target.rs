@@ -1,0 +1,154 @@
+//! The target's side: prepares, receives the copy paused, and lets it run on the source's
+//! hand-over and on nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use api::{MigrationSourcePhase, MigrationTarget, MigrationTargetPhase, RuntimePhase};
+use hypervisor::{Domain, DomainState};
+use serde_json::json;
+
+use super::{Move, handover};
+use crate::agent::Context;
+use crate::clock;
+use crate::ledger::EpochState;
+use crate::network;
+use crate::vm::spec::ClaimKind;
+use crate::vm::worker;
+
+/// How often the source is asked once the copy is here.
+const ASK_EVERY: Duration = Duration::from_millis(10);
+/// How often taps are looked for while the copy arrives.
+const TAPS_EVERY: Duration = Duration::from_millis(30);
+
+/// What the target does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make ready and say so.
+    Prepare,
+    /// The copy comes or is here: deliver frames to it, resume it on the hand-over.
+    Receive,
+    /// Close the epoch, destroy the copy, say so.
+    Refuse,
+    /// Say again that it is closed.
+    SayRefused,
+}
+
+/// Decides, from the migration's object, the ledger and the domains.
+pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<Step> {
+    let status = moving.object.status.as_ref()?;
+    let said = status.target.as_ref().filter(|target| target.assignment == moving.target).map(|target| target.phase);
+    if matches!(said, Some(MigrationTargetPhase::Resumed | MigrationTargetPhase::Refused)) {
+        return None;
+    }
+    let ledger = context.ledger.entry(&moving.vm.uid).ok()?;
+    let state = ledger.state(moving.target.epoch.0);
+    let copy = domains.iter().any(|domain| domain.owner.as_ref().is_some_and(|owner| owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.target.epoch));
+    let handed_over = status.source.as_ref().is_some_and(|source| source.phase == MigrationSourcePhase::HandedOver);
+    match (state, status.refuse_requested) {
+        (Some(EpochState::Closed), _) => Some(Step::SayRefused),
+        // A copy that the source handed over is the VM itself: it is never refused.
+        (_, true) if !(handed_over && copy) => Some(Step::Refuse),
+        (None, _) => (said.is_none() && !status.abort_requested).then_some(Step::Prepare),
+        (Some(EpochState::Used | EpochState::Started), _) => Some(Step::Receive),
+        (Some(EpochState::HandedOver), _) => None,
+    }
+}
+
+/// Does it.
+pub async fn carry_out(context: &Arc<Context>, moving: &Move, step: Step) -> Result<()> {
+    match step {
+        Step::Prepare => prepare(context, moving).await,
+        Step::Receive => receive(context, moving).await,
+        Step::Refuse => {
+            worker::close_locally(context, &moving.vm, moving.target.epoch).await?;
+            say(context, moving, MigrationTargetPhase::Refused, None).await
+        }
+        Step::SayRefused => say(context, moving, MigrationTargetPhase::Refused, None).await,
+    }
+}
+
+async fn say(context: &Context, moving: &Move, phase: MigrationTargetPhase, message: Option<String>) -> Result<()> {
+    let target = MigrationTarget {
+        assignment: moving.target.clone(),
+        phase,
+        message,
+        resumed_at: (phase == MigrationTargetPhase::Resumed).then(clock::now),
+    };
+    moving.patch(context, json!({ "target": target })).await
+}
+
+async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
+    let guard_firings = context.ledger.guard_firings();
+    let Some(fresh) = worker::read_fresh(context, &moving.vm).await? else { return Ok(()) };
+    if fresh.status.as_ref().and_then(|status| status.incoming.as_ref()) != Some(&moving.target) {
+        return Ok(());
+    }
+    if let Some(why) = context.starts_forbidden() {
+        bail!("this host starts nothing: {why}");
+    }
+    worker::prepare(context, &moving.vm, &fresh, &moving.target, ClaimKind::Incoming).await?;
+    context.ledger.take(&moving.vm.uid, moving.target.epoch.0, guard_firings)?;
+    say(context, moving, MigrationTargetPhase::Prepared, None).await
+}
+
+/// From the first sign of the copy until it runs, or is to be refused.
+async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
+    let uuid = moving.vm.uuid()?;
+    let taps = taps(context, moving).await?;
+    let mut attached = false;
+    let reference = kube::runtime::reflector::ObjectRef::from_obj(moving.object.as_ref());
+    loop {
+        if !attached {
+            attached = attach(&taps).await;
+        }
+        let state = context.hypervisor.list().await?.into_iter().find(|domain| domain.uuid == uuid).map(|domain| domain.state);
+        let Some(current) = context.view.arriving.get(&reference) else { return Ok(()) };
+        let status = current.status.clone().unwrap_or_default();
+        if status.refuse_requested {
+            return Ok(());
+        }
+        let said_by_api = status.source.as_ref().is_some_and(|source| source.assignment == moving.source && source.phase == MigrationSourcePhase::HandedOver);
+        match state {
+            Some(DomainState::Running) => return resumed(context, moving).await,
+            Some(DomainState::Paused) if said_by_api || handover::ask(context, moving).await => {
+                context.hypervisor.resume(uuid).await?;
+                return resumed(context, moving).await;
+            }
+            _ => {}
+        }
+        tokio::time::sleep(if state.is_some() && attached { ASK_EVERY } else { TAPS_EVERY }).await;
+    }
+}
+
+async fn resumed(context: &Arc<Context>, moving: &Move) -> Result<()> {
+    tracing::info!(vm = moving.vm.name, from = %moving.source.host, "resumed here");
+    say(context, moving, MigrationTargetPhase::Resumed, None).await?;
+    let runtime = api::Runtime {
+        assignment: moving.target.clone(),
+        phase: RuntimePhase::Running,
+        since: clock::now(),
+        close_reason: None,
+        message: None,
+        started_at: None,
+    };
+    worker::patch_status(context, &moving.vm, &json!({"incomingRuntime": runtime})).await
+}
+
+/// Taps of the copy and the hardware addresses behind them.
+async fn taps(context: &Arc<Context>, moving: &Move) -> Result<Vec<(String, String)>> {
+    let Some(fresh) = worker::read_fresh(context, &moving.vm).await? else { return Ok(Vec::new()) };
+    let nics = fresh.status.unwrap_or_default().nics;
+    Ok(nics.into_iter().enumerate().map(|(index, nic)| (network::tap_name(&moving.vm.uid, index), nic.mac_address)).collect())
+}
+
+/// Delivers frames to the copy as soon as its taps are there, so that they queue while it is paused.
+async fn attach(taps: &[(String, String)]) -> bool {
+    for (tap, mac_address) in taps {
+        if !network::tap_exists(tap).await || network::attach(tap, mac_address).await.is_err() {
+            return false;
+        }
+    }
+    true
+}

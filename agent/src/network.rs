@@ -1,0 +1,169 @@
+//! Networks of the host: per `Network` a bridge with an uplink into a VXLAN or VLAN.
+//!
+//! Frames are never learned from the tunnel: every frame for a VM that is not here goes to all
+//! peers, and each host delivers by static entries of its own taps. So while a VM moves, both
+//! copies' taps receive, the paused one's queue holds what arrives, and no connection is lost
+//! at the switch-over.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use api::Network;
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::process::{ProgramError, run};
+
+/// Bound of one `ip` or `bridge` command.
+const BOUND: Duration = Duration::from_secs(10);
+/// Port of VXLAN by its standard (RFC 7348).
+const VXLAN_PORT: &str = "4789";
+/// Destination of frames whose target is not known.
+const FLOOD: &str = "00:00:00:00:00:00";
+
+/// Why a network does not stand.
+#[derive(Debug, Error)]
+pub enum NetworkError {
+    /// A command failed.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The host has no tunnel end point.
+    #[error("network {0} is a VXLAN and this host has no --vtep-address")]
+    NoVtep(String),
+    /// The declaration has neither VXLAN nor VLAN.
+    #[error("network {0} declares neither vxlan nor vlan")]
+    NoIsolation(String),
+    /// `ip -j` printed something else than JSON.
+    #[error("unreadable answer of {0}")]
+    Unreadable(&'static str),
+}
+
+/// What this host brings to every network.
+#[derive(Clone, Debug)]
+pub struct Uplink {
+    /// Tunnel end point.
+    pub vtep: Option<IpAddr>,
+    /// NIC for VLANs.
+    pub device: String,
+}
+
+/// Name of a network's bridge.
+pub fn bridge_name(network: &Network) -> String {
+    match (&network.spec.vxlan, &network.spec.vlan) {
+        (Some(vxlan), _) => format!("zyb{}", vxlan.vni),
+        (None, Some(vlan)) => format!("zybv{}", vlan.id),
+        (None, None) => "zyb0".to_owned(),
+    }
+}
+
+/// Name of the tap of a VM's NIC: the same on every host, unique by the VM's uid.
+pub fn tap_name(vm_uid: &str, nic: usize) -> String {
+    let digits: String = vm_uid.chars().filter(char::is_ascii_hexdigit).take(9).collect();
+    format!("zyt{digits}{nic:x}")
+}
+
+async fn ip(arguments: &[&str]) -> Result<String, NetworkError> {
+    Ok(run("ip", arguments, BOUND).await?)
+}
+
+async fn exists(device: &str) -> bool {
+    ip(&["link", "show", device]).await.is_ok()
+}
+
+/// Makes a network's bridge and uplink as declared, and the tunnel's peers as published.
+///
+/// # Errors
+/// Which command failed.
+pub async fn ensure(network: &Network, uplink: &Uplink) -> Result<(), NetworkError> {
+    let name = network.metadata.name.clone().unwrap_or_default();
+    let (bridge, mtu) = (bridge_name(network), network.spec.mtu.to_string());
+    if !exists(&bridge).await {
+        ip(&["link", "add", &bridge, "type", "bridge"]).await?;
+    }
+    ip(&["link", "set", &bridge, "mtu", &mtu, "up"]).await?;
+    let port = match (&network.spec.vxlan, &network.spec.vlan) {
+        (Some(vxlan), _) => {
+            let vtep = uplink.vtep.ok_or(NetworkError::NoVtep(name))?;
+            let device = format!("zyx{}", vxlan.vni);
+            if !exists(&device).await {
+                ip(&["link", "add", &device, "mtu", &mtu, "type", "vxlan", "id", &vxlan.vni.to_string(), "local",
+                    &vtep.to_string(), "dstport", VXLAN_PORT, "nolearning"]).await?;
+            }
+            peers(network, &device, vtep).await?;
+            device
+        }
+        (None, Some(vlan)) => {
+            let device = format!("zyv{}", vlan.id);
+            if !exists(&device).await {
+                ip(&["link", "add", "link", &uplink.device, "name", &device, "type", "vlan", "id", &vlan.id.to_string()]).await?;
+            }
+            device
+        }
+        (None, None) => return Err(NetworkError::NoIsolation(name)),
+    };
+    ip(&["link", "set", &port, "master", &bridge, "up"]).await?;
+    if network.spec.vxlan.is_some() {
+        run("bridge", &["link", "set", "dev", &port, "learning", "off"], BOUND).await?;
+    }
+    Ok(())
+}
+
+/// Sends frames to exactly the published peers.
+async fn peers(network: &Network, device: &str, own: IpAddr) -> Result<(), NetworkError> {
+    let listing = run("bridge", &["-j", "fdb", "show", "dev", device], BOUND).await?;
+    let present = flooded(&listing)?;
+    let status = network.status.clone().unwrap_or_default();
+    let own = own.to_string();
+    let wanted: BTreeSet<String> = status.vteps.into_iter().map(|vtep| vtep.address).filter(|address| *address != own).collect();
+    for peer in wanted.difference(&present) {
+        run("bridge", &["fdb", "append", FLOOD, "dev", device, "dst", peer], BOUND).await?;
+    }
+    for peer in present.difference(&wanted) {
+        run("bridge", &["fdb", "delete", FLOOD, "dev", device, "dst", peer], BOUND).await?;
+    }
+    Ok(())
+}
+
+/// Peers in `bridge -j fdb show`.
+fn flooded(listing: &str) -> Result<BTreeSet<String>, NetworkError> {
+    let value: Value = serde_json::from_str(listing).map_err(|_| NetworkError::Unreadable("bridge -j fdb show"))?;
+    let entries = value.as_array().ok_or(NetworkError::Unreadable("bridge -j fdb show"))?;
+    Ok(entries.iter().filter(|entry| entry["mac"] == FLOOD).filter_map(|entry| entry["dst"].as_str().map(str::to_owned)).collect())
+}
+
+/// Delivers frames for a VM's NIC to its tap and to no other, and nothing else to that tap.
+/// Called when the tap is there: after a start, and while a copy arrives.
+///
+/// # Errors
+/// Which command failed.
+pub async fn attach(tap: &str, mac_address: &str) -> Result<(), NetworkError> {
+    run("bridge", &["fdb", "replace", mac_address, "dev", tap, "master", "static"], BOUND).await?;
+    run("bridge", &["link", "set", "dev", tap, "learning", "off", "flood", "off"], BOUND).await?;
+    Ok(())
+}
+
+/// Whether a tap is there.
+pub async fn tap_exists(tap: &str) -> bool {
+    exists(tap).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tap_names_fit_the_kernel_and_tell_vms_and_nics_apart() {
+        let (one, two) = ("0a1b2c3d-4e5f-6789-abcd-ef0123456789", "0a1b2c3d-5e5f-6789-abcd-ef0123456789");
+        assert!(tap_name(one, 7).len() < 16);
+        assert_ne!(tap_name(one, 0), tap_name(two, 0));
+        assert_ne!(tap_name(one, 0), tap_name(one, 1));
+    }
+
+    #[test]
+    fn peers_are_the_flood_entries_only() {
+        let listing = r#"[{"mac":"00:00:00:00:00:00","dst":"10.0.0.2"},{"mac":"52:54:00:00:00:01","dst":"10.0.0.3"}]"#;
+        assert_eq!(flooded(listing).expect("peers"), BTreeSet::from(["10.0.0.2".to_owned()]));
+        flooded("nonsense").expect_err("not JSON");
+    }
+}

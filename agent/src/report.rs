@@ -1,0 +1,164 @@
+//! The host's report: incarnation, capacity, pools, networks, faults. Written when it changes,
+//! at most once a second; never while it is the same.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use api::{Host, HostCapacity, HostNetwork, HostReport, HostStoragePool, HostVersions, Incarnation};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use model::{Architecture, Bytes};
+use serde_json::json;
+
+use crate::agent::Context;
+use crate::hardware_report;
+use crate::network;
+use crate::storage::pools::PoolProbes;
+
+/// How often the report is looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps `Host.status.reported` true.
+pub async fn run(context: &Arc<Context>) -> &'static str {
+    let probes = PoolProbes::default();
+    let mut written: Option<HostReport> = None;
+    loop {
+        match gather(context, &probes).await {
+            Ok(report) => {
+                let stands = context.view.host.state().first().and_then(|host| host.status.clone()?.reported);
+                if stands.as_ref() != Some(&report) && written.as_ref().is_none_or(|last| *last != report || stands != written) {
+                    match write(context, &report).await {
+                        Ok(()) => written = Some(report),
+                        Err(error) => tracing::warn!(error = format!("{error:#}"), "the host's report is tried again"),
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "the host's report could not be made"),
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+async fn write(context: &Context, report: &HostReport) -> Result<()> {
+    let hosts: Api<Host> = Api::all(context.client.clone());
+    // Optional fields that are gone are cleared, as a merge alone would keep them.
+    let mut value = serde_json::to_value(report)?;
+    for field in ["vtepAddress", "startsForbidden", "storagePools", "networks", "faults", "probeErrors", "strays"] {
+        if value.get(field).is_none() {
+            value[field] = serde_json::Value::Null;
+        }
+    }
+    let patch = json!({"status": {"reported": value}});
+    hosts.patch_status(context.host.as_str(), &PatchParams::default(), &Patch::Merge(&patch)).await.context("status of the host")?;
+    Ok(())
+}
+
+async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostReport> {
+    let hardware = hardware_report::current();
+    let strays = context.hypervisor.list().await?.into_iter().filter(|domain| domain.owner.is_none()).take(256);
+    let hook_verified = hook_verified();
+    *context.alarm.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+        (!hook_verified).then(|| "the qemu hook is not installed; install zhengyun-qemu-hook as /etc/libvirt/hooks/qemu".to_owned());
+    Ok(HostReport {
+        incarnation: Incarnation {
+            boot_id: context.boot_id.to_string(),
+            system_uuid: system_uuid(context)?,
+            mac_addresses: mac_addresses(context),
+        },
+        capacity: capacity(context),
+        architecture: if context.node.architecture == "aarch64" { Architecture::aarch64 } else { Architecture::x86_64 },
+        cpu_model: context.node.cpu_model.clone(),
+        domain_type: context.node.domain_type.clone(),
+        vtep_address: context.options.vtep_address.map(|address| address.to_string()),
+        versions: HostVersions {
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            libvirt: context.node.versions.0.clone(),
+            qemu: context.node.versions.1.clone(),
+        },
+        hook_verified,
+        starts_forbidden: context.starts_forbidden(),
+        storage_pools: pools(context, probes),
+        networks: networks(context).await,
+        faults: hardware.faults,
+        probe_errors: hardware.errors,
+        strays: strays.map(|domain| format!("{} {}", domain.uuid, domain.name)).collect(),
+    })
+}
+
+/// Refreshes the tunnel's peers of every network that stands here, and says how it is.
+async fn networks(context: &Context) -> Vec<HostNetwork> {
+    let mut reports = Vec::new();
+    for object in context.view.networks.state() {
+        if network::tap_exists(&network::bridge_name(&object)).await {
+            let result = network::ensure(&object, &context.uplink).await;
+            reports.push(HostNetwork {
+                name: object.metadata.name.clone().unwrap_or_default(),
+                ready: result.is_ok(),
+                message: result.err().map(|error| error.to_string()),
+            });
+        }
+    }
+    reports.sort_by(|one, two| one.name.cmp(&two.name));
+    reports
+}
+
+fn pools(context: &Context, probes: &PoolProbes) -> Vec<HostStoragePool> {
+    let now = Instant::now();
+    let mut reports: Vec<_> = context
+        .view
+        .pools
+        .state()
+        .iter()
+        .map(|pool| probes.look(&pool.metadata.name.clone().unwrap_or_default(), std::path::Path::new(&pool.spec.path), now))
+        .collect();
+    reports.sort_by(|one, two| one.name.cmp(&two.name));
+    reports
+}
+
+fn capacity(context: &Context) -> HostCapacity {
+    match &context.options.capacity {
+        Some(capacity) => HostCapacity { cpu: capacity.cpu, memory: capacity.memory.to_string() },
+        None => HostCapacity {
+            cpu: i32::try_from(context.node.cpus).unwrap_or(i32::MAX),
+            memory: Bytes(context.node.memory_kib * 1024).to_string(),
+        },
+    }
+}
+
+fn system_uuid(context: &Context) -> Result<String> {
+    let path = context.options.hardware.sysfs_root.join("class/dmi/id/product_uuid");
+    Ok(std::fs::read_to_string(&path).with_context(|| path.display().to_string())?.trim().to_lowercase())
+}
+
+/// Hardware addresses of NICs that are devices, not bridges, taps or tunnels.
+fn mac_addresses(context: &Context) -> Vec<String> {
+    let folder = context.options.hardware.sysfs_root.join("class/net");
+    let mut addresses: Vec<String> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| ["lo", "zy", "vnet", "br", "vx"].iter().all(|prefix| !entry.file_name().to_string_lossy().starts_with(prefix)))
+        .filter_map(|entry| std::fs::read_to_string(entry.path().join("address")).ok())
+        .map(|address| address.trim().to_owned())
+        .collect();
+    addresses.sort();
+    addresses
+}
+
+/// The hook answers as ours does: it refuses a start that no ledger allows.
+fn hook_verified() -> bool {
+    use std::io::Write;
+    let run = || -> std::io::Result<bool> {
+        let mut child = std::process::Command::new("/etc/libvirt/hooks/qemu")
+            .args(["zhengyun-verification", "prepare", "begin", "-"])
+            .stdin(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(b"<zy:owner vm='00000000-0000-0000-0000-000000000000' namespace='-' name='-' bootId='-' epoch='1'/>")?;
+        }
+        Ok(!child.wait()?.success())
+    };
+    run().unwrap_or(false)
+}

@@ -1,0 +1,108 @@
+//! Health of storage pools as this host sees them. A pool that hangs holds up only the thread
+//! that looks at it, and is reported as lost meanwhile.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use api::HostStoragePool;
+
+/// An answer that takes longer is slow.
+const SLOW: Duration = Duration::from_secs(2);
+/// Without an answer for this long the pool is lost.
+const LOST: Duration = Duration::from_secs(8);
+/// Free space is reported in steps, so that its every change is not a write to the API.
+const STEP_BYTES: u64 = 256 << 20;
+
+/// An answer of a pool: capacity and free bytes, or what went wrong; and how long it took.
+type Answer = (Result<(u64, u64), String>, Duration);
+
+#[derive(Clone, Debug)]
+struct Look {
+    /// When the look that is under way began.
+    pending: Option<Instant>,
+    /// The last answer; it stands until the next is there or overdue.
+    answer: Option<Answer>,
+}
+
+/// Looks at pools, each on its own thread, one at a time.
+#[derive(Clone, Default)]
+pub struct PoolProbes(Arc<Mutex<BTreeMap<PathBuf, Look>>>);
+
+impl PoolProbes {
+    /// Begins a look at a pool, unless one is still under way; returns what is known.
+    pub fn look(&self, name: &str, path: &Path, now: Instant) -> HostStoragePool {
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let look = looks.entry(path.to_owned()).or_insert(Look { pending: None, answer: None });
+        if look.pending.is_none() {
+            look.pending = Some(now);
+            let (path, looks) = (path.to_owned(), self.0.clone());
+            std::thread::spawn(move || {
+                let answer = measure(&path);
+                let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
+                looks.insert(path, Look { pending: None, answer: Some((answer, now.elapsed())) });
+            });
+        }
+        judge(name, look, now)
+    }
+}
+
+/// Capacity and free bytes, by writing, as a hung or read-only pool still answers questions.
+fn measure(path: &Path) -> Result<(u64, u64), String> {
+    let probe = path.join(format!(".zhengyun-probe-{}", std::process::id()));
+    std::fs::write(&probe, b"probe").and_then(|()| std::fs::remove_file(&probe)).map_err(|error| format!("{}: {error}", path.display()))?;
+    let stat = nix::sys::statvfs::statvfs(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let unit = stat.fragment_size();
+    Ok((stat.blocks() * unit, stat.blocks_available() * unit / STEP_BYTES * STEP_BYTES))
+}
+
+fn judge(name: &str, look: &Look, now: Instant) -> HostStoragePool {
+    let report = |state: &str, message: Option<String>, sizes: (u64, u64)| HostStoragePool {
+        name: name.to_owned(),
+        state: state.to_owned(),
+        message,
+        capacity_bytes: i64::try_from(sizes.0).unwrap_or(i64::MAX),
+        available_bytes: i64::try_from(sizes.1).unwrap_or(i64::MAX),
+    };
+    let waited = look.pending.map_or(Duration::ZERO, |since| now.duration_since(since));
+    if waited > LOST {
+        let message = format!("no answer for {} s; the storage hangs", waited.as_secs());
+        return report("Lost", Some(message), (0, 0));
+    }
+    match &look.answer {
+        None => report("Lost", Some("waits for the first answer".to_owned()), (0, 0)),
+        Some((Err(error), _)) => report("Lost", Some(error.clone()), (0, 0)),
+        Some((Ok(sizes), took)) if *took > SLOW => {
+            report("Slow", Some(format!("a small write took {:.1} s", took.as_secs_f64())), *sizes)
+        }
+        Some((Ok(sizes), _)) => report("Ready", None, *sizes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_is_ready_slow_or_lost_by_its_answer() {
+        let now = Instant::now();
+        let state = |answer: Option<Answer>, waited: Duration| {
+            judge("p", &Look { pending: Some(now), answer }, now + waited).state
+        };
+        let good = || Some((Ok((2, 1)), Duration::ZERO));
+        assert_eq!(state(good(), Duration::ZERO), "Ready");
+        assert_eq!(state(Some((Ok((2, 1)), SLOW * 2)), Duration::ZERO), "Slow");
+        assert_eq!(state(Some((Err("read-only".to_owned()), Duration::ZERO)), Duration::ZERO), "Lost");
+        assert_eq!(state(good(), LOST * 2), "Lost", "an old answer does not hide that it hangs now");
+        assert_eq!(state(None, Duration::ZERO), "Lost");
+    }
+
+    #[test]
+    fn a_real_folder_is_measured() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (capacity, available) = measure(folder.path()).expect("sizes");
+        assert!(capacity >= available && capacity > 0);
+        measure(Path::new("/proc/nowhere")).expect_err("can not be written");
+    }
+}

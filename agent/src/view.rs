@@ -1,0 +1,113 @@
+//! What the agent knows of the API: caches kept by watches, narrowed to this host where the
+//! API server can. A cache tells what to look at; a start is decided by a fresh read.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use api::{CloudPolicy, Host, Image, Network, StoragePool, VirtualMachine, VirtualMachineMigration, Volume};
+use futures::StreamExt;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+/// Caches of one host's agent.
+#[derive(Clone)]
+pub struct View {
+    /// VMs assigned here.
+    pub assigned: Store<VirtualMachine>,
+    /// VMs on their way here.
+    pub incoming: Store<VirtualMachine>,
+    /// Volumes whose job is ours.
+    pub volumes: Store<Volume>,
+    /// Migrations that leave here.
+    pub leaving: Store<VirtualMachineMigration>,
+    /// Migrations that come here.
+    pub arriving: Store<VirtualMachineMigration>,
+    /// This host.
+    pub host: Store<Host>,
+    /// All hosts' networks, pools, images, policy.
+    pub networks: Store<Network>,
+    /// Storage pools.
+    pub pools: Store<StoragePool>,
+    /// Images.
+    pub images: Store<Image>,
+    /// The policy.
+    pub policies: Store<CloudPolicy>,
+    /// Woken by every change.
+    pub changed: Arc<Notify>,
+}
+
+impl View {
+    /// Starts the watches; their tasks end only with an error of the program.
+    pub fn start(client: &Client, host: &str, tasks: &mut JoinSet<&'static str>) -> Self {
+        let changed = Arc::new(Notify::new());
+        let here = |field: &str| watcher::Config::default().fields(&format!("{field}={host}"));
+        let mut watch = Watch { client, changed: changed.clone(), tasks };
+        Self {
+            assigned: watch.start("assigned VMs", here("status.assignment.host")),
+            incoming: watch.start("incoming VMs", here("status.incoming.host")),
+            volumes: watch.start("volume jobs", here("status.job.host")),
+            leaving: watch.start("leaving migrations", here("status.sourceAssignment.host")),
+            arriving: watch.start("arriving migrations", here("status.targetAssignment.host")),
+            host: watch.start("host", here("metadata.name")),
+            networks: watch.start("networks", watcher::Config::default()),
+            pools: watch.start("storage pools", watcher::Config::default()),
+            images: watch.start("images", watcher::Config::default()),
+            policies: watch.start("policy", watcher::Config::default()),
+            changed,
+        }
+    }
+
+    /// The site's policy, or its defaults.
+    pub fn policy(&self) -> api::CloudPolicySpec {
+        self.policies.state().first().map(|policy| policy.spec.clone()).unwrap_or_default()
+    }
+
+    /// A storage pool by name.
+    pub fn pool(&self, name: &str) -> Option<Arc<StoragePool>> {
+        self.pools.get(&reflector::ObjectRef::new(name))
+    }
+
+    /// An image by name.
+    pub fn image(&self, name: &str) -> Option<Arc<Image>> {
+        self.images.get(&reflector::ObjectRef::new(name))
+    }
+
+    /// A network by name.
+    pub fn network(&self, name: &str) -> Option<Arc<Network>> {
+        self.networks.get(&reflector::ObjectRef::new(name))
+    }
+}
+
+struct Watch<'a> {
+    client: &'a Client,
+    changed: Arc<Notify>,
+    tasks: &'a mut JoinSet<&'static str>,
+}
+
+impl Watch<'_> {
+    fn start<K>(&mut self, name: &'static str, config: watcher::Config) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K::DynamicType: Hash + Eq + Clone,
+    {
+        let (store, writer) = reflector::store();
+        let stream = watcher(Api::<K>::all(self.client.clone()), config).default_backoff();
+        let mut stream = reflector::reflector(writer, stream).boxed();
+        let changed = self.changed.clone();
+        self.tasks.spawn(async move {
+            while let Some(event) = stream.next().await {
+                match event {
+                    Ok(_) => changed.notify_one(),
+                    Err(error) => tracing::warn!(watch = name, %error, "the watch was interrupted"),
+                }
+            }
+            name
+        });
+        store
+    }
+}

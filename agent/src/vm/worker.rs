@@ -1,0 +1,289 @@
+//! Carries out what was decided for one VM. One piece of work per VM at a time; nothing here
+//! holds up another VM.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use api::{CloseReason, RunStrategy, Runtime, RuntimePhase, StoragePool, VirtualMachine, Volume};
+use hypervisor::DomainSpec;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use model::{Assignment, Epoch};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::decide::Action;
+use super::spec::{self, ClaimKind, Parts, SpecError};
+use crate::agent::Context;
+use crate::clock;
+use crate::network;
+use crate::storage::{image_file, images, seed};
+
+/// How long a guest may take to shut itself down before it is destroyed.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a close may take before it counts as stuck.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
+/// How often a condition inside libvirt is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Identity of a VM, enough to find it in the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmRef {
+    /// Its uid: also the domain's UUID.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl VmRef {
+    /// The domain's UUID.
+    ///
+    /// # Errors
+    /// The uid is none.
+    pub fn uuid(&self) -> Result<Uuid> {
+        Uuid::parse_str(&self.uid).with_context(|| format!("uid {:?} of VM {}/{}", self.uid, self.namespace, self.name))
+    }
+}
+
+/// Does it.
+///
+/// # Errors
+/// What is tried again at the next turn.
+pub async fn carry_out(context: &Arc<Context>, vm: &VmRef, action: Action) -> Result<()> {
+    match action {
+        Action::Nothing => Ok(()),
+        Action::Start(assignment) => start(context, vm, &assignment).await,
+        Action::Shutdown(assignment) => shutdown(context, vm, &assignment).await,
+        Action::Close(assignment, reason) => close(context, vm, &assignment, reason).await,
+        Action::CheckSuperseded(assignment) => check_superseded(context, vm, &assignment).await,
+        Action::Report(assignment, phase, reason) => report(context, vm, &assignment, phase, reason, None).await,
+    }
+}
+
+fn machines(context: &Context, namespace: &str) -> Api<VirtualMachine> {
+    Api::namespaced(context.client.clone(), namespace)
+}
+
+/// A quorum read of the VM; none when it is gone or another one bears its name.
+///
+/// # Errors
+/// The API can not be reached.
+pub async fn read_fresh(context: &Context, vm: &VmRef) -> Result<Option<VirtualMachine>> {
+    let fresh = machines(context, &vm.namespace).get_opt(&vm.name).await.context("fresh read")?;
+    Ok(fresh.filter(|fresh| fresh.metadata.uid.as_deref() == Some(&vm.uid)))
+}
+
+/// Starts a VM: fresh read, claims, everything that can fail before the epoch is used, then
+/// the ledger, then libvirt.
+async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> Result<()> {
+    let guard_firings = context.ledger.guard_firings();
+    let Some(fresh) = read_fresh(context, vm).await? else { return Ok(()) };
+    let status = fresh.status.clone().unwrap_or_default();
+    let halt = fresh.metadata.deletion_timestamp.is_some() || fresh.spec.run_strategy == RunStrategy::Halted;
+    if status.assignment.as_ref() != Some(assignment) || halt {
+        return Ok(());
+    }
+    if let Some(why) = context.starts_forbidden() {
+        return waiting(context, vm, assignment, &why).await;
+    }
+    let spec = match prepare(context, vm, &fresh, assignment, ClaimKind::Current).await {
+        Ok(spec) => spec,
+        Err(error) => return waiting(context, vm, assignment, &format!("{error:#}")).await,
+    };
+    context.ledger.take(&vm.uid, assignment.epoch.0, guard_firings)?;
+    if let Err(error) = context.hypervisor.start(&spec).await {
+        tracing::error!(vm = vm.name, %error, "start failed");
+        let message = error.to_string();
+        close_and_report(context, vm, assignment, CloseReason::StartFailed, Some(message)).await?;
+        return Ok(());
+    }
+    attach_taps(&spec).await;
+    tracing::info!(vm = vm.name, epoch = assignment.epoch.0, "started");
+    report(context, vm, assignment, RuntimePhase::Running, None, None).await
+}
+
+/// Shows what a start waits for; the next turn tries again.
+async fn waiting(context: &Context, vm: &VmRef, assignment: &Assignment, why: &str) -> Result<()> {
+    tracing::warn!(vm = vm.name, why, "not started yet");
+    report(context, vm, assignment, RuntimePhase::Preparing, None, Some(why.to_owned())).await
+}
+
+/// Makes everything ready that a domain needs and describes the domain.
+///
+/// # Errors
+/// What is missing; nothing was used up.
+pub async fn prepare(context: &Arc<Context>, vm: &VmRef, fresh: &VirtualMachine, assignment: &Assignment, claims: ClaimKind) -> Result<DomainSpec> {
+    let volumes = read_volumes(context, fresh).await?;
+    spec::check_claims(&vm.uid, assignment, &volumes, claims)?;
+    let pools = volumes.iter().map(|volume| pool(context, &volume.spec.pool)).collect::<Result<Vec<_>>>()?;
+    let missing = |kind, name: &str| SpecError::Missing { kind, name: name.to_owned() };
+    let image = context.view.image(&fresh.spec.image).ok_or_else(|| missing("Image", &fresh.spec.image))?;
+    let system_pool = std::path::PathBuf::from(&pools.first().context("spec.disks: the VM has none")?.spec.path);
+    check_image(context, &image, &system_pool).await?;
+    let mut bridges = Vec::new();
+    for name in &fresh.spec.networks {
+        let network = context.view.network(name).ok_or_else(|| missing("Network", name))?;
+        network::ensure(&network, &context.uplink).await?;
+        bridges.push((network::bridge_name(&network), network.spec.mtu));
+    }
+    if claims == ClaimKind::Current {
+        make_seed(context, vm, &system_pool).await?;
+    }
+    let parts = Parts {
+        vm: fresh,
+        assignment,
+        volumes: &volumes,
+        pools: &pools,
+        image: &image,
+        bridges: &bridges,
+        domain_type: &context.node.domain_type,
+        cpu_model: None,
+        console_folder: &context.console_folder,
+    };
+    Ok(spec::build(&parts)?)
+}
+
+fn pool(context: &Context, name: &str) -> Result<Arc<StoragePool>> {
+    context.view.pool(name).with_context(|| format!("StoragePool {name} does not exist"))
+}
+
+async fn read_volumes(context: &Context, vm: &VirtualMachine) -> Result<Vec<Volume>> {
+    let namespace = vm.metadata.namespace.clone().unwrap_or_default();
+    let api: Api<Volume> = Api::namespaced(context.client.clone(), &namespace);
+    let reads = vm.spec.disks.iter().map(|disk| api.get(&disk.volume));
+    futures::future::try_join_all(reads).await.context("volumes")
+}
+
+/// The files of direct boot are checked before each use; hashing runs on a thread of its own.
+async fn check_image(context: &Arc<Context>, image: &api::Image, pool: &std::path::Path) -> Result<()> {
+    let files: Vec<_> = images::files(&image.spec).into_iter().skip(1).map(|file| (image_file(pool, &file.sha256), file.sha256.clone())).collect();
+    let context = context.clone();
+    tokio::task::spawn_blocking(move || files.iter().try_for_each(|(path, sha256)| context.checked.check(path, sha256))).await??;
+    Ok(())
+}
+
+async fn make_seed(context: &Context, vm: &VmRef, pool: &std::path::Path) -> Result<()> {
+    let namespace = api::names::host_namespace(context.host.as_str());
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
+    let secret = secrets.get(&api::names::seed_secret_name(&vm.uid)).await.context("seed of the VM")?;
+    let content: BTreeMap<String, Vec<u8>> = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
+    seed::make(pool, &context.options.run_dir, &vm.uid, &content).await?;
+    Ok(())
+}
+
+/// Static delivery to the taps of a domain that is there.
+pub async fn attach_taps(spec: &DomainSpec) {
+    for nic in &spec.nics {
+        if let Err(error) = network::attach(&nic.device, &nic.mac_address).await {
+            // Frames still arrive by flooding; the next look at the networks repairs it.
+            tracing::warn!(%error, tap = nic.device, "static delivery was not set");
+        }
+    }
+}
+
+async fn shutdown(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> Result<()> {
+    report(context, vm, assignment, RuntimePhase::Stopping, None, None).await?;
+    let uuid = vm.uuid()?;
+    if let Err(error) = context.hypervisor.shutdown(uuid).await {
+        tracing::warn!(vm = vm.name, %error, "the guest was not asked to shut down");
+    }
+    let gone = wait_gone(context, uuid, SHUTDOWN_PATIENCE).await;
+    tracing::info!(vm = vm.name, gone, "shut down on request");
+    close(context, vm, assignment, CloseReason::Requested).await
+}
+
+async fn wait_gone(context: &Context, uuid: Uuid, patience: Duration) -> bool {
+    let begin = tokio::time::Instant::now();
+    loop {
+        let gone = context.hypervisor.list().await.is_ok_and(|domains| domains.iter().all(|domain| domain.uuid != uuid));
+        if gone || begin.elapsed() > patience {
+            return gone;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Closes an epoch: the ledger first, then the domain until libvirt shows none, then the report.
+///
+/// # Errors
+/// What is tried again at the next turn.
+pub async fn close(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment, reason: CloseReason) -> Result<()> {
+    close_and_report(context, vm, assignment, reason, None).await
+}
+
+async fn close_and_report(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment, reason: CloseReason, message: Option<String>) -> Result<()> {
+    close_locally(context, vm, assignment.epoch).await?;
+    if assignment.boot_id != context.boot_id {
+        // Another boot's copy has nothing to report: its boot id is retired.
+        return Ok(());
+    }
+    report(context, vm, assignment, RuntimePhase::Closed, Some(reason), message).await
+}
+
+/// Closes an epoch here, without a report.
+///
+/// # Errors
+/// The ledger refuses, or libvirt does not let go of the domain.
+pub async fn close_locally(context: &Context, vm: &VmRef, epoch: Epoch) -> Result<()> {
+    context.ledger.close(&vm.uid, epoch.0)?;
+    let uuid = vm.uuid()?;
+    context.hypervisor.destroy(uuid).await?;
+    if !wait_gone(context, uuid, CLOSE_PATIENCE).await {
+        bail!("libvirt still shows the domain of VM {}/{}", vm.namespace, vm.name);
+    }
+    Ok(())
+}
+
+/// A copy whose right is in doubt: only a fresh read decides, and without one it is kept.
+async fn check_superseded(context: &Arc<Context>, vm: &VmRef, running: &Assignment) -> Result<()> {
+    let Some(fresh) = read_fresh(context, vm).await? else {
+        tracing::error!(vm = vm.name, "the VM of a running domain is gone from the API; the domain is kept");
+        return Ok(());
+    };
+    let status = fresh.status.unwrap_or_default();
+    if status.assignment.as_ref() == Some(running) || status.incoming.as_ref() == Some(running) {
+        return Ok(());
+    }
+    let higher_elsewhere = status.assignment.as_ref().is_some_and(|other| other.epoch > running.epoch);
+    if higher_elsewhere {
+        tracing::error!(vm = vm.name, epoch = running.epoch.0, "a higher epoch stands elsewhere; this copy is closed");
+        close_locally(context, vm, running.epoch).await?;
+    }
+    Ok(())
+}
+
+/// Writes `status.runtime`, or `status.incomingRuntime` for an arrival.
+///
+/// # Errors
+/// The API can not be reached or refuses; the next turn tries again.
+pub async fn report(context: &Context, vm: &VmRef, assignment: &Assignment, phase: RuntimePhase, reason: Option<CloseReason>, message: Option<String>) -> Result<()> {
+    let runtime = Runtime {
+        assignment: assignment.clone(),
+        phase,
+        since: clock::now(),
+        close_reason: reason,
+        message,
+        started_at: (phase == RuntimePhase::Running).then(clock::now),
+    };
+    let mut status = json!({"runtime": runtime});
+    if phase == RuntimePhase::Running {
+        // What was reported while this copy was arriving is over.
+        status["incomingRuntime"] = serde_json::Value::Null;
+    }
+    patch_status(context, vm, &status).await
+}
+
+/// Merges into the VM's status.
+///
+/// # Errors
+/// The API can not be reached or refuses.
+pub async fn patch_status(context: &Context, vm: &VmRef, status: &serde_json::Value) -> Result<()> {
+    let patch = json!({ "status": status });
+    machines(context, &vm.namespace).patch_status(&vm.name, &PatchParams::default(), &Patch::Merge(&patch)).await.context("status of the VM")?;
+    Ok(())
+}

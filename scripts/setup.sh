@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Installs what the lab and the tests need on Debian 12: packages, and the Redfish emulator in a
+# virtual environment of its own. Quick when everything is there.
+set -euo pipefail
+
+packages=(
+  libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-clients libvirt-dev
+  qemu-system-x86 iproute2 busybox-static cpio nftables openipmi ipmitool bindfs lz4 xz-utils zstd
+  e2fsprogs genisoimage python3-venv openssl pkg-config curl kmod gcc make procps util-linux
+)
+installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+missing=()
+for package in "${packages[@]}"; do installed "$package" || missing+=("$package"); done
+# qemu-img must be of the emulator's version; the two conflict otherwise.
+emulator=$(dpkg-query -W -f='${Version}' qemu-system-x86 2>/dev/null || true)
+tools=$(dpkg-query -W -f='${Version}' qemu-utils 2>/dev/null || true)
+if [ ${#missing[@]} -gt 0 ] || [ -z "$emulator" ] || [ "$emulator" != "$tools" ]; then
+  [ "$(id -u)" = 0 ] || { echo "setup: run as root to install: ${missing[*]} qemu-utils" >&2; exit 1; }
+  echo "setup: installing packages: ${missing[*]} qemu-utils"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  [ ${#missing[@]} -eq 0 ] || apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  apt-get install -y -qq --no-install-recommends --allow-downgrades \
+    "qemu-utils=$(dpkg-query -W -f='${Version}' qemu-system-x86)" >/dev/null
+fi
+
+environment=${XDG_CACHE_HOME:-$HOME/.cache}/zhengyun/venv
+if [ ! -e "$environment/.complete-2.2.0" ]; then
+  echo "setup: installing the Redfish emulator into $environment"
+  python=python3
+  [ -x /usr/bin/python3 ] && python=/usr/bin/python3
+  "$python" -m venv --clear "$environment"
+  "$environment/bin/pip" install --quiet --disable-pip-version-check sushy-tools==2.2.0 bcrypt==4.3.0
+  touch "$environment/.complete-2.2.0"
+fi
+
+for program in cargo go; do
+  command -v "$program" >/dev/null || { echo "setup: $program is missing; install Rust 1.95 and Go 1.26 or newer" >&2; exit 1; }
+done
