@@ -32,11 +32,10 @@ pub fn run(files: &LabFiles, host: &str) -> Result<()> {
     mount_all(files, host).with_context(|| format!("host {host}: mounts"))?;
     let mut services = services(files, host, files.addresses()?)?;
     loop {
-        loop {
-            match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) => ended(&mut services, pid),
-                _ => break,
-            }
+        while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) =
+            waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG))
+        {
+            ended(&mut services, pid);
         }
         for (name, service) in &mut services {
             service.step(&folder.join("stopped").join(name));
