@@ -1,1 +1,19 @@
-//! (see the room's description in docs)
+//! The control plane: gathers facts, asks `placement` and `failover`, carries out what
+//! they answer through one leader-checked writer.
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod door;
+pub mod health;
+pub mod hosts;
+pub mod leader;
+pub mod migrations;
+pub mod options;
+pub mod probes;
+pub mod reconcile;
+pub mod runtime;
+pub mod seed;
+pub mod store;
+pub mod vms;
+pub mod writer;

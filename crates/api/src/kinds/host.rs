@@ -195,6 +195,9 @@ pub struct HostStatus {
     /// The evacuation under way or last ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evacuation: Option<Evacuation>,
+    /// The incarnation that the operator accepted; assignments name its boot id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Incarnation>,
     /// Boot ids of former incarnations; they never come back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retired_boot_ids: Vec<String>,

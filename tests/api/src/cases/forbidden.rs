@@ -78,6 +78,7 @@ fn agents_on_hosts(cases: &mut Cases) {
         ("virtualMachines", json!(7)),
         ("faultCount", json!(7)),
         ("retiredBootIds", json!([])),
+        ("accepted", json!({"bootId": "b", "systemUuid": "u", "macAddresses": []})),
         ("evacuation", json!({"phase": "Done"})),
         ("conditions", json!([{"type": "Ready", "status": "True", "reason": "X", "message": "",
             "lastTransitionTime": "2026-01-01T00:00:00Z"}])),

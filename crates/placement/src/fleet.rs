@@ -1,0 +1,116 @@
+//! The snapshot that every question is answered from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{Architecture, HostName, NamespacedName, VmUid, Zone};
+
+/// Hosts that can stand in for one another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Zones served.
+    pub zones: BTreeSet<Zone>,
+    /// Architecture.
+    pub architecture: Architecture,
+    /// Virtual processors per hundred logical ones.
+    pub cpu_overcommit_percent: u64,
+    /// Memory promised per hundred bytes.
+    pub memory_overcommit_percent: u64,
+    /// Host failures that every VM must survive.
+    pub failures_to_tolerate: u32,
+    /// Highest MLPS grade.
+    pub mlps_grade: i32,
+}
+
+/// A host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Its pool.
+    pub pool: String,
+    /// Why nothing new may be placed here; none when it may.
+    pub closed: Option<String>,
+    /// It counts as standing in the N+1 proof (alive and not about to be emptied).
+    pub stands: bool,
+    /// Logical processors.
+    pub cpu: u64,
+    /// Memory for VMs, bytes.
+    pub memory_bytes: u64,
+    /// Storage pools that it reports ready.
+    pub storage_pools: BTreeSet<String>,
+    /// It is attached to the business network.
+    pub has_network: bool,
+}
+
+/// A VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vm {
+    /// Its name.
+    pub name: NamespacedName,
+    /// Virtual processors.
+    pub cpu: u64,
+    /// Memory, bytes.
+    pub memory_bytes: u64,
+    /// Zones of its networks; all must be served.
+    pub zones: BTreeSet<Zone>,
+    /// Architecture of its image.
+    pub architecture: Architecture,
+    /// Storage pools of its volumes.
+    pub storage_pools: BTreeSet<String>,
+    /// The only host that has its data.
+    pub pinned_to: Option<HostName>,
+    /// MLPS grade of its system.
+    pub mlps_grade: i32,
+    /// VMs of one group are never on one host.
+    pub apart: Option<String>,
+    /// It restarts elsewhere when its host fails.
+    pub restarts_elsewhere: bool,
+    /// Where it is assigned.
+    pub host: Option<HostName>,
+    /// Where it is moving to: it counts on both.
+    pub incoming: Option<HostName>,
+}
+
+/// Everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// Pools by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// Hosts by name.
+    pub hosts: BTreeMap<HostName, Host>,
+    /// VMs by uid.
+    pub vms: BTreeMap<VmUid, Vm>,
+}
+
+/// What a host still offers, overcommit included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Free {
+    /// Virtual processors.
+    pub cpu: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+}
+
+impl Fleet {
+    /// VMs that take room on a host: assigned, or on their way.
+    pub fn on<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = (&'a VmUid, &'a Vm)> {
+        self.vms.iter().filter(move |(_, vm)| vm.host.as_ref() == Some(host) || vm.incoming.as_ref() == Some(host))
+    }
+
+    /// What an empty host of that kind offers.
+    pub fn capacity(&self, host: &Host) -> Free {
+        let Some(pool) = self.pools.get(&host.pool) else { return Free::default() };
+        Free {
+            cpu: host.cpu * pool.cpu_overcommit_percent / 100,
+            memory_bytes: host.memory_bytes / 100 * pool.memory_overcommit_percent,
+        }
+    }
+
+    /// What a host still offers.
+    pub fn free(&self, name: &HostName, host: &Host) -> Free {
+        let mut free = self.capacity(host);
+        for (_, vm) in self.on(name) {
+            free.cpu = free.cpu.saturating_sub(vm.cpu);
+            free.memory_bytes = free.memory_bytes.saturating_sub(vm.memory_bytes);
+        }
+        free
+    }
+}

@@ -1,0 +1,236 @@
+//! Redfish (DMTF DSP0266) over HTTP(S): the system resource for power and UUID, its Reset
+//! action with `ForceOff`. Reads no other resource; answers are bounded in size and time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::Bmc as BmcSpec;
+use async_trait::async_trait;
+use failover::proof::power::{PowerAnswer, same_machine};
+use reqwest::{Client, Method, StatusCode, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::{Bmc, BmcError, Credentials, PowerReport, bounded, tls};
+
+/// Largest answer that is read, bytes. Real system resources have 2 to 30 KiB.
+const ANSWER_BYTES: usize = 256 * 1024;
+/// Most systems of one controller that are looked at (a chassis of blades).
+const SYSTEMS: usize = 32;
+/// Longest wait for one connection; a dead controller must not use up the call's time.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// One Redfish service.
+pub struct Redfish {
+    client: Client,
+    base: Url,
+    address: String,
+    credentials: Credentials,
+}
+
+#[derive(Deserialize)]
+struct Collection {
+    #[serde(rename = "Members", default)]
+    members: Vec<Link>,
+}
+
+#[derive(Deserialize)]
+struct Link {
+    #[serde(rename = "@odata.id")]
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct System {
+    #[serde(rename = "UUID")]
+    uuid: Option<String>,
+    #[serde(rename = "PowerState")]
+    power_state: Option<String>,
+    #[serde(rename = "Actions", default)]
+    actions: Actions,
+}
+
+#[derive(Default, Deserialize)]
+struct Actions {
+    #[serde(rename = "#ComputerSystem.Reset")]
+    reset: Option<Action>,
+}
+
+#[derive(Deserialize)]
+struct Action {
+    target: String,
+}
+
+impl Redfish {
+    /// A client for one service.
+    ///
+    /// # Errors
+    /// When the address is no URL or the authority no certificate.
+    pub fn new(spec: &BmcSpec, credentials: Credentials) -> Result<Self, BmcError> {
+        let base = Url::parse(&spec.address).map_err(|error| BmcError::Declaration {
+            field: "spec.bmcs.address",
+            why: format!("{error}; write a URL such as https://10.0.0.1"),
+        })?;
+        let client = Client::builder()
+            .use_preconfigured_tls(tls::client_config(spec.certificate_authority.as_deref())?)
+            .connect_timeout(CONNECT)
+            // A redirect could send the credentials elsewhere; a proxy is never on the way to a BMC.
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            // Controllers drop idle connections without a word; a reading must not fail on one.
+            .pool_max_idle_per_host(0)
+            .build()
+            .map_err(|source| BmcError::Unreachable {
+                address: spec.address.clone(),
+                source: source.into(),
+            })?;
+        Ok(Self {
+            client,
+            base,
+            address: spec.address.clone(),
+            credentials,
+        })
+    }
+
+    fn malformed(&self, what: impl Into<String>) -> BmcError {
+        BmcError::Malformed {
+            address: self.address.clone(),
+            what: what.into(),
+        }
+    }
+
+    /// A path from an answer, on this service only: an answer must not send us, or our
+    /// credentials, to another server.
+    fn url(&self, path: &str) -> Result<Url, BmcError> {
+        if !path.starts_with('/') || path.starts_with("//") || path.len() > 1024 {
+            return Err(self.malformed("a link that does not lie on itself"));
+        }
+        let mut url = self.base.clone();
+        url.set_path(path);
+        url.set_query(None);
+        Ok(url)
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&BTreeMap<&str, &str>>,
+    ) -> Result<Vec<u8>, BmcError> {
+        let mut request = self
+            .client
+            .request(method, self.url(path)?)
+            .basic_auth(&self.credentials.username, Some(&self.credentials.password));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let unreachable = |source: reqwest::Error| BmcError::Unreachable {
+            address: self.address.clone(),
+            source: source.without_url().into(),
+        };
+        let mut response = request.send().await.map_err(unreachable)?;
+        match response.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Err(BmcError::Unauthorised {
+                    address: self.address.clone(),
+                });
+            }
+            status if !status.is_success() => {
+                return Err(self.malformed(format!("status {}", status.as_u16())));
+            }
+            _ => {}
+        }
+        let mut answer = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if answer.len() + chunk.len() > ANSWER_BYTES {
+                return Err(self.malformed(format!("more than {ANSWER_BYTES} bytes")));
+            }
+            answer.extend_from_slice(&chunk);
+        }
+        Ok(answer)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, BmcError> {
+        let answer = self.send(Method::GET, path, None).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|_| self.malformed(format!("something that is no Redfish resource at {path}")))
+    }
+
+    /// The system with the expected UUID; with a single system, that one, whatever its UUID
+    /// (the judge of the reading compares it).
+    async fn system(&self, expected_uuid: &str) -> Result<(String, System), BmcError> {
+        let systems: Collection = self.get("/redfish/v1/Systems").await?;
+        let mut only = None;
+        let count = systems.members.len();
+        for link in systems.members.into_iter().take(SYSTEMS) {
+            let system: System = self.get(&link.id).await?;
+            if system
+                .uuid
+                .as_deref()
+                .is_some_and(|uuid| same_machine(uuid, expected_uuid))
+            {
+                return Ok((link.id, system));
+            }
+            only = Some((link.id, system));
+        }
+        match only {
+            Some(single) if count == 1 => Ok(single),
+            Some(_) => {
+                Err(self.malformed(format!("{count} systems, none with UUID {expected_uuid}")))
+            }
+            None => Err(self.malformed("no system")),
+        }
+    }
+}
+
+/// `PowerState` as an answer: only `Off` is off; a machine that is on its way is still on.
+fn power(state: &str) -> Option<PowerAnswer> {
+    match state {
+        "Off" => Some(PowerAnswer::Off),
+        "On" | "PoweringOn" | "PoweringOff" | "Paused" => Some(PowerAnswer::On),
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl Bmc for Redfish {
+    async fn read(&self, expected_uuid: &str) -> Result<PowerReport, BmcError> {
+        bounded(&self.address, async {
+            let (_, system) = self.system(expected_uuid).await?;
+            let state = system
+                .power_state
+                .ok_or_else(|| self.malformed("no PowerState"))?;
+            let power = power(&state).ok_or_else(|| self.malformed("an unknown PowerState"))?;
+            Ok(PowerReport {
+                power,
+                system_uuid: system.uuid,
+            })
+        })
+        .await
+    }
+
+    async fn force_off(&self, expected_uuid: &str) -> Result<(), BmcError> {
+        bounded(&self.address, async {
+            let (id, system) = self.system(expected_uuid).await?;
+            if !system
+                .uuid
+                .as_deref()
+                .is_some_and(|uuid| same_machine(uuid, expected_uuid))
+            {
+                return Err(self.malformed("the UUID of another machine; nothing was sent"));
+            }
+            let target = system.actions.reset.map_or_else(
+                || format!("{}/Actions/ComputerSystem.Reset", id.trim_end_matches('/')),
+                |action| action.target,
+            );
+            self.send(
+                Method::POST,
+                &target,
+                Some(&BTreeMap::from([("ResetType", "ForceOff")])),
+            )
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+}

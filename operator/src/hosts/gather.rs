@@ -1,0 +1,139 @@
+//! From objects and caches to `failover`'s facts about hosts.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use api::{Host, Incarnation};
+use failover::Moment;
+use failover::host::incarnation::{Identity, Registration, register};
+use failover::host::machine::{HostFacts, Intent};
+use failover::signs::LifeSigns;
+use kube::ResourceExt;
+use model::{BootId, HostName};
+use serde_json::{Value, json};
+
+use super::HostWatch;
+use crate::door;
+use crate::runtime::Context;
+
+/// Retired boot ids that are kept; a host does not reboot more often while one of its VMs waits.
+const RETIRED_MAX: usize = 64;
+
+fn identity(incarnation: &Incarnation) -> Identity {
+    Identity { boot_id: incarnation.boot_id.as_str().into(), system_uuid: incarnation.system_uuid.clone() }
+}
+
+/// Brings the facts about every host up to date.
+pub fn update(context: &Context, watch: &mut HostWatch, hosts: &[Arc<Host>], now: Moment) {
+    let vms = context.stores.vms.state();
+    let mut names = BTreeSet::new();
+    for host in hosts {
+        let name = HostName(host.name_any());
+        let status = host.status.clone().unwrap_or_default();
+        let renewals = context.stores.renewals(name.as_str());
+        let probes = context.probes.of_host(name.as_str());
+        let accepted = status.accepted.as_ref().map(identity);
+        let unsettled = vms
+            .iter()
+            .filter_map(|vm| vm.status.as_ref()?.assignment.as_ref())
+            .filter(|assignment| assignment.host == name && accepted.as_ref().is_some_and(|accepted| accepted.boot_id != assignment.boot_id))
+            .count();
+        let problem = match judge(context, host) {
+            Some(Registration::Refuse(problem)) => Some(problem.to_string()),
+            _ => None,
+        };
+        let facts = HostFacts {
+            identity: accepted,
+            retired: status.retired_boot_ids.iter().map(|id| BootId::new(id.as_str())).collect(),
+            identity_problem: problem,
+            lease_boot_id: renewals.as_ref().and_then(|renewals| renewals.boot_id.clone()),
+            signs: LifeSigns {
+                lease: renewals.as_ref().map(|renewals| renewals.sign),
+                heartbeat: None,
+                answered_probe_sent_at: probes.answered,
+                probe_sent_at: probes.sent,
+            },
+            loop_age_milliseconds: renewals.and_then(|renewals| renewals.loop_age),
+            storage_lost: false,
+            bmcs: u32::try_from(host.spec.bmcs.len()).unwrap_or(0),
+            reading: watch.readings.get(&name).cloned(),
+            command: watch.commands.get(&name).copied(),
+            intent: intent(context, watch, host, &name, now),
+            confirmation: confirmation(watch, host, &name, now),
+            maintenance: host.spec.maintenance.is_some(),
+            faults: u32::try_from(door::standing_faults(host, &context.stores.policy())).unwrap_or(0),
+            unsettled: u32::try_from(unsettled).unwrap_or(u32::MAX),
+        };
+        watch.facts.insert(name.clone(), facts);
+        names.insert(name);
+    }
+    watch.facts.retain(|name, _| names.contains(name));
+}
+
+fn intent(context: &Context, watch: &mut HostWatch, host: &Host, name: &HostName, now: Moment) -> Intent {
+    let Some(intent) = host.status.as_ref().and_then(|status| status.fencing.clone()) else {
+        watch.intents.remove(name);
+        return Intent::None;
+    };
+    let mark = format!("{}/{}/{}", intent.by, intent.boot_id, intent.started_at.0);
+    let first = match watch.intents.get(name) {
+        Some((known, first)) if *known == mark => *first,
+        _ => {
+            watch.intents.insert(name.clone(), (mark, now));
+            now
+        }
+    };
+    let until = first.plus(u64::try_from(intent.expires_after_seconds).unwrap_or(0) * 1000);
+    if intent.by == context.writer.identity() {
+        Intent::Ours { boot_id: intent.boot_id.into(), expires_at: until }
+    } else {
+        let policy = door::policy(&context.stores.policy());
+        Intent::Foreign { until: until.plus(policy.fence_send_milliseconds) }
+    }
+}
+
+fn confirmation(watch: &mut HostWatch, host: &Host, name: &HostName, now: Moment) -> Option<(failover::proof::confirmation::Confirmation, Moment)> {
+    let confirmed = host.spec.confirmed_off.as_ref()?;
+    let first = *watch.confirmations.entry(name.clone()).or_insert(now);
+    let confirmation = failover::proof::confirmation::Confirmation {
+        host: name.clone(),
+        boot_id: confirmed.boot_id.as_str().into(),
+        by: confirmed.by.clone(),
+        reason: confirmed.reason.clone(),
+    };
+    Some((confirmation, first))
+}
+
+fn judge(context: &Context, host: &Host) -> Option<Registration> {
+    let status = host.status.as_ref()?;
+    let reported = identity(&status.reported.as_ref()?.incarnation);
+    let accepted = status.accepted.as_ref().map(identity);
+    let retired = status.retired_boot_ids.iter().map(|id| BootId::new(id.as_str())).collect();
+    let name = host.name_any();
+    let others: Vec<(String, String)> = context
+        .stores
+        .hosts
+        .state()
+        .iter()
+        .filter(|other| other.name_any() != name)
+        .filter_map(|other| Some((other.status.as_ref()?.accepted.as_ref()?.system_uuid.clone(), other.name_any())))
+        .collect();
+    let lease = context.stores.renewals(&name).and_then(|renewals| renewals.boot_id);
+    Some(register(accepted.as_ref(), &retired, &reported, lease.as_ref(), &others))
+}
+
+/// What a new registration changes in the host's status; none when nothing.
+pub fn registration(context: &Context, host: &Host) -> Option<(Value, Value)> {
+    let status = host.status.clone().unwrap_or_default();
+    let mut retired = status.retired_boot_ids.clone();
+    match judge(context, host)? {
+        Registration::Accept => {}
+        Registration::Retire(boot_id) => {
+            retired.push(boot_id.to_string());
+            let excess = retired.len().saturating_sub(RETIRED_MAX);
+            retired.drain(..excess);
+        }
+        Registration::Same | Registration::Wait | Registration::Refuse(_) => return None,
+    }
+    Some((json!(status.reported.map(|reported| reported.incarnation)), json!(retired)))
+}

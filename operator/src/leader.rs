@@ -1,0 +1,122 @@
+//! Leader election on a Lease. A leader that could not renew stops writing well before another
+//! can take over; only monotonic time counts.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use api::names::SYSTEM_NAMESPACE;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+
+use crate::clock;
+
+/// Name of the Lease.
+const NAME: &str = "zhengyun-operator";
+/// How often the leader renews.
+const RENEW: Duration = Duration::from_millis(1500);
+/// How long a leader may write after sending its last acknowledged renewal.
+const WRITES_FOR: Duration = Duration::from_secs(4);
+/// How long others wait for a silent leader.
+const TAKE_AFTER: Duration = Duration::from_secs(6);
+
+/// Whether this process leads.
+pub struct Leader {
+    identity: String,
+    /// Moment of sending the last renewal that was acknowledged; 0: none.
+    renewed_at: AtomicU64,
+    led: AtomicBool,
+}
+
+impl Leader {
+    /// A candidate.
+    pub fn new(identity: String) -> Self {
+        Self { identity, renewed_at: AtomicU64::new(0), led: AtomicBool::new(false) }
+    }
+
+    /// Whether this process may write, now.
+    pub fn leads(&self) -> bool {
+        let renewed = self.renewed_at.load(Ordering::Acquire);
+        renewed != 0 && clock::now().0.saturating_sub(renewed) < u64::try_from(WRITES_FOR.as_millis()).unwrap_or(0)
+    }
+
+    /// Name of this process in intents and logs.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Elects until the process ends.
+    pub async fn run(&self, client: Client) -> &'static str {
+        let leases: Api<Lease> = Api::namespaced(client, SYSTEM_NAMESPACE);
+        let mut seen: Option<(String, Instant)> = None;
+        loop {
+            let sent = clock::now();
+            match self.turn(&leases, &mut seen).await {
+                Ok(true) => self.renewed_at.store(sent.0, Ordering::Release),
+                Ok(false) => self.renewed_at.store(0, Ordering::Release),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "the leader's Lease could not be renewed"),
+            }
+            let leads = self.leads();
+            if self.led.swap(leads, Ordering::AcqRel) != leads {
+                tracing::info!(identity = self.identity, leads, "leadership changed");
+            }
+            tokio::time::sleep(RENEW).await;
+        }
+    }
+
+    async fn turn(&self, leases: &Api<Lease>, seen: &mut Option<(String, Instant)>) -> Result<bool> {
+        let Some(mut lease) = leases.get_opt(NAME).await? else {
+            let lease = Lease {
+                metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+                spec: Some(self.held()),
+            };
+            return Ok(leases.create(&PostParams::default(), &lease).await.is_ok());
+        };
+        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
+        let mine = holder.as_deref() == Some(self.identity.as_str());
+        if !mine && !silent(seen, &version) {
+            return Ok(false);
+        }
+        lease.spec = Some(self.held());
+        // A replace carries the version that was read: of two candidates one wins.
+        Ok(leases.replace(NAME, &PostParams::default(), &lease).await.is_ok())
+    }
+
+    fn held(&self) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(TAKE_AFTER.as_secs()).ok(),
+            renew_time: Some(MicroTime(jiff::Timestamp::now())),
+            ..LeaseSpec::default()
+        }
+    }
+}
+
+/// Whether another's Lease has not changed for so long, on this clock, that it may be taken.
+fn silent(seen: &mut Option<(String, Instant)>, version: &str) -> bool {
+    match seen {
+        Some((known, since)) if known == version => since.elapsed() > TAKE_AFTER,
+        _ => {
+            *seen = Some((version.to_owned(), Instant::now()));
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_taken_only_after_it_was_seen_unchanged_for_long() {
+        let mut seen = None;
+        assert!(!silent(&mut seen, "1"), "first sight starts the window");
+        seen = Some(("1".to_owned(), Instant::now() - TAKE_AFTER * 2));
+        assert!(silent(&mut seen, "1"));
+        assert!(!silent(&mut seen, "2"), "a change starts it anew");
+        assert!(WRITES_FOR < TAKE_AFTER);
+    }
+}

@@ -1,0 +1,288 @@
+//! Probes of endpoints: every replica at its own address, over the business network. Steady once
+//! a second, five times while something happens. Keeps what was seen, so that downtime is
+//! measured and never guessed; time that nobody observed is a third state.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use api::names::{LABEL_SYSTEM, LABEL_TIER};
+use api::{BusinessSystem, Endpoint, VirtualMachine};
+use failover::Moment;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::clock;
+use crate::runtime::Context;
+
+/// States of an endpoint that are kept.
+const HISTORY_MAX: usize = 512;
+/// Bytes of an answer that are read: its status line is all that counts.
+const ANSWER_BYTES_MAX: usize = 512;
+/// Without a probe for so long nobody observed.
+const UNOBSERVED_AFTER: u64 = 5_000;
+
+/// What an endpoint did at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// At least one replica answered.
+    Up,
+    /// None did.
+    Down,
+    /// Nobody looked.
+    Unobserved,
+}
+
+/// When probes of a host's VMs were sent and answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostProbes {
+    /// The latest.
+    pub sent: Option<Moment>,
+    /// The latest that was answered.
+    pub answered: Option<Moment>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct EndpointState {
+    /// Changes of state, the oldest first.
+    history: VecDeque<(Timestamp, Seen)>,
+    replicas: BTreeMap<String, bool>,
+    looked: Option<Moment>,
+}
+
+#[derive(Default)]
+struct Memory {
+    endpoints: BTreeMap<String, EndpointState>,
+    hosts: BTreeMap<String, HostProbes>,
+    under_way: BTreeSet<String>,
+}
+
+/// What probes saw.
+#[derive(Clone, Default)]
+pub struct Probes(Arc<Mutex<Memory>>);
+
+/// Downtime of an endpoint within a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Downtime {
+    /// Seconds down.
+    pub down_seconds: f64,
+    /// Seconds that nobody observed.
+    pub unobserved_seconds: f64,
+    /// First moment down.
+    pub down_at: Option<Timestamp>,
+    /// When it answered again, if it did.
+    pub up_at: Option<Timestamp>,
+}
+
+/// Key of an endpoint.
+pub fn endpoint_key(system: &BusinessSystem, endpoint: &Endpoint) -> String {
+    format!("{}/{}/{}", system.namespace().unwrap_or_default(), system.name_any(), endpoint.name)
+}
+
+/// VMs of an endpoint's tier.
+pub fn replicas(system: &BusinessSystem, tier: &str, vms: &[Arc<VirtualMachine>]) -> Vec<Arc<VirtualMachine>> {
+    let name = system.name_any();
+    vms.iter()
+        .filter(|vm| vm.namespace() == system.namespace() && vm.labels().get(LABEL_SYSTEM) == Some(&name) && vm.labels().get(LABEL_TIER).map(String::as_str) == Some(tier))
+        .cloned()
+        .collect()
+}
+
+impl Probes {
+    /// Runs for ever.
+    pub async fn run(&self, context: &Arc<Context>) -> &'static str {
+        let mut busy_until = clock::now();
+        loop {
+            let begin = clock::now();
+            let policy = context.stores.policy().probes;
+            if happening(context) {
+                busy_until = begin.plus(10_000);
+            }
+            let interval = if begin < busy_until { policy.busy_interval_milliseconds } else { policy.interval_milliseconds };
+            self.round(context, Duration::from_millis(u64::try_from(policy.timeout_milliseconds).unwrap_or(1000)));
+            tokio::time::sleep(Duration::from_millis(u64::try_from(interval).unwrap_or(1000))).await;
+        }
+    }
+
+    /// Sends one probe to every replica of every endpoint that has none under way.
+    fn round(&self, context: &Arc<Context>, bound: Duration) {
+        let vms = context.stores.vms.state();
+        for system in context.stores.systems.state() {
+            for endpoint in &system.spec.endpoints {
+                let replicas = replicas(&system, &endpoint.tier, &vms);
+                let key = endpoint_key(&system, endpoint);
+                self.forget_others(&key, &replicas);
+                for vm in replicas {
+                    self.probe(&key, endpoint, &vm, bound);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget_others(&self, key: &str, replicas: &[Arc<VirtualMachine>]) {
+        let names: BTreeSet<String> = replicas.iter().map(|vm| vm.name_any()).collect();
+        if let Some(state) = self.lock().endpoints.get_mut(key) {
+            state.replicas.retain(|name, _| names.contains(name));
+        }
+    }
+
+    fn probe(&self, key: &str, endpoint: &Endpoint, vm: &VirtualMachine, bound: Duration) {
+        let status = vm.status.clone().unwrap_or_default();
+        let name = vm.name_any();
+        let Some(address) = status.nics.first().and_then(|nic| nic.addresses.first()?.split('/').next()?.parse::<std::net::IpAddr>().ok()) else { return };
+        let mark = format!("{key}@{name}");
+        let host = status.assignment.map(|assignment| assignment.host.to_string());
+        let sent = clock::now();
+        {
+            let mut memory = self.lock();
+            if !memory.under_way.insert(mark.clone()) {
+                return;
+            }
+            if let Some(host) = &host {
+                memory.hosts.entry(host.clone()).or_default().sent = Some(sent);
+            }
+        }
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nUser-Agent: zhengyun-probe\r\n\r\n",
+            endpoint.path, endpoint.host_header.clone().unwrap_or_else(|| address.to_string())
+        );
+        let target = std::net::SocketAddr::new(address, u16::try_from(endpoint.port).unwrap_or(80));
+        let (probes, key) = (self.clone(), key.to_owned());
+        tokio::spawn(async move {
+            let at = Timestamp::now();
+            let answered = matches!(tokio::time::timeout(bound, ask(target, &request)).await, Ok(Ok(true)));
+            let mut memory = probes.lock();
+            memory.under_way.remove(&mark);
+            if answered && let Some(host) = host {
+                memory.hosts.entry(host).or_default().answered = Some(sent);
+            }
+            note(memory.endpoints.entry(key).or_default(), &name, answered, at);
+        });
+    }
+
+    /// Whether an endpoint answers, and how many replicas do.
+    pub fn endpoint(&self, key: &str) -> (Seen, Option<Timestamp>, i32, i32) {
+        let memory = self.lock();
+        let Some(state) = memory.endpoints.get(key) else { return (Seen::Unobserved, None, 0, 0) };
+        if state.looked.is_none_or(|looked| clock::now().since(looked) > UNOBSERVED_AFTER) {
+            return (Seen::Unobserved, None, 0, i32::try_from(state.replicas.len()).unwrap_or(0));
+        }
+        let up = state.replicas.values().filter(|up| **up).count();
+        let (since, seen) = state.history.back().map_or((None, Seen::Unobserved), |(at, seen)| (Some(*at), *seen));
+        (seen, since, i32::try_from(up).unwrap_or(0), i32::try_from(state.replicas.len()).unwrap_or(0))
+    }
+
+    /// When probes of a host's VMs were sent and answered.
+    pub fn of_host(&self, host: &str) -> HostProbes {
+        self.lock().hosts.get(host).copied().unwrap_or_default()
+    }
+
+    /// Downtime of an endpoint within a window.
+    pub fn downtime(&self, key: &str, from: Timestamp, to: Timestamp) -> Downtime {
+        self.lock().endpoints.get(key).map_or_else(Downtime::default, |state| measure(&state.history.iter().copied().collect::<Vec<_>>(), from, to))
+    }
+}
+
+/// Something is going on that may interrupt a system: look closely.
+fn happening(context: &Context) -> bool {
+    let troubled = context.hosts.lock().unwrap_or_else(PoisonError::into_inner).troubled();
+    troubled
+        || context.stores.vms.state().iter().any(|vm| {
+            let status = vm.status.clone().unwrap_or_default();
+            status.incoming.is_some() || status.phase.is_some_and(|phase| phase != api::VirtualMachinePhase::Running && phase != api::VirtualMachinePhase::Stopped)
+        })
+}
+
+async fn ask(target: std::net::SocketAddr, request: &str) -> std::io::Result<bool> {
+    let mut stream = tokio::net::TcpStream::connect(target).await?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = [0; ANSWER_BYTES_MAX];
+    let mut length = 0;
+    while length < 12 {
+        let read = stream.read(&mut answer[length..]).await?;
+        if read == 0 {
+            break;
+        }
+        length += read;
+    }
+    // `HTTP/1.1 200`: any success or redirection is an answer of the service.
+    Ok(length >= 12 && answer.starts_with(b"HTTP/1.") && matches!(answer[9], b'2' | b'3'))
+}
+
+fn note(state: &mut EndpointState, replica: &str, answered: bool, at: Timestamp) {
+    let now = clock::now();
+    if state.looked.is_some_and(|looked| now.since(looked) > UNOBSERVED_AFTER) && let Some((last, _)) = state.history.back().copied() {
+        // Nobody looked since a little after the last look.
+        state.history.push_back((last.max(at - jiff::SignedDuration::from_millis(1)), Seen::Unobserved));
+    }
+    state.looked = Some(now);
+    state.replicas.insert(replica.to_owned(), answered);
+    let seen = if state.replicas.values().any(|up| *up) { Seen::Up } else { Seen::Down };
+    if state.history.back().is_none_or(|(_, last)| *last != seen) {
+        state.history.push_back((at, seen));
+    }
+    while state.history.len() > HISTORY_MAX {
+        state.history.pop_front();
+    }
+}
+
+/// Sums what a history says about a window.
+fn measure(history: &[(Timestamp, Seen)], from: Timestamp, to: Timestamp) -> Downtime {
+    let mut sum = Downtime::default();
+    for (index, (at, seen)) in history.iter().enumerate() {
+        let end = history.get(index + 1).map_or(to, |(next, _)| *next).min(to);
+        let begin = (*at).max(from);
+        if end <= begin {
+            continue;
+        }
+        let seconds = end.duration_since(begin).as_secs_f64();
+        match seen {
+            Seen::Up => {
+                if sum.down_at.is_some() {
+                    sum.up_at = Some(begin);
+                }
+            }
+            Seen::Down => {
+                sum.down_seconds += seconds;
+                sum.down_at = sum.down_at.or(Some(begin));
+                sum.up_at = None;
+            }
+            Seen::Unobserved => sum.unobserved_seconds += seconds,
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    #[test]
+    fn downtime_counts_only_within_the_window_and_unobserved_is_never_up() {
+        let history = vec![(at(0), Seen::Up), (at(10), Seen::Down), (at(16), Seen::Up), (at(20), Seen::Unobserved), (at(30), Seen::Up)];
+        let all = measure(&history, at(0), at(40));
+        assert_eq!((all.down_seconds, all.unobserved_seconds), (6.0, 10.0));
+        assert_eq!((all.down_at, all.up_at), (Some(at(10)), Some(at(30))));
+        let part = measure(&history, at(12), at(14));
+        assert_eq!((part.down_seconds, part.up_at), (2.0, None));
+    }
+
+    #[test]
+    fn an_endpoint_is_down_only_when_no_replica_answers() {
+        let mut state = EndpointState::default();
+        note(&mut state, "a", true, at(1));
+        note(&mut state, "b", false, at(2));
+        assert_eq!(state.history.len(), 1, "one answers: still up");
+        note(&mut state, "a", false, at(3));
+        assert_eq!(state.history.back(), Some(&(at(3), Seen::Down)));
+    }
+}

@@ -1,0 +1,122 @@
+//! Starts every loop and joins it: the end of an essential one ends the process.
+//!
+//! `hosts` decides about hosts every 100 ms; `vms` and `migrations` about VMs and moves on every
+//! change and every 200 ms; `reconcile` looks after everything else twice a second; `probes`
+//! watches endpoints.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::task::JoinSet;
+
+use crate::hosts::HostWatch;
+use crate::leader::Leader;
+use crate::options::Options;
+use crate::probes::Probes;
+use crate::store::Stores;
+use crate::writer::Writer;
+use crate::{health, hosts, reconcile, vms};
+
+/// Turn of the VM loop when nothing changes.
+const VM_TURN: Duration = Duration::from_millis(200);
+/// Turn of the other reconcilers.
+const RECONCILE_TURN: Duration = Duration::from_millis(500);
+
+/// What every loop needs.
+pub struct Context {
+    /// Caches.
+    pub stores: Stores,
+    /// The one writer.
+    pub writer: Writer,
+    /// What is known and decided about hosts.
+    pub hosts: Mutex<HostWatch>,
+    /// What probes saw.
+    pub probes: Probes,
+    /// Id of the fleet, which every claim names.
+    pub fleet: String,
+}
+
+/// Runs the operator until it is told to stop, or an essential part of it ends.
+///
+/// # Errors
+/// What made it impossible to go on.
+pub async fn run(options: Options) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr);
+    if options.log_json { logs.json().init() } else { logs.init() }
+    let config = match &options.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
+        }
+        None => Config::infer().await.context("no kubeconfig; name one with --kubeconfig")?,
+    };
+    let client = Client::try_from(config)?;
+    let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(client.clone());
+    let fleet = namespaces.get("kube-system").await.context("namespace kube-system")?.metadata.uid.context("kube-system has no uid")?;
+    let identity = options.identity.clone().unwrap_or_else(|| format!("operator-{}", std::process::id()));
+    let leader = Arc::new(Leader::new(format!("{identity}-{}", uuid::Uuid::new_v4().simple())));
+    let mut tasks = JoinSet::new();
+    let stores = Stores::start(&client, &mut tasks);
+    let context = Arc::new(Context {
+        writer: Writer::new(client.clone(), leader.clone()),
+        hosts: Mutex::default(),
+        probes: Probes::default(),
+        fleet,
+        stores,
+    });
+    let ready = Arc::new(AtomicBool::new(false));
+    {
+        let (address, ready) = (options.metrics_address, ready.clone());
+        tasks.spawn(async move {
+            if let Err(error) = health::serve(address, ready).await {
+                tracing::error!(error = format!("{error:#}"), "health server");
+            }
+            "health server"
+        });
+    }
+    tasks.spawn(async move { leader.run(client).await });
+    context.stores.ready().await;
+    ready.store(true, Ordering::Release);
+    tracing::info!(identity, "caches are filled");
+    spawn_loops(&context, &mut tasks);
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        ended = tasks.join_next() => bail!("an essential task ended: {ended:?}"),
+        _ = terminate.recv() => tracing::info!("stopped on request"),
+        _ = tokio::signal::ctrl_c() => tracing::info!("interrupted"),
+    }
+    Ok(())
+}
+
+fn spawn_loops(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) {
+    let hosts = context.clone();
+    tasks.spawn(async move { hosts::run(&hosts).await });
+    let probes = context.clone();
+    tasks.spawn(async move { probes.probes.run(&probes).await });
+    let machines = context.clone();
+    tasks.spawn(async move {
+        let mut changes = machines.stores.subscribe();
+        let mut memory = vms::Memory::default();
+        loop {
+            if machines.writer.leads() {
+                vms::turn(&machines, &mut memory).await;
+            }
+            // Woken by a change or by the timer, whichever comes first.
+            let _ = tokio::time::timeout(VM_TURN, changes.changed()).await;
+        }
+    });
+    let others = context.clone();
+    tasks.spawn(async move {
+        loop {
+            if others.writer.leads() {
+                reconcile::turn(&others).await;
+            }
+            tokio::time::sleep(RECONCILE_TURN).await;
+        }
+    });
+}

@@ -1,0 +1,182 @@
+//! Caches of everything that the operator decides from, kept by watches, and when each Lease
+//! was seen to change on this observer's clock.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::{
+    BusinessSystem, CloudPolicy, Department, Flavor, Host, HostPool, Image, Incident, Network, StoragePool,
+    VirtualMachine, VirtualMachineMigration, Volume,
+};
+use api::names::SYSTEM_NAMESPACE;
+use failover::signs::Sign;
+use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource};
+use model::BootId;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::clock;
+
+/// What is known of a host's Lease.
+#[derive(Clone, Debug)]
+pub struct Renewals {
+    /// How often and when it was seen to change.
+    pub sign: Sign,
+    /// The incarnation that renews it.
+    pub boot_id: Option<BootId>,
+    /// Age of the agent's loop, milliseconds.
+    pub loop_age: Option<u64>,
+    /// When it was last renewed, by the guard's clock (display only).
+    pub renewed: Option<jiff::Timestamp>,
+}
+
+/// Caches of every kind.
+#[derive(Clone)]
+pub struct Stores {
+    /// Hosts.
+    pub hosts: Store<Host>,
+    /// Host pools.
+    pub host_pools: Store<HostPool>,
+    /// Storage pools.
+    pub storage_pools: Store<StoragePool>,
+    /// Networks.
+    pub networks: Store<Network>,
+    /// Images.
+    pub images: Store<Image>,
+    /// Flavors.
+    pub flavors: Store<Flavor>,
+    /// Departments.
+    pub departments: Store<Department>,
+    /// The policy.
+    pub policies: Store<CloudPolicy>,
+    /// Incidents.
+    pub incidents: Store<Incident>,
+    /// Business systems.
+    pub systems: Store<BusinessSystem>,
+    /// VMs.
+    pub vms: Store<VirtualMachine>,
+    /// Volumes.
+    pub volumes: Store<Volume>,
+    /// Migrations.
+    pub migrations: Store<VirtualMachineMigration>,
+    renewals: Arc<Mutex<BTreeMap<String, Renewals>>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Stores {
+    /// Starts the watches; their tasks end only with an error of the program.
+    pub fn start(client: &Client, tasks: &mut JoinSet<&'static str>) -> Self {
+        let (changed, _) = watch::channel(0);
+        let renewals = Arc::new(Mutex::new(BTreeMap::new()));
+        watch_leases(client, renewals.clone(), tasks);
+        let mut start = Start { client, changed: changed.clone(), tasks };
+        Self {
+            hosts: start.watch("hosts"),
+            host_pools: start.watch("host pools"),
+            storage_pools: start.watch("storage pools"),
+            networks: start.watch("networks"),
+            images: start.watch("images"),
+            flavors: start.watch("flavors"),
+            departments: start.watch("departments"),
+            policies: start.watch("policy"),
+            incidents: start.watch("incidents"),
+            systems: start.watch("business systems"),
+            vms: start.watch("VMs"),
+            volumes: start.watch("volumes"),
+            migrations: start.watch("migrations"),
+            renewals,
+            changed,
+        }
+    }
+
+    /// Waits until every cache has been filled once.
+    pub async fn ready(&self) {
+        // A closed store never fills; its task's end ends the process.
+        let _ = tokio::join!(
+            self.hosts.wait_until_ready(), self.host_pools.wait_until_ready(), self.storage_pools.wait_until_ready(),
+            self.networks.wait_until_ready(), self.images.wait_until_ready(), self.flavors.wait_until_ready(),
+            self.departments.wait_until_ready(), self.policies.wait_until_ready(), self.incidents.wait_until_ready(),
+            self.systems.wait_until_ready(), self.vms.wait_until_ready(), self.volumes.wait_until_ready(),
+            self.migrations.wait_until_ready(),
+        );
+    }
+
+    /// Woken by every change.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// What is known of a host's Lease.
+    pub fn renewals(&self, host: &str) -> Option<Renewals> {
+        self.renewals.lock().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
+    }
+
+    /// The site's policy, or its defaults.
+    pub fn policy(&self) -> api::CloudPolicySpec {
+        self.policies.state().first().map(|policy| policy.spec.clone()).unwrap_or_default()
+    }
+}
+
+struct Start<'a> {
+    client: &'a Client,
+    changed: watch::Sender<u64>,
+    tasks: &'a mut JoinSet<&'static str>,
+}
+
+impl Start<'_> {
+    fn watch<K>(&mut self, name: &'static str) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let (store, writer) = reflector::store();
+        let stream = watcher(Api::<K>::all(self.client.clone()), watcher::Config::default()).default_backoff();
+        let mut stream = reflector::reflector(writer, stream).boxed();
+        let changed = self.changed.clone();
+        self.tasks.spawn(async move {
+            while let Some(event) = stream.next().await {
+                match event {
+                    Ok(_) => changed.send_modify(|count| *count += 1),
+                    Err(error) => tracing::warn!(watch = name, %error, "the watch was interrupted"),
+                }
+            }
+            name
+        });
+        store
+    }
+}
+
+fn watch_leases(client: &Client, renewals: Arc<Mutex<BTreeMap<String, Renewals>>>, tasks: &mut JoinSet<&'static str>) {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let mut stream = watcher(leases, watcher::Config::default()).default_backoff().boxed();
+    tasks.spawn(async move {
+        while let Some(event) = stream.next().await {
+            if let Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) = event {
+                note(&renewals, &lease);
+            }
+        }
+        "leases"
+    });
+}
+
+fn note(renewals: &Mutex<BTreeMap<String, Renewals>>, lease: &Lease) {
+    let Some(host) = lease.metadata.name.as_deref().and_then(|name| name.strip_prefix("host-")) else { return };
+    let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
+    let annotation = |key: &str| lease.metadata.annotations.as_ref().and_then(|all| all.get(key).cloned());
+    let mut renewals = renewals.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = renewals.get(host);
+    // The same renewal, seen again by a new list, is no sign of life.
+    let changed = known.is_none_or(|known| known.renewed != renewed);
+    let sign = match known {
+        Some(known) if !changed => known.sign,
+        known => Sign { changes: known.map_or(0, |known| known.sign.changes) + 1, changed_at: clock::now() },
+    };
+    let boot_id = annotation(api::names::LEASE_BOOT_ID).map(BootId);
+    let loop_age = annotation(api::names::LEASE_LOOP_AGE).and_then(|age| age.parse().ok());
+    renewals.insert(host.to_owned(), Renewals { sign, boot_id, loop_age, renewed });
+}

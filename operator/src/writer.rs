@@ -1,0 +1,244 @@
+//! The one way to write. Checks leadership at the moment of sending; compare-and-swap where the
+//! caller decided from a state; remembers from which version an object was last written, so
+//! that nobody decides twice from the same one.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use prometheus::{IntCounterVec, register_int_counter_vec};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+
+use crate::leader::Leader;
+
+/// Writes under way at once: more buys no throughput, only latency.
+const CONCURRENT: usize = 16;
+
+/// Writes by outcome.
+static WRITES: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
+    register_int_counter_vec!("zhengyun_operator_writes_total", "Writes to the API server", &["outcome"]).ok()
+});
+
+/// Why a write was not made.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    /// Another operator leads.
+    #[error("this operator does not lead")]
+    NotLeader,
+    /// The object changed since it was read; the next turn decides anew.
+    #[error("the object changed meanwhile")]
+    Conflict,
+    /// It is gone.
+    #[error("the object is gone")]
+    Gone,
+    /// The API server refused or failed.
+    #[error("{0}")]
+    Api(#[from] kube::Error),
+}
+
+/// The writer.
+pub struct Writer {
+    client: Client,
+    leader: Arc<Leader>,
+    places: Semaphore,
+    written: Mutex<BTreeMap<String, String>>,
+}
+
+/// An API for an object of any scope.
+fn api_of<K>(client: &Client, namespace: Option<&str>) -> Api<DynamicObject>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let resource = kube::core::ApiResource::erase::<K>(&());
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
+}
+
+fn key<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    format!("{}/{}/{}", K::kind(&()), object.meta().namespace.as_deref().unwrap_or_default(), object.name_any())
+}
+
+impl Writer {
+    /// A writer that obeys a leader.
+    pub fn new(client: Client, leader: Arc<Leader>) -> Self {
+        Self { client, leader, places: Semaphore::new(CONCURRENT), written: Mutex::default() }
+    }
+
+    /// The client, for reads.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Identity of this operator.
+    pub fn identity(&self) -> &str {
+        self.leader.identity()
+    }
+
+    /// Whether this operator leads.
+    pub fn leads(&self) -> bool {
+        self.leader.leads()
+    }
+
+    /// Whether the cache has moved on since this object was last written: until then nothing is
+    /// decided from it again.
+    pub fn settled<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.get(&key(object)) != object.meta().resource_version.as_ref()
+    }
+
+    fn note<K: Resource<DynamicType = ()>>(&self, object: &K) {
+        if let Some(version) = object.meta().resource_version.clone() {
+            self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key(object), version);
+        }
+    }
+
+    async fn send<T>(&self, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, WriteError> {
+        let Ok(_place) = self.places.acquire().await else { return Err(WriteError::NotLeader) };
+        let count = |outcome: &str| {
+            if let Some(writes) = WRITES.as_ref() {
+                writes.with_label_values(&[outcome]).inc();
+            }
+        };
+        if !self.leader.leads() {
+            count("not-leader");
+            return Err(WriteError::NotLeader);
+        }
+        match call.await {
+            Ok(value) => {
+                count("ok");
+                Ok(value)
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                count("conflict");
+                Err(WriteError::Conflict)
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                count("gone");
+                Err(WriteError::Gone)
+            }
+            Err(error) => {
+                count("error");
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Merges into the status by compare-and-swap with the version that was read.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn swap_status<K>(&self, object: &K, status: Value) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let patch = json!({"metadata": {"resourceVersion": object.meta().resource_version}, "status": status});
+        self.patch(object, patch, true).await
+    }
+
+    /// Merges into the status, whatever the version.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn status<K>(&self, object: &K, status: Value) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        self.patch(object, json!({ "status": status }), true).await
+    }
+
+    /// Merges into metadata by compare-and-swap.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn metadata<K>(&self, object: &K, mut metadata: Value) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        metadata["resourceVersion"] = json!(object.meta().resource_version);
+        self.patch(object, json!({ "metadata": metadata }), false).await
+    }
+
+    async fn patch<K>(&self, object: &K, patch: Value, status: bool) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let api = api_of::<K>(&self.client, object.meta().namespace.as_deref());
+        let (name, params) = (object.name_any(), PatchParams::default());
+        let result = if status {
+            self.send(api.patch_status(&name, &params, &Patch::Merge(&patch))).await
+        } else {
+            self.send(api.patch(&name, &params, &Patch::Merge(&patch))).await
+        };
+        if result.is_ok() {
+            self.note(object);
+        }
+        result.map(drop)
+    }
+
+    /// Creates an object; that it exists already is fine.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn create<K>(&self, object: &K) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+    {
+        let namespace = object.meta().namespace.clone();
+        let mut dynamic: DynamicObject = serde_json::to_value(object)
+            .and_then(serde_json::from_value)
+            .map_err(|error| WriteError::Api(kube::Error::SerdeError(error)))?;
+        dynamic.types = Some(kube::core::TypeMeta { api_version: K::api_version(&()).into_owned(), kind: K::kind(&()).into_owned() });
+        let api = api_of::<K>(&self.client, namespace.as_deref());
+        match self.send(api.create(&PostParams::default(), &dynamic)).await {
+            Err(WriteError::Conflict) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Server-side apply of an object that is wholly the operator's.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn apply<K>(&self, object: &K) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let mut value = serde_json::to_value(object).map_err(|error| WriteError::Api(kube::Error::SerdeError(error)))?;
+        value["apiVersion"] = json!(K::api_version(&()));
+        value["kind"] = json!(K::kind(&()));
+        let api = api_of::<K>(&self.client, object.meta().namespace.as_deref());
+        let params = PatchParams::apply("zhengyun-operator").force();
+        self.send(api.patch(&object.name_any(), &params, &Patch::Apply(&value))).await.map(drop)
+    }
+
+    /// Deletes an object; that it is gone is fine.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn delete<K>(&self, object: &K) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let api = api_of::<K>(&self.client, object.meta().namespace.as_deref());
+        match self.send(api.delete(&object.name_any(), &DeleteParams::default())).await {
+            Err(WriteError::Gone) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+/// Logs what a turn could not write; the next turn decides anew.
+pub fn logged(what: &str, name: &str, result: Result<(), WriteError>) {
+    match result {
+        Ok(()) | Err(WriteError::NotLeader | WriteError::Conflict) => {}
+        Err(error) => tracing::warn!(what, name, %error, "not written"),
+    }
+}
