@@ -48,7 +48,7 @@ async fn work(context: &Arc<Context>, volume: &Volume, job: &VolumeJob) {
     match carry_out(context, volume, job).await {
         Ok((file, digest)) => {
             report.size_bytes = file.as_ref().and_then(|file| i64::try_from(file.size_bytes).ok());
-            report.file = file.map(|file| file.path.display().to_string());
+            report.file = file.map(|file| relative(&file.path));
             report.image_digest = digest;
         }
         Err(error) => {
@@ -63,6 +63,12 @@ async fn work(context: &Arc<Context>, volume: &Volume, job: &VolumeJob) {
     if let Err(error) = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
         tracing::warn!(volume = name, %error, "the job's report is tried again");
     }
+}
+
+/// A volume's file below its pool's folder, as every host sees it.
+fn relative(path: &Path) -> String {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    format!("volumes/{name}")
 }
 
 async fn carry_out(context: &Arc<Context>, volume: &Volume, job: &VolumeJob) -> Result<(Option<VolumeFile>, Option<String>)> {
