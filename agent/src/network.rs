@@ -133,13 +133,30 @@ fn flooded(listing: &str) -> Result<BTreeSet<String>, NetworkError> {
 }
 
 /// Delivers frames for a VM's NIC to its tap and to no other, and nothing else to that tap.
-/// Called when the tap is there: after a start, and while a copy arrives.
 ///
 /// # Errors
 /// Which command failed.
 pub async fn attach(tap: &str, mac_address: &str) -> Result<(), NetworkError> {
-    run("bridge", &["fdb", "replace", mac_address, "dev", tap, "master", "static"], BOUND).await?;
+    isolate(tap).await?;
+    deliver(tap, mac_address).await
+}
+
+/// Keeps every frame from a tap: a copy that is only arriving must not queue minutes of frames
+/// that the source has answered long ago.
+///
+/// # Errors
+/// Which command failed.
+pub async fn isolate(tap: &str) -> Result<(), NetworkError> {
     run("bridge", &["link", "set", "dev", tap, "learning", "off", "flood", "off"], BOUND).await?;
+    Ok(())
+}
+
+/// Lets frames for a hardware address pass to a tap.
+///
+/// # Errors
+/// Which command failed.
+pub async fn deliver(tap: &str, mac_address: &str) -> Result<(), NetworkError> {
+    run("bridge", &["fdb", "replace", mac_address, "dev", tap, "master", "static"], BOUND).await?;
     Ok(())
 }
 

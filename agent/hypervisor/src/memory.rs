@@ -227,7 +227,7 @@ impl Hypervisor for MemoryHypervisor {
     async fn job(&self, uuid: Uuid) -> Result<Option<Job>> {
         self.with(uuid, |entry| {
             let total_bytes = entry.memory_kib * 1024;
-            entry.remaining.map(|left| Job { total_bytes, remaining_bytes: total_bytes / COPY_STEPS * left })
+            entry.remaining.map(|left| Job { total_bytes, remaining_bytes: total_bytes / COPY_STEPS * left, iterations: 1 })
         })
     }
 

@@ -208,6 +208,8 @@ pub struct Job {
     pub total_bytes: u64,
     /// Memory still to send, bytes.
     pub remaining_bytes: u64,
+    /// Rounds of copying that began.
+    pub iterations: u64,
 }
 
 impl Job {

@@ -36,8 +36,12 @@ struct Question {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
-    handed_over: bool,
+pub(super) struct Answer {
+    /// The epoch was handed over.
+    pub handed_over: bool,
+    /// The switch-over is near: frames should reach both copies from now on.
+    #[serde(default)]
+    pub near: bool,
 }
 
 fn certificates(context: &Context) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, rustls::RootCertStore)> {
@@ -98,27 +102,27 @@ pub async fn serve(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) ->
 
 async fn answer(State(context): State<Arc<Context>>, Query(question): Query<Question>) -> Result<Json<Answer>, StatusCode> {
     let entry = context.ledger.entry(&question.uid).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok(Json(Answer { handed_over: entry.state(question.epoch) == Some(EpochState::HandedOver) }))
+    let handed_over = entry.state(question.epoch) == Some(EpochState::HandedOver);
+    Ok(Json(Answer { handed_over, near: handed_over || context.moves.is_near(&question.uid) }))
 }
 
-/// Asks the source; no answer is no hand-over.
-pub(super) async fn ask(context: &Context, moving: &Move) -> bool {
+/// Asks the source; no answer is no hand-over, and frames had better reach this copy too.
+pub(super) async fn ask(context: &Context, moving: &Move) -> Answer {
     match try_ask(context, moving).await {
-        Ok(handed_over) => handed_over,
+        Ok(answer) => answer,
         Err(error) => {
             tracing::debug!(error = format!("{error:#}"), "the source did not answer; the API will tell");
-            false
+            Answer { handed_over: false, near: true }
         }
     }
 }
 
-async fn try_ask(context: &Context, moving: &Move) -> Result<bool> {
+async fn try_ask(context: &Context, moving: &Move) -> Result<Answer> {
     let client = context.moves_client.get_or_try_init(|| async { client(context) }).await?;
     let port = context.options.listen.port();
     let url = format!("https://{}:{port}/v1/handover", moving.source.host);
     let question = Question { uid: moving.vm.uid.clone(), epoch: moving.source.epoch.0 };
-    let answer: Answer = client.get(url).query(&question).send().await?.error_for_status()?.json().await?;
-    Ok(answer.handed_over)
+    Ok(client.get(url).query(&question).send().await?.error_for_status()?.json().await?)
 }
 
 fn client(context: &Context) -> Result<reqwest::Client> {

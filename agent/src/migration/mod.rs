@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 use crate::agent::{Context, in_task};
 use crate::vm::worker::VmRef;
 
-/// Migrations from here that are under way, by VM uid.
+/// Migrations from here that are under way, by VM uid; true once switch-over is near.
 #[derive(Default)]
-pub struct Moves(Mutex<BTreeMap<String, ()>>);
+pub struct Moves(Mutex<BTreeMap<String, bool>>);
 
 impl Moves {
     /// Whether a VM is being sent from here right now.
@@ -29,8 +29,19 @@ impl Moves {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(uid)
     }
 
+    /// Whether the switch-over of a VM that is being sent from here is near.
+    pub fn is_near(&self, uid: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied().unwrap_or(false)
+    }
+
     fn begin(&self, uid: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), ()).is_none()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), false).is_none()
+    }
+
+    fn set_near(&self, uid: &str) {
+        if let Some(near) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(uid) {
+            *near = true;
+        }
     }
 
     fn end(&self, uid: &str) {

@@ -18,8 +18,10 @@ use crate::vm::worker::{self, report};
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// How often an abort that was asked for is looked for.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the job is looked at, and an abort that was asked for looked for.
+const LOOK: Duration = Duration::from_millis(30);
+/// Share of the memory after whose copy the switch-over counts as near, percent.
+const NEAR_PERCENT: u8 = 70;
 
 /// What the source does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,12 +146,14 @@ async fn watch(context: &Arc<Context>, moving: &Move) -> std::convert::Infallibl
         if abort && let Err(error) = context.hypervisor.abort_job(uuid).await {
             tracing::warn!(%error, "abort is tried again");
         }
+        let Ok(Some(job)) = context.hypervisor.job(uuid).await else { continue };
+        if job.total_bytes > 0 && (job.iterations > 1 || job.percent() >= NEAR_PERCENT) {
+            context.moves.set_near(&moving.vm.uid);
+        }
         if told.elapsed() > PROGRESS_EVERY {
             told = tokio::time::Instant::now();
-            if let Ok(Some(job)) = context.hypervisor.job(uuid).await {
-                // Progress is for people; one that is lost is followed by the next.
-                let _ = moving.patch(context, json!({"source": {"progressPercent": job.percent()}})).await;
-            }
+            // Progress is for people; one that is lost is followed by the next.
+            let _ = moving.patch(context, json!({"source": {"progressPercent": job.percent()}})).await;
         }
     }
 }

@@ -93,15 +93,17 @@ async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
     say(context, moving, MigrationTargetPhase::Prepared, None).await
 }
 
-/// From the first sign of the copy until it runs, or is to be refused.
+/// From the first sign of the copy until it runs, or is to be refused. The copy's taps are kept
+/// from all frames until the switch-over is near; from then on both copies receive, so that none
+/// is lost and few are answered twice.
 async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
     let uuid = moving.vm.uuid()?;
     let taps = taps(context, moving).await?;
-    let mut attached = false;
+    let (mut isolated, mut delivered) = (false, false);
     let reference = kube::runtime::reflector::ObjectRef::from_obj(moving.object.as_ref());
     loop {
-        if !attached {
-            attached = attach(&taps).await;
+        if !isolated {
+            isolated = isolate(&taps).await;
         }
         let state = context.hypervisor.list().await?.into_iter().find(|domain| domain.uuid == uuid).map(|domain| domain.state);
         let Some(current) = context.view.arriving.get(&reference) else { return Ok(()) };
@@ -110,15 +112,25 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
             return Ok(());
         }
         let said_by_api = status.source.as_ref().is_some_and(|source| source.assignment == moving.source && source.phase == MigrationSourcePhase::HandedOver);
+        let begun = status.source.is_some();
+        let answer = if begun { handover::ask(context, moving).await } else { handover::Answer { handed_over: false, near: false } };
+        if isolated && !delivered && (answer.near || said_by_api) {
+            delivered = deliver(&taps).await;
+        }
         match state {
-            Some(DomainState::Running) => return resumed(context, moving).await,
-            Some(DomainState::Paused) if said_by_api || handover::ask(context, moving).await => {
+            Some(DomainState::Running) => {
+                if !delivered {
+                    deliver(&taps).await;
+                }
+                return resumed(context, moving).await;
+            }
+            Some(DomainState::Paused) if said_by_api || answer.handed_over => {
                 context.hypervisor.resume(uuid).await?;
                 return resumed(context, moving).await;
             }
             _ => {}
         }
-        tokio::time::sleep(if state.is_some() && attached { ASK_EVERY } else { TAPS_EVERY }).await;
+        tokio::time::sleep(if begun { ASK_EVERY } else { TAPS_EVERY }).await;
     }
 }
 
@@ -143,10 +155,18 @@ async fn taps(context: &Arc<Context>, moving: &Move) -> Result<Vec<(String, Stri
     Ok(nics.into_iter().enumerate().map(|(index, nic)| (network::tap_name(&moving.vm.uid, index), nic.mac_address)).collect())
 }
 
-/// Delivers frames to the copy as soon as its taps are there, so that they queue while it is paused.
-async fn attach(taps: &[(String, String)]) -> bool {
+async fn isolate(taps: &[(String, String)]) -> bool {
+    for (tap, _) in taps {
+        if !network::tap_exists(tap).await || network::isolate(tap).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+async fn deliver(taps: &[(String, String)]) -> bool {
     for (tap, mac_address) in taps {
-        if !network::tap_exists(tap).await || network::attach(tap, mac_address).await.is_err() {
+        if network::deliver(tap, mac_address).await.is_err() {
             return false;
         }
     }

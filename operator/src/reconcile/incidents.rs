@@ -230,7 +230,10 @@ fn settle(context: &Context, incident: &Incident, after: &mut IncidentStatus) {
         })
     });
     let host = incident.spec.host.clone().unwrap_or_default();
-    let left = context.stores.vms.state().iter().filter(|vm| vm.status.as_ref().is_some_and(|status| status.assignment.as_ref().is_some_and(|right| right.host.as_str() == host))).count();
+    // A host that came back carries VMs again: of a silence only the former incarnation counts.
+    let silence = incident.spec.cause.starts_with("host-silent");
+    let concerns = |right: &model::Assignment| right.host.as_str() == host && (!silence || incident_name(&host, right.boot_id.as_str()) == incident.name_any());
+    let left = context.stores.vms.state().iter().filter(|vm| vm.status.as_ref().and_then(|status| status.assignment.as_ref()).is_some_and(concerns)).count();
     let decided = after.timeline.iter().any(|entry| entry.kind != TimelineKind::Seen);
     if well && left == 0 && decided && after.recovered_at.is_none() {
         after.recovered_at = Some(clock::wall());

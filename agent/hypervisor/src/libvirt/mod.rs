@@ -184,7 +184,7 @@ impl Hypervisor for LibvirtHypervisor {
             other => other?,
         };
         let number = |name: &str| numbers.get(name).copied().unwrap_or(0);
-        Ok((kind != 0).then(|| Job { total_bytes: number("memory_total"), remaining_bytes: number("memory_remaining") }))
+        Ok((kind != 0).then(|| Job { total_bytes: number("memory_total"), remaining_bytes: number("memory_remaining"), iterations: number("memory_iteration") }))
     }
 
     async fn abort_job(&self, uuid: Uuid) -> Result<()> {

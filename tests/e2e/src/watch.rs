@@ -1,0 +1,110 @@
+//! Waiting for conditions of the API, with a picture of the site when one does not come.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use api::{BusinessSystem, Host, HostPool, HostState, VirtualMachine, VirtualMachinePhase};
+use kube::{Api, Client, ResourceExt};
+
+/// Longest wait for any condition; machines may be heavily loaded.
+const PATIENCE: Duration = Duration::from_secs(400);
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits until a condition holds and returns how long that took.
+///
+/// # Errors
+/// What was waited for, and how the site stood then.
+pub async fn until(client: &Client, what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<Duration> {
+    let begin = Instant::now();
+    loop {
+        // While the API server is down, nothing is known; the next look may tell.
+        if matches!(condition().await, Ok(true)) {
+            return Ok(begin.elapsed());
+        }
+        if begin.elapsed() > PATIENCE {
+            bail!("waited {PATIENCE:?} for {what}; the site:\n{}", picture(client).await);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn picture(client: &Client) -> String {
+    let mut lines = Vec::new();
+    for host in hosts(client).await.unwrap_or_default() {
+        let status = host.status.clone().unwrap_or_default();
+        lines.push(format!("  host {}: {:?} {}", host.name_any(), status.state, status.state_reason.unwrap_or_default()));
+    }
+    for vm in vms(client).await.unwrap_or_default() {
+        let status = vm.status.clone().unwrap_or_default();
+        let host = status.assignment.map(|right| right.host.to_string()).unwrap_or_default();
+        lines.push(format!("  VM {}: {:?} {host} {}", vm.name_any(), status.phase, status.message.unwrap_or_default()));
+    }
+    for system in systems(client).await.unwrap_or_default() {
+        let status = system.status.clone().unwrap_or_default();
+        lines.push(format!("  system {}: {} {} {}", system.name_any(), status.state, status.endpoints_up, status.message));
+    }
+    lines.join("\n")
+}
+
+/// All hosts.
+///
+/// # Errors
+/// The API can not be read.
+pub async fn hosts(client: &Client) -> Result<Vec<Host>> {
+    Ok(Api::all(client.clone()).list(&Default::default()).await?.items)
+}
+
+/// All VMs.
+///
+/// # Errors
+/// The API can not be read.
+pub async fn vms(client: &Client) -> Result<Vec<VirtualMachine>> {
+    Ok(Api::all(client.clone()).list(&Default::default()).await?.items)
+}
+
+/// All business systems.
+///
+/// # Errors
+/// The API can not be read.
+pub async fn systems(client: &Client) -> Result<Vec<BusinessSystem>> {
+    Ok(Api::all(client.clone()).list(&Default::default()).await?.items)
+}
+
+/// State of a host.
+///
+/// # Errors
+/// The API can not be read.
+pub async fn host_state(client: &Client, host: &str) -> Result<Option<HostState>> {
+    let host: Host = Api::all(client.clone()).get(host).await?;
+    Ok(host.status.and_then(|status| status.state))
+}
+
+/// VMs assigned to a host.
+///
+/// # Errors
+/// The API can not be read.
+pub async fn on_host(client: &Client, host: &str) -> Result<Vec<VirtualMachine>> {
+    let assigned = |vm: &VirtualMachine| vm.status.as_ref().and_then(|status| status.assignment.as_ref()).is_some_and(|right| right.host.as_str() == host);
+    Ok(vms(client).await?.into_iter().filter(assigned).collect())
+}
+
+/// Whether every business system is Ready and every VM runs.
+///
+/// # Errors
+/// The API can not be read.
+pub async fn all_well(client: &Client, systems_wanted: usize) -> Result<bool> {
+    let systems = systems(client).await?;
+    let ready = systems.iter().filter(|system| system.status.as_ref().is_some_and(|status| status.state == "Ready")).count();
+    let runs = |vm: &VirtualMachine| vm.status.as_ref().and_then(|status| status.phase) == Some(VirtualMachinePhase::Running);
+    Ok(ready == systems_wanted && systems.len() == systems_wanted && vms(client).await?.iter().all(runs))
+}
+
+/// State of the N+1 proof of the lab's pool.
+///
+/// # Errors
+/// The API can not be read.
+pub async fn headroom(client: &Client) -> Result<String> {
+    let pool: HostPool = Api::all(client.clone()).get("main").await?;
+    Ok(pool.status.and_then(|status| status.headroom).map(|headroom| headroom.state).unwrap_or_default())
+}
