@@ -67,7 +67,10 @@ pub struct Context {
 impl Context {
     /// Why this host starts nothing; none: it starts.
     pub fn starts_forbidden(&self) -> Option<String> {
-        self.alarm.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.alarm
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -76,11 +79,15 @@ impl Context {
 /// # Errors
 /// What made it impossible to go on. No VM is touched by its end.
 pub async fn run(options: AgentOptions) -> Result<()> {
-    std::fs::create_dir_all(&options.run_dir).with_context(|| format!("--run-dir {}", options.run_dir.display()))?;
+    std::fs::create_dir_all(&options.run_dir)
+        .with_context(|| format!("--run-dir {}", options.run_dir.display()))?;
     let hypervisor = open_hypervisor(&options)?;
     let node = wait_node(hypervisor.as_ref()).await;
-    let kubeconfig = Kubeconfig::read_from(&options.kubeconfig).with_context(|| format!("--kubeconfig {}", options.kubeconfig.display()))?;
-    let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)?;
+    let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)
+        .with_context(|| format!("--kubeconfig {}", options.kubeconfig.display()))?;
+    let client = Client::try_from(
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?,
+    )?;
     let mut tasks = JoinSet::new();
     let view = View::start(&client, &options.host, &mut tasks);
     let console_folder = options.run_dir.join("consoles");
@@ -89,7 +96,10 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         host: options.host.as_str().into(),
         boot_id: guard::boot_id()?.into(),
         ledger: Ledger::new(&options.run_dir),
-        uplink: Uplink { vtep: options.vtep_address, device: options.business_device.clone() },
+        uplink: Uplink {
+            vtep: options.vtep_address,
+            device: options.business_device.clone(),
+        },
         checked: Checked::default(),
         moves: Moves::default(),
         moves_client: tokio::sync::OnceCell::new(),
@@ -131,7 +141,10 @@ fn open_hypervisor(options: &AgentOptions) -> Result<Arc<dyn Hypervisor>> {
         DomainType::Kvm => Some("kvm".to_owned()),
     };
     Ok(match options.hypervisor {
-        HypervisorKind::Libvirt => Arc::new(LibvirtHypervisor::connect(&options.libvirt_uri, domain_type)?),
+        HypervisorKind::Libvirt => Arc::new(LibvirtHypervisor::connect(
+            &options.libvirt_uri,
+            domain_type,
+        )?),
         HypervisorKind::Memory => Arc::new(MemoryFabric::default().host(&options.host)),
     })
 }
@@ -192,7 +205,11 @@ fn turn(context: &Arc<Context>, memory: &mut Memory, domains: &[Domain]) {
     let mut vms: BTreeMap<String, (VmRef, Option<Arc<VirtualMachine>>)> = BTreeMap::new();
     for domain in domains {
         if let Some(owner) = &domain.owner {
-            let vm = VmRef { uid: owner.vm.to_string(), namespace: owner.namespace.clone(), name: owner.name.clone() };
+            let vm = VmRef {
+                uid: owner.vm.to_string(),
+                namespace: owner.namespace.clone(),
+                name: owner.name.clone(),
+            };
             vms.insert(vm.uid.clone(), (vm, None));
         }
     }
@@ -237,17 +254,22 @@ fn turn(context: &Arc<Context>, memory: &mut Memory, domains: &[Domain]) {
 
 fn api_facts(context: &Context, vm: &VirtualMachine) -> ApiFacts {
     let status = vm.status.clone().unwrap_or_default();
-    let own = status.runtime.filter(|runtime| runtime.assignment.host == context.host);
+    let own = status
+        .runtime
+        .filter(|runtime| runtime.assignment.host == context.host);
     ApiFacts {
         assignment: status.assignment,
         incoming: status.incoming,
-        halt: vm.metadata.deletion_timestamp.is_some() || vm.spec.run_strategy == RunStrategy::Halted,
+        halt: vm.metadata.deletion_timestamp.is_some()
+            || vm.spec.run_strategy == RunStrategy::Halted,
         reported: own.map(|runtime| (runtime.assignment.epoch.0, runtime.phase)),
     }
 }
 
 fn is_busy(busy: &Mutex<BTreeSet<String>>, key: &str) -> bool {
-    busy.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    busy.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .contains(key)
 }
 
 fn begin(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>, vm: VmRef, action: Action) {
@@ -255,15 +277,27 @@ fn begin(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>, vm: VmRef,
     let key = vm.uid.clone();
     in_task(busy, key, async move {
         if let Err(error) = carry_out(&context, &vm, action).await {
-            tracing::warn!(vm = vm.name, error = format!("{error:#}"), "tried again at the next turn");
+            tracing::warn!(
+                vm = vm.name,
+                error = format!("{error:#}"),
+                "tried again at the next turn"
+            );
         }
         context.view.changed.notify_one();
     });
 }
 
 /// Runs work for a key, unless work for it runs already.
-pub fn in_task(busy: &Arc<Mutex<BTreeSet<String>>>, key: String, work: impl Future<Output = ()> + Send + 'static) {
-    if !busy.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+pub fn in_task(
+    busy: &Arc<Mutex<BTreeSet<String>>>,
+    key: String,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    if !busy
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(key.clone())
+    {
         return;
     }
     let busy = busy.clone();
@@ -272,7 +306,10 @@ pub fn in_task(busy: &Arc<Mutex<BTreeSet<String>>>, key: String, work: impl Futu
         struct Release(Arc<Mutex<BTreeSet<String>>>, String);
         impl Drop for Release {
             fn drop(&mut self) {
-                self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+                self.0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&self.1);
             }
         }
         let _release = Release(busy, key);

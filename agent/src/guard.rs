@@ -29,7 +29,10 @@ const NEVER: u64 = 86_400_000;
 /// procfs is not mounted.
 pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
-    Ok(std::fs::read_to_string(path).with_context(|| path.to_owned())?.trim().to_owned())
+    Ok(std::fs::read_to_string(path)
+        .with_context(|| path.to_owned())?
+        .trim()
+        .to_owned())
 }
 
 /// Renews the Lease until the process ends.
@@ -39,7 +42,9 @@ pub fn boot_id() -> Result<String> {
 pub async fn run(options: GuardOptions) -> Result<()> {
     let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)
         .with_context(|| format!("--kubeconfig {}", options.kubeconfig.display()))?;
-    let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)?;
+    let client = Client::try_from(
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?,
+    )?;
     let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     let policies: Api<CloudPolicy> = Api::all(client);
     let boot_id = boot_id()?;
@@ -48,16 +53,24 @@ pub async fn run(options: GuardOptions) -> Result<()> {
     loop {
         let begin = tokio::time::Instant::now();
         if policy_read.is_none_or(|read| read.elapsed() > POLICY_EVERY)
-            && let Ok(Ok(policy)) = tokio::time::timeout(RENEWAL_BOUND, policies.get_opt(POLICY_NAME)).await
+            && let Ok(Ok(policy)) =
+                tokio::time::timeout(RENEWAL_BOUND, policies.get_opt(POLICY_NAME)).await
         {
             policy_read = Some(begin);
             let seconds = policy.map_or(2, |policy| policy.spec.failover.lease_interval_seconds);
             interval = Duration::from_secs(u64::try_from(seconds).unwrap_or(2));
         }
-        let body = renewal(&options.host, &boot_id, interval, loop_age(&options.run_dir));
+        let body = renewal(
+            &options.host,
+            &boot_id,
+            interval,
+            loop_age(&options.run_dir),
+        );
         match tokio::time::timeout(RENEWAL_BOUND, renew(&leases, &options.host, &body)).await {
             Ok(Ok(())) => tracing::debug!("renewed"),
-            Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "the Lease was not renewed"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = format!("{error:#}"), "the Lease was not renewed")
+            }
             Err(_) => tracing::warn!("the API server did not answer; the Lease was not renewed"),
         }
         tokio::time::sleep_until(begin + interval).await;
@@ -67,7 +80,9 @@ pub async fn run(options: GuardOptions) -> Result<()> {
 /// Milliseconds since the agent's converge loop last went round.
 fn loop_age(run_dir: &Path) -> u64 {
     let modified = std::fs::metadata(run_dir.join("loop")).and_then(|metadata| metadata.modified());
-    let age = modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    let age = modified
+        .ok()
+        .and_then(|modified| SystemTime::now().duration_since(modified).ok());
     age.map_or(NEVER, |age| u64::try_from(age.as_millis()).unwrap_or(NEVER))
 }
 
@@ -83,10 +98,22 @@ fn renewal(host: &str, boot_id: &str, interval: Duration, loop_age: u64) -> Valu
 }
 
 async fn renew(leases: &Api<Lease>, host: &str, body: &Value) -> Result<()> {
-    match leases.patch(&lease_name(host), &PatchParams::default(), &Patch::Merge(body)).await {
+    match leases
+        .patch(
+            &lease_name(host),
+            &PatchParams::default(),
+            &Patch::Merge(body),
+        )
+        .await
+    {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            leases.create(&PostParams::default(), &serde_json::from_value(body.clone())?).await?;
+            leases
+                .create(
+                    &PostParams::default(),
+                    &serde_json::from_value(body.clone())?,
+                )
+                .await?;
             Ok(())
         }
         Err(error) => Err(error.into()),

@@ -1,43 +1,198 @@
-//! Keeps what the hardware probes found for the host's report.
+//! Runs the hardware probes and keeps what they found for the host's report. Fast ones every two
+//! seconds; disks and the BMC on a thread of their own, so that a hanging disk delays no memory
+//! error.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hardware::{
+    Bmc, Inputs, Moment, Probe, Probes, RedfishError, RedfishSource, Roots, Thresholds,
+};
 use model::Fault;
+use nix::time::{ClockId, clock_gettime};
+use serde_json::Value;
 
 use crate::agent::Context;
-use crate::edac;
 
-/// How often the probes run.
-const EVERY: Duration = Duration::from_secs(2);
+/// How often the fast probes run.
+const FAST_EVERY: Duration = Duration::from_secs(2);
+/// How often disks and the BMC are asked.
+const SLOW_EVERY: Duration = Duration::from_secs(10);
+/// Bound of one request to the BMC.
+const BMC_BOUND: Duration = Duration::from_secs(5);
+/// Probe errors in the host's report.
+const ERRORS_MAX: usize = 32;
 
 /// Faults and probe errors as last found.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
-    /// Faults that stand.
+    /// Faults that stand after hysteresis.
     pub faults: Vec<Fault>,
     /// Probes that could not be read.
     pub errors: Vec<String>,
 }
 
-static CURRENT: Mutex<Findings> = Mutex::new(Findings { faults: Vec::new(), errors: Vec::new() });
+/// What the fast and the slow probes last found.
+static CURRENT: Mutex<[Findings; 2]> = Mutex::new([
+    Findings {
+        faults: Vec::new(),
+        errors: Vec::new(),
+    },
+    Findings {
+        faults: Vec::new(),
+        errors: Vec::new(),
+    },
+]);
 
-/// What was last found.
+/// What was last found by all probes, the worst first.
 pub fn current() -> Findings {
-    CURRENT.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    let [mut all, slow] = CURRENT
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    all.faults.extend(slow.faults);
+    all.faults.sort_by(|one, two| {
+        two.severity
+            .cmp(&one.severity)
+            .then_with(|| one.component.cmp(&two.component))
+    });
+    all.errors.extend(slow.errors);
+    all
 }
 
 /// Polls for ever.
 pub async fn run(context: &Arc<Context>) -> &'static str {
-    let mut memory = edac::Memory::default();
+    let fast = poll(context, 0, Probe::FAST, FAST_EVERY);
+    let slow = poll(context, 1, Probe::SLOW, SLOW_EVERY);
+    tokio::select! {
+        () = fast => "fast hardware probes",
+        () = slow => "slow hardware probes",
+    }
+}
+
+/// Runs some probes for ever; returns only when they panicked.
+async fn poll(context: &Arc<Context>, slot: usize, which: &'static [Probe], every: Duration) {
+    let options = &context.options.hardware;
+    let roots = Roots {
+        sysfs: options.sysfs_root.clone(),
+        procfs: options.procfs_root.clone(),
+        kernel_log: options.kernel_log.clone(),
+        smartctl: options.smartctl.clone(),
+    };
+    let mut probes = Probes::new(Thresholds::default(), context.boot_id.as_str(), None);
+    let mut cleared = None;
     loop {
-        let cleared = context.view.host.state().first().and_then(|host| Some(host.spec.fault_clearance.clone()?.at.0));
-        let mut findings = Findings::default();
-        match edac::read(&context.options.hardware.sysfs_root) {
-            Ok(counts) => findings.faults = memory.judge(&counts, cleared, jiff::Timestamp::now()),
-            Err(error) => findings.errors.push(error.to_string()),
+        let clearance = context
+            .view
+            .host
+            .state()
+            .first()
+            .and_then(|host| Some(host.spec.fault_clearance.clone()?.at.0.as_second()));
+        if let Some(until) = clearance.filter(|_| clearance != cleared) {
+            probes.clear_until(until);
+            cleared = clearance;
         }
-        *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = findings;
-        tokio::time::sleep(EVERY).await;
+        let (links, roots, bmc) = (
+            vec![context.options.business_device.clone()],
+            roots.clone(),
+            bmc(context),
+        );
+        let polled = tokio::task::spawn_blocking(move || {
+            let bmc = match &bmc {
+                None => Bmc::None,
+                Some(Ok(source)) => Bmc::Redfish(source),
+                Some(Err(why)) => Bmc::Failed(why),
+            };
+            let inputs = Inputs {
+                roots: &roots,
+                now: now(),
+                watched_links: &links,
+                bmc,
+                pools: &[],
+                clock: None,
+            };
+            let poll = probes.poll(which, &inputs);
+            (probes, poll)
+        })
+        .await;
+        let Ok((returned, poll)) = polled else { return };
+        probes = returned;
+        for change in &poll.changes {
+            tracing::warn!(?change, "hardware");
+        }
+        let findings = Findings {
+            errors: poll.error_sentences(ERRORS_MAX),
+            faults: poll.faults,
+        };
+        CURRENT.lock().unwrap_or_else(PoisonError::into_inner)[slot] = findings;
+        tokio::time::sleep(every).await;
+    }
+}
+
+fn now() -> Moment {
+    let seconds = |clock| clock_gettime(clock).map_or(0, |time| time.tv_sec());
+    Moment {
+        boot_seconds: seconds(ClockId::CLOCK_BOOTTIME),
+        unix_seconds: seconds(ClockId::CLOCK_REALTIME),
+    }
+}
+
+/// The host's own BMC, if one is configured.
+fn bmc(context: &Context) -> Option<Result<OwnBmc, String>> {
+    let options = &context.options.hardware;
+    let (url, file) = options
+        .bmc_url
+        .clone()
+        .zip(options.bmc_credentials_file.clone())?;
+    let make = || {
+        let password = std::fs::read_to_string(&file)
+            .map_err(|error| format!("--bmc-credentials-file {}: {error}", file.display()))?;
+        let client = reqwest::Client::builder()
+            .timeout(BMC_BOUND)
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(OwnBmc {
+            client,
+            url,
+            user: options.bmc_user.clone(),
+            password: password.trim().to_owned(),
+            runtime: tokio::runtime::Handle::current(),
+        })
+    };
+    Some(make())
+}
+
+/// Redfish over HTTP, asked from a blocking thread.
+struct OwnBmc {
+    client: reqwest::Client,
+    url: String,
+    user: String,
+    password: String,
+    runtime: tokio::runtime::Handle,
+}
+
+impl RedfishSource for OwnBmc {
+    fn get(&self, path: &str) -> Result<Value, RedfishError> {
+        let request = self
+            .client
+            .get(format!("{}{path}", self.url))
+            .basic_auth(&self.user, Some(&self.password));
+        let answer: Result<Option<Value>, reqwest::Error> = self.runtime.block_on(async {
+            let response = request.send().await?;
+            if response.status() == reqwest::StatusCode::NOT_FOUND {
+                return Ok(None);
+            }
+            response.error_for_status()?.json::<Value>().await.map(Some)
+        });
+        match answer {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => Err(RedfishError::NotFound {
+                path: path.to_owned(),
+            }),
+            Err(error) => Err(RedfishError::Failed {
+                path: path.to_owned(),
+                message: reqwest::Error::to_string(&error),
+            }),
+        }
     }
 }

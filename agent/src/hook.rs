@@ -17,14 +17,22 @@ pub fn judge(run_dir: &Path, operation: &str, xml: &str) -> Result<(), String> {
         return Ok(());
     }
     // Not ours: a stray is reported by the agent, never touched.
-    let Some(owner) = owner_from_xml(xml) else { return Ok(()) };
+    let Some(owner) = owner_from_xml(xml) else {
+        return Ok(());
+    };
     let ledger = Ledger::new(run_dir);
     let (uid, epoch) = (owner.vm.as_str(), owner.epoch.0);
     match operation {
         "prepare" => ledger.start(uid, epoch).map_err(|error| error.to_string()),
-        "migrate" => match ledger.entry(uid).map_err(|error| error.to_string())?.state(epoch) {
+        "migrate" => match ledger
+            .entry(uid)
+            .map_err(|error| error.to_string())?
+            .state(epoch)
+        {
             Some(EpochState::Used) => Ok(()),
-            state => Err(format!("epoch {epoch} of VM {uid} is {state:?}; an arrival needs an epoch that is used")),
+            state => Err(format!(
+                "epoch {epoch} of VM {uid} is {state:?}; an arrival needs an epoch that is used"
+            )),
         },
         _ => Err("managed save and restore are not used by this platform".to_owned()),
     }

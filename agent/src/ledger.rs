@@ -92,7 +92,10 @@ pub struct Ledger {
 impl Ledger {
     /// The ledger in a run folder.
     pub fn new(run_dir: &Path) -> Self {
-        Self { folder: run_dir.join("ledger"), run_dir: run_dir.to_owned() }
+        Self {
+            folder: run_dir.join("ledger"),
+            run_dir: run_dir.to_owned(),
+        }
     }
 
     /// Takes an epoch for a start or an arrival. `guard_firings` was counted before the read
@@ -119,7 +122,11 @@ impl Ledger {
     pub fn start(&self, uid: &str, epoch: i64) -> Result<(), LedgerError> {
         let firings = self.guard_firings();
         self.change(uid, |entry| match entry.state(epoch) {
-            Some(EpochState::Used) if entry.guard_firings != firings => Err(LedgerError::GuardFired { uid: uid.to_owned() }),
+            Some(EpochState::Used) if entry.guard_firings != firings => {
+                Err(LedgerError::GuardFired {
+                    uid: uid.to_owned(),
+                })
+            }
             Some(EpochState::Used) => {
                 entry.epochs.insert(epoch, EpochState::Started);
                 Ok(())
@@ -134,7 +141,9 @@ impl Ledger {
     /// The epoch was handed over.
     pub fn close(&self, uid: &str, epoch: i64) -> Result<(), LedgerError> {
         self.change(uid, |entry| match entry.state(epoch) {
-            Some(EpochState::HandedOver) => Err(refused(uid, epoch, Some(EpochState::HandedOver), "closed")),
+            Some(EpochState::HandedOver) => {
+                Err(refused(uid, epoch, Some(EpochState::HandedOver), "closed"))
+            }
             _ => {
                 entry.epochs.insert(epoch, EpochState::Closed);
                 Ok(())
@@ -163,7 +172,10 @@ impl Ledger {
     pub fn entry(&self, uid: &str) -> Result<Entry, LedgerError> {
         let path = self.path(uid);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| LedgerError::Io { path, source: error.into() }),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| LedgerError::Io {
+                path,
+                source: error.into(),
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Entry::default()),
             Err(source) => Err(LedgerError::Io { path, source }),
         }
@@ -171,21 +183,41 @@ impl Ledger {
 
     /// How often the guard has fired in this boot.
     pub fn guard_firings(&self) -> u64 {
-        fs::read_to_string(self.run_dir.join("guard-firings")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+        fs::read_to_string(self.run_dir.join("guard-firings"))
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0)
     }
 
     fn path(&self, uid: &str) -> PathBuf {
         // A uid is a UUID from the API or from our own metadata; anything else stays in the folder.
-        let name: String = uid.chars().filter(|character| character.is_ascii_alphanumeric() || *character == '-').take(64).collect();
+        let name: String = uid
+            .chars()
+            .filter(|character| character.is_ascii_alphanumeric() || *character == '-')
+            .take(64)
+            .collect();
         self.folder.join(format!("{name}.json"))
     }
 
-    fn change(&self, uid: &str, step: impl FnOnce(&mut Entry) -> Result<(), LedgerError>) -> Result<(), LedgerError> {
+    fn change(
+        &self,
+        uid: &str,
+        step: impl FnOnce(&mut Entry) -> Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
         let path = self.path(uid);
-        let io = |source| LedgerError::Io { path: path.clone(), source };
+        let io = |source| LedgerError::Io {
+            path: path.clone(),
+            source,
+        };
         fs::create_dir_all(&self.folder).map_err(io)?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.with_extension("lock")).map_err(io)?;
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| io(errno.into()))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.with_extension("lock"))
+            .map_err(io)?;
+        let _lock =
+            Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| io(errno.into()))?;
         let before = self.entry(uid)?;
         let mut after = before.clone();
         step(&mut after)?;
@@ -204,7 +236,12 @@ impl Ledger {
 }
 
 fn refused(uid: &str, epoch: i64, state: Option<EpochState>, step: &'static str) -> LedgerError {
-    LedgerError::Refused { uid: uid.to_owned(), epoch, state, step }
+    LedgerError::Refused {
+        uid: uid.to_owned(),
+        epoch,
+        state,
+        step,
+    }
 }
 
 #[cfg(test)]
@@ -243,7 +280,10 @@ mod tests {
         let (folder, ledger) = ledger();
         ledger.take("vm", 1, ledger.guard_firings()).expect("use");
         fs::write(folder.path().join("guard-firings"), "1").expect("firing");
-        assert!(matches!(ledger.start("vm", 1), Err(LedgerError::GuardFired { .. })));
+        assert!(matches!(
+            ledger.start("vm", 1),
+            Err(LedgerError::GuardFired { .. })
+        ));
     }
 
     #[test]

@@ -7,7 +7,6 @@
 
 pub mod agent;
 pub mod clock;
-pub mod edac;
 pub mod guard;
 pub mod hardware_report;
 pub mod hook;

@@ -59,7 +59,11 @@ pub fn bridge_name(network: &Network) -> String {
 
 /// Name of the tap of a VM's NIC: the same on every host, unique by the VM's uid.
 pub fn tap_name(vm_uid: &str, nic: usize) -> String {
-    let digits: String = vm_uid.chars().filter(char::is_ascii_hexdigit).take(9).collect();
+    let digits: String = vm_uid
+        .chars()
+        .filter(char::is_ascii_hexdigit)
+        .take(9)
+        .collect();
     format!("zyt{digits}{nic:x}")
 }
 
@@ -87,8 +91,23 @@ pub async fn ensure(network: &Network, uplink: &Uplink) -> Result<(), NetworkErr
             let vtep = uplink.vtep.ok_or(NetworkError::NoVtep(name))?;
             let device = format!("zyx{}", vxlan.vni);
             if !exists(&device).await {
-                ip(&["link", "add", &device, "mtu", &mtu, "type", "vxlan", "id", &vxlan.vni.to_string(), "local",
-                    &vtep.to_string(), "dstport", VXLAN_PORT, "nolearning"]).await?;
+                ip(&[
+                    "link",
+                    "add",
+                    &device,
+                    "mtu",
+                    &mtu,
+                    "type",
+                    "vxlan",
+                    "id",
+                    &vxlan.vni.to_string(),
+                    "local",
+                    &vtep.to_string(),
+                    "dstport",
+                    VXLAN_PORT,
+                    "nolearning",
+                ])
+                .await?;
             }
             peers(network, &device, vtep).await?;
             device
@@ -96,7 +115,19 @@ pub async fn ensure(network: &Network, uplink: &Uplink) -> Result<(), NetworkErr
         (None, Some(vlan)) => {
             let device = format!("zyv{}", vlan.id);
             if !exists(&device).await {
-                ip(&["link", "add", "link", &uplink.device, "name", &device, "type", "vlan", "id", &vlan.id.to_string()]).await?;
+                ip(&[
+                    "link",
+                    "add",
+                    "link",
+                    &uplink.device,
+                    "name",
+                    &device,
+                    "type",
+                    "vlan",
+                    "id",
+                    &vlan.id.to_string(),
+                ])
+                .await?;
             }
             device
         }
@@ -104,7 +135,12 @@ pub async fn ensure(network: &Network, uplink: &Uplink) -> Result<(), NetworkErr
     };
     ip(&["link", "set", &port, "master", &bridge, "up"]).await?;
     if network.spec.vxlan.is_some() {
-        run("bridge", &["link", "set", "dev", &port, "learning", "off"], BOUND).await?;
+        run(
+            "bridge",
+            &["link", "set", "dev", &port, "learning", "off"],
+            BOUND,
+        )
+        .await?;
     }
     Ok(())
 }
@@ -115,21 +151,43 @@ async fn peers(network: &Network, device: &str, own: IpAddr) -> Result<(), Netwo
     let present = flooded(&listing)?;
     let status = network.status.clone().unwrap_or_default();
     let own = own.to_string();
-    let wanted: BTreeSet<String> = status.vteps.into_iter().map(|vtep| vtep.address).filter(|address| *address != own).collect();
+    let wanted: BTreeSet<String> = status
+        .vteps
+        .into_iter()
+        .map(|vtep| vtep.address)
+        .filter(|address| *address != own)
+        .collect();
     for peer in wanted.difference(&present) {
-        run("bridge", &["fdb", "append", FLOOD, "dev", device, "dst", peer], BOUND).await?;
+        run(
+            "bridge",
+            &["fdb", "append", FLOOD, "dev", device, "dst", peer],
+            BOUND,
+        )
+        .await?;
     }
     for peer in present.difference(&wanted) {
-        run("bridge", &["fdb", "delete", FLOOD, "dev", device, "dst", peer], BOUND).await?;
+        run(
+            "bridge",
+            &["fdb", "delete", FLOOD, "dev", device, "dst", peer],
+            BOUND,
+        )
+        .await?;
     }
     Ok(())
 }
 
 /// Peers in `bridge -j fdb show`.
 fn flooded(listing: &str) -> Result<BTreeSet<String>, NetworkError> {
-    let value: Value = serde_json::from_str(listing).map_err(|_| NetworkError::Unreadable("bridge -j fdb show"))?;
-    let entries = value.as_array().ok_or(NetworkError::Unreadable("bridge -j fdb show"))?;
-    Ok(entries.iter().filter(|entry| entry["mac"] == FLOOD).filter_map(|entry| entry["dst"].as_str().map(str::to_owned)).collect())
+    let value: Value = serde_json::from_str(listing)
+        .map_err(|_| NetworkError::Unreadable("bridge -j fdb show"))?;
+    let entries = value
+        .as_array()
+        .ok_or(NetworkError::Unreadable("bridge -j fdb show"))?;
+    Ok(entries
+        .iter()
+        .filter(|entry| entry["mac"] == FLOOD)
+        .filter_map(|entry| entry["dst"].as_str().map(str::to_owned))
+        .collect())
 }
 
 /// Delivers frames for a VM's NIC to its tap and to no other, and nothing else to that tap.
@@ -147,7 +205,12 @@ pub async fn attach(tap: &str, mac_address: &str) -> Result<(), NetworkError> {
 /// # Errors
 /// Which command failed.
 pub async fn isolate(tap: &str) -> Result<(), NetworkError> {
-    run("bridge", &["link", "set", "dev", tap, "learning", "off", "flood", "off"], BOUND).await?;
+    run(
+        "bridge",
+        &["link", "set", "dev", tap, "learning", "off", "flood", "off"],
+        BOUND,
+    )
+    .await?;
     Ok(())
 }
 
@@ -156,7 +219,20 @@ pub async fn isolate(tap: &str) -> Result<(), NetworkError> {
 /// # Errors
 /// Which command failed.
 pub async fn deliver(tap: &str, mac_address: &str) -> Result<(), NetworkError> {
-    run("bridge", &["fdb", "replace", mac_address, "dev", tap, "master", "static"], BOUND).await?;
+    run(
+        "bridge",
+        &[
+            "fdb",
+            "replace",
+            mac_address,
+            "dev",
+            tap,
+            "master",
+            "static",
+        ],
+        BOUND,
+    )
+    .await?;
     Ok(())
 }
 
@@ -171,7 +247,10 @@ mod tests {
 
     #[test]
     fn tap_names_fit_the_kernel_and_tell_vms_and_nics_apart() {
-        let (one, two) = ("0a1b2c3d-4e5f-6789-abcd-ef0123456789", "0a1b2c3d-5e5f-6789-abcd-ef0123456789");
+        let (one, two) = (
+            "0a1b2c3d-4e5f-6789-abcd-ef0123456789",
+            "0a1b2c3d-5e5f-6789-abcd-ef0123456789",
+        );
         assert!(tap_name(one, 7).len() < 16);
         assert_ne!(tap_name(one, 0), tap_name(two, 0));
         assert_ne!(tap_name(one, 0), tap_name(one, 1));
@@ -180,7 +259,10 @@ mod tests {
     #[test]
     fn peers_are_the_flood_entries_only() {
         let listing = r#"[{"mac":"00:00:00:00:00:00","dst":"10.0.0.2"},{"mac":"52:54:00:00:00:01","dst":"10.0.0.3"}]"#;
-        assert_eq!(flooded(listing).expect("peers"), BTreeSet::from(["10.0.0.2".to_owned()]));
+        assert_eq!(
+            flooded(listing).expect("peers"),
+            BTreeSet::from(["10.0.0.2".to_owned()])
+        );
         flooded("nonsense").expect_err("not JSON");
     }
 }

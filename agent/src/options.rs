@@ -155,14 +155,22 @@ impl FromStr for Capacity {
                 _ => return Err(error()),
             }
         }
-        Ok(Self { cpu: cpu.ok_or_else(error)?, memory: memory.ok_or_else(error)? })
+        Ok(Self {
+            cpu: cpu.ok_or_else(error)?,
+            memory: memory.ok_or_else(error)?,
+        })
     }
 }
 
 /// Logs to standard error; `RUST_LOG` sets the level.
 pub fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 #[cfg(test)]
@@ -173,7 +181,13 @@ mod tests {
     fn a_capacity_is_read_or_refused_with_the_form() {
         let capacity: Capacity = "cpu=8,memory=1Gi".parse().expect("a capacity");
         assert_eq!((capacity.cpu, capacity.memory), (8, Bytes(1 << 30)));
-        for text in ["", "cpu=8", "cpu=0,memory=1Gi", "cpu=8,memory=much", "disk=3"] {
+        for text in [
+            "",
+            "cpu=8",
+            "cpu=0,memory=1Gi",
+            "cpu=8,memory=much",
+            "disk=3",
+        ] {
             let error = text.parse::<Capacity>().expect_err(text).to_string();
             assert!(error.contains("write cpu=64,memory=240Gi"), "{error}");
         }

@@ -39,15 +39,36 @@ pub enum ProgramError {
 ///
 /// # Errors
 /// See [`ProgramError`].
-pub async fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S], bound: Duration) -> Result<String, ProgramError> {
+pub async fn run<S: AsRef<OsStr>>(
+    program: &str,
+    arguments: &[S],
+    bound: Duration,
+) -> Result<String, ProgramError> {
     let mut command = tokio::process::Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let words: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let words: Vec<_> = arguments
+        .iter()
+        .map(|argument| argument.as_ref().to_string_lossy())
+        .collect();
     let line = format!("{program} {}", words.join(" "));
     match tokio::time::timeout(bound, command.output()).await {
-        Err(_) => Err(ProgramError::TimedOut { command: line, bound }),
-        Ok(Err(source)) => Err(ProgramError::Missing { program: program.to_owned(), source }),
-        Ok(Ok(output)) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        Ok(Ok(output)) => Err(ProgramError::Failed { command: line, message: String::from_utf8_lossy(&output.stderr).trim().to_owned() }),
+        Err(_) => Err(ProgramError::TimedOut {
+            command: line,
+            bound,
+        }),
+        Ok(Err(source)) => Err(ProgramError::Missing {
+            program: program.to_owned(),
+            source,
+        }),
+        Ok(Ok(output)) if output.status.success() => {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
+        Ok(Ok(output)) => Err(ProgramError::Failed {
+            command: line,
+            message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        }),
     }
 }

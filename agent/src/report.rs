@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use api::{Host, HostCapacity, HostNetwork, HostReport, HostStoragePool, HostVersions, Incarnation};
+use api::{
+    Host, HostCapacity, HostNetwork, HostReport, HostStoragePool, HostVersions, Incarnation,
+};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use model::{Architecture, Bytes};
@@ -26,15 +28,30 @@ pub async fn run(context: &Arc<Context>) -> &'static str {
     loop {
         match gather(context, &probes).await {
             Ok(report) => {
-                let stands = context.view.host.state().first().and_then(|host| host.status.clone()?.reported);
-                if stands.as_ref() != Some(&report) && written.as_ref().is_none_or(|last| *last != report || stands != written) {
+                let stands = context
+                    .view
+                    .host
+                    .state()
+                    .first()
+                    .and_then(|host| host.status.clone()?.reported);
+                if stands.as_ref() != Some(&report)
+                    && written
+                        .as_ref()
+                        .is_none_or(|last| *last != report || stands != written)
+                {
                     match write(context, &report).await {
                         Ok(()) => written = Some(report),
-                        Err(error) => tracing::warn!(error = format!("{error:#}"), "the host's report is tried again"),
+                        Err(error) => tracing::warn!(
+                            error = format!("{error:#}"),
+                            "the host's report is tried again"
+                        ),
                     }
                 }
             }
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "the host's report could not be made"),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "the host's report could not be made"
+            ),
         }
         tokio::time::sleep(EVERY).await;
     }
@@ -44,22 +61,48 @@ async fn write(context: &Context, report: &HostReport) -> Result<()> {
     let hosts: Api<Host> = Api::all(context.client.clone());
     // Optional fields that are gone are cleared, as a merge alone would keep them.
     let mut value = serde_json::to_value(report)?;
-    for field in ["vtepAddress", "startsForbidden", "storagePools", "networks", "faults", "probeErrors", "strays"] {
+    for field in [
+        "vtepAddress",
+        "startsForbidden",
+        "storagePools",
+        "networks",
+        "faults",
+        "probeErrors",
+        "strays",
+    ] {
         if value.get(field).is_none() {
             value[field] = serde_json::Value::Null;
         }
     }
     let patch = json!({"status": {"reported": value}});
-    hosts.patch_status(context.host.as_str(), &PatchParams::default(), &Patch::Merge(&patch)).await.context("status of the host")?;
+    hosts
+        .patch_status(
+            context.host.as_str(),
+            &PatchParams::default(),
+            &Patch::Merge(&patch),
+        )
+        .await
+        .context("status of the host")?;
     Ok(())
 }
 
 async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostReport> {
     let hardware = hardware_report::current();
-    let strays = context.hypervisor.list().await?.into_iter().filter(|domain| domain.owner.is_none()).take(256);
+    let strays = context
+        .hypervisor
+        .list()
+        .await?
+        .into_iter()
+        .filter(|domain| domain.owner.is_none())
+        .take(256);
     let hook_verified = hook_verified();
-    *context.alarm.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-        (!hook_verified).then(|| "the qemu hook is not installed; install zhengyun-qemu-hook as /etc/libvirt/hooks/qemu".to_owned());
+    *context
+        .alarm
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner) = (!hook_verified).then(|| {
+        "the qemu hook is not installed; install zhengyun-qemu-hook as /etc/libvirt/hooks/qemu"
+            .to_owned()
+    });
     Ok(HostReport {
         incarnation: Incarnation {
             boot_id: context.boot_id.to_string(),
@@ -67,10 +110,17 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
             mac_addresses: mac_addresses(context),
         },
         capacity: capacity(context),
-        architecture: if context.node.architecture == "aarch64" { Architecture::aarch64 } else { Architecture::x86_64 },
+        architecture: if context.node.architecture == "aarch64" {
+            Architecture::aarch64
+        } else {
+            Architecture::x86_64
+        },
         cpu_model: context.node.cpu_model.clone(),
         domain_type: context.node.domain_type.clone(),
-        vtep_address: context.options.vtep_address.map(|address| address.to_string()),
+        vtep_address: context
+            .options
+            .vtep_address
+            .map(|address| address.to_string()),
         versions: HostVersions {
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             libvirt: context.node.versions.0.clone(),
@@ -82,7 +132,9 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
         networks: networks(context).await,
         faults: hardware.faults,
         probe_errors: hardware.errors,
-        strays: strays.map(|domain| format!("{} {}", domain.uuid, domain.name)).collect(),
+        strays: strays
+            .map(|domain| format!("{} {}", domain.uuid, domain.name))
+            .collect(),
     })
 }
 
@@ -110,7 +162,13 @@ fn pools(context: &Context, probes: &PoolProbes) -> Vec<HostStoragePool> {
         .pools
         .state()
         .iter()
-        .map(|pool| probes.look(&pool.metadata.name.clone().unwrap_or_default(), std::path::Path::new(&pool.spec.path), now))
+        .map(|pool| {
+            probes.look(
+                &pool.metadata.name.clone().unwrap_or_default(),
+                std::path::Path::new(&pool.spec.path),
+                now,
+            )
+        })
         .collect();
     reports.sort_by(|one, two| one.name.cmp(&two.name));
     reports
@@ -118,7 +176,10 @@ fn pools(context: &Context, probes: &PoolProbes) -> Vec<HostStoragePool> {
 
 fn capacity(context: &Context) -> HostCapacity {
     match &context.options.capacity {
-        Some(capacity) => HostCapacity { cpu: capacity.cpu, memory: capacity.memory.to_string() },
+        Some(capacity) => HostCapacity {
+            cpu: capacity.cpu,
+            memory: capacity.memory.to_string(),
+        },
         None => HostCapacity {
             cpu: i32::try_from(context.node.cpus).unwrap_or(i32::MAX),
             memory: Bytes(context.node.memory_kib * 1024).to_string(),
@@ -127,8 +188,15 @@ fn capacity(context: &Context) -> HostCapacity {
 }
 
 fn system_uuid(context: &Context) -> Result<String> {
-    let path = context.options.hardware.sysfs_root.join("class/dmi/id/product_uuid");
-    Ok(std::fs::read_to_string(&path).with_context(|| path.display().to_string())?.trim().to_lowercase())
+    let path = context
+        .options
+        .hardware
+        .sysfs_root
+        .join("class/dmi/id/product_uuid");
+    Ok(std::fs::read_to_string(&path)
+        .with_context(|| path.display().to_string())?
+        .trim()
+        .to_lowercase())
 }
 
 /// Hardware addresses of NICs that are devices, not bridges, taps or tunnels.
@@ -138,7 +206,11 @@ fn mac_addresses(context: &Context) -> Vec<String> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter(|entry| ["lo", "zy", "vnet", "br", "vx"].iter().all(|prefix| !entry.file_name().to_string_lossy().starts_with(prefix)))
+        .filter(|entry| {
+            ["lo", "zy", "vnet", "br", "vx"]
+                .iter()
+                .all(|prefix| !entry.file_name().to_string_lossy().starts_with(prefix))
+        })
         .filter_map(|entry| std::fs::read_to_string(entry.path().join("address")).ok())
         .map(|address| address.trim().to_owned())
         .collect();

@@ -5,7 +5,9 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use api::{CloudPolicy, Host, Image, Network, StoragePool, VirtualMachine, VirtualMachineMigration, Volume};
+use api::{
+    CloudPolicy, Host, Image, Network, StoragePool, VirtualMachine, VirtualMachineMigration, Volume,
+};
 use futures::StreamExt;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -46,7 +48,11 @@ impl View {
     pub fn start(client: &Client, host: &str, tasks: &mut JoinSet<&'static str>) -> Self {
         let changed = Arc::new(Notify::new());
         let here = |field: &str| watcher::Config::default().fields(&format!("{field}={host}"));
-        let mut watch = Watch { client, changed: changed.clone(), tasks };
+        let mut watch = Watch {
+            client,
+            changed: changed.clone(),
+            tasks,
+        };
         Self {
             assigned: watch.start("assigned VMs", here("status.assignment.host")),
             incoming: watch.start("incoming VMs", here("status.incoming.host")),
@@ -64,7 +70,11 @@ impl View {
 
     /// The site's policy, or its defaults.
     pub fn policy(&self) -> api::CloudPolicySpec {
-        self.policies.state().first().map(|policy| policy.spec.clone()).unwrap_or_default()
+        self.policies
+            .state()
+            .first()
+            .map(|policy| policy.spec.clone())
+            .unwrap_or_default()
     }
 
     /// A storage pool by name.

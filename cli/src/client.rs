@@ -54,9 +54,23 @@ impl Site {
     /// Names the kind that could not be read.
     pub async fn read(client: &Client) -> Result<Self> {
         let (systems, hosts, host_pools, storage_pools, vms, migrations, incidents) = futures::try_join!(
-            list(client), list(client), list(client), list(client), list(client), list(client), list(client)
+            list(client),
+            list(client),
+            list(client),
+            list(client),
+            list(client),
+            list(client),
+            list(client)
         )?;
-        Ok(Self { systems, hosts, host_pools, storage_pools, vms, migrations, incidents })
+        Ok(Self {
+            systems,
+            hosts,
+            host_pools,
+            storage_pools,
+            vms,
+            migrations,
+            incidents,
+        })
     }
 }
 
@@ -69,10 +83,15 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     let kind = K::kind(&());
-    match Api::<K>::all(client.clone()).list(&ListParams::default()).await {
+    match Api::<K>::all(client.clone())
+        .list(&ListParams::default())
+        .await
+    {
         Ok(list) => Ok(list.items),
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            anyhow::bail!("{kind}: this cluster does not have the kinds of Zhengyun; install charts/zhengyun first")
+            anyhow::bail!(
+                "{kind}: this cluster does not have the kinds of Zhengyun; install charts/zhengyun first"
+            )
         }
         Err(error) => Err(error).with_context(|| format!("{kind}: can not be listed")),
     }
@@ -89,10 +108,9 @@ pub async fn find_vm(client: &Client, vm: &str, namespace: Option<&str>) -> Resu
     };
     if let Some(namespace) = namespace {
         let api: Api<VirtualMachine> = Api::namespaced(client.clone(), namespace);
-        return api
-            .get_opt(name)
-            .await?
-            .with_context(|| format!("VM {namespace}/{name} does not exist; see kubectl get vm -A"));
+        return api.get_opt(name).await?.with_context(|| {
+            format!("VM {namespace}/{name} does not exist; see kubectl get vm -A")
+        });
     }
     let mut found: Vec<VirtualMachine> = list(client).await?;
     found.retain(|vm: &VirtualMachine| vm.metadata.name.as_deref() == Some(name));
@@ -100,8 +118,14 @@ pub async fn find_vm(client: &Client, vm: &str, namespace: Option<&str>) -> Resu
         1 => Ok(found.remove(0)),
         0 => anyhow::bail!("VM {name} does not exist; see kubectl get vm -A"),
         _ => {
-            let namespaces: Vec<_> = found.iter().filter_map(|vm| vm.metadata.namespace.clone()).collect();
-            anyhow::bail!("VM {name} exists in {}; name one with -n", namespaces.join(", "))
+            let namespaces: Vec<_> = found
+                .iter()
+                .filter_map(|vm| vm.metadata.namespace.clone())
+                .collect();
+            anyhow::bail!(
+                "VM {name} exists in {}; name one with -n",
+                namespaces.join(", ")
+            )
         }
     }
 }

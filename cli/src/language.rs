@@ -13,7 +13,10 @@ pub enum Language {
 
 impl Language {
     /// The language asked for, else that of the locale.
-    pub fn choose(choice: Option<LanguageChoice>, variable: impl Fn(&str) -> Option<String>) -> Self {
+    pub fn choose(
+        choice: Option<LanguageChoice>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Self {
         match choice {
             Some(LanguageChoice::En) => Language::English,
             Some(LanguageChoice::ZhCn) => Language::Chinese,
@@ -109,8 +112,14 @@ mod tests {
         let locale = |wanted: &'static str, value: &'static str| {
             move |name: &str| (name == wanted).then(|| value.to_owned())
         };
-        assert_eq!(Language::choose(None, locale("LANG", "zh_CN.UTF-8")), Language::Chinese);
-        assert_eq!(Language::choose(None, locale("LC_ALL", "en_US.UTF-8")), Language::English);
+        assert_eq!(
+            Language::choose(None, locale("LANG", "zh_CN.UTF-8")),
+            Language::Chinese
+        );
+        assert_eq!(
+            Language::choose(None, locale("LC_ALL", "en_US.UTF-8")),
+            Language::English
+        );
         assert_eq!(Language::choose(None, |_| None), Language::English);
         assert_eq!(
             Language::choose(Some(LanguageChoice::En), locale("LANG", "zh_CN.UTF-8")),
@@ -120,10 +129,26 @@ mod tests {
 
     #[test]
     fn every_state_of_a_host_and_a_vm_has_a_chinese_word() {
-        for word in ["NotRegistered", "Ready", "Suspect", "Unreachable", "Fencing", "Fenced", "Recovering",
-            "Maintenance", "Quarantined", "Pending", "Starting", "Running", "Migrating", "Stopping", "Stopped",
-            "Unknown", "Pinned", "Failed"]
-        {
+        for word in [
+            "NotRegistered",
+            "Ready",
+            "Suspect",
+            "Unreachable",
+            "Fencing",
+            "Fenced",
+            "Recovering",
+            "Maintenance",
+            "Quarantined",
+            "Pending",
+            "Starting",
+            "Running",
+            "Migrating",
+            "Stopping",
+            "Stopped",
+            "Unknown",
+            "Pinned",
+            "Failed",
+        ] {
             assert_ne!(Language::Chinese.state(word), word);
         }
     }

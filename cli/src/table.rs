@@ -11,7 +11,9 @@ pub struct Table {
 impl Table {
     /// A table with a header row.
     pub fn new<const N: usize>(header: [&str; N]) -> Self {
-        Self { rows: vec![header.iter().map(|text| (*text).to_owned()).collect()] }
+        Self {
+            rows: vec![header.iter().map(|text| (*text).to_owned()).collect()],
+        }
     }
 
     /// Adds a row.
@@ -28,7 +30,14 @@ impl Table {
     pub fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns)
-            .map(|column| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max().unwrap_or(0))
+            .map(|column| {
+                self.rows
+                    .iter()
+                    .filter_map(|row| row.get(column))
+                    .map(|cell| cell.width())
+                    .max()
+                    .unwrap_or(0)
+            })
             .collect();
         let mut text = String::new();
         for row in &self.rows {

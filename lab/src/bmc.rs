@@ -75,10 +75,20 @@ fn start_redfish(files: &LabFiles, addresses: Addresses, host: &str) -> Result<(
         namespace: Some(&namespace::control(&files.name)),
         log: &files.logs().join(format!("{host}-redfish.log")),
         command: vec![
-            python.into(), script.into(), "--zylab".into(), zylab()?.into(), "--lab".into(), (&files.name).into(),
-            "--host".into(), host.into(), "--folder".into(), files.host(host).into(),
-            "--address".into(), addresses.control().to_string().into(),
-            "--port".into(), addresses.redfish_port(number).to_string().into(),
+            python.into(),
+            script.into(),
+            "--zylab".into(),
+            zylab()?.into(),
+            "--lab".into(),
+            (&files.name).into(),
+            "--host".into(),
+            host.into(),
+            "--folder".into(),
+            files.host(host).into(),
+            "--address".into(),
+            addresses.control().to_string().into(),
+            "--port".into(),
+            addresses.redfish_port(number).to_string().into(),
         ],
     }
     .start()
@@ -90,23 +100,42 @@ fn start_ipmi(files: &LabFiles, addresses: Addresses, host: &str) -> Result<()> 
     fs::create_dir_all(folder.join("state"))?;
     let uuid = fs::read_to_string(files.host(host).join("uuid"))?.replace('-', "");
     let chassis = folder.join("chassis.sh");
-    let script = format!("#!/bin/sh\nexec {} chassis --name {} --ipmi {host} -- \"$@\"\n", zylab()?.display(), files.name);
+    let script = format!(
+        "#!/bin/sh\nexec {} chassis --name {} --ipmi {host} -- \"$@\"\n",
+        zylab()?.display(),
+        files.name
+    );
     fs::write(&chassis, script)?;
     fs::set_permissions(&chassis, fs::Permissions::from_mode(0o755))?;
     let configuration = format!(
         "name \"{host}\"\nset_working_mc 0x20\n  startlan 1\n    addr {} {}\n    priv_limit admin\n    allowed_auths_callback none md2 md5 straight\n    allowed_auths_user none md2 md5 straight\n    allowed_auths_operator none md2 md5 straight\n    allowed_auths_admin none md2 md5 straight\n    guid {uuid}\n  endlan\n  chassis_control \"{}\"\n  user 1 true \"\" \"\" user 10 none md2 md5 straight\n  user 2 true \"{USER}\" \"{}\" admin 10 none md2 md5 straight\n",
-        addresses.control(), addresses.ipmi_port(number), chassis.display(), password(files, host)?,
+        addresses.control(),
+        addresses.ipmi_port(number),
+        chassis.display(),
+        password(files, host)?,
     );
     let lan = folder.join("lan.conf");
     crate::pki::write_secret(&lan, &configuration)?;
     let commands = folder.join("commands.emu");
-    fs::write(&commands, "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nsel_enable 0x20 1000 0x0a\nmc_enable 0x20\n")?;
+    fs::write(
+        &commands,
+        "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nsel_enable 0x20 1000 0x0a\nmc_enable 0x20\n",
+    )?;
     Daemon {
         cgroup: &namespace::cgroup(&files.name, "control")?,
         namespace: Some(&namespace::control(&files.name)),
         log: &files.logs().join(format!("{host}-ipmi.log")),
-        command: ["ipmi_sim", "-n", "-c"].iter().map(Into::into)
-            .chain([lan.into(), "-f".into(), commands.into(), "-s".into(), folder.join("state").into()]).collect(),
+        command: ["ipmi_sim", "-n", "-c"]
+            .iter()
+            .map(Into::into)
+            .chain([
+                lan.into(),
+                "-f".into(),
+                commands.into(),
+                "-s".into(),
+                folder.join("state").into(),
+            ])
+            .collect(),
     }
     .start()
 }
@@ -116,7 +145,8 @@ fn start_ipmi(files: &LabFiles, addresses: Addresses, host: &str) -> Result<()> 
 /// # Errors
 /// The cgroup can not be read.
 pub fn kill(files: &LabFiles, host: &str) -> Result<()> {
-    let procs = fs::read_to_string(namespace::cgroup(&files.name, "control")?.join("cgroup.procs"))?;
+    let procs =
+        fs::read_to_string(namespace::cgroup(&files.name, "control")?.join("cgroup.procs"))?;
     let folder = files.host(host).display().to_string();
     for pid in procs.lines() {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -132,14 +162,22 @@ pub fn kill(files: &LabFiles, host: &str) -> Result<()> {
 /// # Errors
 /// It does not in time.
 pub fn wait_ready(files: &LabFiles, addresses: Addresses, host: &str) -> Result<()> {
-    let address = std::net::SocketAddr::from((addresses.control(), addresses.redfish_port(host::number(host)?)));
+    let address = std::net::SocketAddr::from((
+        addresses.control(),
+        addresses.redfish_port(host::number(host)?),
+    ));
     let namespace = namespace::control(&files.name);
     // A thread of its own: a namespace is a thread's.
     let waiter = std::thread::spawn(move || {
         join_namespace(&namespace)?;
-        wait_for(&format!("the BMC at {address}"), PATIENCE, || Ok(std::net::TcpStream::connect(address).is_ok()))
+        wait_for(&format!("the BMC at {address}"), PATIENCE, || {
+            Ok(std::net::TcpStream::connect(address).is_ok())
+        })
     });
-    waiter.join().map_err(|_| anyhow::anyhow!("the waiting thread panicked"))?.with_context(|| format!("BMC of {host}"))
+    waiter
+        .join()
+        .map_err(|_| anyhow::anyhow!("the waiting thread panicked"))?
+        .with_context(|| format!("BMC of {host}"))
 }
 
 /// The `chassis` subcommand that both simulators call.
@@ -148,10 +186,22 @@ pub fn wait_ready(files: &LabFiles, addresses: Addresses, host: &str) -> Result<
 /// The host can not be switched.
 pub fn chassis(files: &LabFiles, host: &str, arguments: &[String]) -> Result<()> {
     let mode = fs::read_to_string(files.host(host).join("bmc-mode")).unwrap_or_default();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+    match arguments
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
         ["get", "power"] => println!("power:{}", u8::from(host::is_on(files, host))),
         ["get", others @ ..] => others.iter().for_each(|name| println!("{name}:0")),
-        ["get-state"] => println!("{}", if host::is_on(files, host) { "On" } else { "Off" }),
+        ["get-state"] => println!(
+            "{}",
+            if host::is_on(files, host) {
+                "On"
+            } else {
+                "Off"
+            }
+        ),
         ["set", ..] if mode == "lying" => {}
         ["set", pairs @ ..] => {
             for pair in pairs.chunks(2) {

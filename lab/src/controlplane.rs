@@ -46,21 +46,52 @@ pub fn write_credentials(files: &LabFiles, addresses: Addresses) -> Result<Autho
     let pki = files.pki();
     let authority = Authority::new("zhengyun-lab")?;
     write_secret(&pki.join("ca.crt"), &authority.certificate)?;
-    let server_addresses = [addresses.control().into(), std::net::Ipv4Addr::LOCALHOST.into()];
-    let server = authority.issue("kube-apiserver", "", &["kubernetes", "localhost"], &server_addresses)?;
+    let server_addresses = [
+        addresses.control().into(),
+        std::net::Ipv4Addr::LOCALHOST.into(),
+    ];
+    let server = authority.issue(
+        "kube-apiserver",
+        "",
+        &["kubernetes", "localhost"],
+        &server_addresses,
+    )?;
     write_secret(&pki.join("apiserver.crt"), &server.certificate)?;
     write_secret(&pki.join("apiserver.key"), &server.key)?;
     let service_accounts = authority.issue("service-accounts", "", &[], &[])?;
-    write_secret(&pki.join("service-accounts.crt"), &service_accounts.certificate)?;
+    write_secret(
+        &pki.join("service-accounts.crt"),
+        &service_accounts.certificate,
+    )?;
     write_secret(&pki.join("service-accounts.key"), &service_accounts.key)?;
     let inside = format!("https://{}:{}", addresses.control(), addresses.api_port());
     let outside = format!("https://127.0.0.1:{}", addresses.forward_port());
     authority.write_user(&pki, "admin", ("admin", "system:masters"), &outside)?;
-    authority.write_user(&pki, "controller-manager", ("system:kube-controller-manager", ""), &inside)?;
+    authority.write_user(
+        &pki,
+        "controller-manager",
+        ("system:kube-controller-manager", ""),
+        &inside,
+    )?;
     authority.write_user(&pki, "operator", (api::names::OPERATOR_USER, ""), &inside)?;
-    authority.write_user(&pki, "edge", ("zhengyun:edge", "zhengyun:departments"), &inside)?;
-    authority.write_user(&pki, "ops", ("ops", "zhengyun:system-administrators"), &outside)?;
-    authority.write_user(&pki, "department", ("dept-user", "zhengyun:department:oa-office"), &outside)?;
+    authority.write_user(
+        &pki,
+        "edge",
+        ("zhengyun:edge", "zhengyun:departments"),
+        &inside,
+    )?;
+    authority.write_user(
+        &pki,
+        "ops",
+        ("ops", "zhengyun:system-administrators"),
+        &outside,
+    )?;
+    authority.write_user(
+        &pki,
+        "department",
+        ("dept-user", "zhengyun:department:oa-office"),
+        &outside,
+    )?;
     Ok(authority)
 }
 
@@ -75,7 +106,9 @@ fn daemon(files: &LabFiles, name: &str, command: Vec<OsString>) -> Result<()> {
 }
 
 fn command(program: &Path, arguments: &[String]) -> Vec<OsString> {
-    std::iter::once(program.into()).chain(arguments.iter().map(OsString::from)).collect()
+    std::iter::once(program.into())
+        .chain(arguments.iter().map(OsString::from))
+        .collect()
 }
 
 /// Starts etcd and the API server.
@@ -114,18 +147,31 @@ pub fn start_apiserver(files: &LabFiles, addresses: Addresses, binaries: &Binari
         format!("--tls-private-key-file={}", path("apiserver.key")),
         format!("--client-ca-file={}", path("ca.crt")),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        format!("--service-account-key-file={}", path("service-accounts.crt")),
-        format!("--service-account-signing-key-file={}", path("service-accounts.key")),
+        format!(
+            "--service-account-key-file={}",
+            path("service-accounts.crt")
+        ),
+        format!(
+            "--service-account-signing-key-file={}",
+            path("service-accounts.key")
+        ),
         "--authorization-mode=RBAC".to_owned(),
         "--anonymous-auth=false".to_owned(),
         "--endpoint-reconciler-type=none".to_owned(),
         "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
         format!("--audit-policy-file={}", policy.display()),
-        format!("--audit-log-path={}", files.logs().join("audit.log").display()),
+        format!(
+            "--audit-log-path={}",
+            files.logs().join("audit.log").display()
+        ),
         "--audit-log-maxsize=50".to_owned(),
         "--audit-log-maxbackup=2".to_owned(),
     ];
-    daemon(files, "kube-apiserver", command(&binaries.apiserver, &apiserver))
+    daemon(
+        files,
+        "kube-apiserver",
+        command(&binaries.apiserver, &apiserver),
+    )
 }
 
 /// Starts the controller manager.
@@ -142,11 +188,18 @@ pub fn start_controller_manager(files: &LabFiles, binaries: &Binaries) -> Result
         "--bind-address=127.0.0.1".to_owned(),
         "--leader-elect=false".to_owned(),
         "--use-service-account-credentials=true".to_owned(),
-        format!("--service-account-private-key-file={}", pki.join("service-accounts.key").display()),
+        format!(
+            "--service-account-private-key-file={}",
+            pki.join("service-accounts.key").display()
+        ),
         format!("--root-ca-file={}", pki.join("ca.crt").display()),
         format!("--controllers={CONTROLLERS}"),
     ];
-    daemon(files, "kube-controller-manager", command(&binaries.controller_manager, &manager))
+    daemon(
+        files,
+        "kube-controller-manager",
+        command(&binaries.controller_manager, &manager),
+    )
 }
 
 /// The administrator's configuration, through the loopback forwarder.
@@ -172,7 +225,8 @@ pub async fn wait_ready(files: &LabFiles) -> Result<Client> {
             Ok(_) => return Ok(client),
             Err(error) if begin.elapsed() > PATIENCE => {
                 let log = tail(&files.logs().join("kube-apiserver.log"), 2_000);
-                return Err(error).with_context(|| format!("the API server is not ready; its log ends:\n{log}"));
+                return Err(error)
+                    .with_context(|| format!("the API server is not ready; its log ends:\n{log}"));
             }
             Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
         }
@@ -195,8 +249,10 @@ pub fn kill(files: &LabFiles, program: &Path) -> Result<()> {
 /// # Errors
 /// The cgroup can not be read.
 pub fn processes(files: &LabFiles, program: &Path) -> Result<Vec<String>> {
-    let procs = std::fs::read_to_string(namespace::cgroup(&files.name, "control")?.join("cgroup.procs"))?;
-    let runs = |pid: &&str| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
+    let procs =
+        std::fs::read_to_string(namespace::cgroup(&files.name, "control")?.join("cgroup.procs"))?;
+    let runs =
+        |pid: &&str| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
     Ok(procs.lines().filter(runs).map(str::to_owned).collect())
 }
 
@@ -211,14 +267,20 @@ impl ControlPlane {
     /// # Errors
     /// What did not start.
     pub async fn start_private(name: &str) -> Result<Self> {
-        let short: String = name.chars().filter(char::is_ascii_alphanumeric).take(6).collect();
+        let short: String = name
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(6)
+            .collect();
         let options = crate::LabOptions {
             name: format!("{short}{}", std::process::id() % 100_000),
             hosts: 0,
             operators: 0,
             ..crate::LabOptions::default()
         };
-        Ok(Self { lab: crate::Lab::up(options).await? })
+        Ok(Self {
+            lab: crate::Lab::up(options).await?,
+        })
     }
 
     /// The administrator's configuration.

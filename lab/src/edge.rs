@@ -22,24 +22,32 @@ pub fn run(files: &LabFiles) -> Result<()> {
     join_namespace(&namespace::control(&files.name))?;
     let addresses = files.addresses()?;
     let kubeconfig = files.kubeconfig("edge");
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-        let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?;
-        let events = watcher(Api::<Network>::all(client), watcher::Config::default()).default_backoff();
-        let mut events = events.boxed();
-        while let Some(event) = events.next().await {
-            let result = match event {
-                Ok(watcher::Event::Apply(network) | watcher::Event::InitApply(network)) => apply(&network, addresses),
-                Ok(watcher::Event::Delete(network)) => remove(&network),
-                Ok(_) => Ok(()),
-                Err(error) => Err(error.into()),
-            };
-            if let Err(error) = result {
-                eprintln!("edge: {error:#}");
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+            let client = Client::try_from(
+                Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?,
+            )?;
+            let events =
+                watcher(Api::<Network>::all(client), watcher::Config::default()).default_backoff();
+            let mut events = events.boxed();
+            while let Some(event) = events.next().await {
+                let result = match event {
+                    Ok(watcher::Event::Apply(network) | watcher::Event::InitApply(network)) => {
+                        apply(&network, addresses)
+                    }
+                    Ok(watcher::Event::Delete(network)) => remove(&network),
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error.into()),
+                };
+                if let Err(error) = result {
+                    eprintln!("edge: {error:#}");
+                }
             }
-        }
-        Ok(())
-    })
+            Ok(())
+        })
 }
 
 fn device(network: &Network) -> Option<(String, i32)> {
@@ -55,21 +63,46 @@ fn remove(network: &Network) -> Result<()> {
 }
 
 fn apply(network: &Network, addresses: Addresses) -> Result<()> {
-    let Some((device, vni)) = device(network) else { return Ok(()) };
+    let Some((device, vni)) = device(network) else {
+        return Ok(());
+    };
     if command("ip", ["link", "show", &device]).is_err() {
         make(network, addresses, &device, vni)?;
     }
-    let present: serde_json::Value = serde_json::from_str(&command("bridge", ["-j", "fdb", "show", "dev", &device])?)?;
-    let flooded: BTreeSet<String> = present.as_array().into_iter().flatten()
+    let present: serde_json::Value =
+        serde_json::from_str(&command("bridge", ["-j", "fdb", "show", "dev", &device])?)?;
+    let flooded: BTreeSet<String> = present
+        .as_array()
+        .into_iter()
+        .flatten()
         .filter(|entry| entry["mac"] == "00:00:00:00:00:00")
         .filter_map(|entry| entry["dst"].as_str().map(str::to_owned))
         .collect();
     let status = network.status.clone().unwrap_or_default();
     let own = addresses.edge().to_string();
-    let wanted: BTreeSet<String> = status.vteps.into_iter().map(|vtep| vtep.address).filter(|address| *address != own).collect();
-    for (action, peers) in [("append", wanted.difference(&flooded)), ("delete", flooded.difference(&wanted))] {
+    let wanted: BTreeSet<String> = status
+        .vteps
+        .into_iter()
+        .map(|vtep| vtep.address)
+        .filter(|address| *address != own)
+        .collect();
+    for (action, peers) in [
+        ("append", wanted.difference(&flooded)),
+        ("delete", flooded.difference(&wanted)),
+    ] {
         for peer in peers {
-            command("bridge", ["fdb", action, "00:00:00:00:00:00", "dev", &device, "dst", peer])?;
+            command(
+                "bridge",
+                [
+                    "fdb",
+                    action,
+                    "00:00:00:00:00:00",
+                    "dev",
+                    &device,
+                    "dst",
+                    peer,
+                ],
+            )?;
         }
     }
     Ok(())
@@ -78,10 +111,34 @@ fn apply(network: &Network, addresses: Addresses) -> Result<()> {
 fn make(network: &Network, addresses: Addresses, device: &str, vni: i32) -> Result<()> {
     let (vni, local) = (vni.to_string(), addresses.edge().to_string());
     // No learning: every frame goes to all peers, so a VM is reached on both hosts while it moves.
-    command("ip", ["link", "add", device, "mtu", &network.spec.mtu.to_string(), "type", "vxlan", "id", &vni, "local", &local, "dstport", "4789", "nolearning"])?;
+    command(
+        "ip",
+        [
+            "link",
+            "add",
+            device,
+            "mtu",
+            &network.spec.mtu.to_string(),
+            "type",
+            "vxlan",
+            "id",
+            &vni,
+            "local",
+            &local,
+            "dstport",
+            "4789",
+            "nolearning",
+        ],
+    )?;
     for subnet in &network.spec.subnets {
-        let Some(gateway) = &subnet.gateway else { continue };
-        let length = subnet.cidr.split_once('/').context("a subnet has a prefix length")?.1;
+        let Some(gateway) = &subnet.gateway else {
+            continue;
+        };
+        let length = subnet
+            .cidr
+            .split_once('/')
+            .context("a subnet has a prefix length")?
+            .1;
         let address = format!("{gateway}/{length}");
         if gateway.contains(':') {
             command("ip", ["address", "add", &address, "dev", device, "nodad"])?;

@@ -71,7 +71,10 @@ pub enum Fault {
 impl Fault {
     /// Whether the fault is the site's and not one host's.
     pub fn is_of_site(self) -> bool {
-        matches!(self, Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop)
+        matches!(
+            self,
+            Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop
+        )
     }
 }
 
@@ -89,11 +92,16 @@ pub fn inject(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> 
     match fault {
         Fault::MemoryErrors => raise(files, host, "ce_count", 60),
         Fault::MemoryUncorrected => raise(files, host, "ue_count", 1),
-        Fault::DiskSmart => edit_json(&hardware(files, host).join("smart/sda.json"), |disk| disk["smart_status"]["passed"] = json!(false)),
+        Fault::DiskSmart => edit_json(&hardware(files, host).join("smart/sda.json"), |disk| {
+            disk["smart_status"]["passed"] = json!(false)
+        }),
         Fault::Psu => sensor(files, host, "psu_failed", json!(1)),
         Fault::Fan => sensor(files, host, "fan_failed", json!(1)),
         Fault::Temperature => {
-            fs::write(hardware(files, host).join("sys/class/hwmon/hwmon0/temp1_input"), "99000\n")?;
+            fs::write(
+                hardware(files, host).join("sys/class/hwmon/hwmon0/temp1_input"),
+                "99000\n",
+            )?;
             sensor(files, host, "temperature", json!(99))
         }
         Fault::NicLink => namespace::set_link(lab, number, Link::Business, false),
@@ -111,7 +119,9 @@ pub fn inject(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> 
         Fault::BmcSlow => bmc::set_mode(files, host, bmc::Mode::Slow),
         Fault::BmcLying => bmc::set_mode(files, host, bmc::Mode::Lying),
         Fault::BmcOtherHost => bmc::set_mode(files, host, bmc::Mode::OtherHost),
-        Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop => bail!("{fault:?} is a fault of the site"),
+        Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop => {
+            bail!("{fault:?} is a fault of the site")
+        }
     }
 }
 
@@ -122,7 +132,11 @@ fn inject_site(files: &LabFiles, fault: Fault) -> Result<()> {
             for pid in processes(files, "control", "zhengyun-operator")? {
                 run("kill", ["-9", &pid.to_string()])?;
             }
-            if fault == Fault::OperatorKill { start_operator(files, 0) } else { Ok(()) }
+            if fault == Fault::OperatorKill {
+                start_operator(files, 0)
+            } else {
+                Ok(())
+            }
         }
         _ => bail!("{fault:?} is a fault of one host"),
     }
@@ -135,7 +149,9 @@ fn inject_site(files: &LabFiles, fault: Fault) -> Result<()> {
 pub fn heal(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> {
     if fault.is_of_site() {
         return match fault {
-            Fault::ApiDown => controlplane::start_apiserver(files, files.addresses()?, &Binaries::get()?),
+            Fault::ApiDown => {
+                controlplane::start_apiserver(files, files.addresses()?, &Binaries::get()?)
+            }
             Fault::OperatorStop => start_operator(files, 0),
             _ => Ok(()),
         };
@@ -146,11 +162,16 @@ pub fn heal(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> {
     match fault {
         // A counter that was counted stays counted; a person clears the host.
         Fault::MemoryErrors | Fault::MemoryUncorrected => Ok(()),
-        Fault::DiskSmart => edit_json(&hardware(files, host).join("smart/sda.json"), |disk| disk["smart_status"]["passed"] = json!(true)),
+        Fault::DiskSmart => edit_json(&hardware(files, host).join("smart/sda.json"), |disk| {
+            disk["smart_status"]["passed"] = json!(true)
+        }),
         Fault::Psu => sensor(files, host, "psu_failed", Value::Null),
         Fault::Fan => sensor(files, host, "fan_failed", Value::Null),
         Fault::Temperature => {
-            fs::write(hardware(files, host).join("sys/class/hwmon/hwmon0/temp1_input"), "41000\n")?;
+            fs::write(
+                hardware(files, host).join("sys/class/hwmon/hwmon0/temp1_input"),
+                "41000\n",
+            )?;
             sensor(files, host, "temperature", json!(41))
         }
         Fault::NicLink => namespace::set_link(lab, number, Link::Business, true),
@@ -163,15 +184,20 @@ pub fn heal(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> {
         Fault::PowerLoss => power_on(files, host),
         Fault::KernelHang => namespace::freeze(&namespace::cgroup(lab, host)?, false),
         Fault::BmcDead => bmc::start(files, files.addresses()?, host),
-        Fault::BmcSlow | Fault::BmcLying | Fault::BmcOtherHost => bmc::set_mode(files, host, bmc::Mode::Ok),
-        Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop => bail!("{fault:?} is a fault of the site"),
+        Fault::BmcSlow | Fault::BmcLying | Fault::BmcOtherHost => {
+            bmc::set_mode(files, host, bmc::Mode::Ok)
+        }
+        Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop => {
+            bail!("{fault:?} is a fault of the site")
+        }
     }
 }
 
 /// Adds to an EDAC counter.
 fn raise(files: &LabFiles, host: &str, counter: &str, by: u64) -> Result<()> {
     for folder in ["", "csrow0/"] {
-        let path = hardware(files, host).join(format!("sys/devices/system/edac/mc/mc0/{folder}{counter}"));
+        let path =
+            hardware(files, host).join(format!("sys/devices/system/edac/mc/mc0/{folder}{counter}"));
         let now: u64 = fs::read_to_string(&path)?.trim().parse()?;
         write_at_once(&path, format!("{}\n", now + by).as_bytes())?;
     }
@@ -189,7 +215,9 @@ fn edit_json(path: &Path, edit: impl FnOnce(&mut Value)) -> Result<()> {
 
 /// Sets what the BMC's sensors say.
 fn sensor(files: &LabFiles, host: &str, name: &str, value: Value) -> Result<()> {
-    edit_json(&files.host(host).join("sensors.json"), |sensors| sensors[name] = value)
+    edit_json(&files.host(host).join("sensors.json"), |sensors| {
+        sensors[name] = value
+    })
 }
 
 fn signal(files: &LabFiles, host: &str, program: &str, signal: &str) -> Result<()> {
@@ -210,5 +238,6 @@ fn stop_service(files: &LabFiles, host: &str, service: &str, program: &str) -> R
 }
 
 fn allow_service(files: &LabFiles, host: &str, service: &str) -> Result<()> {
-    fs::remove_file(files.host(host).join("stopped").join(service)).with_context(|| format!("{service} of {host} is not stopped"))
+    fs::remove_file(files.host(host).join("stopped").join(service))
+        .with_context(|| format!("{service} of {host} is not stopped"))
 }

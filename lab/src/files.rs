@@ -27,11 +27,20 @@ impl LabFiles {
     /// # Errors
     /// The name is not made of a few lower-case letters and digits.
     pub fn of(name: &str) -> Result<Self> {
-        let fits = !name.is_empty() && name.len() <= 12 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let fits = !name.is_empty()
+            && name.len() <= 12
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         if !fits {
-            bail!("--name {name:?}: use 1 to 12 lower-case letters and digits, as namespaces are named after it");
+            bail!(
+                "--name {name:?}: use 1 to 12 lower-case letters and digits, as namespaces are named after it"
+            );
         }
-        Ok(Self { name: name.to_owned(), root: all_labs().join(name) })
+        Ok(Self {
+            name: name.to_owned(),
+            root: all_labs().join(name),
+        })
     }
 
     /// Folder of the control plane.
@@ -69,9 +78,18 @@ impl LabFiles {
     /// # Errors
     /// The lab does not run.
     pub fn addresses(&self) -> Result<Addresses> {
-        let text = fs::read_to_string(self.root.join("index"))
-            .with_context(|| format!("lab {} does not run; start it with: zylab up --name {}", self.name, self.name))?;
-        Ok(Addresses { index: text.trim().parse().context("the lab's index file is damaged; run zylab down")? })
+        let text = fs::read_to_string(self.root.join("index")).with_context(|| {
+            format!(
+                "lab {} does not run; start it with: zylab up --name {}",
+                self.name, self.name
+            )
+        })?;
+        Ok(Addresses {
+            index: text
+                .trim()
+                .parse()
+                .context("the lab's index file is damaged; run zylab down")?,
+        })
     }
 
     /// Makes the folder and takes the lowest free index.
@@ -80,7 +98,8 @@ impl LabFiles {
     /// All indexes are taken, or the folder can not be made.
     pub fn create(&self) -> Result<Addresses> {
         let labs = all_labs();
-        fs::create_dir_all(&labs).with_context(|| format!("{}: can not be made", labs.display()))?;
+        fs::create_dir_all(&labs)
+            .with_context(|| format!("{}: can not be made", labs.display()))?;
         let _lock = lock(&labs.join("lock"))?;
         let mut taken = Vec::new();
         for entry in fs::read_dir(&labs)? {
@@ -91,7 +110,13 @@ impl LabFiles {
         let index = (0..LABS_MAX)
             .find(|index| !taken.contains(index))
             .context("64 labs run already; stop one with zylab down --name NAME")?;
-        for folder in [self.control(), self.pki(), self.logs(), self.shared(), self.root.join("hosts")] {
+        for folder in [
+            self.control(),
+            self.pki(),
+            self.logs(),
+            self.shared(),
+            self.root.join("hosts"),
+        ] {
             fs::create_dir_all(folder)?;
         }
         fs::write(self.root.join("index"), index.to_string())?;
@@ -107,7 +132,8 @@ pub fn all_labs() -> PathBuf {
 /// Folder of what is built once and kept: control plane, guests, BMC simulators.
 pub fn cache() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
+    let home =
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
     base.unwrap_or_else(home).join("zhengyun")
 }
 
@@ -119,7 +145,12 @@ pub fn lock(path: &Path) -> Result<Flock<File>> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)?;
     Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| errno)
         .with_context(|| format!("{}: can not be locked", path.display()))
@@ -131,7 +162,8 @@ pub fn lock(path: &Path) -> Result<Flock<File>> {
 /// The folder can not be written.
 pub fn write_at_once(path: &Path, content: &[u8]) -> Result<()> {
     let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-    let mut file = File::create(&temporary).with_context(|| format!("{}: can not be written", temporary.display()))?;
+    let mut file = File::create(&temporary)
+        .with_context(|| format!("{}: can not be written", temporary.display()))?;
     file.write_all(content)?;
     fs::rename(&temporary, path)?;
     Ok(())

@@ -28,29 +28,55 @@ pub fn name(number: u8) -> String {
 /// # Errors
 /// No such name.
 pub fn number(name: &str) -> Result<u8> {
-    name.strip_prefix('h').and_then(|digits| digits.parse().ok()).with_context(|| format!("host {name:?}: hosts are named h1, h2, …"))
+    name.strip_prefix('h')
+        .and_then(|digits| digits.parse().ok())
+        .with_context(|| format!("host {name:?}: hosts are named h1, h2, …"))
 }
 
 /// Makes a host's folder.
 ///
 /// # Errors
 /// The folder can not be written.
-pub fn prepare(files: &LabFiles, addresses: Addresses, number: u8, hosts: u8, authority: &Authority) -> Result<()> {
+pub fn prepare(
+    files: &LabFiles,
+    addresses: Addresses,
+    number: u8,
+    hosts: u8,
+    authority: &Authority,
+) -> Result<()> {
     let name = name(number);
     let folder = files.host(&name);
-    for part in ["etc/upper", "etc/work", "lib", "cache", "log", "local", "stopped", "root/smart", "root/proc"] {
+    for part in [
+        "etc/upper",
+        "etc/work",
+        "lib",
+        "cache",
+        "log",
+        "local",
+        "stopped",
+        "root/smart",
+        "root/proc",
+    ] {
         fs::create_dir_all(folder.join(part))?;
     }
     let uuid = Uuid::new_v4().to_string();
     fs::write(folder.join("uuid"), &uuid)?;
     fs::write(folder.join("power"), "Off")?;
     fs::write(folder.join("bmc-mode"), "ok")?;
-    write_secret(&folder.join("bmc-password"), &Uuid::new_v4().simple().to_string()[..16])?;
+    write_secret(
+        &folder.join("bmc-password"),
+        &Uuid::new_v4().simple().to_string()[..16],
+    )?;
     write_hardware(&folder, &uuid)?;
     write_configuration(&folder, addresses, number, hosts, &uuid)?;
     let inside = format!("https://{}:{}", addresses.control(), addresses.api_port());
     let user = format!("{}{name}", api::names::HOST_USER_PREFIX);
-    authority.write_user(&files.pki(), &name, (&user, api::names::HOSTS_GROUP), &inside)?;
+    authority.write_user(
+        &files.pki(),
+        &name,
+        (&user, api::names::HOSTS_GROUP),
+        &inside,
+    )?;
     write_certificates(&folder, addresses, number, &name, authority)
 }
 
@@ -64,14 +90,27 @@ fn write_hardware(folder: &Path, uuid: &str) -> Result<()> {
     };
     let controller = "sys/devices/system/edac/mc/mc0";
     for (file, content) in [
-        ("mc_name", "lab"), ("size_mb", "1536"), ("seconds_since_reset", "0"), ("ce_count", "0"), ("ue_count", "0"),
-        ("ce_noinfo_count", "0"), ("ue_noinfo_count", "0"), ("csrow0/ce_count", "0"), ("csrow0/ue_count", "0"),
+        ("mc_name", "lab"),
+        ("size_mb", "1536"),
+        ("seconds_since_reset", "0"),
+        ("ce_count", "0"),
+        ("ue_count", "0"),
+        ("ce_noinfo_count", "0"),
+        ("ue_noinfo_count", "0"),
+        ("csrow0/ce_count", "0"),
+        ("csrow0/ue_count", "0"),
     ] {
         put(&format!("{controller}/{file}"), content)?;
     }
     put("sys/class/dmi/id/product_uuid", uuid)?;
     let sensor = "sys/class/hwmon/hwmon0";
-    for (file, content) in [("name", "coretemp"), ("temp1_label", "Package id 0"), ("temp1_input", "41000"), ("temp1_max", "80000"), ("temp1_crit", "100000")] {
+    for (file, content) in [
+        ("name", "coretemp"),
+        ("temp1_label", "Package id 0"),
+        ("temp1_input", "41000"),
+        ("temp1_max", "80000"),
+        ("temp1_crit", "100000"),
+    ] {
         put(&format!("{sensor}/{file}"), content)?;
     }
     // Links and mounts are real: inside the host these lead to its own.
@@ -79,7 +118,10 @@ fn write_hardware(folder: &Path, uuid: &str) -> Result<()> {
     symlink("/proc/mounts", root.join("proc/mounts"))?;
     put("proc/mdstat", "Personalities : \nunused devices: <none>")?;
     fs::write(root.join("kmsg"), "")?;
-    fs::write(root.join("smart/sda.json"), include_str!("../hardware/sda.json"))?;
+    fs::write(
+        root.join("smart/sda.json"),
+        include_str!("../hardware/sda.json"),
+    )?;
     let smartctl = root.join("smartctl");
     fs::write(&smartctl, include_str!("../hardware/smartctl.sh"))?;
     fs::set_permissions(&smartctl, fs::Permissions::from_mode(0o755))?;
@@ -87,7 +129,13 @@ fn write_hardware(folder: &Path, uuid: &str) -> Result<()> {
 }
 
 /// libvirt's and QEMU's configuration, in the upper layer of the host's /etc.
-fn write_configuration(folder: &Path, addresses: Addresses, number: u8, hosts: u8, uuid: &str) -> Result<()> {
+fn write_configuration(
+    folder: &Path,
+    addresses: Addresses,
+    number: u8,
+    hosts: u8,
+    uuid: &str,
+) -> Result<()> {
     let etc = folder.join("etc/upper");
     fs::create_dir_all(etc.join("libvirt/hooks"))?;
     let libvirtd = format!(
@@ -101,15 +149,30 @@ fn write_configuration(folder: &Path, addresses: Addresses, number: u8, hosts: u
     )?;
     let mut names = String::from("127.0.0.1 localhost\n");
     for other in 1..=hosts {
-        names.push_str(&format!("{} {}\n", addresses.management(other), name(other)));
+        names.push_str(&format!(
+            "{} {}\n",
+            addresses.management(other),
+            name(other)
+        ));
     }
     fs::write(etc.join("hosts"), names)?;
     fs::write(etc.join("hostname"), name(number))?;
     Ok(())
 }
 
-fn write_certificates(folder: &Path, addresses: Addresses, number: u8, name: &str, authority: &Authority) -> Result<()> {
-    let identity = authority.issue(name, api::names::HOSTS_GROUP, &[name], &[addresses.management(number).into()])?;
+fn write_certificates(
+    folder: &Path,
+    addresses: Addresses,
+    number: u8,
+    name: &str,
+    authority: &Authority,
+) -> Result<()> {
+    let identity = authority.issue(
+        name,
+        api::names::HOSTS_GROUP,
+        &[name],
+        &[addresses.management(number).into()],
+    )?;
     let pki = folder.join("etc/upper/pki");
     for (file, content) in [
         ("CA/cacert.pem", &authority.certificate),
@@ -176,15 +239,27 @@ pub fn power_on(files: &LabFiles, host: &str) -> Result<()> {
     namespace::raise_host(&files.name, host)?;
     let zylab = crate::process::zylab()?;
     let arguments: [&std::ffi::OsStr; 12] = [
-        "unshare".as_ref(), "--mount".as_ref(), "--uts".as_ref(), "--pid".as_ref(), "--fork".as_ref(),
-        "--kill-child".as_ref(), "--mount-proc".as_ref(), zylab.as_ref(), "host-init".as_ref(), "--name".as_ref(),
-        files.name.as_ref(), host.as_ref(),
+        "unshare".as_ref(),
+        "--mount".as_ref(),
+        "--uts".as_ref(),
+        "--pid".as_ref(),
+        "--fork".as_ref(),
+        "--kill-child".as_ref(),
+        "--mount-proc".as_ref(),
+        zylab.as_ref(),
+        "host-init".as_ref(),
+        "--name".as_ref(),
+        files.name.as_ref(),
+        host.as_ref(),
     ];
     Daemon {
         cgroup: &cgroup,
         namespace: Some(&namespace::host(&files.name, host)),
         log: &files.logs().join(format!("{host}.log")),
-        command: arguments.iter().map(|argument| argument.to_os_string()).collect(),
+        command: arguments
+            .iter()
+            .map(|argument| argument.to_os_string())
+            .collect(),
     }
     .start()?;
     write_at_once(&folder.join("power"), b"On")
@@ -199,10 +274,16 @@ pub fn processes(files: &LabFiles, part: &str, program: &str) -> Result<Vec<i32>
     let runs = |pid: &i32| {
         fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| {
             // A program that was built anew while it ran has " (deleted)" behind its name.
-            exe.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.trim_end_matches(" (deleted)") == program)
+            exe.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| name.trim_end_matches(" (deleted)") == program)
         })
     };
-    Ok(procs.lines().filter_map(|pid| pid.parse().ok()).filter(runs).collect())
+    Ok(procs
+        .lines()
+        .filter_map(|pid| pid.parse().ok())
+        .filter(runs)
+        .collect())
 }
 
 /// Folder of hardware files of a host.

@@ -45,19 +45,54 @@ pub fn run(files: &LabFiles, host: &str) -> Result<()> {
 }
 
 fn bind(from: &Path, to: &str) -> Result<()> {
-    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).with_context(|| format!("{} on {to}", from.display()))
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .with_context(|| format!("{} on {to}", from.display()))
 }
 
 fn mount_all(files: &LabFiles, host: &str) -> Result<()> {
     let folder = files.host(host);
     // The namespace is new, and so must be the view of its devices.
-    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
-    mount(Some("tmpfs"), "/srv", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    mount(
+        Some("sysfs"),
+        "/sys",
+        Some("sysfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )?;
+    mount(
+        Some("tmpfs"),
+        "/run",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755"),
+    )?;
+    mount(
+        Some("tmpfs"),
+        "/srv",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755"),
+    )?;
     let etc = folder.join("etc");
-    let layers = format!("lowerdir=/etc,upperdir={},workdir={}", etc.join("upper").display(), etc.join("work").display());
-    mount(Some("overlay"), "/etc", Some("overlay"), MsFlags::empty(), Some(layers.as_str()))?;
-    for part in ["/run/libvirt", "/run/zhengyun", "/run/lock", "/srv/zhengyun/shared", "/srv/zhengyun/local"] {
+    let layers = format!(
+        "lowerdir=/etc,upperdir={},workdir={}",
+        etc.join("upper").display(),
+        etc.join("work").display()
+    );
+    mount(
+        Some("overlay"),
+        "/etc",
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(layers.as_str()),
+    )?;
+    for part in [
+        "/run/libvirt",
+        "/run/zhengyun",
+        "/run/lock",
+        "/srv/zhengyun/shared",
+        "/srv/zhengyun/local",
+    ] {
         fs::create_dir_all(part)?;
     }
     bind(&folder.join("lib"), "/var/lib/libvirt")?;
@@ -93,7 +128,10 @@ impl Service {
     }
 
     fn start(&self) -> Result<Pid> {
-        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)?;
         let child = Command::new(&self.command[0])
             .args(&self.command[1..])
             .stdin(Stdio::null())
@@ -114,7 +152,11 @@ fn ended(services: &mut BTreeMap<&'static str, Service>, pid: Pid) {
     }
 }
 
-fn services(files: &LabFiles, host: &str, addresses: Addresses) -> Result<BTreeMap<&'static str, Service>> {
+fn services(
+    files: &LabFiles,
+    host: &str,
+    addresses: Addresses,
+) -> Result<BTreeMap<&'static str, Service>> {
     let number = host::number(host)?;
     let logs = files.logs();
     let root = host::hardware(files, host);
@@ -122,7 +164,12 @@ fn services(files: &LabFiles, host: &str, addresses: Addresses) -> Result<BTreeM
     let program = |name: &str| bin.join(name).display().to_string();
     let kubeconfig = files.kubeconfig(host).display().to_string();
     let at = |path: &str| root.join(path).display().to_string();
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let words = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect::<Vec<_>>()
+    };
     let service = |name: &str, command: Vec<String>, after: Option<&str>| Service {
         command,
         log: logs.join(format!("{host}-{name}.log")),
@@ -131,27 +178,85 @@ fn services(files: &LabFiles, host: &str, addresses: Addresses) -> Result<BTreeM
         not_before: Instant::now(),
     };
     let shared = files.shared().display().to_string();
-    let bindfs = words(&["bindfs", "-f", "--multithreaded", "-o", "allow_other,direct_io", &shared, "/srv/zhengyun/shared"]);
-    let libvirtd = words(&["libvirtd", "--listen", "--config", "/etc/libvirt/libvirtd.conf", "--pid-file", "/run/libvirt/libvirtd.pid"]);
-    let guard = words(&[&program("zhengyun-guard"), "--host", host, "--kubeconfig", &kubeconfig, "--run-dir", "/run/zhengyun"]);
+    let bindfs = words(&[
+        "bindfs",
+        "-f",
+        "--multithreaded",
+        "-o",
+        "allow_other,direct_io",
+        &shared,
+        "/srv/zhengyun/shared",
+    ]);
+    let libvirtd = words(&[
+        "libvirtd",
+        "--listen",
+        "--config",
+        "/etc/libvirt/libvirtd.conf",
+        "--pid-file",
+        "/run/libvirt/libvirtd.pid",
+    ]);
+    let guard = words(&[
+        &program("zhengyun-guard"),
+        "--host",
+        host,
+        "--kubeconfig",
+        &kubeconfig,
+        "--run-dir",
+        "/run/zhengyun",
+    ]);
     let management = addresses.management(number).to_string();
     let agent = words(&[
-        &program("zhengyun-agent"), "--host", host, "--kubeconfig", &kubeconfig,
-        "--sysfs-root", &at("sys"), "--procfs-root", &at("proc"), "--kernel-log", &at("kmsg"), "--smartctl", &at("smartctl"),
-        "--management-address", &management, "--business-device", "eth1",
-        "--vtep-address", &addresses.business(number).to_string(), "--run-dir", "/run/zhengyun",
-        "--tls-cert", "/etc/pki/zhengyun/cert.pem", "--tls-key", "/etc/pki/zhengyun/key.pem", "--tls-ca", "/etc/pki/zhengyun/ca.pem",
-        "--listen", &format!("{management}:9443"), "--capacity", &fs::read_to_string(files.root.join("capacity"))?,
-        "--domain-type", "qemu",
-        "--bmc-url", &format!("http://{}:{}", addresses.control(), addresses.redfish_port(number)),
-        "--bmc-credentials-file", &files.host(host).join("bmc-password").display().to_string(),
+        &program("zhengyun-agent"),
+        "--host",
+        host,
+        "--kubeconfig",
+        &kubeconfig,
+        "--sysfs-root",
+        &at("sys"),
+        "--procfs-root",
+        &at("proc"),
+        "--kernel-log",
+        &at("kmsg"),
+        "--smartctl",
+        &at("smartctl"),
+        "--management-address",
+        &management,
+        "--business-device",
+        "eth1",
+        "--vtep-address",
+        &addresses.business(number).to_string(),
+        "--run-dir",
+        "/run/zhengyun",
+        "--tls-cert",
+        "/etc/pki/zhengyun/cert.pem",
+        "--tls-key",
+        "/etc/pki/zhengyun/key.pem",
+        "--tls-ca",
+        "/etc/pki/zhengyun/ca.pem",
+        "--listen",
+        &format!("{management}:9443"),
+        "--capacity",
+        &fs::read_to_string(files.root.join("capacity"))?,
+        "--domain-type",
+        "qemu",
+        "--bmc-url",
+        &format!(
+            "http://{}:{}",
+            addresses.control(),
+            addresses.redfish_port(number)
+        ),
+        "--bmc-credentials-file",
+        &files.host(host).join("bmc-password").display().to_string(),
     ]);
     let mut services = BTreeMap::new();
     services.insert("bindfs", service("bindfs", bindfs, None));
     services.insert("libvirtd", service("libvirtd", libvirtd, None));
     if Path::new(&program("zhengyun-agent")).is_file() {
         services.insert("guard", service("guard", guard, None));
-        services.insert("agent", service("agent", agent, Some("/run/libvirt/libvirt-sock")));
+        services.insert(
+            "agent",
+            service("agent", agent, Some("/run/libvirt/libvirt-sock")),
+        );
         let hook = Path::new("/etc/libvirt/hooks/qemu");
         let _ = fs::remove_file(hook);
         fs::copy(program("zhengyun-qemu-hook"), hook).context("the qemu hook")?;

@@ -17,8 +17,10 @@ const FOLDERS: [&str; 3] = ["crds", "templates/rbac", "templates/admission"];
 
 /// The chart's folder: `ZHENGYUN_CHART`, else that of the source tree.
 fn chart() -> PathBuf {
-    std::env::var_os("ZHENGYUN_CHART")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/zhengyun"), PathBuf::from)
+    std::env::var_os("ZHENGYUN_CHART").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/zhengyun"),
+        PathBuf::from,
+    )
 }
 
 /// Applies the chart's CRDs, roles and policies, and waits until they are in force.
@@ -28,12 +30,24 @@ fn chart() -> PathBuf {
 pub async fn install_api(client: Client) -> Result<()> {
     for folder in FOLDERS {
         let folder = chart().join(folder);
-        let mut files: Vec<PathBuf> =
-            std::fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+        let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+            .with_context(|| format!("{}", folder.display()))?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()?;
         // Namespaces come first: roles live in them.
-        files.sort_by_key(|path| (path.file_stem().is_some_and(|stem| stem != "namespace"), path.clone()));
-        for file in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "yaml")) {
-            apply_file(&client, file).await.with_context(|| format!("{}", file.display()))?;
+        files.sort_by_key(|path| {
+            (
+                path.file_stem().is_some_and(|stem| stem != "namespace"),
+                path.clone(),
+            )
+        });
+        for file in files.iter().filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        }) {
+            apply_file(&client, file)
+                .await
+                .with_context(|| format!("{}", file.display()))?;
         }
         if folder.ends_with("crds") {
             wait_established(&client).await?;
@@ -60,31 +74,57 @@ pub async fn apply_yaml(client: &Client, text: &str) -> Result<()> {
         if value.is_null() {
             continue;
         }
-        let object: DynamicObject = serde_json::from_value(value).context("not a Kubernetes object")?;
+        let object: DynamicObject =
+            serde_json::from_value(value).context("not a Kubernetes object")?;
         let name = object.metadata.name.clone().unwrap_or_default();
-        apply_object(client, &object).await.with_context(|| format!("object {name}"))?;
+        apply_object(client, &object)
+            .await
+            .with_context(|| format!("object {name}"))?;
     }
     Ok(())
 }
 
 async fn apply_object(client: &Client, object: &DynamicObject) -> Result<()> {
-    let types = object.types.as_ref().context("apiVersion and kind are missing")?;
+    let types = object
+        .types
+        .as_ref()
+        .context("apiVersion and kind are missing")?;
     let gvk = GroupVersionKind::try_from(types)?;
     let (resource, capabilities) = discover(client, &gvk).await?;
     let api: Api<DynamicObject> = match (&object.metadata.namespace, capabilities) {
-        (Some(namespace), Scope::Namespaced) => Api::namespaced_with(client.clone(), namespace, &resource),
+        (Some(namespace), Scope::Namespaced) => {
+            Api::namespaced_with(client.clone(), namespace, &resource)
+        }
         (None, Scope::Namespaced) => bail!("metadata.namespace is missing"),
         (_, Scope::Cluster) => Api::all_with(client.clone(), &resource),
     };
-    let name = object.metadata.name.as_deref().context("metadata.name is missing")?;
-    api.patch(name, &PatchParams::apply("zylab").force(), &Patch::Apply(object)).await?;
+    let name = object
+        .metadata
+        .name
+        .as_deref()
+        .context("metadata.name is missing")?;
+    api.patch(
+        name,
+        &PatchParams::apply("zylab").force(),
+        &Patch::Apply(object),
+    )
+    .await?;
     Ok(())
 }
 
-async fn discover(client: &Client, gvk: &GroupVersionKind) -> Result<(kube::core::ApiResource, Scope)> {
+async fn discover(
+    client: &Client,
+    gvk: &GroupVersionKind,
+) -> Result<(kube::core::ApiResource, Scope)> {
     let (resource, capabilities) = kube::discovery::pinned_kind(client, gvk)
         .await
-        .with_context(|| format!("the API server does not know kind {} of {}", gvk.kind, gvk.api_version()))?;
+        .with_context(|| {
+            format!(
+                "the API server does not know kind {} of {}",
+                gvk.kind,
+                gvk.api_version()
+            )
+        })?;
     Ok((resource, capabilities.scope))
 }
 
@@ -93,19 +133,34 @@ async fn wait_established(client: &Client) -> Result<()> {
     let begin = Instant::now();
     loop {
         let crds = api.list(&ListParams::default()).await?;
-        let ours = crds.items.iter().filter(|crd| crd.spec.group == api::names::GROUP);
-        let waiting: Vec<_> = ours.filter(|crd| !established(crd)).filter_map(|crd| crd.metadata.name.clone()).collect();
+        let ours = crds
+            .items
+            .iter()
+            .filter(|crd| crd.spec.group == api::names::GROUP);
+        let waiting: Vec<_> = ours
+            .filter(|crd| !established(crd))
+            .filter_map(|crd| crd.metadata.name.clone())
+            .collect();
         if waiting.is_empty() {
             return Ok(());
         }
         if begin.elapsed() > PATIENCE {
-            bail!("waited {PATIENCE:?} for kinds to be established: {}", waiting.join(", "));
+            bail!(
+                "waited {PATIENCE:?} for kinds to be established: {}",
+                waiting.join(", ")
+            );
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 fn established(crd: &CustomResourceDefinition) -> bool {
-    let conditions = crd.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == "Established" && condition.status == "True")
+    let conditions = crd
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Established" && condition.status == "True")
 }

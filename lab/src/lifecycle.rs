@@ -36,7 +36,14 @@ pub struct LabOptions {
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { name: "demo".to_owned(), hosts: 4, operators: 1, bin_dir: None, capacity: host::CAPACITY.to_owned(), talk: false }
+        Self {
+            name: "demo".to_owned(),
+            hosts: 4,
+            operators: 1,
+            bin_dir: None,
+            capacity: host::CAPACITY.to_owned(),
+            talk: false,
+        }
     }
 }
 
@@ -66,7 +73,12 @@ impl Lab {
         let files = LabFiles::of(&options.name)?;
         remove(&files).context("leftovers of a former lab could not be removed")?;
         match start(&files, &options).await {
-            Ok((addresses, client)) => Ok(Self { files, addresses, client, down_on_drop: true }),
+            Ok((addresses, client)) => Ok(Self {
+                files,
+                addresses,
+                client,
+                down_on_drop: true,
+            }),
             Err(error) => {
                 let keep = std::env::var_os("ZYLAB_KEEP").is_some();
                 if !keep && let Err(left) = remove(&files) {
@@ -85,7 +97,12 @@ impl Lab {
         let files = LabFiles::of(name)?;
         let addresses = files.addresses()?;
         let client = Client::try_from(controlplane::admin_config(&files).await?)?;
-        Ok(Self { files, addresses, client, down_on_drop: false })
+        Ok(Self {
+            files,
+            addresses,
+            client,
+            down_on_drop: false,
+        })
     }
 
     /// Names of its hosts.
@@ -129,7 +146,10 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if self.down_on_drop && std::env::var_os("ZYLAB_KEEP").is_none() && let Err(error) = remove(&self.files) {
+        if self.down_on_drop
+            && std::env::var_os("ZYLAB_KEEP").is_none()
+            && let Err(error) = remove(&self.files)
+        {
             eprintln!("zylab: {error:#}");
         }
     }
@@ -158,8 +178,13 @@ async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Cli
     let binaries = Binaries::get()?;
     let addresses = files.create()?;
     let bin_dir = match &options.bin_dir {
-        Some(folder) => folder.canonicalize().with_context(|| format!("--bin-dir {}", folder.display()))?,
-        None => zylab()?.parent().context("zylab lies in a folder")?.to_owned(),
+        Some(folder) => folder
+            .canonicalize()
+            .with_context(|| format!("--bin-dir {}", folder.display()))?,
+        None => zylab()?
+            .parent()
+            .context("zylab lies in a folder")?
+            .to_owned(),
     };
     fs::write(files.root.join("bin-dir"), bin_dir.display().to_string())?;
     fs::write(files.root.join("capacity"), &options.capacity)?;
@@ -171,7 +196,9 @@ async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Cli
     start_forwarder(files, addresses)?;
     for number in 1..=options.hosts {
         let name = host::name(number);
-        say(&format!("host {name}: namespaces, certificates, BMC, power on"));
+        say(&format!(
+            "host {name}: namespaces, certificates, BMC, power on"
+        ));
         host::prepare(files, addresses, number, options.hosts, &authority)?;
         namespace::make_host(&files.name, addresses, &name, number)?;
         bmc::start(files, addresses, &name)?;
@@ -200,18 +227,39 @@ async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Cli
 fn host_objects(files: &LabFiles, addresses: Addresses, number: u8) -> Result<String> {
     let name = host::name(number);
     let password = fs::read_to_string(files.host(&name).join("bmc-password"))?;
-    let (control, redfish, ipmi) = (addresses.control(), addresses.redfish_port(number), addresses.ipmi_port(number));
+    let (control, redfish, ipmi) = (
+        addresses.control(),
+        addresses.redfish_port(number),
+        addresses.ipmi_port(number),
+    );
     // The last host shows that IPMI alone does.
-    let redfish = format!("{{protocol: Redfish, address: 'http://{control}:{redfish}', credentials: {{name: bmc-{name}}}}}");
-    let ipmi = format!("{{protocol: Ipmi, address: '{control}:{ipmi}', cipherSuite: 3, credentials: {{name: bmc-{name}}}}}");
-    let bmcs = if number == 4 { format!("[{ipmi}]") } else { format!("[{redfish}, {ipmi}]") };
+    let redfish = format!(
+        "{{protocol: Redfish, address: 'http://{control}:{redfish}', credentials: {{name: bmc-{name}}}}}"
+    );
+    let ipmi = format!(
+        "{{protocol: Ipmi, address: '{control}:{ipmi}', cipherSuite: 3, credentials: {{name: bmc-{name}}}}}"
+    );
+    let bmcs = if number == 4 {
+        format!("[{ipmi}]")
+    } else {
+        format!("[{redfish}, {ipmi}]")
+    };
     Ok(format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: bmc-{name}, namespace: {}}}\nstringData: {{username: {}, password: '{password}'}}\n---\napiVersion: {}/v1alpha1\nkind: Host\nmetadata: {{name: {name}}}\nspec: {{pool: main, managementAddress: {}, rack: rack-{}, site: lab, bmcs: {bmcs}}}\n",
-        api::names::SYSTEM_NAMESPACE, bmc::USER, api::names::GROUP, addresses.management(number), (number - 1) / 2 + 1,
+        api::names::SYSTEM_NAMESPACE,
+        bmc::USER,
+        api::names::GROUP,
+        addresses.management(number),
+        (number - 1) / 2 + 1,
     ))
 }
 
-fn control_daemon(files: &LabFiles, name: &str, inside: bool, command: Vec<std::ffi::OsString>) -> Result<()> {
+fn control_daemon(
+    files: &LabFiles,
+    name: &str,
+    inside: bool,
+    command: Vec<std::ffi::OsString>,
+) -> Result<()> {
     let namespace = namespace::control(&files.name);
     Daemon {
         cgroup: &namespace::cgroup(&files.name, "control")?,
@@ -225,12 +273,35 @@ fn control_daemon(files: &LabFiles, name: &str, inside: bool, command: Vec<std::
 fn start_forwarder(files: &LabFiles, addresses: Addresses) -> Result<()> {
     let listen = format!("127.0.0.1:{}", addresses.forward_port());
     let target = format!("{}:{}", addresses.control(), addresses.api_port());
-    control_daemon(files, "forward", false, vec![zylab()?.into(), "forward".into(), "--listen".into(), listen.into(),
-        "--namespace".into(), namespace::control(&files.name).into(), "--target".into(), target.into()])
+    control_daemon(
+        files,
+        "forward",
+        false,
+        vec![
+            zylab()?.into(),
+            "forward".into(),
+            "--listen".into(),
+            listen.into(),
+            "--namespace".into(),
+            namespace::control(&files.name).into(),
+            "--target".into(),
+            target.into(),
+        ],
+    )
 }
 
 fn start_edge(files: &LabFiles) -> Result<()> {
-    control_daemon(files, "edge", false, vec![zylab()?.into(), "edge".into(), "--name".into(), (&files.name).into()])
+    control_daemon(
+        files,
+        "edge",
+        false,
+        vec![
+            zylab()?.into(),
+            "edge".into(),
+            "--name".into(),
+            (&files.name).into(),
+        ],
+    )
 }
 
 /// Starts an operator in the control node.
@@ -241,12 +312,27 @@ pub fn start_operator(files: &LabFiles, number: u8) -> Result<()> {
     let folder = PathBuf::from(fs::read_to_string(files.root.join("bin-dir"))?);
     let program = folder.join("zhengyun-operator");
     if !program.is_file() {
-        bail!("{}: not built; run: cargo build --workspace", program.display());
+        bail!(
+            "{}: not built; run: cargo build --workspace",
+            program.display()
+        );
     }
     let identity = format!("operator-{number}");
     let metrics = format!("127.0.0.1:{}", 9100 + u16::from(number));
-    control_daemon(files, &identity, true, vec![program.into(), "--kubeconfig".into(), files.kubeconfig("operator").into(),
-        "--metrics-address".into(), metrics.into(), "--identity".into(), (&identity).into()])
+    control_daemon(
+        files,
+        &identity,
+        true,
+        vec![
+            program.into(),
+            "--kubeconfig".into(),
+            files.kubeconfig("operator").into(),
+            "--metrics-address".into(),
+            metrics.into(),
+            "--identity".into(),
+            (&identity).into(),
+        ],
+    )
 }
 
 /// Removes everything that a lab of this name has, whether it runs or crashed.
@@ -263,7 +349,8 @@ pub fn remove(files: &LabFiles) -> Result<()> {
         namespace::remove(&name);
     }
     if files.root.exists() {
-        fs::remove_dir_all(&files.root).with_context(|| format!("{}: can not be removed", files.root.display()))?;
+        fs::remove_dir_all(&files.root)
+            .with_context(|| format!("{}: can not be removed", files.root.display()))?;
     }
     Ok(())
 }

@@ -183,9 +183,20 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Up { name, hosts, operators, bin_dir, capacity } => {
-            up(LabOptions { name, hosts, operators, bin_dir, capacity, talk: true })
-        }
+        Command::Up {
+            name,
+            hosts,
+            operators,
+            bin_dir,
+            capacity,
+        } => up(LabOptions {
+            name,
+            hosts,
+            operators,
+            bin_dir,
+            capacity,
+            talk: true,
+        }),
         Command::Apply { name } => apply(&running(&name)?),
         Command::Probe { name, stop: true } => lab::judges::stop_prober(&running(&name)?),
         Command::Probe { name, stop: false } => with_lab(&name, async |lab| {
@@ -196,20 +207,49 @@ fn run(command: Command) -> Result<()> {
             print!("{}", lab::status::describe(&LabFiles::of(&name)?)?);
             Ok(())
         }
-        Command::Fault { name, heal: true, fault, host } => heal(&running(&name)?, host.as_deref(), fault),
-        Command::Fault { name, heal: false, fault, host } => inject(&running(&name)?, host.as_deref(), fault),
+        Command::Fault {
+            name,
+            heal: true,
+            fault,
+            host,
+        } => heal(&running(&name)?, host.as_deref(), fault),
+        Command::Fault {
+            name,
+            heal: false,
+            fault,
+            host,
+        } => inject(&running(&name)?, host.as_deref(), fault),
         Command::Power { name, action, host } => power(&running(&name)?, action, &host),
         Command::Logs { name, log } => logs(&running(&name)?, log.as_deref()),
-        Command::Exec { name, part, command } => exec(&running(&name)?, &part, &command),
+        Command::Exec {
+            name,
+            part,
+            command,
+        } => exec(&running(&name)?, &part, &command),
         Command::Down { name } => lab::lifecycle::remove(&LabFiles::of(&name)?),
-        Command::Enter { cgroup, namespace, foreground, command } => {
-            lab::process::enter(&cgroup, namespace.as_deref(), foreground, &command)
-        }
+        Command::Enter {
+            cgroup,
+            namespace,
+            foreground,
+            command,
+        } => lab::process::enter(&cgroup, namespace.as_deref(), foreground, &command),
         Command::HostInit { name, host } => lab::init::run(&LabFiles::of(&name)?, &host),
-        Command::Forward { listen, namespace, target } => lab::forward::run(listen, &namespace, target),
+        Command::Forward {
+            listen,
+            namespace,
+            target,
+        } => lab::forward::run(listen, &namespace, target),
         Command::Edge { name } => lab::edge::run(&LabFiles::of(&name)?),
-        Command::Chassis { name, ipmi, host, arguments } => {
-            let host = ipmi.as_deref().or(host.as_deref()).context("no host named")?;
+        Command::Chassis {
+            name,
+            ipmi,
+            host,
+            arguments,
+        } => {
+            let host = ipmi
+                .as_deref()
+                .or(host.as_deref())
+                .context("no host named")?;
             // ipmi_sim puts the host's name first, as in its configuration.
             let skip = usize::from(arguments.first().is_some_and(|first| first == host));
             lab::bmc::chassis(&LabFiles::of(&name)?, host, &arguments[skip..])
@@ -225,7 +265,10 @@ fn running(name: &str) -> Result<LabFiles> {
 
 fn up(options: LabOptions) -> Result<()> {
     let files = LabFiles::of(&options.name)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         tokio::select! {
             lab = Lab::up(options) => {
@@ -245,32 +288,60 @@ fn up(options: LabOptions) -> Result<()> {
 fn apply(files: &LabFiles) -> Result<()> {
     let values = lab::guest::serve(files, &lab::guest::build()?)?;
     let objects = lab::declarations::for_lab(&lab::declarations::folder(), &values)?;
-    with_lab(&files.name, async |lab| lab::declarations::apply(&lab.client, &objects).await)?;
+    with_lab(&files.name, async |lab| {
+        lab::declarations::apply(&lab.client, &objects).await
+    })?;
     println!("{} objects applied", objects.len());
     Ok(())
 }
 
 fn with_lab(name: &str, work: impl AsyncFnOnce(Lab) -> Result<()>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async { work(Lab::open(name).await?).await })
 }
 
 async fn judge(lab: &Lab) -> Result<()> {
     let report = lab::judges::judge_probes(&lab.files, judge::report::Window::ALL)?;
     for (name, endpoint) in &report.endpoints {
-        println!("{name}: {} probes, {} failed, down {:.2} s", endpoint.probes, endpoint.failures, endpoint.downtime_seconds);
+        println!(
+            "{name}: {} probes, {} failed, down {:.2} s",
+            endpoint.probes, endpoint.failures, endpoint.downtime_seconds
+        );
     }
-    for (name, guest) in report.guests.iter().filter(|(_, guest)| !guest.problems.is_empty()) {
+    for (name, guest) in report
+        .guests
+        .iter()
+        .filter(|(_, guest)| !guest.problems.is_empty())
+    {
         println!("{name}: {}", guest.problems.join("; "));
     }
     let disks = lab::judges::judge_disks(&lab.files, &lab.client).await?;
     for (name, verdict) in &disks {
-        let writes = format!("writes {} to {} of {}", verdict.first, verdict.last, verdict.guest);
-        let told = format!("{} acknowledged ones compared", verdict.acknowledged_checked);
-        println!("{name}: {writes}, {told}: {}", if verdict.is_clean() { "clean".to_owned() } else { format!("{:?}", verdict.problems) });
+        let writes = format!(
+            "writes {} to {} of {}",
+            verdict.first, verdict.last, verdict.guest
+        );
+        let told = format!(
+            "{} acknowledged ones compared",
+            verdict.acknowledged_checked
+        );
+        println!(
+            "{name}: {writes}, {told}: {}",
+            if verdict.is_clean() {
+                "clean".to_owned()
+            } else {
+                format!("{:?}", verdict.problems)
+            }
+        );
     }
     let clean = report.is_clean() && disks.values().all(judge::ledger::Verdict::is_clean);
-    if clean { Ok(()) } else { bail!("the judges found what stands above") }
+    if clean {
+        Ok(())
+    } else {
+        bail!("the judges found what stands above")
+    }
 }
 
 fn power(files: &LabFiles, action: PowerAction, host: &str) -> Result<()> {
@@ -278,7 +349,14 @@ fn power(files: &LabFiles, action: PowerAction, host: &str) -> Result<()> {
         PowerAction::On => lab::host::power_on(files, host),
         PowerAction::Off => lab::host::power_off(files, host),
         PowerAction::Status => {
-            println!("{}", if lab::host::is_on(files, host) { "On" } else { "Off" });
+            println!(
+                "{}",
+                if lab::host::is_on(files, host) {
+                    "On"
+                } else {
+                    "Off"
+                }
+            );
             Ok(())
         }
     }
@@ -286,11 +364,20 @@ fn power(files: &LabFiles, action: PowerAction, host: &str) -> Result<()> {
 
 fn logs(files: &LabFiles, log: Option<&str>) -> Result<()> {
     match log {
-        Some(log) => print!("{}", lab::files::tail(&files.logs().join(format!("{log}.log")), 20_000)),
+        Some(log) => print!(
+            "{}",
+            lab::files::tail(&files.logs().join(format!("{log}.log")), 20_000)
+        ),
         None => {
-            let mut names: Vec<_> = std::fs::read_dir(files.logs())?.flatten().map(|entry| entry.path()).collect();
+            let mut names: Vec<_> = std::fs::read_dir(files.logs())?
+                .flatten()
+                .map(|entry| entry.path())
+                .collect();
             names.sort();
-            names.iter().filter_map(|path| path.file_stem()).for_each(|name| println!("{}", name.display()));
+            names
+                .iter()
+                .filter_map(|path| path.file_stem())
+                .for_each(|name| println!("{}", name.display()));
         }
     }
     Ok(())
@@ -299,11 +386,23 @@ fn logs(files: &LabFiles, log: Option<&str>) -> Result<()> {
 fn exec(files: &LabFiles, part: &str, command: &[OsString]) -> Result<()> {
     if part == "control" {
         let cgroup = lab::namespace::cgroup(&files.name, "control")?;
-        return lab::process::enter(&cgroup, Some(&lab::namespace::control(&files.name)), true, command);
+        return lab::process::enter(
+            &cgroup,
+            Some(&lab::namespace::control(&files.name)),
+            true,
+            command,
+        );
     }
     let init = lab::host::processes(files, part, "zylab")?;
-    let pid = init.last().with_context(|| format!("host {part} is not on"))?.to_string();
-    let mut arguments: Vec<OsString> = ["--target", &pid, "--mount", "--uts", "--net", "--pid", "--"].iter().map(Into::into).collect();
+    let pid = init
+        .last()
+        .with_context(|| format!("host {part} is not on"))?
+        .to_string();
+    let mut arguments: Vec<OsString> =
+        ["--target", &pid, "--mount", "--uts", "--net", "--pid", "--"]
+            .iter()
+            .map(Into::into)
+            .collect();
     arguments.extend(command.iter().cloned());
     let cgroup = lab::namespace::cgroup(&files.name, part)?;
     arguments.insert(0, "nsenter".into());

@@ -43,7 +43,15 @@ pub fn make_control(lab: &str, addresses: Addresses) -> Result<()> {
     ip(&["-n", &name, "link", "set", "lo", "up"])?;
     for (bridge, address) in [("mgmt", addresses.control()), ("biz", addresses.edge())] {
         ip(&["-n", &name, "link", "add", bridge, "type", "bridge"])?;
-        ip(&["-n", &name, "address", "add", &format!("{address}/24"), "dev", bridge])?;
+        ip(&[
+            "-n",
+            &name,
+            "address",
+            "add",
+            &format!("{address}/24"),
+            "dev",
+            bridge,
+        ])?;
         ip(&["-n", &name, "link", "set", bridge, "up"])?;
     }
     Ok(())
@@ -63,10 +71,25 @@ pub fn make_host(lab: &str, addresses: Addresses, host_name: &str, number: u8) -
     ] {
         let peer = format!("{bridge}{number}");
         // The hardware address tells the host and the NIC, as a machine keeps its own over boots.
-        let mac = format!("02:5a:{:02x}:00:{:02x}:{number:02x}", addresses.index, u8::from(device == "eth1"));
-        ip(&["-n", &control, "link", "add", &peer, "type", "veth", "peer", "name", device, "address", &mac, "netns", &name])?;
+        let mac = format!(
+            "02:5a:{:02x}:00:{:02x}:{number:02x}",
+            addresses.index,
+            u8::from(device == "eth1")
+        );
+        ip(&[
+            "-n", &control, "link", "add", &peer, "type", "veth", "peer", "name", device,
+            "address", &mac, "netns", &name,
+        ])?;
         ip(&["-n", &control, "link", "set", &peer, "master", bridge, "up"])?;
-        ip(&["-n", &name, "address", "add", &format!("{address}/24"), "dev", device])?;
+        ip(&[
+            "-n",
+            &name,
+            "address",
+            "add",
+            &format!("{address}/24"),
+            "dev",
+            device,
+        ])?;
     }
     Ok(())
 }
@@ -80,7 +103,15 @@ pub fn set_link(lab: &str, number: u8, link: Link, up: bool) -> Result<()> {
         Link::Management => format!("mgmt{number}"),
         Link::Business => format!("biz{number}"),
     };
-    ip(&["-n", &control(lab), "link", "set", &peer, if up { "up" } else { "down" }]).map(drop)
+    ip(&[
+        "-n",
+        &control(lab),
+        "link",
+        "set",
+        &peer,
+        if up { "up" } else { "down" },
+    ])
+    .map(drop)
 }
 
 /// Sets the host's own ends up, as its boot does.
@@ -100,7 +131,8 @@ pub fn raise_host(lab: &str, host_name: &str) -> Result<()> {
 /// What `ip` said.
 pub fn clear_host(lab: &str, host_name: &str) -> Result<()> {
     let name = host(lab, host_name);
-    let listing: serde_json::Value = serde_json::from_str(&ip(&["-n", &name, "-j", "link", "show"])?)?;
+    let listing: serde_json::Value =
+        serde_json::from_str(&ip(&["-n", &name, "-j", "link", "show"])?)?;
     for device in listing.as_array().into_iter().flatten() {
         let device = device["ifname"].as_str().unwrap_or_default();
         if !["lo", "eth0", "eth1"].contains(&device) {
@@ -122,7 +154,10 @@ pub fn remove(name: &str) {
 pub fn of_lab(lab: &str) -> Vec<String> {
     let prefix = format!("zy{lab}-");
     let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.starts_with(&prefix)).collect()
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with(&prefix))
+        .collect()
 }
 
 /// The cgroup2 mount point of this machine.
@@ -159,12 +194,16 @@ pub fn make_cgroup(path: &Path) -> Result<()> {
 pub fn cgroups_of_lab(lab: &str) -> Result<Vec<PathBuf>> {
     let prefix = format!("zylab-{lab}-");
     let entries = fs::read_dir(cgroup_root()?)?.flatten();
-    Ok(entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)).map(|entry| entry.path()).collect())
+    Ok(entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .map(|entry| entry.path())
+        .collect())
 }
 
 /// Whether any process lives in a cgroup.
 pub fn populated(path: &Path) -> bool {
-    fs::read_to_string(path.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
+    fs::read_to_string(path.join("cgroup.events"))
+        .is_ok_and(|events| events.contains("populated 1"))
 }
 
 /// Freezes or thaws everything in a cgroup: a hung kernel.
@@ -184,8 +223,13 @@ pub fn kill_cgroup(path: &Path) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    fs::write(path.join("cgroup.kill"), "1").with_context(|| format!("{}: can not be killed", path.display()))?;
-    wait_for(&format!("{} to be empty", path.display()), Duration::from_secs(60), || Ok(!populated(path)))
+    fs::write(path.join("cgroup.kill"), "1")
+        .with_context(|| format!("{}: can not be killed", path.display()))?;
+    wait_for(
+        &format!("{} to be empty", path.display()),
+        Duration::from_secs(60),
+        || Ok(!populated(path)),
+    )
 }
 
 /// Kills and removes a cgroup.
@@ -195,7 +239,11 @@ pub fn kill_cgroup(path: &Path) -> Result<()> {
 pub fn remove_cgroup(path: &Path) -> Result<()> {
     kill_cgroup(path)?;
     if path.exists() {
-        wait_for(&format!("{} to be removed", path.display()), Duration::from_secs(10), || Ok(fs::remove_dir(path).is_ok()))?;
+        wait_for(
+            &format!("{} to be removed", path.display()),
+            Duration::from_secs(10),
+            || Ok(fs::remove_dir(path).is_ok()),
+        )?;
     }
     Ok(())
 }
@@ -210,7 +258,10 @@ pub fn cut(lab: &str, number: u8, link: Link, cut: bool) -> Result<()> {
         Link::Business => (format!("biz{number}"), "biz"),
     };
     let control = control(lab);
-    let arguments: &[&str] =
-        if cut { &["-n", &control, "link", "set", &peer, "nomaster"] } else { &["-n", &control, "link", "set", &peer, "master", bridge] };
+    let arguments: &[&str] = if cut {
+        &["-n", &control, "link", "set", &peer, "nomaster"]
+    } else {
+        &["-n", &control, "link", "set", &peer, "master", bridge]
+    };
     ip(arguments).map(drop)
 }

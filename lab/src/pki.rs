@@ -7,8 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use serde_json::json;
 
@@ -40,40 +40,75 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key)?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), certificate })
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            certificate,
+        })
     }
 
     /// A certificate for client and server use.
     ///
     /// # Errors
     /// A name is no valid one.
-    pub fn issue(&self, common_name: &str, organisation: &str, names: &[&str], addresses: &[IpAddr]) -> Result<Identity> {
+    pub fn issue(
+        &self,
+        common_name: &str,
+        organisation: &str,
+        names: &[&str],
+        addresses: &[IpAddr],
+    ) -> Result<Identity> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, common_name);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
         if !organisation.is_empty() {
-            params.distinguished_name.push(DnType::OrganizationName, organisation);
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, organisation);
         }
         // libvirt 9 refuses a key, even an elliptic one, without keyEncipherment.
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.is_ca = IsCa::ExplicitNoCa;
         for name in names {
-            params.subject_alt_names.push(SanType::DnsName((*name).try_into()?));
+            params
+                .subject_alt_names
+                .push(SanType::DnsName((*name).try_into()?));
         }
-        params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+        params
+            .subject_alt_names
+            .extend(addresses.iter().copied().map(SanType::IpAddress));
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(Identity { certificate, key: key.serialize_pem() })
+        Ok(Identity {
+            certificate,
+            key: key.serialize_pem(),
+        })
     }
 
     /// Issues a certificate and writes it, its key and a kubeconfig for it.
     ///
     /// # Errors
     /// The folder can not be written.
-    pub fn write_user(&self, folder: &Path, file: &str, user: (&str, &str), server: &str) -> Result<()> {
+    pub fn write_user(
+        &self,
+        folder: &Path,
+        file: &str,
+        user: (&str, &str),
+        server: &str,
+    ) -> Result<()> {
         let identity = self.issue(user.0, user.1, &[], &[])?;
-        write_secret(&folder.join(format!("{file}.kubeconfig")), &self.kubeconfig(&identity, server)?)
+        write_secret(
+            &folder.join(format!("{file}.kubeconfig")),
+            &self.kubeconfig(&identity, server)?,
+        )
     }
 
     fn kubeconfig(&self, identity: &Identity, server: &str) -> Result<String> {
@@ -106,5 +141,8 @@ pub fn write_secret(path: &Path, content: &str) -> Result<()> {
 fn base64(bytes: &[u8]) -> String {
     // ByteString is how Kubernetes itself writes base64; its JSON form is the text wanted here.
     let value = serde_json::to_value(k8s_openapi::ByteString(bytes.to_vec()));
-    value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    value
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }

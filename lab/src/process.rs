@@ -18,12 +18,20 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 ///
 /// # Errors
 /// Names the command line and what it printed on standard error.
-pub fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) -> Result<String> {
+pub fn run<S: AsRef<OsStr>>(
+    program: &str,
+    arguments: impl IntoIterator<Item = S>,
+) -> Result<String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
-    let output = command.output().with_context(|| format!("{program} can not be run; run scripts/setup.sh"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("{program} can not be run; run scripts/setup.sh"))?;
     if !output.status.success() {
-        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -32,7 +40,11 @@ pub fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S
 ///
 /// # Errors
 /// What was waited for, and the condition's last error.
-pub fn wait_for(what: &str, patience: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+pub fn wait_for(
+    what: &str,
+    patience: Duration,
+    mut condition: impl FnMut() -> Result<bool>,
+) -> Result<()> {
     let begin = Instant::now();
     loop {
         let result = condition();
@@ -59,7 +71,12 @@ pub fn zylab() -> Result<PathBuf> {
     if current.file_name() == Some(OsStr::new("zylab")) {
         return Ok(current);
     }
-    let beside = current.ancestors().skip(1).take(3).map(|folder| folder.join("zylab")).find(|path| path.is_file());
+    let beside = current
+        .ancestors()
+        .skip(1)
+        .take(3)
+        .map(|folder| folder.join("zylab"))
+        .find(|path| path.is_file());
     beside.context("zylab is not built; run: cargo build -p lab")
 }
 
@@ -81,7 +98,10 @@ impl Daemon<'_> {
     /// # Errors
     /// The program or the log can not be opened.
     pub fn start(self) -> Result<()> {
-        let log = OpenOptions::new().create(true).append(true).open(self.log)
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log)
             .with_context(|| format!("{}: can not be opened", self.log.display()))?;
         let mut command = Command::new(zylab()?);
         command.arg("enter").arg("--cgroup").arg(self.cgroup);
@@ -89,12 +109,19 @@ impl Daemon<'_> {
             command.arg("--namespace").arg(namespace);
         }
         command.arg("--").args(&self.command);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         let mut child = command.spawn().context("zylab enter can not be run")?;
         // `enter` forks once, so that the daemon is nobody's zombie when it ends.
         let status = child.wait()?;
         if !status.success() {
-            bail!("{:?} did not start; see {}", self.command, self.log.display());
+            bail!(
+                "{:?} did not start; see {}",
+                self.command,
+                self.log.display()
+            );
         }
         Ok(())
     }
@@ -104,14 +131,23 @@ impl Daemon<'_> {
 ///
 /// # Errors
 /// Returns only on failure.
-pub fn enter(cgroup: &Path, namespace: Option<&str>, foreground: bool, command: &[std::ffi::OsString]) -> Result<()> {
+pub fn enter(
+    cgroup: &Path,
+    namespace: Option<&str>,
+    foreground: bool,
+    command: &[std::ffi::OsString],
+) -> Result<()> {
     let (program, arguments) = command.split_first().context("no program named")?;
     if !foreground {
         // A second copy of this program does the rest; this one returns to the starter.
         Command::new(std::env::current_exe()?)
-            .arg("enter").arg("--foreground").arg("--cgroup").arg(cgroup)
+            .arg("enter")
+            .arg("--foreground")
+            .arg("--cgroup")
+            .arg(cgroup)
             .args(namespace.iter().flat_map(|name| ["--namespace", name]))
-            .arg("--").args(command)
+            .arg("--")
+            .args(command)
             .process_group(0)
             .spawn()?;
         return Ok(());
@@ -123,7 +159,8 @@ pub fn enter(cgroup: &Path, namespace: Option<&str>, foreground: bool, command: 
     }
     // A session of its own: no terminal's Ctrl-C reaches it.
     let _ = nix::unistd::setsid();
-    Err(Command::new(program).args(arguments).exec()).with_context(|| format!("{} can not be run", program.display()))
+    Err(Command::new(program).args(arguments).exec())
+        .with_context(|| format!("{} can not be run", program.display()))
 }
 
 /// Moves this thread into a named network namespace.
@@ -132,6 +169,7 @@ pub fn enter(cgroup: &Path, namespace: Option<&str>, foreground: bool, command: 
 /// The namespace does not exist.
 pub fn join_namespace(name: &str) -> Result<()> {
     let path = Path::new("/run/netns").join(name);
-    let file = File::open(&path).with_context(|| format!("{}: no such namespace", path.display()))?;
+    let file =
+        File::open(&path).with_context(|| format!("{}: no such namespace", path.display()))?;
     setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("{name}: can not be entered"))
 }

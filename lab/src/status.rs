@@ -15,23 +15,45 @@ use crate::namespace;
 /// The lab does not run.
 pub fn describe(files: &LabFiles) -> Result<String> {
     let addresses = files.addresses()?;
-    let mut text = format!("lab {}: API server at https://127.0.0.1:{}\n", files.name, addresses.forward_port());
-    text.push_str(&format!("  export KUBECONFIG={}\n", files.kubeconfig("admin").display()));
-    for program in ["etcd", "server", "kube-apiserver", "kube-controller-manager", "zhengyun-operator", "ipmi_sim"] {
+    let mut text = format!(
+        "lab {}: API server at https://127.0.0.1:{}\n",
+        files.name,
+        addresses.forward_port()
+    );
+    text.push_str(&format!(
+        "  export KUBECONFIG={}\n",
+        files.kubeconfig("admin").display()
+    ));
+    for program in [
+        "etcd",
+        "server",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "zhengyun-operator",
+        "ipmi_sim",
+    ] {
         let count = processes(files, "control", program)?.len();
         if count > 0 {
             text.push_str(&format!("  control  {program} x{count}\n"));
         }
     }
     for host in hosts(files)? {
-        let frozen = fs::read_to_string(namespace::cgroup(&files.name, &host)?.join("cgroup.freeze")).is_ok_and(|state| state.trim() == "1");
+        let frozen =
+            fs::read_to_string(namespace::cgroup(&files.name, &host)?.join("cgroup.freeze"))
+                .is_ok_and(|state| state.trim() == "1");
         let state = match (is_on(files, &host), frozen) {
             (false, _) => "off",
             (true, true) => "hung",
             (true, false) => "on",
         };
         let mut running = Vec::new();
-        for program in ["bindfs", "libvirtd", "zhengyun-guard", "zhengyun-agent", "qemu-system-x86_64"] {
+        for program in [
+            "bindfs",
+            "libvirtd",
+            "zhengyun-guard",
+            "zhengyun-agent",
+            "qemu-system-x86_64",
+        ] {
             match processes(files, &host, program)?.len() {
                 0 => {}
                 1 => running.push(program.to_owned()),

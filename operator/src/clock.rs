@@ -16,7 +16,11 @@ pub fn now() -> Moment {
 /// An instant, on the observer's monotonic clock.
 pub fn at(instant: Instant) -> Moment {
     // A day is added so that moments before the start can be expressed.
-    Moment(86_400_000 + u64::try_from(instant.saturating_duration_since(*START).as_millis()).unwrap_or(u64::MAX / 2))
+    Moment(
+        86_400_000
+            + u64::try_from(instant.saturating_duration_since(*START).as_millis())
+                .unwrap_or(u64::MAX / 2),
+    )
 }
 
 /// Now, as the API writes it.

@@ -17,18 +17,31 @@ use prometheus::{Encoder, TextEncoder};
 pub async fn serve(address: SocketAddr, ready: Arc<AtomicBool>) -> Result<()> {
     let readyz = move || {
         let ready = ready.load(Ordering::Acquire);
-        async move { if ready { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "caches are not filled yet") } }
+        async move {
+            if ready {
+                (StatusCode::OK, "ok")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "caches are not filled yet")
+            }
+        }
     };
     let router = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(|| async {
-            let mut bytes = Vec::new();
-            match TextEncoder::new().encode(&prometheus::gather(), &mut bytes) {
-                Ok(()) => (StatusCode::OK, String::from_utf8_lossy(&bytes).into_owned()),
-                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-            }
-        }));
-    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("--metrics-address {address}"))?;
-    axum::serve(listener, router).await.context("the health server ended")
+        .route(
+            "/metrics",
+            get(|| async {
+                let mut bytes = Vec::new();
+                match TextEncoder::new().encode(&prometheus::gather(), &mut bytes) {
+                    Ok(()) => (StatusCode::OK, String::from_utf8_lossy(&bytes).into_owned()),
+                    Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+                }
+            }),
+        );
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .with_context(|| format!("--metrics-address {address}"))?;
+    axum::serve(listener, router)
+        .await
+        .context("the health server ended")
 }

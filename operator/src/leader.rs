@@ -33,13 +33,19 @@ pub struct Leader {
 impl Leader {
     /// A candidate.
     pub fn new(identity: String) -> Self {
-        Self { identity, renewed_at: AtomicU64::new(0), led: AtomicBool::new(false) }
+        Self {
+            identity,
+            renewed_at: AtomicU64::new(0),
+            led: AtomicBool::new(false),
+        }
     }
 
     /// Whether this process may write, now.
     pub fn leads(&self) -> bool {
         let renewed = self.renewed_at.load(Ordering::Acquire);
-        renewed != 0 && clock::now().0.saturating_sub(renewed) < u64::try_from(WRITES_FOR.as_millis()).unwrap_or(0)
+        renewed != 0
+            && clock::now().0.saturating_sub(renewed)
+                < u64::try_from(WRITES_FOR.as_millis()).unwrap_or(0)
     }
 
     /// Name of this process in intents and logs.
@@ -56,7 +62,10 @@ impl Leader {
             match self.turn(&leases, &mut seen).await {
                 Ok(true) => self.renewed_at.store(sent.0, Ordering::Release),
                 Ok(false) => self.renewed_at.store(0, Ordering::Release),
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "the leader's Lease could not be renewed"),
+                Err(error) => tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the leader's Lease could not be renewed"
+                ),
             }
             let leads = self.leads();
             if self.led.swap(leads, Ordering::AcqRel) != leads {
@@ -66,23 +75,36 @@ impl Leader {
         }
     }
 
-    async fn turn(&self, leases: &Api<Lease>, seen: &mut Option<(String, Instant)>) -> Result<bool> {
+    async fn turn(
+        &self,
+        leases: &Api<Lease>,
+        seen: &mut Option<(String, Instant)>,
+    ) -> Result<bool> {
         let Some(mut lease) = leases.get_opt(NAME).await? else {
             let lease = Lease {
-                metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+                metadata: ObjectMeta {
+                    name: Some(NAME.to_owned()),
+                    ..ObjectMeta::default()
+                },
                 spec: Some(self.held()),
             };
             return Ok(leases.create(&PostParams::default(), &lease).await.is_ok());
         };
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
-        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
+        let holder = lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.holder_identity.clone());
         let mine = holder.as_deref() == Some(self.identity.as_str());
         if !mine && !silent(seen, &version) {
             return Ok(false);
         }
         lease.spec = Some(self.held());
         // A replace carries the version that was read: of two candidates one wins.
-        Ok(leases.replace(NAME, &PostParams::default(), &lease).await.is_ok())
+        Ok(leases
+            .replace(NAME, &PostParams::default(), &lease)
+            .await
+            .is_ok())
     }
 
     fn held(&self) -> LeaseSpec {

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use api::{
-    MigrationPhase, MigrationReason, MigrationSourcePhase, MigrationTargetPhase, VirtualMachine, VirtualMachineMigration,
-    VirtualMachineMigrationSpec, VirtualMachinePhase,
+    MigrationPhase, MigrationReason, MigrationSourcePhase, MigrationTargetPhase, VirtualMachine,
+    VirtualMachineMigration, VirtualMachineMigrationSpec, VirtualMachinePhase,
 };
-use failover::migration::{MigrationFacts, MigrationOutcome, MigrationStep, SourcePhase, TargetPhase, decide};
+use failover::migration::{
+    MigrationFacts, MigrationOutcome, MigrationStep, SourcePhase, TargetPhase, decide,
+};
 use failover::vm::HostSight;
 use failover::{Policy, assignment};
 use kube::ResourceExt;
@@ -32,9 +34,18 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory, fleet: &mut Fleet
         if ended(&migration) || !context.writer.settled(migration.as_ref()) {
             continue;
         }
-        let vm = vms.iter().find(|vm| vm.name_any() == migration.spec.virtual_machine && vm.namespace() == migration.namespace());
+        let vm = vms.iter().find(|vm| {
+            vm.name_any() == migration.spec.virtual_machine
+                && vm.namespace() == migration.namespace()
+        });
         let Some(vm) = vm else {
-            finish(context, &migration, MigrationPhase::Failed, "spec.virtualMachine: the VM does not exist").await;
+            finish(
+                context,
+                &migration,
+                MigrationPhase::Failed,
+                "spec.virtualMachine: the VM does not exist",
+            )
+            .await;
             continue;
         };
         if context.writer.settled(vm.as_ref()) {
@@ -44,8 +55,15 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory, fleet: &mut Fleet
 }
 
 fn ended(migration: &VirtualMachineMigration) -> bool {
-    let phase = migration.status.as_ref().map(|status| status.phase).unwrap_or_default();
-    matches!(phase, MigrationPhase::Succeeded | MigrationPhase::Failed | MigrationPhase::Cancelled)
+    let phase = migration
+        .status
+        .as_ref()
+        .map(|status| status.phase)
+        .unwrap_or_default();
+    matches!(
+        phase,
+        MigrationPhase::Succeeded | MigrationPhase::Failed | MigrationPhase::Cancelled
+    )
 }
 
 /// Moves under way that each host sends or receives.
@@ -53,7 +71,11 @@ fn load(migrations: &[Arc<VirtualMachineMigration>]) -> BTreeMap<HostName, i32> 
     let mut load = BTreeMap::new();
     for migration in migrations.iter().filter(|migration| !ended(migration)) {
         let status = migration.status.clone().unwrap_or_default();
-        for side in status.source_assignment.iter().chain(&status.target_assignment) {
+        for side in status
+            .source_assignment
+            .iter()
+            .chain(&status.target_assignment)
+        {
             *load.entry(side.host.clone()).or_insert(0) += 1;
         }
     }
@@ -61,55 +83,117 @@ fn load(migrations: &[Arc<VirtualMachineMigration>]) -> BTreeMap<HostName, i32> 
 }
 
 async fn one(
-    context: &Arc<Context>, memory: &mut Memory, fleet: &mut Fleet, policy: &Policy,
-    migration: &VirtualMachineMigration, vm: &VirtualMachine, load: &mut BTreeMap<HostName, i32>,
+    context: &Arc<Context>,
+    memory: &mut Memory,
+    fleet: &mut Fleet,
+    policy: &Policy,
+    migration: &VirtualMachineMigration,
+    vm: &VirtualMachine,
+    load: &mut BTreeMap<HostName, i32>,
 ) {
     let status = migration.status.clone().unwrap_or_default();
     let (rights, vm_status) = (door::rights(vm), vm.status.clone().unwrap_or_default());
-    let (report, incoming_report) = (vm_status.runtime.as_ref().map(door::report), vm_status.incoming_runtime.as_ref().map(door::report));
-    let sides = status.source_assignment.clone().zip(status.target_assignment.clone());
+    let (report, incoming_report) = (
+        vm_status.runtime.as_ref().map(door::report),
+        vm_status.incoming_runtime.as_ref().map(door::report),
+    );
+    let sides = status
+        .source_assignment
+        .clone()
+        .zip(status.target_assignment.clone());
     let key = migration.uid().unwrap_or_default();
-    let begun_at = sides.is_some().then(|| *memory.moves.entry(key.clone()).or_insert_with(clock::now));
+    let begun_at = sides
+        .is_some()
+        .then(|| *memory.moves.entry(key.clone()).or_insert_with(clock::now));
     let sight = |side: Option<&Assignment>| {
         let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         side.map_or_else(HostSight::default, |side| watch.sight(side))
     };
-    let verdict = decide(&MigrationFacts {
-        wanted_running: vm.metadata.deletion_timestamp.is_none() && vm.spec.run_strategy != api::RunStrategy::Halted,
-        cancel: migration.spec.cancel,
-        begun_at,
-        source: status.source.as_ref().filter(|source| Some(&source.assignment) == status.source_assignment.as_ref()).map(|source| match source.phase {
-            MigrationSourcePhase::Migrating => SourcePhase::Migrating,
-            MigrationSourcePhase::HandedOver => SourcePhase::HandedOver,
-            MigrationSourcePhase::StillRunning => SourcePhase::StillRunning,
-            MigrationSourcePhase::Closed => SourcePhase::Closed,
-        }),
-        target: status.target.as_ref().filter(|target| Some(&target.assignment) == status.target_assignment.as_ref()).map(|target| match target.phase {
-            MigrationTargetPhase::Prepared => TargetPhase::Prepared,
-            MigrationTargetPhase::Arrived => TargetPhase::Arrived,
-            MigrationTargetPhase::Resumed => TargetPhase::Resumed,
-            MigrationTargetPhase::Refused => TargetPhase::Refused,
-        }),
-        report: report.as_ref(),
-        incoming_report: incoming_report.as_ref(),
-        source_host: sight(rights.assignment.as_ref()),
-        target_host: sight(rights.incoming.as_ref()),
-        abort_requested: status.abort_requested,
-        refuse_requested: status.refuse_requested,
-        sides,
-        rights: &rights,
-    }, policy, clock::now());
+    let verdict = decide(
+        &MigrationFacts {
+            wanted_running: vm.metadata.deletion_timestamp.is_none()
+                && vm.spec.run_strategy != api::RunStrategy::Halted,
+            cancel: migration.spec.cancel,
+            begun_at,
+            source: status
+                .source
+                .as_ref()
+                .filter(|source| Some(&source.assignment) == status.source_assignment.as_ref())
+                .map(|source| match source.phase {
+                    MigrationSourcePhase::Migrating => SourcePhase::Migrating,
+                    MigrationSourcePhase::HandedOver => SourcePhase::HandedOver,
+                    MigrationSourcePhase::StillRunning => SourcePhase::StillRunning,
+                    MigrationSourcePhase::Closed => SourcePhase::Closed,
+                }),
+            target: status
+                .target
+                .as_ref()
+                .filter(|target| Some(&target.assignment) == status.target_assignment.as_ref())
+                .map(|target| match target.phase {
+                    MigrationTargetPhase::Prepared => TargetPhase::Prepared,
+                    MigrationTargetPhase::Arrived => TargetPhase::Arrived,
+                    MigrationTargetPhase::Resumed => TargetPhase::Resumed,
+                    MigrationTargetPhase::Refused => TargetPhase::Refused,
+                }),
+            report: report.as_ref(),
+            incoming_report: incoming_report.as_ref(),
+            source_host: sight(rights.assignment.as_ref()),
+            target_host: sight(rights.incoming.as_ref()),
+            abort_requested: status.abort_requested,
+            refuse_requested: status.refuse_requested,
+            sides,
+            rights: &rights,
+        },
+        policy,
+        clock::now(),
+    );
     let message = verdict.reason.english();
     let name = migration.name_any();
     let result = match verdict.step {
         MigrationStep::Wait => show(context, migration, &message).await,
         MigrationStep::Begin => begin(context, fleet, policy, migration, vm, load).await,
-        MigrationStep::Record { source, target } => record(context, migration, vm, &source, &target).await,
-        MigrationStep::RequestAbort => context.writer.swap_status(migration, json!({"abortRequested": true, "message": message})).await,
-        MigrationStep::RequestRefuse => context.writer.swap_status(migration, json!({"refuseRequested": true, "message": message})).await,
-        MigrationStep::Promote(proof) => swap(context, vm, assignment::promote(&rights, proof), true).await,
-        MigrationStep::PromoteResumed(proof, report) => swap(context, vm, assignment::promote_resumed(&rights, proof, &report), true).await,
-        MigrationStep::DropIncoming(proof) => swap(context, vm, assignment::drop_incoming(&rights, proof), false).await,
+        MigrationStep::Record { source, target } => {
+            record(context, migration, vm, &source, &target).await
+        }
+        MigrationStep::RequestAbort => {
+            context
+                .writer
+                .swap_status(
+                    migration,
+                    json!({"abortRequested": true, "message": message}),
+                )
+                .await
+        }
+        MigrationStep::RequestRefuse => {
+            context
+                .writer
+                .swap_status(
+                    migration,
+                    json!({"refuseRequested": true, "message": message}),
+                )
+                .await
+        }
+        MigrationStep::Promote(proof) => {
+            swap(context, vm, assignment::promote(&rights, proof), true).await
+        }
+        MigrationStep::PromoteResumed(proof, report) => {
+            swap(
+                context,
+                vm,
+                assignment::promote_resumed(&rights, proof, &report),
+                true,
+            )
+            .await
+        }
+        MigrationStep::DropIncoming(proof) => {
+            swap(
+                context,
+                vm,
+                assignment::drop_incoming(&rights, proof),
+                false,
+            )
+            .await
+        }
         MigrationStep::Finish(outcome) => {
             memory.moves.remove(&key);
             let phase = match outcome {
@@ -124,10 +208,20 @@ async fn one(
     logged("migration", &name, result);
 }
 
-async fn show(context: &Context, migration: &VirtualMachineMigration, message: &str) -> Result<(), WriteError> {
+async fn show(
+    context: &Context,
+    migration: &VirtualMachineMigration,
+    message: &str,
+) -> Result<(), WriteError> {
     let status = migration.status.clone().unwrap_or_default();
-    let copies = status.source.as_ref().is_some_and(|source| source.phase == MigrationSourcePhase::Migrating);
-    let handed_over = status.source.as_ref().is_some_and(|source| source.phase == MigrationSourcePhase::HandedOver);
+    let copies = status
+        .source
+        .as_ref()
+        .is_some_and(|source| source.phase == MigrationSourcePhase::Migrating);
+    let handed_over = status
+        .source
+        .as_ref()
+        .is_some_and(|source| source.phase == MigrationSourcePhase::HandedOver);
     let phase = match (status.source_assignment.is_some(), status.abort_requested) {
         (false, _) => MigrationPhase::Pending,
         (true, true) => MigrationPhase::Cancelling,
@@ -138,11 +232,19 @@ async fn show(context: &Context, migration: &VirtualMachineMigration, message: &
     if status.phase == phase && status.message.as_deref() == Some(message) {
         return Ok(());
     }
-    context.writer.swap_status(migration, json!({"phase": phase, "message": message})).await
+    context
+        .writer
+        .swap_status(migration, json!({"phase": phase, "message": message}))
+        .await
 }
 
 /// Claims of an ended move: what arrived becomes the claim, what did not is dropped.
-async fn swap(context: &Context, vm: &VirtualMachine, change: Result<failover::RightsChange, failover::AssignmentError>, moved: bool) -> Result<(), WriteError> {
+async fn swap(
+    context: &Context,
+    vm: &VirtualMachine,
+    change: Result<failover::RightsChange, failover::AssignmentError>,
+    moved: bool,
+) -> Result<(), WriteError> {
     let change = match change {
         Ok(change) => change,
         Err(error) => {
@@ -150,25 +252,51 @@ async fn swap(context: &Context, vm: &VirtualMachine, change: Result<failover::R
             return Ok(());
         }
     };
-    context.writer.swap_status(vm, rights_patch(&change)).await?;
+    context
+        .writer
+        .swap_status(vm, rights_patch(&change))
+        .await?;
     for volume in volumes_of(context, vm).unwrap_or_default() {
-        let incoming = volume.status.as_ref().and_then(|status| status.incoming_claim.clone());
-        let patch = if moved && incoming.is_some() { json!({"claim": incoming, "incomingClaim": null}) } else { json!({"incomingClaim": null}) };
+        let incoming = volume
+            .status
+            .as_ref()
+            .and_then(|status| status.incoming_claim.clone());
+        let patch = if moved && incoming.is_some() {
+            json!({"claim": incoming, "incomingClaim": null})
+        } else {
+            json!({"incomingClaim": null})
+        };
         context.writer.swap_status(volume.as_ref(), patch).await?;
     }
     Ok(())
 }
 
 async fn begin(
-    context: &Arc<Context>, fleet: &mut Fleet, policy: &Policy,
-    migration: &VirtualMachineMigration, vm: &VirtualMachine, load: &mut BTreeMap<HostName, i32>,
+    context: &Arc<Context>,
+    fleet: &mut Fleet,
+    policy: &Policy,
+    migration: &VirtualMachineMigration,
+    vm: &VirtualMachine,
+    load: &mut BTreeMap<HostName, i32>,
 ) -> Result<(), WriteError> {
     let (rights, uid) = (door::rights(vm), door::uid(vm));
-    let Some(source) = rights.assignment.clone() else { return Ok(()) };
+    let Some(source) = rights.assignment.clone() else {
+        return Ok(());
+    };
     let limit = context.stores.policy().migration.per_host;
-    let full = |host: &HostName, load: &BTreeMap<HostName, i32>| load.get(host).copied().unwrap_or(0) >= limit;
+    let full = |host: &HostName, load: &BTreeMap<HostName, i32>| {
+        load.get(host).copied().unwrap_or(0) >= limit
+    };
     if full(&source.host, load) {
-        return show(context, migration, &format!("waits for its turn: host {} sends {limit} VMs already", source.host)).await;
+        return show(
+            context,
+            migration,
+            &format!(
+                "waits for its turn: host {} sends {limit} VMs already",
+                source.host
+            ),
+        )
+        .await;
     }
     // The source is no target; a named target is the only one.
     let mut open = fleet.clone();
@@ -176,7 +304,12 @@ async fn begin(
         host.closed = Some("it runs there".to_owned());
     }
     for (name, host) in &mut open.hosts {
-        if migration.spec.target_host.as_ref().is_some_and(|wanted| wanted != name.as_str()) {
+        if migration
+            .spec
+            .target_host
+            .as_ref()
+            .is_some_and(|wanted| wanted != name.as_str())
+        {
             host.closed = Some("not the host that spec.targetHost names".to_owned());
         } else if full(name, load) {
             host.closed = Some(format!("receives {limit} VMs already"));
@@ -190,19 +323,28 @@ async fn begin(
         Ok(choice) => choice,
         Err(refusal) => return show(context, migration, &refusal.sentence()).await,
     };
-    let boot_id = context.hosts.lock().unwrap_or_else(PoisonError::into_inner).placeable(&choice.host, policy);
+    let boot_id = context
+        .hosts
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .placeable(&choice.host, policy);
     let Ok(boot_id) = boot_id else { return Ok(()) };
     let change = match assignment::begin_migration(&rights, choice.host.clone(), boot_id) {
         Ok(change) => change,
         Err(error) => return show(context, migration, &error.to_string()).await,
     };
-    let Some(target) = change.after().incoming.clone() else { return Ok(()) };
+    let Some(target) = change.after().incoming.clone() else {
+        return Ok(());
+    };
     let nics = vm.status.clone().unwrap_or_default().nics;
     write_seed(context, vm, &nics, &target).await?;
     if !claim(context, vm, &target, "incomingClaim").await? {
         return Ok(());
     }
-    context.writer.swap_status(vm, rights_patch(&change)).await?;
+    context
+        .writer
+        .swap_status(vm, rights_patch(&change))
+        .await?;
     if let Some(fleet_vm) = fleet.vms.get_mut(&uid) {
         fleet_vm.incoming = Some(choice.host.clone());
     }
@@ -212,20 +354,41 @@ async fn begin(
     record(context, migration, vm, &source, &target).await
 }
 
-async fn record(context: &Context, migration: &VirtualMachineMigration, vm: &VirtualMachine, source: &Assignment, target: &Assignment) -> Result<(), WriteError> {
+async fn record(
+    context: &Context,
+    migration: &VirtualMachineMigration,
+    vm: &VirtualMachine,
+    source: &Assignment,
+    target: &Assignment,
+) -> Result<(), WriteError> {
     tracing::info!(vm = vm.name_any(), from = %source.host, to = %target.host, "moves");
     let status = json!({"phase": "Preparing", "message": format!("moves from {} to {}", source.host, target.host), "vmUid": vm.uid(),
         "sourceAssignment": source, "targetAssignment": target, "startedAt": clock::wall()});
     context.writer.swap_status(migration, status).await
 }
 
-async fn finish(context: &Context, migration: &VirtualMachineMigration, phase: MigrationPhase, message: &str) {
+async fn finish(
+    context: &Context,
+    migration: &VirtualMachineMigration,
+    phase: MigrationPhase,
+    message: &str,
+) {
     let status = migration.status.clone().unwrap_or_default();
     let now = clock::wall();
-    let total = status.started_at.as_ref().map(|started| now.0.duration_since(started.0).as_millis());
-    let pause = status.source.as_ref().and_then(|source| source.pause_milliseconds);
+    let total = status
+        .started_at
+        .as_ref()
+        .map(|started| now.0.duration_since(started.0).as_millis());
+    let pause = status
+        .source
+        .as_ref()
+        .and_then(|source| source.pause_milliseconds);
     let patch = json!({"phase": phase, "message": message, "finishedAt": now, "totalMilliseconds": total.and_then(|total| i64::try_from(total).ok()), "pauseMilliseconds": pause});
-    logged("migration", &migration.name_any(), context.writer.swap_status(migration, patch).await);
+    logged(
+        "migration",
+        &migration.name_any(),
+        context.writer.swap_status(migration, patch).await,
+    );
 }
 
 /// Hosts to be emptied: a move for each running VM that has none, and the evacuation's progress.
@@ -235,17 +398,41 @@ async fn evacuate(context: &Arc<Context>, migrations: &[Arc<VirtualMachineMigrat
     for host in context.stores.hosts.state() {
         let name = host.name_any();
         let faulty = door::standing_faults(&host, &policy) > 0;
-        let maintained = host.spec.maintenance.as_ref().is_some_and(|maintenance| maintenance.evacuate);
+        let maintained = host
+            .spec
+            .maintenance
+            .as_ref()
+            .is_some_and(|maintenance| maintenance.evacuate);
         let standing = host.status.clone().unwrap_or_default().evacuation;
         if !faulty && !maintained {
-            if standing.as_ref().is_some_and(|evacuation| evacuation.phase == "Running" || evacuation.phase == "Blocked") {
+            if standing.as_ref().is_some_and(|evacuation| {
+                evacuation.phase == "Running" || evacuation.phase == "Blocked"
+            }) {
                 let patch = json!({"evacuation": {"phase": "Cancelled", "remaining": 0, "blocked": [], "finishedAt": clock::wall()}});
-                logged("evacuation", &name, context.writer.status(host.as_ref(), patch).await);
+                logged(
+                    "evacuation",
+                    &name,
+                    context.writer.status(host.as_ref(), patch).await,
+                );
             }
             continue;
         }
-        let here: Vec<_> = vms.iter().filter(|vm| vm.status.as_ref().is_some_and(|status| status.assignment.as_ref().is_some_and(|right| right.host.as_str() == name))).collect();
-        let reason = if faulty { MigrationReason::HardwareFault } else { MigrationReason::Maintenance };
+        let here: Vec<_> = vms
+            .iter()
+            .filter(|vm| {
+                vm.status.as_ref().is_some_and(|status| {
+                    status
+                        .assignment
+                        .as_ref()
+                        .is_some_and(|right| right.host.as_str() == name)
+                })
+            })
+            .collect();
+        let reason = if faulty {
+            MigrationReason::HardwareFault
+        } else {
+            MigrationReason::Maintenance
+        };
         let mut blocked = Vec::new();
         for vm in &here {
             blocked.extend(move_away(context, vm, reason, migrations).await);
@@ -255,26 +442,64 @@ async fn evacuate(context: &Arc<Context>, migrations: &[Arc<VirtualMachineMigrat
 }
 
 /// Makes a move for one VM unless it has one; returns why it can not move, if so.
-async fn move_away(context: &Context, vm: &VirtualMachine, reason: MigrationReason, migrations: &[Arc<VirtualMachineMigration>]) -> Option<String> {
+async fn move_away(
+    context: &Context,
+    vm: &VirtualMachine,
+    reason: MigrationReason,
+    migrations: &[Arc<VirtualMachineMigration>],
+) -> Option<String> {
     let status = vm.status.clone().unwrap_or_default();
     let name = format!("{}/{}", vm.namespace().unwrap_or_default(), vm.name_any());
-    let local = volumes_of(context, vm).unwrap_or_default().iter().find_map(|volume| volume.status.as_ref()?.pinned_host.clone());
+    let local = volumes_of(context, vm)
+        .unwrap_or_default()
+        .iter()
+        .find_map(|volume| volume.status.as_ref()?.pinned_host.clone());
     if let Some(pinned) = local {
-        return Some(format!("{name}: its data lies on the local pool of {pinned}"));
+        return Some(format!(
+            "{name}: its data lies on the local pool of {pinned}"
+        ));
     }
-    let own = migrations.iter().filter(|migration| migration.namespace() == vm.namespace() && migration.spec.virtual_machine == vm.name_any());
+    let own = migrations.iter().filter(|migration| {
+        migration.namespace() == vm.namespace() && migration.spec.virtual_machine == vm.name_any()
+    });
     let running: Vec<_> = own.filter(|migration| !ended(migration)).collect();
     if let Some(migration) = running.first() {
-        let message = migration.status.as_ref().and_then(|status| status.message.clone()).unwrap_or_default();
-        return message.starts_with("no host fits").then(|| format!("{name}: {message}"));
+        let message = migration
+            .status
+            .as_ref()
+            .and_then(|status| status.message.clone())
+            .unwrap_or_default();
+        return message
+            .starts_with("no host fits")
+            .then(|| format!("{name}: {message}"));
     }
-    let epoch = status.assignment.as_ref().map(|right| right.epoch.0).unwrap_or_default();
-    let attempts = migrations.iter().filter(|migration| migration.name_any().starts_with(&format!("{}-e{epoch}-", vm.name_any()))).count();
+    let epoch = status
+        .assignment
+        .as_ref()
+        .map(|right| right.epoch.0)
+        .unwrap_or_default();
+    let attempts = migrations
+        .iter()
+        .filter(|migration| {
+            migration
+                .name_any()
+                .starts_with(&format!("{}-e{epoch}-", vm.name_any()))
+        })
+        .count();
     if status.phase == Some(VirtualMachinePhase::Running) {
         let migration = VirtualMachineMigration {
             // Named by the epoch that it leaves: another operator makes the same one.
-            metadata: ObjectMeta { name: Some(format!("{}-e{epoch}-{attempts}", vm.name_any())), namespace: vm.namespace(), ..ObjectMeta::default() },
-            spec: VirtualMachineMigrationSpec { virtual_machine: vm.name_any(), target_host: None, reason, cancel: false },
+            metadata: ObjectMeta {
+                name: Some(format!("{}-e{epoch}-{attempts}", vm.name_any())),
+                namespace: vm.namespace(),
+                ..ObjectMeta::default()
+            },
+            spec: VirtualMachineMigrationSpec {
+                virtual_machine: vm.name_any(),
+                target_host: None,
+                reason,
+                cancel: false,
+            },
             status: None,
         };
         logged("migration", &name, context.writer.create(&migration).await);
@@ -282,14 +507,22 @@ async fn move_away(context: &Context, vm: &VirtualMachine, reason: MigrationReas
     None
 }
 
-async fn progress(context: &Context, host: &api::Host, standing: Option<api::Evacuation>, remaining: usize, blocked: Vec<String>) {
+async fn progress(
+    context: &Context,
+    host: &api::Host,
+    standing: Option<api::Evacuation>,
+    remaining: usize,
+    blocked: Vec<String>,
+) {
     let phase = match (remaining, blocked.len()) {
         (0, _) => "Done",
         (remaining, blocked) if remaining == blocked => "Blocked",
         _ => "Running",
     };
     let remaining = i32::try_from(remaining).unwrap_or(i32::MAX);
-    let same = standing.as_ref().is_some_and(|known| known.phase == phase && known.remaining == remaining && known.blocked == blocked);
+    let same = standing.as_ref().is_some_and(|known| {
+        known.phase == phase && known.remaining == remaining && known.blocked == blocked
+    });
     if same {
         return;
     }
@@ -297,6 +530,17 @@ async fn progress(context: &Context, host: &api::Host, standing: Option<api::Eva
     if standing.is_none_or(|known| known.phase == "Done" || known.phase == "Cancelled") {
         patch["startedAt"] = json!(clock::wall());
     }
-    patch["finishedAt"] = if phase == "Done" { json!(clock::wall()) } else { Value::Null };
-    logged("evacuation", &host.name_any(), context.writer.status(host, json!({"evacuation": patch})).await);
+    patch["finishedAt"] = if phase == "Done" {
+        json!(clock::wall())
+    } else {
+        Value::Null
+    };
+    logged(
+        "evacuation",
+        &host.name_any(),
+        context
+            .writer
+            .status(host, json!({"evacuation": patch}))
+            .await,
+    );
 }

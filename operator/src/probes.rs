@@ -77,14 +77,27 @@ pub struct Downtime {
 
 /// Key of an endpoint.
 pub fn endpoint_key(system: &BusinessSystem, endpoint: &Endpoint) -> String {
-    format!("{}/{}/{}", system.namespace().unwrap_or_default(), system.name_any(), endpoint.name)
+    format!(
+        "{}/{}/{}",
+        system.namespace().unwrap_or_default(),
+        system.name_any(),
+        endpoint.name
+    )
 }
 
 /// VMs of an endpoint's tier.
-pub fn replicas(system: &BusinessSystem, tier: &str, vms: &[Arc<VirtualMachine>]) -> Vec<Arc<VirtualMachine>> {
+pub fn replicas(
+    system: &BusinessSystem,
+    tier: &str,
+    vms: &[Arc<VirtualMachine>],
+) -> Vec<Arc<VirtualMachine>> {
     let name = system.name_any();
     vms.iter()
-        .filter(|vm| vm.namespace() == system.namespace() && vm.labels().get(LABEL_SYSTEM) == Some(&name) && vm.labels().get(LABEL_TIER).map(String::as_str) == Some(tier))
+        .filter(|vm| {
+            vm.namespace() == system.namespace()
+                && vm.labels().get(LABEL_SYSTEM) == Some(&name)
+                && vm.labels().get(LABEL_TIER).map(String::as_str) == Some(tier)
+        })
         .cloned()
         .collect()
 }
@@ -99,9 +112,19 @@ impl Probes {
             if happening(context) {
                 busy_until = begin.plus(10_000);
             }
-            let interval = if begin < busy_until { policy.busy_interval_milliseconds } else { policy.interval_milliseconds };
-            self.round(context, Duration::from_millis(u64::try_from(policy.timeout_milliseconds).unwrap_or(1000)));
-            tokio::time::sleep(Duration::from_millis(u64::try_from(interval).unwrap_or(1000))).await;
+            let interval = if begin < busy_until {
+                policy.busy_interval_milliseconds
+            } else {
+                policy.interval_milliseconds
+            };
+            self.round(
+                context,
+                Duration::from_millis(u64::try_from(policy.timeout_milliseconds).unwrap_or(1000)),
+            );
+            tokio::time::sleep(Duration::from_millis(
+                u64::try_from(interval).unwrap_or(1000),
+            ))
+            .await;
         }
     }
 
@@ -134,9 +157,20 @@ impl Probes {
     fn probe(&self, key: &str, endpoint: &Endpoint, vm: &VirtualMachine, bound: Duration) {
         let status = vm.status.clone().unwrap_or_default();
         let name = vm.name_any();
-        let Some(address) = status.nics.first().and_then(|nic| nic.addresses.first()?.split('/').next()?.parse::<std::net::IpAddr>().ok()) else { return };
+        let Some(address) = status.nics.first().and_then(|nic| {
+            nic.addresses
+                .first()?
+                .split('/')
+                .next()?
+                .parse::<std::net::IpAddr>()
+                .ok()
+        }) else {
+            return;
+        };
         let mark = format!("{key}@{name}");
-        let host = status.assignment.map(|assignment| assignment.host.to_string());
+        let host = status
+            .assignment
+            .map(|assignment| assignment.host.to_string());
         let sent = clock::now();
         {
             let mut memory = self.lock();
@@ -149,32 +183,62 @@ impl Probes {
         }
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nUser-Agent: zhengyun-probe\r\n\r\n",
-            endpoint.path, endpoint.host_header.clone().unwrap_or_else(|| address.to_string())
+            endpoint.path,
+            endpoint
+                .host_header
+                .clone()
+                .unwrap_or_else(|| address.to_string())
         );
         let target = std::net::SocketAddr::new(address, u16::try_from(endpoint.port).unwrap_or(80));
         let (probes, key) = (self.clone(), key.to_owned());
         tokio::spawn(async move {
             let at = Timestamp::now();
-            let answered = matches!(tokio::time::timeout(bound, ask(target, &request)).await, Ok(Ok(true)));
+            let answered = matches!(
+                tokio::time::timeout(bound, ask(target, &request)).await,
+                Ok(Ok(true))
+            );
             let mut memory = probes.lock();
             memory.under_way.remove(&mark);
             if answered && let Some(host) = host {
                 memory.hosts.entry(host).or_default().answered = Some(sent);
             }
-            note(memory.endpoints.entry(key).or_default(), &name, answered, at);
+            note(
+                memory.endpoints.entry(key).or_default(),
+                &name,
+                answered,
+                at,
+            );
         });
     }
 
     /// Whether an endpoint answers, and how many replicas do.
     pub fn endpoint(&self, key: &str) -> (Seen, Option<Timestamp>, i32, i32) {
         let memory = self.lock();
-        let Some(state) = memory.endpoints.get(key) else { return (Seen::Unobserved, None, 0, 0) };
-        if state.looked.is_none_or(|looked| clock::now().since(looked) > UNOBSERVED_AFTER) {
-            return (Seen::Unobserved, None, 0, i32::try_from(state.replicas.len()).unwrap_or(0));
+        let Some(state) = memory.endpoints.get(key) else {
+            return (Seen::Unobserved, None, 0, 0);
+        };
+        if state
+            .looked
+            .is_none_or(|looked| clock::now().since(looked) > UNOBSERVED_AFTER)
+        {
+            return (
+                Seen::Unobserved,
+                None,
+                0,
+                i32::try_from(state.replicas.len()).unwrap_or(0),
+            );
         }
         let up = state.replicas.values().filter(|up| **up).count();
-        let (since, seen) = state.history.back().map_or((None, Seen::Unobserved), |(at, seen)| (Some(*at), *seen));
-        (seen, since, i32::try_from(up).unwrap_or(0), i32::try_from(state.replicas.len()).unwrap_or(0))
+        let (since, seen) = state
+            .history
+            .back()
+            .map_or((None, Seen::Unobserved), |(at, seen)| (Some(*at), *seen));
+        (
+            seen,
+            since,
+            i32::try_from(up).unwrap_or(0),
+            i32::try_from(state.replicas.len()).unwrap_or(0),
+        )
     }
 
     /// When probes of a host's VMs were sent and answered.
@@ -184,17 +248,30 @@ impl Probes {
 
     /// Downtime of an endpoint within a window.
     pub fn downtime(&self, key: &str, from: Timestamp, to: Timestamp) -> Downtime {
-        self.lock().endpoints.get(key).map_or_else(Downtime::default, |state| measure(&state.history.iter().copied().collect::<Vec<_>>(), from, to))
+        self.lock()
+            .endpoints
+            .get(key)
+            .map_or_else(Downtime::default, |state| {
+                measure(&state.history.iter().copied().collect::<Vec<_>>(), from, to)
+            })
     }
 }
 
 /// Something is going on that may interrupt a system: look closely.
 fn happening(context: &Context) -> bool {
-    let troubled = context.hosts.lock().unwrap_or_else(PoisonError::into_inner).troubled();
+    let troubled = context
+        .hosts
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .troubled();
     troubled
         || context.stores.vms.state().iter().any(|vm| {
             let status = vm.status.clone().unwrap_or_default();
-            status.incoming.is_some() || status.phase.is_some_and(|phase| phase != api::VirtualMachinePhase::Running && phase != api::VirtualMachinePhase::Stopped)
+            status.incoming.is_some()
+                || status.phase.is_some_and(|phase| {
+                    phase != api::VirtualMachinePhase::Running
+                        && phase != api::VirtualMachinePhase::Stopped
+                })
         })
 }
 
@@ -216,13 +293,24 @@ async fn ask(target: std::net::SocketAddr, request: &str) -> std::io::Result<boo
 
 fn note(state: &mut EndpointState, replica: &str, answered: bool, at: Timestamp) {
     let now = clock::now();
-    if state.looked.is_some_and(|looked| now.since(looked) > UNOBSERVED_AFTER) && let Some((last, _)) = state.history.back().copied() {
+    if state
+        .looked
+        .is_some_and(|looked| now.since(looked) > UNOBSERVED_AFTER)
+        && let Some((last, _)) = state.history.back().copied()
+    {
         // Nobody looked since a little after the last look.
-        state.history.push_back((last.max(at - jiff::SignedDuration::from_millis(1)), Seen::Unobserved));
+        state.history.push_back((
+            last.max(at - jiff::SignedDuration::from_millis(1)),
+            Seen::Unobserved,
+        ));
     }
     state.looked = Some(now);
     state.replicas.insert(replica.to_owned(), answered);
-    let seen = if state.replicas.values().any(|up| *up) { Seen::Up } else { Seen::Down };
+    let seen = if state.replicas.values().any(|up| *up) {
+        Seen::Up
+    } else {
+        Seen::Down
+    };
     if state.history.back().is_none_or(|(_, last)| *last != seen) {
         state.history.push_back((at, seen));
     }
@@ -268,7 +356,13 @@ mod tests {
 
     #[test]
     fn downtime_counts_only_within_the_window_and_unobserved_is_never_up() {
-        let history = vec![(at(0), Seen::Up), (at(10), Seen::Down), (at(16), Seen::Up), (at(20), Seen::Unobserved), (at(30), Seen::Up)];
+        let history = vec![
+            (at(0), Seen::Up),
+            (at(10), Seen::Down),
+            (at(16), Seen::Up),
+            (at(20), Seen::Unobserved),
+            (at(30), Seen::Up),
+        ];
         let all = measure(&history, at(0), at(40));
         assert_eq!((all.down_seconds, all.unobserved_seconds), (6.0, 10.0));
         assert_eq!((all.down_at, all.up_at), (Some(at(10)), Some(at(30))));

@@ -45,21 +45,45 @@ pub struct Context {
 /// # Errors
 /// What made it impossible to go on.
 pub async fn run(options: Options) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr);
-    if options.log_json { logs.json().init() } else { logs.init() }
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr);
+    if options.log_json {
+        logs.json().init()
+    } else {
+        logs.init()
+    }
     let config = match &options.kubeconfig {
         Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
+            let kubeconfig = Kubeconfig::read_from(path)
+                .with_context(|| format!("--kubeconfig {}", path.display()))?;
             Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
         }
-        None => Config::infer().await.context("no kubeconfig; name one with --kubeconfig")?,
+        None => Config::infer()
+            .await
+            .context("no kubeconfig; name one with --kubeconfig")?,
     };
     let client = Client::try_from(config)?;
-    let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(client.clone());
-    let fleet = namespaces.get("kube-system").await.context("namespace kube-system")?.metadata.uid.context("kube-system has no uid")?;
-    let identity = options.identity.clone().unwrap_or_else(|| format!("operator-{}", std::process::id()));
-    let leader = Arc::new(Leader::new(format!("{identity}-{}", uuid::Uuid::new_v4().simple())));
+    let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> =
+        kube::Api::all(client.clone());
+    let fleet = namespaces
+        .get("kube-system")
+        .await
+        .context("namespace kube-system")?
+        .metadata
+        .uid
+        .context("kube-system has no uid")?;
+    let identity = options
+        .identity
+        .clone()
+        .unwrap_or_else(|| format!("operator-{}", std::process::id()));
+    let leader = Arc::new(Leader::new(format!(
+        "{identity}-{}",
+        uuid::Uuid::new_v4().simple()
+    )));
     let mut tasks = JoinSet::new();
     let stores = Stores::start(&client, &mut tasks);
     let context = Arc::new(Context {

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api::{
-    BusinessSystem, CloudPolicy, Department, Flavor, Host, HostPool, Image, Incident, Network, StoragePool,
-    VirtualMachine, VirtualMachineMigration, Volume,
-};
 use api::names::SYSTEM_NAMESPACE;
+use api::{
+    BusinessSystem, CloudPolicy, Department, Flavor, Host, HostPool, Image, Incident, Network,
+    StoragePool, VirtualMachine, VirtualMachineMigration, Volume,
+};
 use failover::signs::Sign;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -75,7 +75,11 @@ impl Stores {
         let (changed, _) = watch::channel(0);
         let renewals = Arc::new(Mutex::new(BTreeMap::new()));
         watch_leases(client, renewals.clone(), tasks);
-        let mut start = Start { client, changed: changed.clone(), tasks };
+        let mut start = Start {
+            client,
+            changed: changed.clone(),
+            tasks,
+        };
         Self {
             hosts: start.watch("hosts"),
             host_pools: start.watch("host pools"),
@@ -99,10 +103,18 @@ impl Stores {
     pub async fn ready(&self) {
         // A closed store never fills; its task's end ends the process.
         let _ = tokio::join!(
-            self.hosts.wait_until_ready(), self.host_pools.wait_until_ready(), self.storage_pools.wait_until_ready(),
-            self.networks.wait_until_ready(), self.images.wait_until_ready(), self.flavors.wait_until_ready(),
-            self.departments.wait_until_ready(), self.policies.wait_until_ready(), self.incidents.wait_until_ready(),
-            self.systems.wait_until_ready(), self.vms.wait_until_ready(), self.volumes.wait_until_ready(),
+            self.hosts.wait_until_ready(),
+            self.host_pools.wait_until_ready(),
+            self.storage_pools.wait_until_ready(),
+            self.networks.wait_until_ready(),
+            self.images.wait_until_ready(),
+            self.flavors.wait_until_ready(),
+            self.departments.wait_until_ready(),
+            self.policies.wait_until_ready(),
+            self.incidents.wait_until_ready(),
+            self.systems.wait_until_ready(),
+            self.vms.wait_until_ready(),
+            self.volumes.wait_until_ready(),
             self.migrations.wait_until_ready(),
         );
     }
@@ -114,12 +126,20 @@ impl Stores {
 
     /// What is known of a host's Lease.
     pub fn renewals(&self, host: &str) -> Option<Renewals> {
-        self.renewals.lock().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
+        self.renewals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(host)
+            .cloned()
     }
 
     /// The site's policy, or its defaults.
     pub fn policy(&self) -> api::CloudPolicySpec {
-        self.policies.state().first().map(|policy| policy.spec.clone()).unwrap_or_default()
+        self.policies
+            .state()
+            .first()
+            .map(|policy| policy.spec.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -135,7 +155,11 @@ impl Start<'_> {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         let (store, writer) = reflector::store();
-        let stream = watcher(Api::<K>::all(self.client.clone()), watcher::Config::default()).default_backoff();
+        let stream = watcher(
+            Api::<K>::all(self.client.clone()),
+            watcher::Config::default(),
+        )
+        .default_backoff();
         let mut stream = reflector::reflector(writer, stream).boxed();
         let changed = self.changed.clone();
         self.tasks.spawn(async move {
@@ -151,9 +175,15 @@ impl Start<'_> {
     }
 }
 
-fn watch_leases(client: &Client, renewals: Arc<Mutex<BTreeMap<String, Renewals>>>, tasks: &mut JoinSet<&'static str>) {
+fn watch_leases(
+    client: &Client,
+    renewals: Arc<Mutex<BTreeMap<String, Renewals>>>,
+    tasks: &mut JoinSet<&'static str>,
+) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    let mut stream = watcher(leases, watcher::Config::default()).default_backoff().boxed();
+    let mut stream = watcher(leases, watcher::Config::default())
+        .default_backoff()
+        .boxed();
     tasks.spawn(async move {
         while let Some(event) = stream.next().await {
             if let Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) = event {
@@ -165,18 +195,46 @@ fn watch_leases(client: &Client, renewals: Arc<Mutex<BTreeMap<String, Renewals>>
 }
 
 fn note(renewals: &Mutex<BTreeMap<String, Renewals>>, lease: &Lease) {
-    let Some(host) = lease.metadata.name.as_deref().and_then(|name| name.strip_prefix("host-")) else { return };
-    let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
-    let annotation = |key: &str| lease.metadata.annotations.as_ref().and_then(|all| all.get(key).cloned());
+    let Some(host) = lease
+        .metadata
+        .name
+        .as_deref()
+        .and_then(|name| name.strip_prefix("host-"))
+    else {
+        return;
+    };
+    let renewed = lease
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.renew_time.as_ref())
+        .map(|time| time.0);
+    let annotation = |key: &str| {
+        lease
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(key).cloned())
+    };
     let mut renewals = renewals.lock().unwrap_or_else(PoisonError::into_inner);
     let known = renewals.get(host);
     // The same renewal, seen again by a new list, is no sign of life.
     let changed = known.is_none_or(|known| known.renewed != renewed);
     let sign = match known {
         Some(known) if !changed => known.sign,
-        known => Sign { changes: known.map_or(0, |known| known.sign.changes) + 1, changed_at: clock::now() },
+        known => Sign {
+            changes: known.map_or(0, |known| known.sign.changes) + 1,
+            changed_at: clock::now(),
+        },
     };
     let boot_id = annotation(api::names::LEASE_BOOT_ID).map(BootId);
     let loop_age = annotation(api::names::LEASE_LOOP_AGE).and_then(|age| age.parse().ok());
-    renewals.insert(host.to_owned(), Renewals { sign, boot_id, loop_age, renewed });
+    renewals.insert(
+        host.to_owned(),
+        Renewals {
+            sign,
+            boot_id,
+            loop_age,
+            renewed,
+        },
+    );
 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use api::names::{FINALIZER, LABEL_SYSTEM};
 use api::{Nic, RunStrategy, VirtualMachine, VirtualMachinePhase, Volume};
 use failover::recovery::{Candidate, RecoveryClock, TierFact, Tiers, slot};
-use failover::vm::{Failures, HostSight, VmDecision, VmFacts, VmPhase, VmVerdict, Volumes, Wanted, decide};
+use failover::vm::{
+    Failures, HostSight, VmDecision, VmFacts, VmPhase, VmVerdict, Volumes, Wanted, decide,
+};
 use failover::{Moment, Policy, RightsChange, assignment};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
@@ -40,7 +42,9 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
         let failures = count_failures(memory, vm, now);
         verdicts.push((vm.clone(), judge(context, vm, failures, &policy, now)));
     }
-    let turns = memory.recovery.turns(&candidates(&verdicts), &tiers(context, &vms), now);
+    let turns = memory
+        .recovery
+        .turns(&candidates(&verdicts), &tiers(context, &vms), now);
     let mut starting = starting(&vms);
     let mut work = Vec::new();
     for (vm, verdict) in verdicts {
@@ -48,7 +52,15 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
             work.push(Work::Show(vm, verdict.phase, reason.english(), None));
             continue;
         }
-        plan(context, &mut fleet, &mut starting, vm, verdict, &policy, &mut work);
+        plan(
+            context,
+            &mut fleet,
+            &mut starting,
+            vm,
+            verdict,
+            &policy,
+            &mut work,
+        );
     }
     futures::future::join_all(work.into_iter().map(|work| carry_out(context, work))).await;
     migrations::turn(context, memory, &mut fleet, &policy).await;
@@ -59,7 +71,13 @@ enum Work {
     /// A phase, message and, where one was decided, the placement's report.
     Show(Arc<VirtualMachine>, VmPhase, String, Option<Value>),
     /// New rights, with volumes to claim first.
-    Assign(Arc<VirtualMachine>, Box<RightsChange>, VmPhase, String, Value),
+    Assign(
+        Arc<VirtualMachine>,
+        Box<RightsChange>,
+        VmPhase,
+        String,
+        Value,
+    ),
     /// Rights taken away.
     Clear(Arc<VirtualMachine>, Box<RightsChange>),
     /// Claims released, finalizer removed.
@@ -67,7 +85,10 @@ enum Work {
 }
 
 fn wanted(vm: &VirtualMachine) -> Wanted {
-    match (vm.metadata.deletion_timestamp.is_some(), vm.spec.run_strategy) {
+    match (
+        vm.metadata.deletion_timestamp.is_some(),
+        vm.spec.run_strategy,
+    ) {
         (true, _) => Wanted::Deleted,
         (false, RunStrategy::Always) => Wanted::Running,
         (false, RunStrategy::RestartOnFailure) => Wanted::RunningUntilShutDown,
@@ -79,13 +100,31 @@ fn wanted(vm: &VirtualMachine) -> Wanted {
 fn count_failures(memory: &mut Memory, vm: &VirtualMachine, now: Moment) -> Failures {
     let status = vm.status.clone().unwrap_or_default();
     let entry = memory.failures.entry(door::uid(vm)).or_default();
-    let Some(runtime) = status.runtime else { return entry.0 };
+    let Some(runtime) = status.runtime else {
+        return entry.0;
+    };
     let failed = runtime.phase == api::RuntimePhase::Closed
-        && matches!(runtime.close_reason, Some(api::CloseReason::Crashed | api::CloseReason::StartFailed | api::CloseReason::Declined));
+        && matches!(
+            runtime.close_reason,
+            Some(
+                api::CloseReason::Crashed
+                    | api::CloseReason::StartFailed
+                    | api::CloseReason::Declined
+            )
+        );
     if failed && entry.1 != runtime.assignment.epoch.0 {
-        *entry = (Failures { in_a_row: entry.0.in_a_row + 1, last_seen_at: Some(now) }, runtime.assignment.epoch.0);
+        *entry = (
+            Failures {
+                in_a_row: entry.0.in_a_row + 1,
+                last_seen_at: Some(now),
+            },
+            runtime.assignment.epoch.0,
+        );
     }
-    let long_ago = entry.0.last_seen_at.is_some_and(|at| now.since(at) > Policy::default().back_off_reset_milliseconds);
+    let long_ago = entry
+        .0
+        .last_seen_at
+        .is_some_and(|at| now.since(at) > Policy::default().back_off_reset_milliseconds);
     if long_ago && runtime.phase == api::RuntimePhase::Running {
         entry.0 = Failures::default();
     }
@@ -95,49 +134,99 @@ fn count_failures(memory: &mut Memory, vm: &VirtualMachine, now: Moment) -> Fail
 /// A VM's volumes, in the order of its disks; none where one does not exist.
 pub fn volumes_of(context: &Context, vm: &VirtualMachine) -> Option<Vec<Arc<Volume>>> {
     let all = context.stores.volumes.state();
-    let find = |name: &str| all.iter().find(|volume| volume.name_any() == name && volume.namespace() == vm.namespace()).cloned();
-    vm.spec.disks.iter().map(|disk| find(&disk.volume)).collect()
+    let find = |name: &str| {
+        all.iter()
+            .find(|volume| volume.name_any() == name && volume.namespace() == vm.namespace())
+            .cloned()
+    };
+    vm.spec
+        .disks
+        .iter()
+        .map(|disk| find(&disk.volume))
+        .collect()
 }
 
-fn judge(context: &Context, vm: &VirtualMachine, failures: Failures, policy: &Policy, now: Moment) -> VmVerdict {
+fn judge(
+    context: &Context,
+    vm: &VirtualMachine,
+    failures: Failures,
+    policy: &Policy,
+    now: Moment,
+) -> VmVerdict {
     let rights = door::rights(vm);
     let status = vm.status.clone().unwrap_or_default();
-    let (report, incoming_report) = (status.runtime.as_ref().map(door::report), status.incoming_runtime.as_ref().map(door::report));
-    let watch = context.hosts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let sight = |assignment: &Option<Assignment>| assignment.as_ref().map_or_else(HostSight::default, |assignment| watch.sight(assignment));
+    let (report, incoming_report) = (
+        status.runtime.as_ref().map(door::report),
+        status.incoming_runtime.as_ref().map(door::report),
+    );
+    let watch = context
+        .hosts
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let sight = |assignment: &Option<Assignment>| {
+        assignment
+            .as_ref()
+            .map_or_else(HostSight::default, |assignment| watch.sight(assignment))
+    };
     let volumes = volumes_of(context, vm);
     let waiting = match &volumes {
         None => Some("a volume of spec.disks does not exist yet".to_owned()),
         Some(volumes) => volumes
             .iter()
-            .find(|volume| volume.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Ready"))
+            .find(|volume| {
+                volume
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.phase.as_deref())
+                    != Some("Ready")
+            })
             .map(|volume| format!("volume {}", volume.name_any())),
     };
-    let pinned = volumes.iter().flatten().find_map(|volume| volume.status.as_ref()?.pinned_host.clone());
-    decide(&VmFacts {
-        wanted: wanted(vm),
-        report: report.as_ref(),
-        incoming_report: incoming_report.as_ref(),
-        host: sight(&rights.assignment),
-        incoming_host: sight(&rights.incoming),
-        volumes: waiting.map_or(Volumes::Ready, Volumes::NotReady),
-        pinned_to: pinned.map(HostName),
-        restart_elsewhere: vm.spec.high_availability == api::HighAvailability::Restart,
-        failures,
-        rights: &rights,
-    }, policy, now)
+    let pinned = volumes
+        .iter()
+        .flatten()
+        .find_map(|volume| volume.status.as_ref()?.pinned_host.clone());
+    decide(
+        &VmFacts {
+            wanted: wanted(vm),
+            report: report.as_ref(),
+            incoming_report: incoming_report.as_ref(),
+            host: sight(&rights.assignment),
+            incoming_host: sight(&rights.incoming),
+            volumes: waiting.map_or(Volumes::Ready, Volumes::NotReady),
+            pinned_to: pinned.map(HostName),
+            restart_elsewhere: vm.spec.high_availability == api::HighAvailability::Restart,
+            failures,
+            rights: &rights,
+        },
+        policy,
+        now,
+    )
 }
 
 fn system_of(vm: &VirtualMachine) -> Option<NamespacedName> {
-    Some(NamespacedName::new(vm.namespace()?, vm.labels().get(LABEL_SYSTEM)?.clone()))
+    Some(NamespacedName::new(
+        vm.namespace()?,
+        vm.labels().get(LABEL_SYSTEM)?.clone(),
+    ))
 }
 
 fn candidates(verdicts: &[(Arc<VirtualMachine>, VmVerdict)]) -> Vec<Candidate> {
-    let starts = |verdict: &VmVerdict| matches!(verdict.decision, VmDecision::Place { .. } | VmDecision::Restart { .. });
+    let starts = |verdict: &VmVerdict| {
+        matches!(
+            verdict.decision,
+            VmDecision::Place { .. } | VmDecision::Restart { .. }
+        )
+    };
     verdicts
         .iter()
         .filter(|(_, verdict)| starts(verdict))
-        .map(|(vm, _)| Candidate { vm: door::uid(vm), system: system_of(vm), priority: vm.spec.priority, order: vm.spec.restart_order })
+        .map(|(vm, _)| Candidate {
+            vm: door::uid(vm),
+            system: system_of(vm),
+            priority: vm.spec.priority,
+            order: vm.spec.restart_order,
+        })
         .collect()
 }
 
@@ -148,10 +237,24 @@ fn tiers(context: &Context, vms: &[Arc<VirtualMachine>]) -> Tiers {
         let name = NamespacedName::new(system.namespace().unwrap_or_default(), system.name_any());
         for tier in &system.spec.tiers {
             let members = crate::probes::replicas(&system, &tier.name, vms);
-            let runs = members.iter().all(|vm| vm.status.as_ref().and_then(|status| status.phase) == Some(VirtualMachinePhase::Running));
-            let endpoint = system.spec.endpoints.iter().find(|endpoint| endpoint.tier == tier.name);
-            let answers = endpoint.map(|endpoint| context.probes.endpoint(&endpoint_key(&system, endpoint)).0 == Seen::Up);
-            let fact = TierFact { answers, runs, timeout_milliseconds: u64::try_from(tier.start_timeout_seconds).unwrap_or(120) * 1000 };
+            let runs = members.iter().all(|vm| {
+                vm.status.as_ref().and_then(|status| status.phase)
+                    == Some(VirtualMachinePhase::Running)
+            });
+            let endpoint = system
+                .spec
+                .endpoints
+                .iter()
+                .find(|endpoint| endpoint.tier == tier.name);
+            let answers = endpoint.map(|endpoint| {
+                context.probes.endpoint(&endpoint_key(&system, endpoint)).0 == Seen::Up
+            });
+            let fact = TierFact {
+                answers,
+                runs,
+                timeout_milliseconds: u64::try_from(tier.start_timeout_seconds).unwrap_or(120)
+                    * 1000,
+            };
             tiers
                 .entry((name.clone(), tier.restart_order))
                 .and_modify(|known| {
@@ -172,8 +275,14 @@ fn starting(vms: &[Arc<VirtualMachine>]) -> BTreeMap<HostName, u32> {
     let mut count = BTreeMap::new();
     for vm in vms {
         let status = vm.status.clone().unwrap_or_default();
-        let Some(assignment) = status.assignment else { continue };
-        let runs = status.runtime.is_some_and(|runtime| runtime.assignment == assignment && runtime.phase != api::RuntimePhase::Starting && runtime.phase != api::RuntimePhase::Preparing);
+        let Some(assignment) = status.assignment else {
+            continue;
+        };
+        let runs = status.runtime.is_some_and(|runtime| {
+            runtime.assignment == assignment
+                && runtime.phase != api::RuntimePhase::Starting
+                && runtime.phase != api::RuntimePhase::Preparing
+        });
         if !runs {
             *count.entry(assignment.host).or_insert(0) += 1;
         }
@@ -182,8 +291,21 @@ fn starting(vms: &[Arc<VirtualMachine>]) -> BTreeMap<HostName, u32> {
 }
 
 /// Turns a verdict into work, and keeps the fleet true for the VMs that follow.
-fn plan(context: &Context, fleet: &mut Fleet, starting: &mut BTreeMap<HostName, u32>, vm: Arc<VirtualMachine>, verdict: VmVerdict, policy: &Policy, work: &mut Vec<Work>) {
-    let message = verdict.reasons.iter().map(failover::Reason::english).collect::<Vec<_>>().join("; ");
+fn plan(
+    context: &Context,
+    fleet: &mut Fleet,
+    starting: &mut BTreeMap<HostName, u32>,
+    vm: Arc<VirtualMachine>,
+    verdict: VmVerdict,
+    policy: &Policy,
+    work: &mut Vec<Work>,
+) {
+    let message = verdict
+        .reasons
+        .iter()
+        .map(failover::Reason::english)
+        .collect::<Vec<_>>()
+        .join("; ");
     let (rights, uid) = (door::rights(&vm), door::uid(&vm));
     let (only, avoid, recovery, stopped) = match verdict.decision {
         VmDecision::Wait => return work.push(Work::Show(vm, verdict.phase, message, None)),
@@ -196,7 +318,12 @@ fn plan(context: &Context, fleet: &mut Fleet, starting: &mut BTreeMap<HostName, 
             return;
         }
         VmDecision::Place { only } => (only, BTreeSet::new(), false, None),
-        VmDecision::Restart { stopped, only, avoid, recovery } => (only, avoid, recovery, Some(stopped)),
+        VmDecision::Restart {
+            stopped,
+            only,
+            avoid,
+            recovery,
+        } => (only, avoid, recovery, Some(stopped)),
     };
     if let Some(fleet_vm) = fleet.vms.get_mut(&uid) {
         // Its proven-dead copy takes no room any more.
@@ -209,29 +336,48 @@ fn plan(context: &Context, fleet: &mut Fleet, starting: &mut BTreeMap<HostName, 
         Ok(choice) => choice,
         Err(refusal) => {
             let report = json!({"message": refusal.sentence(), "removed": refusal.lines(), "reasons": [], "host": null});
-            let phase = if recovery { VmPhase::Recovering } else { VmPhase::Pending };
+            let phase = if recovery {
+                VmPhase::Recovering
+            } else {
+                VmPhase::Pending
+            };
             return work.push(Work::Show(vm, phase, refusal.sentence(), Some(report)));
         }
     };
-    if let Err(reason) = slot(&choice.host, starting.get(&choice.host).copied().unwrap_or(0), policy) {
+    if let Err(reason) = slot(
+        &choice.host,
+        starting.get(&choice.host).copied().unwrap_or(0),
+        policy,
+    ) {
         return work.push(Work::Show(vm, verdict.phase, reason.english(), None));
     }
     if let Some(fleet_vm) = fleet.vms.get_mut(&uid) {
         fleet_vm.host = Some(choice.host.clone());
     }
-    if !recovery && stopped.is_none() && let Some(why) = breaks_headroom(fleet, &choice.host, &uid) {
+    if !recovery
+        && stopped.is_none()
+        && let Some(why) = breaks_headroom(fleet, &choice.host, &uid)
+    {
         if let Some(fleet_vm) = fleet.vms.get_mut(&uid) {
             fleet_vm.host = None;
         }
         let report = json!({"message": why, "removed": [], "reasons": [], "host": null});
         return work.push(Work::Show(vm, VmPhase::Pending, why, Some(report)));
     }
-    let boot_id = context.hosts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).placeable(&choice.host, policy);
+    let boot_id = context
+        .hosts
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .placeable(&choice.host, policy);
     let boot_id = match boot_id {
         Ok(boot_id) => boot_id,
         Err(why) => return work.push(Work::Show(vm, verdict.phase, why, None)),
     };
-    let phase = if stopped.is_some() { VmPhase::Recovering } else { VmPhase::Starting };
+    let phase = if stopped.is_some() {
+        VmPhase::Recovering
+    } else {
+        VmPhase::Starting
+    };
     let change = match stopped {
         Some(stopped) => assignment::restart(&rights, stopped, choice.host.clone(), boot_id),
         None => assignment::first(&rights, choice.host.clone(), boot_id),
@@ -253,16 +399,25 @@ fn breaks_headroom(fleet: &Fleet, host: &HostName, uid: &VmUid) -> Option<String
     match prove_headroom(fleet, pool) {
         Headroom::Proven | Headroom::NotPromised => None,
         Headroom::Broken { failure, vm } => {
-            let lost = fleet.vms.get(&vm).map_or_else(|| vm.to_string(), |vm| vm.name.to_string());
-            Some(format!("N+1 of pool {pool} would break: if host {failure} failed, {lost} would find no place; add a host or remove a VM before starting {name}"))
+            let lost = fleet
+                .vms
+                .get(&vm)
+                .map_or_else(|| vm.to_string(), |vm| vm.name.to_string());
+            Some(format!(
+                "N+1 of pool {pool} would break: if host {failure} failed, {lost} would find no place; add a host or remove a VM before starting {name}"
+            ))
         }
-        Headroom::Unknown { failure } => Some(format!("N+1 of pool {pool} could not be proven for the failure of host {failure}; add a host or remove a VM before starting {name}")),
+        Headroom::Unknown { failure } => Some(format!(
+            "N+1 of pool {pool} could not be proven for the failure of host {failure}; add a host or remove a VM before starting {name}"
+        )),
     }
 }
 
 async fn carry_out(context: &Arc<Context>, work: Work) {
     match work {
-        Work::Show(vm, phase, message, placement) => show(context, &vm, phase, &message, placement).await,
+        Work::Show(vm, phase, message, placement) => {
+            show(context, &vm, phase, &message, placement).await
+        }
         Work::Assign(vm, change, phase, message, placement) => {
             let result = assign(context, &vm, &change, phase, &message, placement).await;
             logged("assignment", &vm.name_any(), result);
@@ -271,7 +426,11 @@ async fn carry_out(context: &Arc<Context>, work: Work) {
             let mut status = rights_patch(&change);
             status["phase"] = json!("Stopped");
             status["message"] = json!("shut down");
-            logged("assignment", &vm.name_any(), context.writer.swap_status(vm.as_ref(), status).await);
+            logged(
+                "assignment",
+                &vm.name_any(),
+                context.writer.swap_status(vm.as_ref(), status).await,
+            );
         }
         Work::Finalize(vm) => finalize(context, &vm).await,
     }
@@ -284,7 +443,13 @@ pub fn rights_patch(change: &RightsChange) -> Value {
 }
 
 /// Phase and message, when they changed; claims of a VM that has no right are released.
-async fn show(context: &Context, vm: &VirtualMachine, phase: VmPhase, message: &str, placement: Option<Value>) {
+async fn show(
+    context: &Context,
+    vm: &VirtualMachine,
+    phase: VmPhase,
+    message: &str,
+    placement: Option<Value>,
+) {
     let status = vm.status.clone().unwrap_or_default();
     let mut changes = serde_json::Map::new();
     let phase = format!("{phase:?}");
@@ -294,11 +459,20 @@ async fn show(context: &Context, vm: &VirtualMachine, phase: VmPhase, message: &
     if status.message.as_deref() != Some(message) {
         changes.insert("message".to_owned(), json!(message));
     }
-    if let Some(placement) = placement.filter(|placement| status.placement.as_ref().is_none_or(|known| json!(known.message) != placement["message"])) {
+    if let Some(placement) = placement.filter(|placement| {
+        status
+            .placement
+            .as_ref()
+            .is_none_or(|known| json!(known.message) != placement["message"])
+    }) {
         changes.insert("placement".to_owned(), placement);
     }
     if !changes.is_empty() {
-        logged("VM", &vm.name_any(), context.writer.swap_status(vm, Value::Object(changes)).await);
+        logged(
+            "VM",
+            &vm.name_any(),
+            context.writer.swap_status(vm, Value::Object(changes)).await,
+        );
     }
     if status.assignment.is_none() && status.incoming.is_none() {
         release(context, vm).await;
@@ -312,29 +486,69 @@ async fn release(context: &Context, vm: &VirtualMachine) {
         let status = volume.status.clone().unwrap_or_default();
         let held = |claim: &Option<Claim>| claim.as_ref().is_some_and(|claim| claim.uid == uid);
         if held(&status.claim) || held(&status.incoming_claim) {
-            logged("claim", &volume.name_any(), context.writer.swap_status(volume.as_ref(), json!({"claim": null, "incomingClaim": null})).await);
+            logged(
+                "claim",
+                &volume.name_any(),
+                context
+                    .writer
+                    .swap_status(
+                        volume.as_ref(),
+                        json!({"claim": null, "incomingClaim": null}),
+                    )
+                    .await,
+            );
         }
     }
 }
 
 async fn finalize(context: &Context, vm: &VirtualMachine) {
     release(context, vm).await;
-    let held = volumes_of(context, vm).unwrap_or_default().iter().any(|volume| {
-        volume.status.as_ref().and_then(|status| status.claim.as_ref()).is_some_and(|claim| Some(&claim.uid) == vm.metadata.uid.as_ref())
-    });
-    let finalizers: Vec<&String> = vm.finalizers().iter().filter(|name| *name != FINALIZER).collect();
+    let held = volumes_of(context, vm)
+        .unwrap_or_default()
+        .iter()
+        .any(|volume| {
+            volume
+                .status
+                .as_ref()
+                .and_then(|status| status.claim.as_ref())
+                .is_some_and(|claim| Some(&claim.uid) == vm.metadata.uid.as_ref())
+        });
+    let finalizers: Vec<&String> = vm
+        .finalizers()
+        .iter()
+        .filter(|name| *name != FINALIZER)
+        .collect();
     if !held && finalizers.len() != vm.finalizers().len() {
-        logged("finalizer", &vm.name_any(), context.writer.metadata(vm, json!({"finalizers": finalizers})).await);
+        logged(
+            "finalizer",
+            &vm.name_any(),
+            context
+                .writer
+                .metadata(vm, json!({"finalizers": finalizers}))
+                .await,
+        );
     }
 }
 
 /// Addresses, seed, claims in order of uid, then the assignment.
-async fn assign(context: &Arc<Context>, vm: &VirtualMachine, change: &RightsChange, phase: VmPhase, message: &str, placement: Value) -> Result<(), WriteError> {
-    let Some(right) = change.after().assignment.clone() else { return Ok(()) };
+async fn assign(
+    context: &Arc<Context>,
+    vm: &VirtualMachine,
+    change: &RightsChange,
+    phase: VmPhase,
+    message: &str,
+    placement: Value,
+) -> Result<(), WriteError> {
+    let Some(right) = change.after().assignment.clone() else {
+        return Ok(());
+    };
     if !vm.finalizers().iter().any(|name| name == FINALIZER) {
         let mut finalizers = vm.finalizers().to_vec();
         finalizers.push(FINALIZER.to_owned());
-        return context.writer.metadata(vm, json!({"finalizers": finalizers})).await;
+        return context
+            .writer
+            .metadata(vm, json!({"finalizers": finalizers}))
+            .await;
     }
     let nics = match reconcile::addresses::of(context, vm) {
         Ok(nics) => nics,
@@ -358,40 +572,88 @@ async fn assign(context: &Arc<Context>, vm: &VirtualMachine, change: &RightsChan
 }
 
 /// Copies the VM's seed to the namespace that only the host's agent reads.
-pub async fn write_seed(context: &Context, vm: &VirtualMachine, nics: &[Nic], right: &Assignment) -> Result<(), WriteError> {
+pub async fn write_seed(
+    context: &Context,
+    vm: &VirtualMachine,
+    nics: &[Nic],
+    right: &Assignment,
+) -> Result<(), WriteError> {
     let user_data = match (&vm.spec.cloud_init, vm.namespace()) {
         (Some(reference), Some(namespace)) => {
             let secrets: Api<Secret> = Api::namespaced(context.writer.client(), &namespace);
             let secret = secrets.get(&reference.name).await?;
-            secret.data.and_then(|mut data| data.remove("user-data")).map(|data| data.0).unwrap_or_default()
+            secret
+                .data
+                .and_then(|mut data| data.remove("user-data"))
+                .map(|data| data.0)
+                .unwrap_or_default()
         }
         _ => b"#cloud-config\n".to_vec(),
     };
-    let networks: Vec<_> = context.stores.networks.state().iter().map(|network| network.as_ref().clone()).collect();
-    context.writer.apply(&seed::secret(vm, nics, &networks, user_data, right.host.as_str())).await
+    let networks: Vec<_> = context
+        .stores
+        .networks
+        .state()
+        .iter()
+        .map(|network| network.as_ref().clone())
+        .collect();
+    context
+        .writer
+        .apply(&seed::secret(
+            vm,
+            nics,
+            &networks,
+            user_data,
+            right.host.as_str(),
+        ))
+        .await
 }
 
 /// Claims all volumes for a right, in order of uid; false when one is another's.
-pub async fn claim(context: &Context, vm: &VirtualMachine, right: &Assignment, field: &str) -> Result<bool, WriteError> {
+pub async fn claim(
+    context: &Context,
+    vm: &VirtualMachine,
+    right: &Assignment,
+    field: &str,
+) -> Result<bool, WriteError> {
     let uid = vm.metadata.uid.clone().unwrap_or_default();
-    let Some(mut volumes) = volumes_of(context, vm) else { return Ok(false) };
+    let Some(mut volumes) = volumes_of(context, vm) else {
+        return Ok(false);
+    };
     volumes.sort_by_key(|volume| volume.metadata.uid.clone());
-    let wanted = Claim { fleet: context.fleet.clone(), holder: ClaimHolder::VirtualMachine, uid: uid.clone(), assignment: right.clone() };
+    let wanted = Claim {
+        fleet: context.fleet.clone(),
+        holder: ClaimHolder::VirtualMachine,
+        uid: uid.clone(),
+        assignment: right.clone(),
+    };
     for volume in volumes {
         let status = volume.status.clone().unwrap_or_default();
-        let standing = if field == "claim" { status.claim } else { status.incoming_claim };
+        let standing = if field == "claim" {
+            status.claim
+        } else {
+            status.incoming_claim
+        };
         if standing.as_ref() == Some(&wanted) {
             continue;
         }
         if let Some(other) = standing.filter(|claim| claim.uid != uid) {
-            let message = format!("volume {} is claimed by {:?} {}; detach it there first", volume.name_any(), other.holder, other.uid);
+            let message = format!(
+                "volume {} is claimed by {:?} {}; detach it there first",
+                volume.name_any(),
+                other.holder,
+                other.uid
+            );
             show(context, vm, VmPhase::Pending, &message, None).await;
             return Ok(false);
         }
         if !context.writer.settled(volume.as_ref()) {
             return Ok(false);
         }
-        context.writer.swap_status(volume.as_ref(), json!({field: wanted})).await?;
+        context
+            .writer
+            .swap_status(volume.as_ref(), json!({field: wanted}))
+            .await?;
     }
     Ok(true)
 }

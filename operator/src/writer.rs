@@ -22,7 +22,12 @@ const CONCURRENT: usize = 16;
 
 /// Writes by outcome.
 static WRITES: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
-    register_int_counter_vec!("zhengyun_operator_writes_total", "Writes to the API server", &["outcome"]).ok()
+    register_int_counter_vec!(
+        "zhengyun_operator_writes_total",
+        "Writes to the API server",
+        &["outcome"]
+    )
+    .ok()
 });
 
 /// Why a write was not made.
@@ -63,13 +68,23 @@ where
 }
 
 fn key<K: Resource<DynamicType = ()>>(object: &K) -> String {
-    format!("{}/{}/{}", K::kind(&()), object.meta().namespace.as_deref().unwrap_or_default(), object.name_any())
+    format!(
+        "{}/{}/{}",
+        K::kind(&()),
+        object.meta().namespace.as_deref().unwrap_or_default(),
+        object.name_any()
+    )
 }
 
 impl Writer {
     /// A writer that obeys a leader.
     pub fn new(client: Client, leader: Arc<Leader>) -> Self {
-        Self { client, leader, places: Semaphore::new(CONCURRENT), written: Mutex::default() }
+        Self {
+            client,
+            leader,
+            places: Semaphore::new(CONCURRENT),
+            written: Mutex::default(),
+        }
     }
 
     /// The client, for reads.
@@ -96,12 +111,20 @@ impl Writer {
 
     fn note<K: Resource<DynamicType = ()>>(&self, object: &K) {
         if let Some(version) = object.meta().resource_version.clone() {
-            self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key(object), version);
+            self.written
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(key(object), version);
         }
     }
 
-    async fn send<T>(&self, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, WriteError> {
-        let Ok(_place) = self.places.acquire().await else { return Err(WriteError::NotLeader) };
+    async fn send<T>(
+        &self,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, WriteError> {
+        let Ok(_place) = self.places.acquire().await else {
+            return Err(WriteError::NotLeader);
+        };
         let count = |outcome: &str| {
             if let Some(writes) = WRITES.as_ref() {
                 writes.with_label_values(&[outcome]).inc();
@@ -163,7 +186,8 @@ impl Writer {
         K: Resource<DynamicType = ()>,
     {
         metadata["resourceVersion"] = json!(object.meta().resource_version);
-        self.patch(object, json!({ "metadata": metadata }), false).await
+        self.patch(object, json!({ "metadata": metadata }), false)
+            .await
     }
 
     async fn patch<K>(&self, object: &K, patch: Value, status: bool) -> Result<(), WriteError>
@@ -173,11 +197,16 @@ impl Writer {
         let api = api_of::<K>(&self.client, object.meta().namespace.as_deref());
         let (name, params) = (object.name_any(), PatchParams::default());
         let result = if status {
-            self.send(api.patch_status(&name, &params, &Patch::Merge(&patch))).await
+            self.send(api.patch_status(&name, &params, &Patch::Merge(&patch)))
+                .await
         } else {
-            self.send(api.patch(&name, &params, &Patch::Merge(&patch))).await
+            self.send(api.patch(&name, &params, &Patch::Merge(&patch)))
+                .await
         };
-        if result.is_ok() {
+        // A write that changed nothing leaves the version as it is, and nothing to wait for.
+        if let Ok(after) = &result
+            && after.metadata.resource_version != object.meta().resource_version
+        {
             self.note(object);
         }
         result.map(drop)
@@ -195,9 +224,15 @@ impl Writer {
         let mut dynamic: DynamicObject = serde_json::to_value(object)
             .and_then(serde_json::from_value)
             .map_err(|error| WriteError::Api(kube::Error::SerdeError(error)))?;
-        dynamic.types = Some(kube::core::TypeMeta { api_version: K::api_version(&()).into_owned(), kind: K::kind(&()).into_owned() });
+        dynamic.types = Some(kube::core::TypeMeta {
+            api_version: K::api_version(&()).into_owned(),
+            kind: K::kind(&()).into_owned(),
+        });
         let api = api_of::<K>(&self.client, namespace.as_deref());
-        match self.send(api.create(&PostParams::default(), &dynamic)).await {
+        match self
+            .send(api.create(&PostParams::default(), &dynamic))
+            .await
+        {
             Err(WriteError::Conflict) => Ok(()),
             other => other.map(drop),
         }
@@ -211,12 +246,15 @@ impl Writer {
     where
         K: Resource<DynamicType = ()> + Serialize,
     {
-        let mut value = serde_json::to_value(object).map_err(|error| WriteError::Api(kube::Error::SerdeError(error)))?;
+        let mut value = serde_json::to_value(object)
+            .map_err(|error| WriteError::Api(kube::Error::SerdeError(error)))?;
         value["apiVersion"] = json!(K::api_version(&()));
         value["kind"] = json!(K::kind(&()));
         let api = api_of::<K>(&self.client, object.meta().namespace.as_deref());
         let params = PatchParams::apply("zhengyun-operator").force();
-        self.send(api.patch(&object.name_any(), &params, &Patch::Apply(&value))).await.map(drop)
+        self.send(api.patch(&object.name_any(), &params, &Patch::Apply(&value)))
+            .await
+            .map(drop)
     }
 
     /// Deletes an object; that it is gone is fine.
@@ -228,7 +266,10 @@ impl Writer {
         K: Resource<DynamicType = ()>,
     {
         let api = api_of::<K>(&self.client, object.meta().namespace.as_deref());
-        match self.send(api.delete(&object.name_any(), &DeleteParams::default())).await {
+        match self
+            .send(api.delete(&object.name_any(), &DeleteParams::default()))
+            .await
+        {
             Err(WriteError::Gone) => Ok(()),
             other => other.map(drop),
         }

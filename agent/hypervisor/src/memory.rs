@@ -10,7 +10,10 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use crate::Hypervisor;
-use crate::types::{Domain, DomainSpec, DomainState, DomainStats, Error, Event, Job, Migrated, MigrationTarget, Node, Owner, Result, StopCause};
+use crate::types::{
+    Domain, DomainSpec, DomainState, DomainStats, Error, Event, Job, Migrated, MigrationTarget,
+    Node, Owner, Result, StopCause,
+};
 
 /// Steps in which memory is copied.
 const COPY_STEPS: u64 = 20;
@@ -77,7 +80,10 @@ impl MemoryFabric {
             events: broadcast::channel(EVENTS_MAX).0,
         });
         lock(&self.hosts).insert(name.to_owned(), state.clone());
-        MemoryHypervisor { fabric: self.clone(), state }
+        MemoryHypervisor {
+            fabric: self.clone(),
+            state,
+        }
     }
 }
 
@@ -114,12 +120,17 @@ impl MemoryHypervisor {
     }
 
     fn with<T>(&self, uuid: Uuid, act: impl FnOnce(&mut Entry) -> T) -> Result<T> {
-        lock(&self.state.domains).get_mut(&uuid).map(act).ok_or(Error::NotFound(uuid))
+        lock(&self.state.domains)
+            .get_mut(&uuid)
+            .map(act)
+            .ok_or(Error::NotFound(uuid))
     }
 
     async fn copy_memory(&self, uuid: Uuid) -> Result<()> {
         let step = *lock(&self.state.step);
-        self.with(uuid, |entry| (entry.remaining, entry.abort) = (Some(COPY_STEPS), false))?;
+        self.with(uuid, |entry| {
+            (entry.remaining, entry.abort) = (Some(COPY_STEPS), false)
+        })?;
         for left in (0..COPY_STEPS).rev() {
             tokio::time::sleep(step).await;
             let aborted = self.with(uuid, |entry| {
@@ -171,7 +182,12 @@ impl Hypervisor for MemoryHypervisor {
         let domains = lock(&self.state.domains);
         Ok(domains
             .iter()
-            .map(|(uuid, entry)| Domain { uuid: *uuid, name: entry.name.clone(), state: entry.state, owner: entry.owner.clone() })
+            .map(|(uuid, entry)| Domain {
+                uuid: *uuid,
+                name: entry.name.clone(),
+                state: entry.state,
+                owner: entry.owner.clone(),
+            })
             .collect())
     }
 
@@ -197,21 +213,37 @@ impl Hypervisor for MemoryHypervisor {
     }
 
     async fn resume(&self, uuid: Uuid) -> Result<()> {
-        self.with(uuid, |entry| (entry.state, entry.arrived_paused) = (DomainState::Running, false))?;
+        self.with(uuid, |entry| {
+            (entry.state, entry.arrived_paused) = (DomainState::Running, false)
+        })?;
         self.state.send(Event::Resumed(uuid));
         Ok(())
     }
 
     async fn migrate(&self, uuid: Uuid, to: &MigrationTarget) -> Result<Migrated> {
-        if self.with(uuid, |entry| entry.state != DomainState::Running || entry.arrived_paused)? {
-            return Err(Error::Refused { uuid, why: "is not running; only a running guest is migrated".to_owned() });
+        if self.with(uuid, |entry| {
+            entry.state != DomainState::Running || entry.arrived_paused
+        })? {
+            return Err(Error::Refused {
+                uuid,
+                why: "is not running; only a running guest is migrated".to_owned(),
+            });
         }
-        let unreachable = || Error::Failed { call: "migrate", message: format!("{}: no such host", to.uri) };
+        let unreachable = || Error::Failed {
+            call: "migrate",
+            message: format!("{}: no such host", to.uri),
+        };
         let name = to.uri.strip_prefix("memory:").ok_or_else(unreachable)?;
-        let target = lock(&self.fabric.hosts).get(name).cloned().ok_or_else(unreachable)?;
+        let target = lock(&self.fabric.hosts)
+            .get(name)
+            .cloned()
+            .ok_or_else(unreachable)?;
         let fault = *lock(&self.state.fault);
         if fault == MigrationFault::Refused || lock(&target.domains).contains_key(&uuid) {
-            return Err(Error::Failed { call: "migrate", message: format!("{} refused", target.name) });
+            return Err(Error::Failed {
+                call: "migrate",
+                message: format!("{} refused", target.name),
+            });
         }
         let sent = self.with(uuid, |entry| entry.memory_kib * 1024)?;
         self.copy_memory(uuid).await?;
@@ -221,13 +253,20 @@ impl Hypervisor for MemoryHypervisor {
             return Err(Error::Disconnected("the Finish reply was lost".to_owned()));
         }
         self.end(uuid, StopCause::Migrated);
-        Ok(Migrated { pause_milliseconds: Some(1), sent_bytes: Some(sent) })
+        Ok(Migrated {
+            pause_milliseconds: Some(1),
+            sent_bytes: Some(sent),
+        })
     }
 
     async fn job(&self, uuid: Uuid) -> Result<Option<Job>> {
         self.with(uuid, |entry| {
             let total_bytes = entry.memory_kib * 1024;
-            entry.remaining.map(|left| Job { total_bytes, remaining_bytes: total_bytes / COPY_STEPS * left, iterations: 1 })
+            entry.remaining.map(|left| Job {
+                total_bytes,
+                remaining_bytes: total_bytes / COPY_STEPS * left,
+                iterations: 1,
+            })
         })
     }
 
@@ -237,7 +276,14 @@ impl Hypervisor for MemoryHypervisor {
 
     async fn stats(&self) -> Result<Vec<DomainStats>> {
         let domains = lock(&self.state.domains);
-        Ok(domains.iter().map(|(uuid, entry)| DomainStats { uuid: *uuid, resident_kib: entry.memory_kib, ..DomainStats::default() }).collect())
+        Ok(domains
+            .iter()
+            .map(|(uuid, entry)| DomainStats {
+                uuid: *uuid,
+                resident_kib: entry.memory_kib,
+                ..DomainStats::default()
+            })
+            .collect())
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

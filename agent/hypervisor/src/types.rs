@@ -216,7 +216,9 @@ impl Job {
     /// How much is done, percent.
     pub fn percent(&self) -> u8 {
         let done = self.total_bytes.saturating_sub(self.remaining_bytes);
-        u8::try_from(done * 100 / self.total_bytes.max(1)).unwrap_or(100).min(100)
+        u8::try_from(done * 100 / self.total_bytes.max(1))
+            .unwrap_or(100)
+            .min(100)
     }
 }
 

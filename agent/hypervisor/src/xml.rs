@@ -14,7 +14,11 @@ const EMULATOR_CACHE_MIB: u32 = 32;
 const EMULATED_CPU: &str = "Nehalem";
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&apos;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('\'', "&apos;")
+        .replace('"', "&quot;")
 }
 
 /// Renders the domain.
@@ -22,7 +26,11 @@ pub fn render(spec: &DomainSpec) -> String {
     let mut xml = String::new();
     let kvm = spec.domain_type == "kvm";
     let (machine, cpu) = platform(spec, kvm);
-    let emulated = if kvm { String::new() } else { format!("<tcg><tb-cache unit='MiB'>{EMULATOR_CACHE_MIB}</tb-cache></tcg>") };
+    let emulated = if kvm {
+        String::new()
+    } else {
+        format!("<tcg><tb-cache unit='MiB'>{EMULATOR_CACHE_MIB}</tb-cache></tcg>")
+    };
     // Writing to a String can not fail.
     let _ = write!(
         xml,
@@ -30,8 +38,14 @@ pub fn render(spec: &DomainSpec) -> String {
          <memory unit='KiB'>{}</memory><vcpu>{}</vcpu><os><type arch='{}' machine='{machine}'>hvm</type>{}</os>\
          <features><acpi/>{emulated}</features>{cpu}\
          <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash><devices>",
-        spec.domain_type, escape(&spec.name), spec.uuid, owner_xml(&spec.owner), spec.memory_kib, spec.cpus,
-        escape(&spec.architecture), spec.boot.as_ref().map(boot_xml).unwrap_or_default(),
+        spec.domain_type,
+        escape(&spec.name),
+        spec.uuid,
+        owner_xml(&spec.owner),
+        spec.memory_kib,
+        spec.cpus,
+        escape(&spec.architecture),
+        spec.boot.as_ref().map(boot_xml).unwrap_or_default(),
     );
     for (index, disk) in spec.disks.iter().enumerate() {
         xml.push_str(&disk_xml(disk, index));
@@ -42,7 +56,11 @@ pub fn render(spec: &DomainSpec) -> String {
     xml.push_str("<controller type='usb' model='none'/><memballoon model='none'/>");
     match &spec.console_log {
         Some(file) => {
-            let _ = write!(xml, "<serial type='file'><source path='{}' append='on'/><target port='0'/></serial>", escape(&file.display().to_string()));
+            let _ = write!(
+                xml,
+                "<serial type='file'><source path='{}' append='on'/><target port='0'/></serial>",
+                escape(&file.display().to_string())
+            );
         }
         None => xml.push_str("<serial type='null'><target port='0'/></serial>"),
     }
@@ -56,7 +74,10 @@ fn platform(spec: &DomainSpec, kvm: bool) -> (&'static str, String) {
     let cpu = match (&spec.cpu_model, kvm, arm) {
         // Between Arm hosts only the very same model migrates, and libvirt offers nothing else.
         (_, true, true) => "<cpu mode='host-passthrough'/>".to_owned(),
-        (Some(model), true, false) => format!("<cpu mode='custom' match='exact' check='partial'><model>{}</model></cpu>", escape(model)),
+        (Some(model), true, false) => format!(
+            "<cpu mode='custom' match='exact' check='partial'><model>{}</model></cpu>",
+            escape(model)
+        ),
         (None, true, false) => "<cpu mode='host-model'/>".to_owned(),
         (_, false, true) => "<cpu mode='custom'><model>cortex-a57</model></cpu>".to_owned(),
         (_, false, false) => format!("<cpu mode='custom'><model>{EMULATED_CPU}</model></cpu>"),
@@ -65,10 +86,15 @@ fn platform(spec: &DomainSpec, kvm: bool) -> (&'static str, String) {
 }
 
 fn boot_xml(boot: &DirectBoot) -> String {
-    let initrd = boot.initrd.as_ref().map(|file| format!("<initrd>{}</initrd>", escape(&file.display().to_string())));
+    let initrd = boot
+        .initrd
+        .as_ref()
+        .map(|file| format!("<initrd>{}</initrd>", escape(&file.display().to_string())));
     format!(
         "<kernel>{}</kernel>{}<cmdline>{}</cmdline>",
-        escape(&boot.kernel.display().to_string()), initrd.unwrap_or_default(), escape(&boot.command_line)
+        escape(&boot.kernel.display().to_string()),
+        initrd.unwrap_or_default(),
+        escape(&boot.command_line)
     )
 }
 
@@ -78,7 +104,9 @@ fn disk_xml(disk: &DiskSpec, index: usize) -> String {
     format!(
         "<disk type='file' device='disk'><driver name='qemu' type='{}' cache='none' io='threads' error_policy='stop' discard='unmap'/>\
          <source file='{}'/><target dev='vd{letter}' bus='virtio'/><serial>{}</serial>{read_only}</disk>",
-        disk.format, escape(&disk.file.display().to_string()), escape(&disk.serial)
+        disk.format,
+        escape(&disk.file.display().to_string()),
+        escape(&disk.serial)
     )
 }
 
@@ -86,14 +114,21 @@ fn nic_xml(nic: &NicSpec) -> String {
     format!(
         "<interface type='bridge'><mac address='{}'/><source bridge='{}'/><target dev='{}'/><model type='virtio'/>\
          <mtu size='{}'/><rom enabled='no'/></interface>",
-        escape(&nic.mac_address), escape(&nic.bridge), escape(&nic.device), nic.mtu
+        escape(&nic.mac_address),
+        escape(&nic.bridge),
+        escape(&nic.device),
+        nic.mtu
     )
 }
 
 fn owner_xml(owner: &Owner) -> String {
     format!(
         "<zy:owner xmlns:zy='{METADATA_NAMESPACE}' vm='{}' namespace='{}' name='{}' bootId='{}' epoch='{}'/>",
-        escape(owner.vm.as_str()), escape(&owner.namespace), escape(&owner.name), escape(owner.boot_id.as_str()), owner.epoch
+        escape(owner.vm.as_str()),
+        escape(&owner.namespace),
+        escape(&owner.name),
+        escape(owner.boot_id.as_str()),
+        owner.epoch
     )
 }
 
@@ -104,9 +139,18 @@ pub fn owner_from_xml(xml: &str) -> Option<Owner> {
     let element = &xml[begin..begin + xml[begin..].find('>')?];
     let attribute = |name: &str| {
         let quoted = element.split_once(&format!(" {name}="))?.1;
-        let quote = quoted.chars().next().filter(|quote| ['\'', '"'].contains(quote))?;
+        let quote = quoted
+            .chars()
+            .next()
+            .filter(|quote| ['\'', '"'].contains(quote))?;
         let text = quoted[1..].split_once(quote)?.0;
-        Some(text.replace("&lt;", "<").replace("&gt;", ">").replace("&apos;", "'").replace("&quot;", "\"").replace("&amp;", "&"))
+        Some(
+            text.replace("&lt;", "<")
+                .replace("&gt;", ">")
+                .replace("&apos;", "'")
+                .replace("&quot;", "\"")
+                .replace("&amp;", "&"),
+        )
     };
     Some(Owner {
         vm: VmUid(attribute("vm")?),
@@ -133,7 +177,12 @@ pub(crate) mod tests {
             architecture: "x86_64".to_owned(),
             cpu_model: None,
             boot: None,
-            disks: vec![DiskSpec { file: "/srv/a&b.raw".into(), format: "raw", serial: "data".to_owned(), read_only: false }],
+            disks: vec![DiskSpec {
+                file: "/srv/a&b.raw".into(),
+                format: "raw",
+                serial: "data".to_owned(),
+                read_only: false,
+            }],
             nics: vec![],
             console_log: None,
             owner: Owner {
@@ -155,7 +204,10 @@ pub(crate) mod tests {
     #[test]
     fn names_and_paths_are_escaped() {
         let xml = render(&spec());
-        assert!(xml.contains("<name>oa.db&lt;1&gt;</name>") && xml.contains("/srv/a&amp;b.raw"), "{xml}");
+        assert!(
+            xml.contains("<name>oa.db&lt;1&gt;</name>") && xml.contains("/srv/a&amp;b.raw"),
+            "{xml}"
+        );
     }
 
     #[test]

@@ -6,7 +6,9 @@ mod hosts;
 use std::time::{Duration, Instant};
 
 use hypervisor::memory::MemoryFabric;
-use hypervisor::{DomainSpec, DomainState, Error, Event, Hypervisor, MigrationTarget, Owner, StopCause};
+use hypervisor::{
+    DomainSpec, DomainState, Error, Event, Hypervisor, MigrationTarget, Owner, StopCause,
+};
 use model::Epoch;
 use uuid::Uuid;
 
@@ -39,7 +41,13 @@ fn spec(pair: &Pair<'_>, number: u128, boot_id: &str, epoch: i64) -> DomainSpec 
         disks: vec![],
         nics: vec![],
         console_log: None,
-        owner: Owner { vm: uuid.to_string().into(), namespace: "n".into(), name: "v".into(), boot_id: boot_id.into(), epoch: Epoch(epoch) },
+        owner: Owner {
+            vm: uuid.to_string().into(),
+            namespace: "n".into(),
+            name: "v".into(),
+            boot_id: boot_id.into(),
+            epoch: Epoch(epoch),
+        },
     }
 }
 
@@ -52,7 +60,13 @@ async fn wait<F: AsyncFnMut() -> bool>(what: &str, mut condition: F) {
 }
 
 async fn state(hypervisor: &dyn Hypervisor, uuid: Uuid) -> Option<DomainState> {
-    hypervisor.list().await.expect("list").into_iter().find(|domain| domain.uuid == uuid).map(|domain| domain.state)
+    hypervisor
+        .list()
+        .await
+        .expect("list")
+        .into_iter()
+        .find(|domain| domain.uuid == uuid)
+        .map(|domain| domain.state)
 }
 
 async fn stopped(events: &mut tokio::sync::broadcast::Receiver<Event>, uuid: Uuid) -> StopCause {
@@ -65,7 +79,9 @@ async fn stopped(events: &mut tokio::sync::broadcast::Receiver<Event>, uuid: Uui
             }
         }
     };
-    tokio::time::timeout(PATIENCE, next).await.expect("a stop is told")
+    tokio::time::timeout(PATIENCE, next)
+        .await
+        .expect("a stop is told")
 }
 
 /// A started domain is there with its owner, once; destroyed it is gone, and that is told.
@@ -74,17 +90,45 @@ async fn starts_once_and_is_destroyed_any_number_of_times(pair: &Pair<'_>) {
     let mut events = pair.source.events();
     pair.source.start(&spec).await.expect("start");
     let domains = pair.source.list().await.expect("list");
-    let domain = domains.iter().find(|domain| domain.uuid == spec.uuid).expect("it is active");
-    assert_eq!(domain.owner.as_ref(), Some(&spec.owner), "the owner is kept");
+    let domain = domains
+        .iter()
+        .find(|domain| domain.uuid == spec.uuid)
+        .expect("it is active");
+    assert_eq!(
+        domain.owner.as_ref(),
+        Some(&spec.owner),
+        "the owner is kept"
+    );
     assert_eq!(domain.state, DomainState::Running);
-    assert_eq!(pair.source.start(&spec).await, Err(Error::Exists(spec.uuid)), "a second start is refused");
-    assert!(pair.source.stats().await.expect("stats").iter().any(|stats| stats.uuid == spec.uuid));
+    assert_eq!(
+        pair.source.start(&spec).await,
+        Err(Error::Exists(spec.uuid)),
+        "a second start is refused"
+    );
+    assert!(
+        pair.source
+            .stats()
+            .await
+            .expect("stats")
+            .iter()
+            .any(|stats| stats.uuid == spec.uuid)
+    );
     assert_eq!(pair.source.job(spec.uuid).await, Ok(None), "no job runs");
     pair.source.destroy(spec.uuid).await.expect("destroy");
     assert_eq!(stopped(&mut events, spec.uuid).await, StopCause::Destroyed);
-    assert_eq!(state(pair.source, spec.uuid).await, None, "a transient domain leaves nothing");
-    pair.source.destroy(spec.uuid).await.expect("destroying nothing succeeds");
-    assert_eq!(pair.source.resume(spec.uuid).await, Err(Error::NotFound(spec.uuid)));
+    assert_eq!(
+        state(pair.source, spec.uuid).await,
+        None,
+        "a transient domain leaves nothing"
+    );
+    pair.source
+        .destroy(spec.uuid)
+        .await
+        .expect("destroying nothing succeeds");
+    assert_eq!(
+        pair.source.resume(spec.uuid).await,
+        Err(Error::NotFound(spec.uuid))
+    );
 }
 
 fn target(pair: &Pair<'_>, spec: DomainSpec) -> MigrationTarget {
@@ -104,38 +148,96 @@ async fn arrives_paused_and_runs_when_it_is_resumed(pair: &Pair<'_>) {
     let (here, there) = (spec(pair, 2, "boot-1", 1), spec(pair, 2, "boot-2", 2));
     pair.source.start(&here).await.expect("start");
     let mut events = pair.source.events();
-    pair.source.migrate(here.uuid, &target(pair, there.clone())).await.expect("migrate");
+    pair.source
+        .migrate(here.uuid, &target(pair, there.clone()))
+        .await
+        .expect("migrate");
     assert_eq!(stopped(&mut events, here.uuid).await, StopCause::Migrated);
-    assert_eq!(state(pair.source, here.uuid).await, None, "the source is gone");
-    assert_eq!(state(pair.target, here.uuid).await, Some(DomainState::Paused), "the copy waits");
-    let owner = pair.target.list().await.expect("list").into_iter().find(|domain| domain.uuid == here.uuid).and_then(|domain| domain.owner);
-    assert_eq!(owner, Some(there.owner), "the copy belongs to the target's incarnation and epoch");
-    let again = pair.target.migrate(here.uuid, &target(pair, here.clone())).await;
-    assert!(matches!(again, Err(Error::Refused { .. })), "a copy that waits is not moved on: {again:?}");
+    assert_eq!(
+        state(pair.source, here.uuid).await,
+        None,
+        "the source is gone"
+    );
+    assert_eq!(
+        state(pair.target, here.uuid).await,
+        Some(DomainState::Paused),
+        "the copy waits"
+    );
+    let owner = pair
+        .target
+        .list()
+        .await
+        .expect("list")
+        .into_iter()
+        .find(|domain| domain.uuid == here.uuid)
+        .and_then(|domain| domain.owner);
+    assert_eq!(
+        owner,
+        Some(there.owner),
+        "the copy belongs to the target's incarnation and epoch"
+    );
+    let again = pair
+        .target
+        .migrate(here.uuid, &target(pair, here.clone()))
+        .await;
+    assert!(
+        matches!(again, Err(Error::Refused { .. })),
+        "a copy that waits is not moved on: {again:?}"
+    );
     pair.target.resume(here.uuid).await.expect("resume");
-    wait("the copy to run", async || state(pair.target, here.uuid).await == Some(DomainState::Running)).await;
+    wait("the copy to run", async || {
+        state(pair.target, here.uuid).await == Some(DomainState::Running)
+    })
+    .await;
     pair.target.destroy(here.uuid).await.expect("destroy");
 }
 
 /// A migration that fails or is aborted leaves the source running and the target clean.
 async fn stays_where_it_is_when_a_move_fails(pair: &Pair<'_>) {
     // Large enough that its copy takes a while even when nearly all of it is empty.
-    let large = |spec| DomainSpec { memory_kib: 1024 * 1024, ..spec };
+    let large = |spec| DomainSpec {
+        memory_kib: 1024 * 1024,
+        ..spec
+    };
     let here = large(spec(pair, 3, "boot-1", 1));
     pair.source.start(&here).await.expect("start");
-    let nowhere = MigrationTarget { uri: format!("{}-nowhere", pair.route.0), ..target(pair, here.clone()) };
-    pair.source.migrate(here.uuid, &nowhere).await.expect_err("there is no such host");
-    assert_eq!(state(pair.source, here.uuid).await, Some(DomainState::Running));
+    let nowhere = MigrationTarget {
+        uri: format!("{}-nowhere", pair.route.0),
+        ..target(pair, here.clone())
+    };
+    pair.source
+        .migrate(here.uuid, &nowhere)
+        .await
+        .expect_err("there is no such host");
+    assert_eq!(
+        state(pair.source, here.uuid).await,
+        Some(DomainState::Running)
+    );
 
-    let slow = MigrationTarget { bandwidth_mebibytes: pair.slow_mebibytes, ..target(pair, large(spec(pair, 3, "boot-2", 2))) };
+    let slow = MigrationTarget {
+        bandwidth_mebibytes: pair.slow_mebibytes,
+        ..target(pair, large(spec(pair, 3, "boot-2", 2)))
+    };
     let (moved, ()) = tokio::join!(pair.source.migrate(here.uuid, &slow), async {
-        wait("the job to run", async || matches!(pair.source.job(here.uuid).await, Ok(Some(_)))).await;
+        wait("the job to run", async || {
+            matches!(pair.source.job(here.uuid).await, Ok(Some(_)))
+        })
+        .await;
         pair.source.abort_job(here.uuid).await.expect("abort");
     });
     assert_eq!(moved, Err(Error::Aborted));
-    wait("the guest to run on", async || state(pair.source, here.uuid).await == Some(DomainState::Running)).await;
-    wait("the target to be clean", async || state(pair.target, here.uuid).await.is_none()).await;
-    pair.source.abort_job(here.uuid).await.expect("aborting nothing succeeds");
+    wait("the guest to run on", async || {
+        state(pair.source, here.uuid).await == Some(DomainState::Running)
+    })
+    .await;
+    wait("the target to be clean", async || {
+        state(pair.target, here.uuid).await.is_none()
+    })
+    .await;
+    pair.source
+        .abort_job(here.uuid)
+        .await
+        .expect("aborting nothing succeeds");
     pair.source.destroy(here.uuid).await.expect("destroy");
 }
 
@@ -150,9 +252,24 @@ async fn the_memory_hypervisor_keeps_the_contract() {
     let fabric = MemoryFabric::default();
     let (source, target) = (fabric.host("a"), fabric.host("b"));
     source.set_copy_step(Duration::from_millis(20));
-    contract(&Pair { source: &source, target: &target, route: ("memory:b", "", None), domain_type: "memory", slow_mebibytes: None }).await;
+    contract(&Pair {
+        source: &source,
+        target: &target,
+        route: ("memory:b", "", None),
+        domain_type: "memory",
+        slow_mebibytes: None,
+    })
+    .await;
     source.add_stray(Uuid::from_u128(9), "stray");
-    assert!(source.list().await.expect("list").iter().any(|domain| domain.owner.is_none()), "strays are listed");
+    assert!(
+        source
+            .list()
+            .await
+            .expect("list")
+            .iter()
+            .any(|domain| domain.owner.is_none()),
+        "strays are listed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,27 +281,47 @@ async fn libvirt_keeps_the_contract() {
     let hosts = hosts::Hosts::start().expect("two hosts");
     let (source, target) = (hosts.connect(1), hosts.connect(2));
     for hypervisor in [&source, &target] {
-        wait("libvirtd to answer", async || hypervisor.node().await.is_ok()).await;
+        wait("libvirtd to answer", async || {
+            hypervisor.node().await.is_ok()
+        })
+        .await;
     }
     assert_eq!(source.node().await.expect("node").domain_type, "qemu");
     let route = ("qemu+tls://h2/system", "tcp://h2", Some("h2"));
-    let pair = Pair { source: &source, target: &target, route, domain_type: "qemu", slow_mebibytes: Some(1) };
+    let pair = Pair {
+        source: &source,
+        target: &target,
+        route,
+        domain_type: "qemu",
+        slow_mebibytes: Some(1),
+    };
     contract(&pair).await;
 
     // libvirtd's own end stops no domain, and the connection heals.
     let survivor = spec(&pair, 4, "boot-1", 1);
     source.start(&survivor).await.expect("start");
     hosts.restart_libvirtd(1).expect("restart");
-    wait("the connection to heal", async || state_or_none(&source, survivor.uuid).await == Some(DomainState::Running)).await;
+    wait("the connection to heal", async || {
+        state_or_none(&source, survivor.uuid).await == Some(DomainState::Running)
+    })
+    .await;
     source.destroy(survivor.uuid).await.expect("destroy");
 
     // A domain that somebody else made is a stray.
     hosts.make_stray(1).expect("stray");
     let domains = source.list().await.expect("list");
-    assert!(domains.iter().any(|domain| domain.name == "stray" && domain.owner.is_none()), "{domains:?}");
+    assert!(
+        domains
+            .iter()
+            .any(|domain| domain.name == "stray" && domain.owner.is_none()),
+        "{domains:?}"
+    );
 }
 
 async fn state_or_none(hypervisor: &dyn Hypervisor, uuid: Uuid) -> Option<DomainState> {
     let domains = hypervisor.list().await.ok()?;
-    domains.into_iter().find(|domain| domain.uuid == uuid).map(|domain| domain.state)
+    domains
+        .into_iter()
+        .find(|domain| domain.uuid == uuid)
+        .map(|domain| domain.state)
 }

@@ -10,7 +10,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let operation = arguments.get(1).map(String::as_str).unwrap_or_default();
     let mut xml = String::new();
-    let read = std::io::stdin().take(XML_BYTES_MAX).read_to_string(&mut xml);
+    let read = std::io::stdin()
+        .take(XML_BYTES_MAX)
+        .read_to_string(&mut xml);
     let run_dir = std::env::var_os("ZHENGYUN_RUN_DIR").unwrap_or_else(|| "/run/zhengyun".into());
     let verdict = match read {
         Ok(_) => agent::hook::judge(run_dir.as_ref(), operation, &xml),

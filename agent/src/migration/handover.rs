@@ -44,12 +44,23 @@ pub(super) struct Answer {
     pub near: bool,
 }
 
-fn certificates(context: &Context) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, rustls::RootCertStore)> {
+fn certificates(
+    context: &Context,
+) -> Result<(
+    Vec<CertificateDer<'static>>,
+    PrivateKeyDer<'static>,
+    rustls::RootCertStore,
+)> {
     let tls = &context.options.tls;
-    let chain = CertificateDer::pem_file_iter(&tls.tls_cert).and_then(Iterator::collect).with_context(|| format!("--tls-cert {}", tls.tls_cert.display()))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.tls_key).with_context(|| format!("--tls-key {}", tls.tls_key.display()))?;
+    let chain = CertificateDer::pem_file_iter(&tls.tls_cert)
+        .and_then(Iterator::collect)
+        .with_context(|| format!("--tls-cert {}", tls.tls_cert.display()))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.tls_key)
+        .with_context(|| format!("--tls-key {}", tls.tls_key.display()))?;
     let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(&tls.tls_ca).with_context(|| format!("--tls-ca {}", tls.tls_ca.display()))? {
+    for certificate in CertificateDer::pem_file_iter(&tls.tls_ca)
+        .with_context(|| format!("--tls-ca {}", tls.tls_ca.display()))?
+    {
         roots.add(certificate?)?;
     }
     Ok((chain, key, roots))
@@ -62,22 +73,30 @@ fn certificates(context: &Context) -> Result<(Vec<CertificateDer<'static>>, Priv
 pub async fn serve(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) -> Result<()> {
     let (chain, key, roots) = certificates(context)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind(context.options.listen).await.with_context(|| format!("--listen {}", context.options.listen))?;
+    let listener = TcpListener::bind(context.options.listen)
+        .await
+        .with_context(|| format!("--listen {}", context.options.listen))?;
     let router = Router::new()
         .route("/v1/handover", get(answer))
-        .route("/metrics", get(|State(context): State<Arc<Context>>| async move { metrics::text(&context).await }))
+        .route(
+            "/metrics",
+            get(|State(context): State<Arc<Context>>| async move { metrics::text(&context).await }),
+        )
         .route("/healthz", get(|| async { "ok" }))
         .with_state(context.clone());
     tasks.spawn(async move {
         let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return "agent's port" };
+            let Ok(place) = places.clone().acquire_owned().await else {
+                return "agent's port";
+            };
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -88,7 +107,10 @@ pub async fn serve(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) ->
             let (acceptor, router) = (acceptor.clone(), router.clone());
             tokio::spawn(async move {
                 let _place = place;
-                let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+                let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await
+                else {
+                    return;
+                };
                 let service = hyper_util::service::TowerToHyperService::new(router);
                 // A peer that breaks off is its own affair.
                 let _ = hyper::server::conn::http1::Builder::new()
@@ -100,10 +122,19 @@ pub async fn serve(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) ->
     Ok(())
 }
 
-async fn answer(State(context): State<Arc<Context>>, Query(question): Query<Question>) -> Result<Json<Answer>, StatusCode> {
-    let entry = context.ledger.entry(&question.uid).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+async fn answer(
+    State(context): State<Arc<Context>>,
+    Query(question): Query<Question>,
+) -> Result<Json<Answer>, StatusCode> {
+    let entry = context
+        .ledger
+        .entry(&question.uid)
+        .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let handed_over = entry.state(question.epoch) == Some(EpochState::HandedOver);
-    Ok(Json(Answer { handed_over, near: handed_over || context.moves.is_near(&question.uid) }))
+    Ok(Json(Answer {
+        handed_over,
+        near: handed_over || context.moves.is_near(&question.uid),
+    }))
 }
 
 /// Asks the source; no answer is no hand-over, and frames had better reach this copy too.
@@ -111,25 +142,49 @@ pub(super) async fn ask(context: &Context, moving: &Move) -> Answer {
     match try_ask(context, moving).await {
         Ok(answer) => answer,
         Err(error) => {
-            tracing::debug!(error = format!("{error:#}"), "the source did not answer; the API will tell");
-            Answer { handed_over: false, near: true }
+            tracing::debug!(
+                error = format!("{error:#}"),
+                "the source did not answer; the API will tell"
+            );
+            Answer {
+                handed_over: false,
+                near: true,
+            }
         }
     }
 }
 
 async fn try_ask(context: &Context, moving: &Move) -> Result<Answer> {
-    let client = context.moves_client.get_or_try_init(|| async { client(context) }).await?;
+    let client = context
+        .moves_client
+        .get_or_try_init(|| async { client(context) })
+        .await?;
     let port = context.options.listen.port();
     let url = format!("https://{}:{port}/v1/handover", moving.source.host);
-    let question = Question { uid: moving.vm.uid.clone(), epoch: moving.source.epoch.0 };
-    Ok(client.get(url).query(&question).send().await?.error_for_status()?.json().await?)
+    let question = Question {
+        uid: moving.vm.uid.clone(),
+        epoch: moving.source.epoch.0,
+    };
+    Ok(client
+        .get(url)
+        .query(&question)
+        .send()
+        .await?
+        .error_for_status()?
+        .json()
+        .await?)
 }
 
 fn client(context: &Context) -> Result<reqwest::Client> {
     let (chain, key, roots) = certificates(context)?;
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)?;
-    Ok(reqwest::Client::builder().use_preconfigured_tls(config).timeout(ANSWER).build()?)
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()?
+    .with_root_certificates(roots)
+    .with_client_auth_cert(chain, key)?;
+    Ok(reqwest::Client::builder()
+        .use_preconfigured_tls(config)
+        .timeout(ANSWER)
+        .build()?)
 }

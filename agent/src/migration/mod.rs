@@ -26,26 +26,46 @@ pub struct Moves(Mutex<BTreeMap<String, bool>>);
 impl Moves {
     /// Whether a VM is being sent from here right now.
     pub fn is_moving(&self, uid: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(uid)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(uid)
     }
 
     /// Whether the switch-over of a VM that is being sent from here is near.
     pub fn is_near(&self, uid: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied().unwrap_or(false)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(uid)
+            .copied()
+            .unwrap_or(false)
     }
 
     fn begin(&self, uid: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), false).is_none()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(uid.to_owned(), false)
+            .is_none()
     }
 
     fn set_near(&self, uid: &str) {
-        if let Some(near) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(uid) {
+        if let Some(near) = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(uid)
+        {
             *near = true;
         }
     }
 
     fn end(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 }
 
@@ -79,9 +99,12 @@ impl Move {
 
     /// Merges into the migration's status.
     async fn patch(&self, context: &Context, status: Value) -> Result<()> {
-        let api: Api<VirtualMachineMigration> = Api::namespaced(context.client.clone(), &self.vm.namespace);
+        let api: Api<VirtualMachineMigration> =
+            Api::namespaced(context.client.clone(), &self.vm.namespace);
         let patch = json!({ "status": status });
-        api.patch_status(&self.name(), &PatchParams::default(), &Patch::Merge(&patch)).await.context("status of the migration")?;
+        api.patch_status(&self.name(), &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .context("status of the migration")?;
         Ok(())
     }
 }
@@ -93,23 +116,43 @@ fn is_mine(context: &Context, assignment: &Assignment) -> bool {
 /// Begins what is due for every migration that concerns this host.
 pub fn turn(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>, domains: &[Domain]) {
     for object in context.view.leaving.state() {
-        let Some(moving) = Move::of(&object).filter(|moving| is_mine(context, &moving.source)) else { continue };
+        let Some(moving) = Move::of(&object).filter(|moving| is_mine(context, &moving.source))
+        else {
+            continue;
+        };
         if let Some(step) = source::decide(context, &moving, domains) {
             let (context, key) = (context.clone(), format!("source/{}", moving.name()));
-            in_task(busy, key, async move { logged(&moving.name(), source::carry_out(&context, &moving, step).await) });
+            in_task(busy, key, async move {
+                logged(
+                    &moving.name(),
+                    source::carry_out(&context, &moving, step).await,
+                )
+            });
         }
     }
     for object in context.view.arriving.state() {
-        let Some(moving) = Move::of(&object).filter(|moving| is_mine(context, &moving.target)) else { continue };
+        let Some(moving) = Move::of(&object).filter(|moving| is_mine(context, &moving.target))
+        else {
+            continue;
+        };
         if let Some(step) = target::decide(context, &moving, domains) {
             let (context, key) = (context.clone(), format!("target/{}", moving.name()));
-            in_task(busy, key, async move { logged(&moving.name(), target::carry_out(&context, &moving, step).await) });
+            in_task(busy, key, async move {
+                logged(
+                    &moving.name(),
+                    target::carry_out(&context, &moving, step).await,
+                )
+            });
         }
     }
 }
 
 fn logged(migration: &str, result: Result<()>) {
     if let Err(error) = result {
-        tracing::warn!(migration, error = format!("{error:#}"), "tried again at the next turn");
+        tracing::warn!(
+            migration,
+            error = format!("{error:#}"),
+            "tried again at the next turn"
+        );
     }
 }

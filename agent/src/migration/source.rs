@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use api::{MigrationPhase, MigrationSource, MigrationSourcePhase, MigrationTargetPhase, RuntimePhase};
+use api::{
+    MigrationPhase, MigrationSource, MigrationSourcePhase, MigrationTargetPhase, RuntimePhase,
+};
 use hypervisor::{Domain, DomainState, Migrated, MigrationTarget};
 use model::Assignment;
 use serde_json::json;
@@ -19,9 +21,9 @@ use crate::vm::worker::{self, report};
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How often the job is looked at, and an abort that was asked for looked for.
-const LOOK: Duration = Duration::from_millis(30);
+const LOOK: Duration = Duration::from_millis(20);
 /// Share of the memory after whose copy the switch-over counts as near, percent.
-const NEAR_PERCENT: u8 = 70;
+const NEAR_PERCENT: u8 = 30;
 
 /// What the source does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +41,28 @@ pub enum Step {
 /// Decides, from the migration's object, the ledger and the domains.
 pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<Step> {
     let status = moving.object.status.as_ref()?;
-    let said = status.source.as_ref().filter(|source| source.assignment == moving.source).map(|source| source.phase);
-    if matches!(said, Some(MigrationSourcePhase::HandedOver | MigrationSourcePhase::StillRunning | MigrationSourcePhase::Closed)) {
+    let said = status
+        .source
+        .as_ref()
+        .filter(|source| source.assignment == moving.source)
+        .map(|source| source.phase);
+    if matches!(
+        said,
+        Some(
+            MigrationSourcePhase::HandedOver
+                | MigrationSourcePhase::StillRunning
+                | MigrationSourcePhase::Closed
+        )
+    ) {
         return None;
     }
     if context.moves.is_moving(&moving.vm.uid) {
         return None;
     }
-    let ended = matches!(status.phase, MigrationPhase::Succeeded | MigrationPhase::Failed | MigrationPhase::Cancelled);
+    let ended = matches!(
+        status.phase,
+        MigrationPhase::Succeeded | MigrationPhase::Failed | MigrationPhase::Cancelled
+    );
     let ledger = context.ledger.entry(&moving.vm.uid).ok()?;
     match ledger.state(moving.source.epoch.0) {
         Some(EpochState::HandedOver) => return Some(Step::SayHandedOver),
@@ -55,12 +71,16 @@ pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<St
     }
     let running = domains.iter().any(|domain| {
         domain.state == DomainState::Running
-            && domain.owner.as_ref().is_some_and(|owner| owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.source.epoch)
+            && domain.owner.as_ref().is_some_and(|owner| {
+                owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.source.epoch
+            })
     });
     if ended || !running {
         return None;
     }
-    let prepared = status.target.as_ref().is_some_and(|target| target.assignment == moving.target && target.phase == MigrationTargetPhase::Prepared);
+    let prepared = status.target.as_ref().is_some_and(|target| {
+        target.assignment == moving.target && target.phase == MigrationTargetPhase::Prepared
+    });
     // A migration that was under way when this agent was restarted: libvirt may still run it, or
     // it ended; either way it is not begun a second time.
     let begun_before = said == Some(MigrationSourcePhase::Migrating);
@@ -76,8 +96,26 @@ pub async fn carry_out(context: &Arc<Context>, moving: &Move, step: Step) -> Res
     match step {
         Step::Send => send(context, moving).await,
         Step::SayRunning => say_running(context, moving).await,
-        Step::SayHandedOver => say(context, moving, MigrationSourcePhase::HandedOver, &Migrated::default(), None).await,
-        Step::SayClosed => say(context, moving, MigrationSourcePhase::Closed, &Migrated::default(), None).await,
+        Step::SayHandedOver => {
+            say(
+                context,
+                moving,
+                MigrationSourcePhase::HandedOver,
+                &Migrated::default(),
+                None,
+            )
+            .await
+        }
+        Step::SayClosed => {
+            say(
+                context,
+                moving,
+                MigrationSourcePhase::Closed,
+                &Migrated::default(),
+                None,
+            )
+            .await
+        }
     }
 }
 
@@ -88,16 +126,33 @@ async fn say_running(context: &Arc<Context>, moving: &Move) -> Result<()> {
     if context.hypervisor.job(uuid).await?.is_some() {
         bail!("the job has not ended yet");
     }
-    say(context, moving, MigrationSourcePhase::StillRunning, &Migrated::default(), Some("aborted; the guest runs here".to_owned())).await
+    say(
+        context,
+        moving,
+        MigrationSourcePhase::StillRunning,
+        &Migrated::default(),
+        Some("aborted; the guest runs here".to_owned()),
+    )
+    .await
 }
 
-async fn say(context: &Context, moving: &Move, phase: MigrationSourcePhase, migrated: &Migrated, message: Option<String>) -> Result<()> {
+async fn say(
+    context: &Context,
+    moving: &Move,
+    phase: MigrationSourcePhase,
+    migrated: &Migrated,
+    message: Option<String>,
+) -> Result<()> {
     let source = MigrationSource {
         assignment: moving.source.clone(),
         phase,
         progress_percent: (phase == MigrationSourcePhase::HandedOver).then_some(100),
-        pause_milliseconds: migrated.pause_milliseconds.and_then(|pause| i64::try_from(pause).ok()),
-        sent_bytes: migrated.sent_bytes.and_then(|bytes| i64::try_from(bytes).ok()),
+        pause_milliseconds: migrated
+            .pause_milliseconds
+            .and_then(|pause| i64::try_from(pause).ok()),
+        sent_bytes: migrated
+            .sent_bytes
+            .and_then(|bytes| i64::try_from(bytes).ok()),
         message,
     };
     moving.patch(context, json!({ "source": source })).await
@@ -115,7 +170,14 @@ async fn send(context: &Arc<Context>, moving: &Move) -> Result<()> {
 
 async fn send_registered(context: &Arc<Context>, moving: &Move) -> Result<()> {
     let target = target(context, moving).await?;
-    say(context, moving, MigrationSourcePhase::Migrating, &Migrated::default(), None).await?;
+    say(
+        context,
+        moving,
+        MigrationSourcePhase::Migrating,
+        &Migrated::default(),
+        None,
+    )
+    .await?;
     let uuid = moving.vm.uuid()?;
     tracing::info!(vm = moving.vm.name, to = %moving.target.host, "sending");
     let result = {
@@ -136,36 +198,61 @@ async fn send_registered(context: &Arc<Context>, moving: &Move) -> Result<()> {
 
 /// Tells progress, and aborts when asked to, until it is dropped.
 async fn watch(context: &Arc<Context>, moving: &Move) -> std::convert::Infallible {
-    let Ok(uuid) = moving.vm.uuid() else { return std::future::pending().await };
+    let Ok(uuid) = moving.vm.uuid() else {
+        return std::future::pending().await;
+    };
     let reference = kube::runtime::reflector::ObjectRef::from_obj(moving.object.as_ref());
     let mut told = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
         let current = context.view.leaving.get(&reference);
-        let abort = current.is_none_or(|current| current.spec.cancel || current.status.as_ref().is_some_and(|status| status.abort_requested));
+        let abort = current.is_none_or(|current| {
+            current.spec.cancel
+                || current
+                    .status
+                    .as_ref()
+                    .is_some_and(|status| status.abort_requested)
+        });
         if abort && let Err(error) = context.hypervisor.abort_job(uuid).await {
             tracing::warn!(%error, "abort is tried again");
         }
-        let Ok(Some(job)) = context.hypervisor.job(uuid).await else { continue };
+        let Ok(Some(job)) = context.hypervisor.job(uuid).await else {
+            continue;
+        };
         if job.total_bytes > 0 && (job.iterations > 1 || job.percent() >= NEAR_PERCENT) {
             context.moves.set_near(&moving.vm.uid);
         }
         if told.elapsed() > PROGRESS_EVERY {
             told = tokio::time::Instant::now();
             // Progress is for people; one that is lost is followed by the next.
-            let _ = moving.patch(context, json!({"source": {"progressPercent": job.percent()}})).await;
+            let _ = moving
+                .patch(
+                    context,
+                    json!({"source": {"progressPercent": job.percent()}}),
+                )
+                .await;
         }
     }
 }
 
 async fn target(context: &Arc<Context>, moving: &Move) -> Result<MigrationTarget> {
-    let fresh = worker::read_fresh(context, &moving.vm).await?.context("the VM is gone")?;
+    let fresh = worker::read_fresh(context, &moving.vm)
+        .await?
+        .context("the VM is gone")?;
     let status = fresh.status.clone().unwrap_or_default();
-    let right = status.assignment.as_ref() == Some(&moving.source) && status.incoming.as_ref() == Some(&moving.target);
+    let right = status.assignment.as_ref() == Some(&moving.source)
+        && status.incoming.as_ref() == Some(&moving.target);
     if !right {
         bail!("the VM's assignment or incoming is not this migration's");
     }
-    let spec = worker::prepare(context, &moving.vm, &fresh, &moving.target, ClaimKind::Incoming).await?;
+    let spec = worker::prepare(
+        context,
+        &moving.vm,
+        &fresh,
+        &moving.target,
+        ClaimKind::Incoming,
+    )
+    .await?;
     let policy = context.view.policy().migration;
     let host: &Assignment = &moving.target;
     Ok(MigrationTarget {
@@ -173,7 +260,9 @@ async fn target(context: &Arc<Context>, moving: &Move) -> Result<MigrationTarget
         stream_uri: format!("tcp://{}", host.host),
         tls_name: Some(host.host.to_string()),
         spec,
-        bandwidth_mebibytes: policy.bandwidth_mebibytes_per_second.and_then(|bandwidth| u64::try_from(bandwidth).ok()),
+        bandwidth_mebibytes: policy
+            .bandwidth_mebibytes_per_second
+            .and_then(|bandwidth| u64::try_from(bandwidth).ok()),
         pause_milliseconds: u64::try_from(policy.maximum_pause_milliseconds).unwrap_or(300),
         // The operator moves only VMs whose pools both hosts share.
         storage_is_shared: true,
@@ -182,31 +271,72 @@ async fn target(context: &Arc<Context>, moving: &Move) -> Result<MigrationTarget
 
 async fn handed_over(context: &Arc<Context>, moving: &Move, migrated: &Migrated) -> Result<()> {
     // The ledger first: from here on the target may learn it, from us or from the API.
-    context.ledger.hand_over(&moving.vm.uid, moving.source.epoch.0)?;
+    context
+        .ledger
+        .hand_over(&moving.vm.uid, moving.source.epoch.0)?;
     tracing::info!(vm = moving.vm.name, to = %moving.target.host, pause = migrated.pause_milliseconds, "handed over");
-    say(context, moving, MigrationSourcePhase::HandedOver, migrated, None).await?;
-    report(context, &moving.vm, &moving.source, RuntimePhase::HandedOver, None, None).await
+    say(
+        context,
+        moving,
+        MigrationSourcePhase::HandedOver,
+        migrated,
+        None,
+    )
+    .await?;
+    report(
+        context,
+        &moving.vm,
+        &moving.source,
+        RuntimePhase::HandedOver,
+        None,
+        None,
+    )
+    .await
 }
 
 /// After an error only what the domain shows counts: it runs here, or it is gone.
 async fn failed(context: &Arc<Context>, moving: &Move, error: &hypervisor::Error) -> Result<()> {
     let uuid = moving.vm.uuid()?;
     let domains = context.hypervisor.list().await?;
-    let state = domains.iter().find(|domain| domain.uuid == uuid).map(|domain| domain.state);
+    let state = domains
+        .iter()
+        .find(|domain| domain.uuid == uuid)
+        .map(|domain| domain.state);
     tracing::warn!(vm = moving.vm.name, %error, ?state, "the migration failed");
     match state {
         Some(DomainState::Running) => {
-            say(context, moving, MigrationSourcePhase::StillRunning, &Migrated::default(), Some(error.to_string())).await
+            say(
+                context,
+                moving,
+                MigrationSourcePhase::StillRunning,
+                &Migrated::default(),
+                Some(error.to_string()),
+            )
+            .await
         }
         Some(DomainState::Paused) => {
             // Switch-over was reached and its end is not known: the guest may not run on here beside
             // a copy there. Closed, the VM starts anew from its disks.
             worker::close_locally(context, &moving.vm, moving.source.epoch).await?;
-            say(context, moving, MigrationSourcePhase::Closed, &Migrated::default(), Some(error.to_string())).await
+            say(
+                context,
+                moving,
+                MigrationSourcePhase::Closed,
+                &Migrated::default(),
+                Some(error.to_string()),
+            )
+            .await
         }
         _ => {
             worker::close_locally(context, &moving.vm, moving.source.epoch).await?;
-            say(context, moving, MigrationSourcePhase::Closed, &Migrated::default(), Some(error.to_string())).await
+            say(
+                context,
+                moving,
+                MigrationSourcePhase::Closed,
+                &Migrated::default(),
+                Some(error.to_string()),
+            )
+            .await
         }
     }
 }

@@ -38,14 +38,28 @@ pub enum Step {
 /// Decides, from the migration's object, the ledger and the domains.
 pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<Step> {
     let status = moving.object.status.as_ref()?;
-    let said = status.target.as_ref().filter(|target| target.assignment == moving.target).map(|target| target.phase);
-    if matches!(said, Some(MigrationTargetPhase::Resumed | MigrationTargetPhase::Refused)) {
+    let said = status
+        .target
+        .as_ref()
+        .filter(|target| target.assignment == moving.target)
+        .map(|target| target.phase);
+    if matches!(
+        said,
+        Some(MigrationTargetPhase::Resumed | MigrationTargetPhase::Refused)
+    ) {
         return None;
     }
     let ledger = context.ledger.entry(&moving.vm.uid).ok()?;
     let state = ledger.state(moving.target.epoch.0);
-    let copy = domains.iter().any(|domain| domain.owner.as_ref().is_some_and(|owner| owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.target.epoch));
-    let handed_over = status.source.as_ref().is_some_and(|source| source.phase == MigrationSourcePhase::HandedOver);
+    let copy = domains.iter().any(|domain| {
+        domain.owner.as_ref().is_some_and(|owner| {
+            owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.target.epoch
+        })
+    });
+    let handed_over = status
+        .source
+        .as_ref()
+        .is_some_and(|source| source.phase == MigrationSourcePhase::HandedOver);
     match (state, status.refuse_requested) {
         (Some(EpochState::Closed), _) => Some(Step::SayRefused),
         // A copy that the source handed over is the VM itself: it is never refused.
@@ -69,7 +83,12 @@ pub async fn carry_out(context: &Arc<Context>, moving: &Move, step: Step) -> Res
     }
 }
 
-async fn say(context: &Context, moving: &Move, phase: MigrationTargetPhase, message: Option<String>) -> Result<()> {
+async fn say(
+    context: &Context,
+    moving: &Move,
+    phase: MigrationTargetPhase,
+    message: Option<String>,
+) -> Result<()> {
     let target = MigrationTarget {
         assignment: moving.target.clone(),
         phase,
@@ -81,15 +100,31 @@ async fn say(context: &Context, moving: &Move, phase: MigrationTargetPhase, mess
 
 async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
     let guard_firings = context.ledger.guard_firings();
-    let Some(fresh) = worker::read_fresh(context, &moving.vm).await? else { return Ok(()) };
-    if fresh.status.as_ref().and_then(|status| status.incoming.as_ref()) != Some(&moving.target) {
+    let Some(fresh) = worker::read_fresh(context, &moving.vm).await? else {
+        return Ok(());
+    };
+    if fresh
+        .status
+        .as_ref()
+        .and_then(|status| status.incoming.as_ref())
+        != Some(&moving.target)
+    {
         return Ok(());
     }
     if let Some(why) = context.starts_forbidden() {
         bail!("this host starts nothing: {why}");
     }
-    worker::prepare(context, &moving.vm, &fresh, &moving.target, ClaimKind::Incoming).await?;
-    context.ledger.take(&moving.vm.uid, moving.target.epoch.0, guard_firings)?;
+    worker::prepare(
+        context,
+        &moving.vm,
+        &fresh,
+        &moving.target,
+        ClaimKind::Incoming,
+    )
+    .await?;
+    context
+        .ledger
+        .take(&moving.vm.uid, moving.target.epoch.0, guard_firings)?;
     say(context, moving, MigrationTargetPhase::Prepared, None).await
 }
 
@@ -105,15 +140,32 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
         if !isolated {
             isolated = isolate(&taps).await;
         }
-        let state = context.hypervisor.list().await?.into_iter().find(|domain| domain.uuid == uuid).map(|domain| domain.state);
-        let Some(current) = context.view.arriving.get(&reference) else { return Ok(()) };
+        let state = context
+            .hypervisor
+            .list()
+            .await?
+            .into_iter()
+            .find(|domain| domain.uuid == uuid)
+            .map(|domain| domain.state);
+        let Some(current) = context.view.arriving.get(&reference) else {
+            return Ok(());
+        };
         let status = current.status.clone().unwrap_or_default();
         if status.refuse_requested {
             return Ok(());
         }
-        let said_by_api = status.source.as_ref().is_some_and(|source| source.assignment == moving.source && source.phase == MigrationSourcePhase::HandedOver);
+        let said_by_api = status.source.as_ref().is_some_and(|source| {
+            source.assignment == moving.source && source.phase == MigrationSourcePhase::HandedOver
+        });
         let begun = status.source.is_some();
-        let answer = if begun { handover::ask(context, moving).await } else { handover::Answer { handed_over: false, near: false } };
+        let answer = if begun {
+            handover::ask(context, moving).await
+        } else {
+            handover::Answer {
+                handed_over: false,
+                near: false,
+            }
+        };
         if isolated && !delivered && (answer.near || said_by_api) {
             delivered = deliver(&taps).await;
         }
@@ -150,9 +202,15 @@ async fn resumed(context: &Arc<Context>, moving: &Move) -> Result<()> {
 
 /// Taps of the copy and the hardware addresses behind them.
 async fn taps(context: &Arc<Context>, moving: &Move) -> Result<Vec<(String, String)>> {
-    let Some(fresh) = worker::read_fresh(context, &moving.vm).await? else { return Ok(Vec::new()) };
+    let Some(fresh) = worker::read_fresh(context, &moving.vm).await? else {
+        return Ok(Vec::new());
+    };
     let nics = fresh.status.unwrap_or_default().nics;
-    Ok(nics.into_iter().enumerate().map(|(index, nic)| (network::tap_name(&moving.vm.uid, index), nic.mac_address)).collect())
+    Ok(nics
+        .into_iter()
+        .enumerate()
+        .map(|(index, nic)| (network::tap_name(&moving.vm.uid, index), nic.mac_address))
+        .collect())
 }
 
 async fn isolate(taps: &[(String, String)]) -> bool {

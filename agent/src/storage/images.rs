@@ -47,7 +47,9 @@ pub enum ImageError {
     #[error("{0}: larger than 2 TiB")]
     TooLarge(String),
     /// Not what was declared.
-    #[error("{what} has SHA-256 {found}, declared is {declared}; the file was changed or damaged, correct the image's sha256 or its url")]
+    #[error(
+        "{what} has SHA-256 {found}, declared is {declared}; the file was changed or damaged, correct the image's sha256 or its url"
+    )]
     Digest {
         /// URL or path.
         what: String,
@@ -60,28 +62,49 @@ pub enum ImageError {
 
 /// Every file of an image.
 pub fn files(spec: &ImageSpec) -> Vec<&ImageFile> {
-    std::iter::once(&spec.disk).chain(&spec.kernel).chain(&spec.initrd).collect()
+    std::iter::once(&spec.disk)
+        .chain(&spec.kernel)
+        .chain(&spec.initrd)
+        .collect()
 }
 
 /// Fetches a file onto a pool, unless it is there; it is there whole and checked, or not at all.
 ///
 /// # Errors
 /// See [`ImageError`].
-pub async fn fetch(client: &reqwest::Client, pool: &Path, file: &ImageFile) -> Result<(), ImageError> {
+pub async fn fetch(
+    client: &reqwest::Client,
+    pool: &Path,
+    file: &ImageFile,
+) -> Result<(), ImageError> {
     let path = image_file(pool, &file.sha256);
     if path.exists() {
         return Ok(());
     }
-    let io = |path: &Path| { let path = path.to_owned(); move |source| ImageError::Io { path, source } };
-    let failed = |source| ImageError::Fetch { url: file.url.clone(), source };
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ImageError::Io { path, source }
+    };
+    let failed = |source| ImageError::Fetch {
+        url: file.url.clone(),
+        source,
+    };
     let folder = path.parent().unwrap_or(pool).to_owned();
     fs::create_dir_all(&folder).map_err(io(&folder))?;
     let temporary = folder.join(format!("{}.{}.fetching", file.sha256, std::process::id()));
     let mut target = File::create(&temporary).map_err(io(&temporary))?;
-    let response = client.get(&file.url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+    let response = client
+        .get(&file.url)
+        .send()
+        .await
+        .and_then(reqwest::Response::error_for_status)
+        .map_err(failed)?;
     let mut body = response.bytes_stream();
     let (mut digest, mut length) = (Sha256::new(), 0);
-    while let Some(chunk) = tokio::time::timeout(SILENCE, body.next()).await.map_err(|_| ImageError::Silent(file.url.clone()))? {
+    while let Some(chunk) = tokio::time::timeout(SILENCE, body.next())
+        .await
+        .map_err(|_| ImageError::Silent(file.url.clone()))?
+    {
         let chunk = chunk.map_err(failed)?;
         length += chunk.len() as u64;
         if length > BYTES_MAX {
@@ -94,7 +117,11 @@ pub async fn fetch(client: &reqwest::Client, pool: &Path, file: &ImageFile) -> R
     let found = hex(&digest.finalize());
     if found != file.sha256 {
         let _ = fs::remove_file(&temporary);
-        return Err(ImageError::Digest { what: file.url.clone(), found, declared: file.sha256.clone() });
+        return Err(ImageError::Digest {
+            what: file.url.clone(),
+            found,
+            declared: file.sha256.clone(),
+        });
     }
     fs::rename(&temporary, &path).map_err(io(&path))
 }
@@ -114,10 +141,23 @@ impl Checked {
     /// # Errors
     /// See [`ImageError`].
     pub fn check(&self, path: &Path, sha256: &str) -> Result<(), ImageError> {
-        let io = |source| ImageError::Io { path: path.to_owned(), source };
+        let io = |source| ImageError::Io {
+            path: path.to_owned(),
+            source,
+        };
         let metadata = fs::metadata(path).map_err(io)?;
-        let mark = (metadata.ino(), metadata.size(), metadata.ctime(), metadata.ctime_nsec());
-        let known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(path) == Some(&mark);
+        let mark = (
+            metadata.ino(),
+            metadata.size(),
+            metadata.ctime(),
+            metadata.ctime_nsec(),
+        );
+        let known = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .get(path)
+            == Some(&mark);
         if known {
             return Ok(());
         }
@@ -131,9 +171,16 @@ impl Checked {
         }
         let found = hex(&digest.finalize());
         if found != sha256 {
-            return Err(ImageError::Digest { what: path.display().to_string(), found, declared: sha256.to_owned() });
+            return Err(ImageError::Digest {
+                what: path.display().to_string(),
+                found,
+                declared: sha256.to_owned(),
+            });
         }
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(path.to_owned(), mark);
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(path.to_owned(), mark);
         Ok(())
     }
 }
@@ -152,6 +199,9 @@ mod tests {
         checked.check(&path, &sha256).expect("whole");
         checked.check(&path, &sha256).expect("whole, from memory");
         fs::write(&path, b"gooe").expect("write");
-        assert!(matches!(checked.check(&path, &sha256), Err(ImageError::Digest { .. })));
+        assert!(matches!(
+            checked.check(&path, &sha256),
+            Err(ImageError::Digest { .. })
+        ));
     }
 }

@@ -13,7 +13,8 @@ use api::VolumeFormat;
 
 /// Folder of volumes on a pool.
 pub fn volume_file(pool: &Path, uid: &str, format: VolumeFormat) -> PathBuf {
-    pool.join("volumes").join(format!("{uid}.{}", format_name(format)))
+    pool.join("volumes")
+        .join(format!("{uid}.{}", format_name(format)))
 }
 
 /// File of an image's part on a pool, named by its digest.

@@ -34,14 +34,23 @@ impl PoolProbes {
     /// Begins a look at a pool, unless one is still under way; returns what is known.
     pub fn look(&self, name: &str, path: &Path, now: Instant) -> HostStoragePool {
         let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let look = looks.entry(path.to_owned()).or_insert(Look { pending: None, answer: None });
+        let look = looks.entry(path.to_owned()).or_insert(Look {
+            pending: None,
+            answer: None,
+        });
         if look.pending.is_none() {
             look.pending = Some(now);
             let (path, looks) = (path.to_owned(), self.0.clone());
             std::thread::spawn(move || {
                 let answer = measure(&path);
                 let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
-                looks.insert(path, Look { pending: None, answer: Some((answer, now.elapsed())) });
+                looks.insert(
+                    path,
+                    Look {
+                        pending: None,
+                        answer: Some((answer, now.elapsed())),
+                    },
+                );
             });
         }
         judge(name, look, now)
@@ -51,10 +60,16 @@ impl PoolProbes {
 /// Capacity and free bytes, by writing, as a hung or read-only pool still answers questions.
 fn measure(path: &Path) -> Result<(u64, u64), String> {
     let probe = path.join(format!(".zhengyun-probe-{}", std::process::id()));
-    std::fs::write(&probe, b"probe").and_then(|()| std::fs::remove_file(&probe)).map_err(|error| format!("{}: {error}", path.display()))?;
-    let stat = nix::sys::statvfs::statvfs(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    std::fs::write(&probe, b"probe")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let stat =
+        nix::sys::statvfs::statvfs(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let unit = stat.fragment_size();
-    Ok((stat.blocks() * unit, stat.blocks_available() * unit / STEP_BYTES * STEP_BYTES))
+    Ok((
+        stat.blocks() * unit,
+        stat.blocks_available() * unit / STEP_BYTES * STEP_BYTES,
+    ))
 }
 
 fn judge(name: &str, look: &Look, now: Instant) -> HostStoragePool {
@@ -65,17 +80,25 @@ fn judge(name: &str, look: &Look, now: Instant) -> HostStoragePool {
         capacity_bytes: i64::try_from(sizes.0).unwrap_or(i64::MAX),
         available_bytes: i64::try_from(sizes.1).unwrap_or(i64::MAX),
     };
-    let waited = look.pending.map_or(Duration::ZERO, |since| now.duration_since(since));
+    let waited = look
+        .pending
+        .map_or(Duration::ZERO, |since| now.duration_since(since));
     if waited > LOST {
         let message = format!("no answer for {} s; the storage hangs", waited.as_secs());
         return report("Lost", Some(message), (0, 0));
     }
     match &look.answer {
-        None => report("Lost", Some("waits for the first answer".to_owned()), (0, 0)),
+        None => report(
+            "Lost",
+            Some("waits for the first answer".to_owned()),
+            (0, 0),
+        ),
         Some((Err(error), _)) => report("Lost", Some(error.clone()), (0, 0)),
-        Some((Ok(sizes), took)) if *took > SLOW => {
-            report("Slow", Some(format!("a small write took {:.1} s", took.as_secs_f64())), *sizes)
-        }
+        Some((Ok(sizes), took)) if *took > SLOW => report(
+            "Slow",
+            Some(format!("a small write took {:.1} s", took.as_secs_f64())),
+            *sizes,
+        ),
         Some((Ok(sizes), _)) => report("Ready", None, *sizes),
     }
 }
@@ -88,13 +111,31 @@ mod tests {
     fn a_pool_is_ready_slow_or_lost_by_its_answer() {
         let now = Instant::now();
         let state = |answer: Option<Answer>, waited: Duration| {
-            judge("p", &Look { pending: Some(now), answer }, now + waited).state
+            judge(
+                "p",
+                &Look {
+                    pending: Some(now),
+                    answer,
+                },
+                now + waited,
+            )
+            .state
         };
         let good = || Some((Ok((2, 1)), Duration::ZERO));
         assert_eq!(state(good(), Duration::ZERO), "Ready");
         assert_eq!(state(Some((Ok((2, 1)), SLOW * 2)), Duration::ZERO), "Slow");
-        assert_eq!(state(Some((Err("read-only".to_owned()), Duration::ZERO)), Duration::ZERO), "Lost");
-        assert_eq!(state(good(), LOST * 2), "Lost", "an old answer does not hide that it hangs now");
+        assert_eq!(
+            state(
+                Some((Err("read-only".to_owned()), Duration::ZERO)),
+                Duration::ZERO
+            ),
+            "Lost"
+        );
+        assert_eq!(
+            state(good(), LOST * 2),
+            "Lost",
+            "an old answer does not hide that it hangs now"
+        );
         assert_eq!(state(None, Duration::ZERO), "Lost");
     }
 

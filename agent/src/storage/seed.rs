@@ -35,20 +35,39 @@ pub enum SeedError {
 ///
 /// # Errors
 /// See [`SeedError`].
-pub async fn make(pool: &Path, run_dir: &Path, vm_uid: &str, content: &BTreeMap<String, Vec<u8>>) -> Result<PathBuf, SeedError> {
-    let io = |path: &Path| { let path = path.to_owned(); move |source| SeedError::Io { path, source } };
+pub async fn make(
+    pool: &Path,
+    run_dir: &Path,
+    vm_uid: &str,
+    content: &BTreeMap<String, Vec<u8>>,
+) -> Result<PathBuf, SeedError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| SeedError::Io { path, source }
+    };
     let work = run_dir.join("seeds").join(vm_uid);
     std::fs::create_dir_all(&work).map_err(io(&work))?;
     for name in FILES {
         let path = work.join(name);
-        std::fs::write(&path, content.get(name).map(Vec::as_slice).unwrap_or_default()).map_err(io(&path))?;
+        std::fs::write(
+            &path,
+            content.get(name).map(Vec::as_slice).unwrap_or_default(),
+        )
+        .map_err(io(&path))?;
     }
     let seed = seed_file(pool, vm_uid);
     let folder = seed.parent().unwrap_or(pool).to_owned();
     std::fs::create_dir_all(&folder).map_err(io(&folder))?;
     let temporary = seed.with_extension("making");
     let (target, source) = (temporary.display().to_string(), work.display().to_string());
-    run("genisoimage", &["-quiet", "-output", &target, "-volid", "cidata", "-joliet", "-rock", &source], BOUND).await?;
+    run(
+        "genisoimage",
+        &[
+            "-quiet", "-output", &target, "-volid", "cidata", "-joliet", "-rock", &source,
+        ],
+        BOUND,
+    )
+    .await?;
     std::fs::rename(&temporary, &seed).map_err(io(&seed))?;
     std::fs::remove_dir_all(&work).map_err(io(&work))?;
     Ok(seed)

@@ -56,30 +56,70 @@ pub struct VolumeFile {
 ///
 /// # Errors
 /// See [`VolumeError`].
-pub async fn create(pool: &Path, uid: &str, format: VolumeFormat, size_bytes: u64, image: Option<(&Path, &str)>) -> Result<VolumeFile, VolumeError> {
+pub async fn create(
+    pool: &Path,
+    uid: &str,
+    format: VolumeFormat,
+    size_bytes: u64,
+    image: Option<(&Path, &str)>,
+) -> Result<VolumeFile, VolumeError> {
     let path = volume_file(pool, uid, format);
     if path.exists() {
-        return Ok(VolumeFile { size_bytes: size(&path, format).await?, path });
+        return Ok(VolumeFile {
+            size_bytes: size(&path, format).await?,
+            path,
+        });
     }
     let folder = path.parent().unwrap_or(pool);
-    std::fs::create_dir_all(folder).map_err(|source| VolumeError::Io { path: folder.to_owned(), source })?;
+    std::fs::create_dir_all(folder).map_err(|source| VolumeError::Io {
+        path: folder.to_owned(),
+        source,
+    })?;
     let temporary = path.with_extension("making");
     let (name, target) = (format_name(format), temporary.display().to_string());
     match image {
         Some((file, image_format)) => {
             let file = file.display().to_string();
-            run("qemu-img", &["convert", "-f", image_format, "-O", name, "-t", "none", &file, &target], BOUND).await?;
+            run(
+                "qemu-img",
+                &[
+                    "convert",
+                    "-f",
+                    image_format,
+                    "-O",
+                    name,
+                    "-t",
+                    "none",
+                    &file,
+                    &target,
+                ],
+                BOUND,
+            )
+            .await?;
             let made = size(&temporary, format).await?;
             if made < size_bytes {
-                run("qemu-img", &["resize", "-f", name, &target, &size_bytes.to_string()], BOUND).await?;
+                run(
+                    "qemu-img",
+                    &["resize", "-f", name, &target, &size_bytes.to_string()],
+                    BOUND,
+                )
+                .await?;
             }
         }
         None => {
-            run("qemu-img", &["create", "-q", "-f", name, &target, &size_bytes.to_string()], BOUND).await?;
+            run(
+                "qemu-img",
+                &["create", "-q", "-f", name, &target, &size_bytes.to_string()],
+                BOUND,
+            )
+            .await?;
         }
     }
     let size_bytes = size(&temporary, format).await?;
-    std::fs::rename(&temporary, &path).map_err(|source| VolumeError::Io { path: path.clone(), source })?;
+    std::fs::rename(&temporary, &path).map_err(|source| VolumeError::Io {
+        path: path.clone(),
+        source,
+    })?;
     Ok(VolumeFile { path, size_bytes })
 }
 
@@ -87,17 +127,40 @@ pub async fn create(pool: &Path, uid: &str, format: VolumeFormat, size_bytes: u6
 ///
 /// # Errors
 /// See [`VolumeError`].
-pub async fn resize(pool: &Path, uid: &str, format: VolumeFormat, size_bytes: u64) -> Result<VolumeFile, VolumeError> {
+pub async fn resize(
+    pool: &Path,
+    uid: &str,
+    format: VolumeFormat,
+    size_bytes: u64,
+) -> Result<VolumeFile, VolumeError> {
     let path = volume_file(pool, uid, format);
     let present = size(&path, format).await?;
     if present > size_bytes {
-        return Err(VolumeError::Shrink { path, present, wanted: size_bytes });
+        return Err(VolumeError::Shrink {
+            path,
+            present,
+            wanted: size_bytes,
+        });
     }
     if present < size_bytes {
         let file = path.display().to_string();
-        run("qemu-img", &["resize", "-f", format_name(format), &file, &size_bytes.to_string()], BOUND).await?;
+        run(
+            "qemu-img",
+            &[
+                "resize",
+                "-f",
+                format_name(format),
+                &file,
+                &size_bytes.to_string(),
+            ],
+            BOUND,
+        )
+        .await?;
     }
-    Ok(VolumeFile { size_bytes: size(&path, format).await?, path })
+    Ok(VolumeFile {
+        size_bytes: size(&path, format).await?,
+        path,
+    })
 }
 
 /// Removes a volume's file; succeeds when there is none.
@@ -107,7 +170,9 @@ pub async fn resize(pool: &Path, uid: &str, format: VolumeFormat, size_bytes: u6
 pub fn delete(pool: &Path, uid: &str, format: VolumeFormat) -> Result<(), VolumeError> {
     let path = volume_file(pool, uid, format);
     match std::fs::remove_file(&path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(VolumeError::Io { path, source }),
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(VolumeError::Io { path, source })
+        }
         _ => Ok(()),
     }
 }
@@ -115,9 +180,25 @@ pub fn delete(pool: &Path, uid: &str, format: VolumeFormat) -> Result<(), Volume
 /// Bytes that a guest sees.
 async fn size(path: &Path, format: VolumeFormat) -> Result<u64, VolumeError> {
     let file = path.display().to_string();
-    let text = run("qemu-img", &["info", "-U", "--output", "json", "-f", format_name(format), &file], BOUND).await?;
-    let info: Value = serde_json::from_str(&text).map_err(|_| VolumeError::Unreadable(path.to_owned()))?;
-    info["virtual-size"].as_u64().ok_or_else(|| VolumeError::Unreadable(path.to_owned()))
+    let text = run(
+        "qemu-img",
+        &[
+            "info",
+            "-U",
+            "--output",
+            "json",
+            "-f",
+            format_name(format),
+            &file,
+        ],
+        BOUND,
+    )
+    .await?;
+    let info: Value =
+        serde_json::from_str(&text).map_err(|_| VolumeError::Unreadable(path.to_owned()))?;
+    info["virtual-size"]
+        .as_u64()
+        .ok_or_else(|| VolumeError::Unreadable(path.to_owned()))
 }
 
 #[cfg(test)]
@@ -131,12 +212,29 @@ mod tests {
         let pool = tempfile::tempdir().expect("a folder");
         let pool = pool.path();
         for format in [VolumeFormat::Raw, VolumeFormat::Qcow2] {
-            let made = create(pool, "v", format, 4 * MIB, None).await.expect("create");
+            let made = create(pool, "v", format, 4 * MIB, None)
+                .await
+                .expect("create");
             assert_eq!(made.size_bytes, 4 * MIB);
             std::fs::write(pool.join("volumes/v.making"), "left by a crash").expect("write");
-            assert_eq!(create(pool, "v", format, 9 * MIB, None).await.expect("again"), made, "what is there stays");
-            assert_eq!(resize(pool, "v", format, 8 * MIB).await.expect("grow").size_bytes, 8 * MIB);
-            assert!(matches!(resize(pool, "v", format, MIB).await, Err(VolumeError::Shrink { .. })));
+            assert_eq!(
+                create(pool, "v", format, 9 * MIB, None)
+                    .await
+                    .expect("again"),
+                made,
+                "what is there stays"
+            );
+            assert_eq!(
+                resize(pool, "v", format, 8 * MIB)
+                    .await
+                    .expect("grow")
+                    .size_bytes,
+                8 * MIB
+            );
+            assert!(matches!(
+                resize(pool, "v", format, MIB).await,
+                Err(VolumeError::Shrink { .. })
+            ));
             delete(pool, "v", format).expect("delete");
             delete(pool, "v", format).expect("nothing to delete is fine");
         }
@@ -147,8 +245,19 @@ mod tests {
         let pool = tempfile::tempdir().expect("a folder");
         let image = pool.path().join("image");
         std::fs::write(&image, vec![7_u8; MIB as usize]).expect("image");
-        let made = create(pool.path(), "v", VolumeFormat::Raw, 2 * MIB, Some((&image, "raw"))).await.expect("create");
+        let made = create(
+            pool.path(),
+            "v",
+            VolumeFormat::Raw,
+            2 * MIB,
+            Some((&image, "raw")),
+        )
+        .await
+        .expect("create");
         let content = std::fs::read(&made.path).expect("content");
-        assert_eq!((content.len() as u64, content[0], content[MIB as usize]), (2 * MIB, 7, 0));
+        assert_eq!(
+            (content.len() as u64, content[0], content[MIB as usize]),
+            (2 * MIB, 7, 0)
+        );
     }
 }

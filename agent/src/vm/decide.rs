@@ -77,20 +77,34 @@ fn own_assignment<'a>(facts: &'a Facts<'_>) -> Option<&'a Assignment> {
 }
 
 fn with_domain(facts: &Facts<'_>, state: DomainState, owner: &Owner) -> Action {
-    let running = Assignment { host: facts.host.clone(), boot_id: owner.boot_id.clone(), epoch: owner.epoch };
+    let running = Assignment {
+        host: facts.host.clone(),
+        boot_id: owner.boot_id.clone(),
+        epoch: owner.epoch,
+    };
     // A copy of another boot: everything of that boot is dead to the site.
-    if owner.boot_id != *facts.boot_id || facts.ledger.state(owner.epoch.0) == Some(EpochState::Closed) {
+    if owner.boot_id != *facts.boot_id
+        || facts.ledger.state(owner.epoch.0) == Some(EpochState::Closed)
+    {
         return Action::Close(running, CloseReason::Superseded);
     }
     let Some(api) = &facts.api else {
         // Not in our caches: it moved away, was deleted, or the API is out of reach.
-        return if facts.moving_out { Action::Nothing } else { Action::CheckSuperseded(running) };
+        return if facts.moving_out {
+            Action::Nothing
+        } else {
+            Action::CheckSuperseded(running)
+        };
     };
     if api.assignment.as_ref() == Some(&running) {
         if facts.moving_out || state == DomainState::Ending {
             return Action::Nothing;
         }
-        return if api.halt { Action::Shutdown(running) } else { report(facts, running, RuntimePhase::Running) };
+        return if api.halt {
+            Action::Shutdown(running)
+        } else {
+            report(facts, running, RuntimePhase::Running)
+        };
     }
     // The arrival's side acts on its own.
     if api.incoming.as_ref() == Some(&running) {
@@ -101,11 +115,17 @@ fn with_domain(facts: &Facts<'_>, state: DomainState, owner: &Owner) -> Action {
 
 fn report(facts: &Facts<'_>, assignment: Assignment, phase: RuntimePhase) -> Action {
     let reported = facts.api.as_ref().and_then(|api| api.reported);
-    if reported == Some((assignment.epoch.0, phase)) { Action::Nothing } else { Action::Report(assignment, phase, None) }
+    if reported == Some((assignment.epoch.0, phase)) {
+        Action::Nothing
+    } else {
+        Action::Report(assignment, phase, None)
+    }
 }
 
 fn without_domain(facts: &Facts<'_>) -> Action {
-    let Some(assignment) = own_assignment(facts).cloned() else { return Action::Nothing };
+    let Some(assignment) = own_assignment(facts).cloned() else {
+        return Action::Nothing;
+    };
     let api = facts.api.as_ref();
     match facts.ledger.state(assignment.epoch.0) {
         None if api.is_some_and(|api| api.halt) => Action::Close(assignment, CloseReason::Declined),
@@ -132,11 +152,21 @@ mod tests {
     use proptest::prelude::*;
 
     fn assignment(host: &str, boot: &str, epoch: i64) -> Assignment {
-        Assignment { host: host.into(), boot_id: boot.into(), epoch: Epoch(epoch) }
+        Assignment {
+            host: host.into(),
+            boot_id: boot.into(),
+            epoch: Epoch(epoch),
+        }
     }
 
     fn owner(boot: &str, epoch: i64) -> Owner {
-        Owner { vm: "u".into(), namespace: "n".into(), name: "v".into(), boot_id: boot.into(), epoch: Epoch(epoch) }
+        Owner {
+            vm: "u".into(),
+            namespace: "n".into(),
+            name: "v".into(),
+            boot_id: boot.into(),
+            epoch: Epoch(epoch),
+        }
     }
 
     struct World {
@@ -149,8 +179,17 @@ mod tests {
 
     impl World {
         fn new(current: Option<Assignment>) -> Self {
-            let api = ApiFacts { assignment: current, ..ApiFacts::default() };
-            Self { host: "h1".into(), boot: "b1".into(), ledger: Entry::default(), api: Some(api), domain: None }
+            let api = ApiFacts {
+                assignment: current,
+                ..ApiFacts::default()
+            };
+            Self {
+                host: "h1".into(),
+                boot: "b1".into(),
+                ledger: Entry::default(),
+                api: Some(api),
+                domain: None,
+            }
         }
 
         fn ledger(mut self, epoch: i64, state: EpochState) -> Self {
@@ -179,14 +218,29 @@ mod tests {
     #[test]
     fn starts_only_for_this_host_this_boot_and_an_epoch_never_seen() {
         let own = assignment("h1", "b1", 3);
-        assert_eq!(World::new(Some(own.clone())).decide(), Action::Start(own.clone()));
-        assert_eq!(World::new(Some(assignment("h2", "b1", 3))).decide(), Action::Nothing);
-        assert_eq!(World::new(Some(assignment("h1", "b0", 3))).decide(), Action::Nothing);
+        assert_eq!(
+            World::new(Some(own.clone())).decide(),
+            Action::Start(own.clone())
+        );
+        assert_eq!(
+            World::new(Some(assignment("h2", "b1", 3))).decide(),
+            Action::Nothing
+        );
+        assert_eq!(
+            World::new(Some(assignment("h1", "b0", 3))).decide(),
+            Action::Nothing
+        );
         for state in [EpochState::Used, EpochState::Started] {
             let action = World::new(Some(own.clone())).ledger(3, state).decide();
-            assert_eq!(action, Action::Close(own.clone(), CloseReason::Crashed), "{state:?}: its process is gone");
+            assert_eq!(
+                action,
+                Action::Close(own.clone(), CloseReason::Crashed),
+                "{state:?}: its process is gone"
+            );
         }
-        let action = World::new(Some(own.clone())).ledger(3, EpochState::Closed).decide();
+        let action = World::new(Some(own.clone()))
+            .ledger(3, EpochState::Closed)
+            .decide();
         assert_eq!(action, Action::Report(own, RuntimePhase::Closed, None));
     }
 
@@ -194,8 +248,14 @@ mod tests {
     fn a_copy_of_another_boot_or_of_a_closed_epoch_is_destroyed() {
         let own = assignment("h1", "b1", 3);
         let stale = World::new(Some(own.clone())).domain("b0", 2).decide();
-        assert_eq!(stale, Action::Close(assignment("h1", "b0", 2), CloseReason::Superseded));
-        let closed = World::new(Some(own.clone())).domain("b1", 3).ledger(3, EpochState::Closed).decide();
+        assert_eq!(
+            stale,
+            Action::Close(assignment("h1", "b0", 2), CloseReason::Superseded)
+        );
+        let closed = World::new(Some(own.clone()))
+            .domain("b1", 3)
+            .ledger(3, EpochState::Closed)
+            .decide();
         assert_eq!(closed, Action::Close(own, CloseReason::Superseded));
     }
 
@@ -203,9 +263,17 @@ mod tests {
     fn without_word_from_the_api_a_running_copy_is_kept_until_a_fresh_read() {
         let mut world = World::new(None).domain("b1", 3);
         world.api = None;
-        assert_eq!(world.decide(), Action::CheckSuperseded(assignment("h1", "b1", 3)));
-        let elsewhere = World::new(Some(assignment("h2", "b2", 4))).domain("b1", 3).decide();
-        assert_eq!(elsewhere, Action::CheckSuperseded(assignment("h1", "b1", 3)));
+        assert_eq!(
+            world.decide(),
+            Action::CheckSuperseded(assignment("h1", "b1", 3))
+        );
+        let elsewhere = World::new(Some(assignment("h2", "b2", 4)))
+            .domain("b1", 3)
+            .decide();
+        assert_eq!(
+            elsewhere,
+            Action::CheckSuperseded(assignment("h1", "b1", 3))
+        );
     }
 
     #[test]
@@ -213,14 +281,23 @@ mod tests {
         let own = assignment("h1", "b1", 3);
         let mut world = World::new(Some(own.clone()));
         world.api.as_mut().expect("api").halt = true;
-        assert_eq!(world.decide(), Action::Close(own.clone(), CloseReason::Declined));
+        assert_eq!(
+            world.decide(),
+            Action::Close(own.clone(), CloseReason::Declined)
+        );
         assert_eq!(world.domain("b1", 3).decide(), Action::Shutdown(own));
     }
 
     fn any_assignment() -> impl Strategy<Value = Option<Assignment>> {
-        proptest::option::of((0..2_u8, 0..2_u8, 1..4_i64).prop_map(|(host, boot, epoch)| {
-            assignment(if host == 0 { "h1" } else { "h2" }, if boot == 0 { "b1" } else { "b0" }, epoch)
-        }))
+        proptest::option::of(
+            (0..2_u8, 0..2_u8, 1..4_i64).prop_map(|(host, boot, epoch)| {
+                assignment(
+                    if host == 0 { "h1" } else { "h2" },
+                    if boot == 0 { "b1" } else { "b0" },
+                    epoch,
+                )
+            }),
+        )
     }
 
     proptest! {

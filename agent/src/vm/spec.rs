@@ -78,7 +78,12 @@ pub enum ClaimKind {
 ///
 /// # Errors
 /// Names the first volume whose claim does not fit.
-pub fn check_claims(vm_uid: &str, assignment: &Assignment, volumes: &[Volume], kind: ClaimKind) -> Result<(), SpecError> {
+pub fn check_claims(
+    vm_uid: &str,
+    assignment: &Assignment,
+    volumes: &[Volume],
+    kind: ClaimKind,
+) -> Result<(), SpecError> {
     for volume in volumes {
         let name = volume.metadata.name.clone().unwrap_or_default();
         let status = volume.status.clone().unwrap_or_default();
@@ -88,10 +93,15 @@ pub fn check_claims(vm_uid: &str, assignment: &Assignment, volumes: &[Volume], k
         };
         let why = match claim {
             None => "it has no claim".to_owned(),
-            Some(claim) if claim.holder != ClaimHolder::VirtualMachine => "a job holds it".to_owned(),
+            Some(claim) if claim.holder != ClaimHolder::VirtualMachine => {
+                "a job holds it".to_owned()
+            }
             Some(claim) if claim.uid != vm_uid => format!("VM {} holds it", claim.uid),
             Some(claim) if claim.assignment != *assignment => {
-                format!("it is claimed for host {} epoch {}", claim.assignment.host, claim.assignment.epoch)
+                format!(
+                    "it is claimed for host {} epoch {}",
+                    claim.assignment.host, claim.assignment.epoch
+                )
             }
             Some(_) => continue,
         };
@@ -116,22 +126,41 @@ pub fn domain_name(namespace: &str, name: &str, uid: &str) -> String {
 pub fn build(parts: &Parts<'_>) -> Result<DomainSpec, SpecError> {
     let vm = parts.vm;
     let uid = vm.metadata.uid.clone().unwrap_or_default();
-    let (namespace, name) = (vm.metadata.namespace.clone().unwrap_or_default(), vm.metadata.name.clone().unwrap_or_default());
-    let memory = Bytes::parse(&vm.spec.memory).map_err(|error| SpecError::Invalid(format!("spec.memory: {error}")))?;
-    let system_pool = parts.pools.first().map(|pool| PathBuf::from(&pool.spec.path)).ok_or_else(|| SpecError::Invalid("spec.disks: the VM has none".to_owned()))?;
+    let (namespace, name) = (
+        vm.metadata.namespace.clone().unwrap_or_default(),
+        vm.metadata.name.clone().unwrap_or_default(),
+    );
+    let memory = Bytes::parse(&vm.spec.memory)
+        .map_err(|error| SpecError::Invalid(format!("spec.memory: {error}")))?;
+    let system_pool = parts
+        .pools
+        .first()
+        .map(|pool| PathBuf::from(&pool.spec.path))
+        .ok_or_else(|| SpecError::Invalid("spec.disks: the VM has none".to_owned()))?;
     let status = vm.status.clone().unwrap_or_default();
-    let nics = status.nics.iter().zip(parts.bridges).enumerate().map(|(index, (nic, (bridge, mtu)))| NicSpec {
-        bridge: bridge.clone(),
-        mac_address: nic.mac_address.clone(),
-        device: tap_name(&uid, index),
-        mtu: u32::try_from(*mtu).unwrap_or(1450),
-    });
+    let nics =
+        status
+            .nics
+            .iter()
+            .zip(parts.bridges)
+            .enumerate()
+            .map(|(index, (nic, (bridge, mtu)))| NicSpec {
+                bridge: bridge.clone(),
+                mac_address: nic.mac_address.clone(),
+                device: tap_name(&uid, index),
+                mtu: u32::try_from(*mtu).unwrap_or(1450),
+            });
     let nics: Vec<_> = nics.collect();
     if nics.len() != vm.spec.networks.len() {
-        return Err(SpecError::Invalid(format!("status.nics has {} addresses for {} networks", nics.len(), vm.spec.networks.len())));
+        return Err(SpecError::Invalid(format!(
+            "status.nics has {} addresses for {} networks",
+            nics.len(),
+            vm.spec.networks.len()
+        )));
     }
     Ok(DomainSpec {
-        uuid: Uuid::parse_str(&uid).map_err(|_| SpecError::Invalid(format!("metadata.uid {uid:?} is no UUID")))?,
+        uuid: Uuid::parse_str(&uid)
+            .map_err(|_| SpecError::Invalid(format!("metadata.uid {uid:?} is no UUID")))?,
         name: domain_name(&namespace, &name, &uid),
         cpus: u32::try_from(vm.spec.cpu).unwrap_or(1),
         memory_kib: memory.0 / 1024,
@@ -142,7 +171,13 @@ pub fn build(parts: &Parts<'_>) -> Result<DomainSpec, SpecError> {
         disks: disks(parts, &uid, &system_pool)?,
         nics,
         console_log: Some(parts.console_folder.join(format!("{uid}.log"))),
-        owner: Owner { vm: uid.into(), namespace, name, boot_id: parts.assignment.boot_id.clone(), epoch: parts.assignment.epoch },
+        owner: Owner {
+            vm: uid.into(),
+            namespace,
+            name,
+            boot_id: parts.assignment.boot_id.clone(),
+            epoch: parts.assignment.epoch,
+        },
     })
 }
 
@@ -150,16 +185,32 @@ fn boot(image: &Image, pool: &Path) -> Option<DirectBoot> {
     let kernel = image.spec.kernel.as_ref()?;
     Some(DirectBoot {
         kernel: image_file(pool, &kernel.sha256),
-        initrd: image.spec.initrd.as_ref().map(|initrd| image_file(pool, &initrd.sha256)),
+        initrd: image
+            .spec
+            .initrd
+            .as_ref()
+            .map(|initrd| image_file(pool, &initrd.sha256)),
         command_line: image.spec.kernel_command_line.clone().unwrap_or_default(),
     })
 }
 
 fn disks(parts: &Parts<'_>, uid: &str, system_pool: &Path) -> Result<Vec<DiskSpec>, SpecError> {
     let mut disks = Vec::new();
-    for ((disk, volume), pool) in parts.vm.spec.disks.iter().zip(parts.volumes).zip(parts.pools) {
+    for ((disk, volume), pool) in parts
+        .vm
+        .spec
+        .disks
+        .iter()
+        .zip(parts.volumes)
+        .zip(parts.pools)
+    {
         let volume_uid = volume.metadata.uid.as_deref().unwrap_or_default();
-        if volume.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Ready") {
+        if volume
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref())
+            != Some("Ready")
+        {
             return Err(SpecError::VolumeNotReady(disk.volume.clone()));
         }
         disks.push(DiskSpec {
@@ -169,7 +220,12 @@ fn disks(parts: &Parts<'_>, uid: &str, system_pool: &Path) -> Result<Vec<DiskSpe
             read_only: false,
         });
     }
-    disks.push(DiskSpec { file: seed_file(system_pool, uid), format: "raw", serial: "cidata".to_owned(), read_only: true });
+    disks.push(DiskSpec {
+        file: seed_file(system_pool, uid),
+        format: "raw",
+        serial: "cidata".to_owned(),
+        read_only: true,
+    });
     Ok(disks)
 }
 
@@ -179,13 +235,28 @@ mod tests {
     use model::{Claim, Epoch};
 
     fn right(host: &str, epoch: i64) -> Assignment {
-        Assignment { host: host.into(), boot_id: "b".into(), epoch: Epoch(epoch) }
+        Assignment {
+            host: host.into(),
+            boot_id: "b".into(),
+            epoch: Epoch(epoch),
+        }
     }
 
     fn volume(claim: Option<(ClaimHolder, &str, Assignment)>) -> Volume {
-        let mut volume = Volume::new("v", serde_json::from_value(serde_json::json!({"pool": "p", "size": "1Gi"})).expect("spec"));
-        let claim = claim.map(|(holder, uid, assignment)| Claim { fleet: "f".into(), holder, uid: uid.into(), assignment });
-        volume.status = Some(api::VolumeStatus { claim, ..Default::default() });
+        let mut volume = Volume::new(
+            "v",
+            serde_json::from_value(serde_json::json!({"pool": "p", "size": "1Gi"})).expect("spec"),
+        );
+        let claim = claim.map(|(holder, uid, assignment)| Claim {
+            fleet: "f".into(),
+            holder,
+            uid: uid.into(),
+            assignment,
+        });
+        volume.status = Some(api::VolumeStatus {
+            claim,
+            ..Default::default()
+        });
         volume
     }
 
@@ -207,13 +278,17 @@ mod tests {
             assert!(error.contains(part), "{error}");
         }
         let current_only = volume(Some((VirtualMachine, "u", own.clone())));
-        check_claims("u", &own, &[current_only], ClaimKind::Incoming).expect_err("an arrival needs its own claim");
+        check_claims("u", &own, &[current_only], ClaimKind::Incoming)
+            .expect_err("an arrival needs its own claim");
     }
 
     #[test]
     fn names_of_domains_stay_short_and_unique() {
         let long = "n".repeat(80);
         assert!(domain_name(&long, "v", "0123456789").len() <= 70);
-        assert_ne!(domain_name("n", "v", "01234567-a"), domain_name("n", "v", "11234567-a"));
+        assert_ne!(
+            domain_name("n", "v", "01234567-a"),
+            domain_name("n", "v", "11234567-a")
+        );
     }
 }

@@ -46,7 +46,8 @@ impl VmRef {
     /// # Errors
     /// The uid is none.
     pub fn uuid(&self) -> Result<Uuid> {
-        Uuid::parse_str(&self.uid).with_context(|| format!("uid {:?} of VM {}/{}", self.uid, self.namespace, self.name))
+        Uuid::parse_str(&self.uid)
+            .with_context(|| format!("uid {:?} of VM {}/{}", self.uid, self.namespace, self.name))
     }
 }
 
@@ -61,7 +62,9 @@ pub async fn carry_out(context: &Arc<Context>, vm: &VmRef, action: Action) -> Re
         Action::Shutdown(assignment) => shutdown(context, vm, &assignment).await,
         Action::Close(assignment, reason) => close(context, vm, &assignment, reason).await,
         Action::CheckSuperseded(assignment) => check_superseded(context, vm, &assignment).await,
-        Action::Report(assignment, phase, reason) => report(context, vm, &assignment, phase, reason, None).await,
+        Action::Report(assignment, phase, reason) => {
+            report(context, vm, &assignment, phase, reason, None).await
+        }
     }
 }
 
@@ -74,7 +77,10 @@ fn machines(context: &Context, namespace: &str) -> Api<VirtualMachine> {
 /// # Errors
 /// The API can not be reached.
 pub async fn read_fresh(context: &Context, vm: &VmRef) -> Result<Option<VirtualMachine>> {
-    let fresh = machines(context, &vm.namespace).get_opt(&vm.name).await.context("fresh read")?;
+    let fresh = machines(context, &vm.namespace)
+        .get_opt(&vm.name)
+        .await
+        .context("fresh read")?;
     Ok(fresh.filter(|fresh| fresh.metadata.uid.as_deref() == Some(&vm.uid)))
 }
 
@@ -82,9 +88,12 @@ pub async fn read_fresh(context: &Context, vm: &VmRef) -> Result<Option<VirtualM
 /// the ledger, then libvirt.
 async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> Result<()> {
     let guard_firings = context.ledger.guard_firings();
-    let Some(fresh) = read_fresh(context, vm).await? else { return Ok(()) };
+    let Some(fresh) = read_fresh(context, vm).await? else {
+        return Ok(());
+    };
     let status = fresh.status.clone().unwrap_or_default();
-    let halt = fresh.metadata.deletion_timestamp.is_some() || fresh.spec.run_strategy == RunStrategy::Halted;
+    let halt = fresh.metadata.deletion_timestamp.is_some()
+        || fresh.spec.run_strategy == RunStrategy::Halted;
     if status.assignment.as_ref() != Some(assignment) || halt {
         return Ok(());
     }
@@ -95,11 +104,20 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
         Ok(spec) => spec,
         Err(error) => return waiting(context, vm, assignment, &format!("{error:#}")).await,
     };
-    context.ledger.take(&vm.uid, assignment.epoch.0, guard_firings)?;
+    context
+        .ledger
+        .take(&vm.uid, assignment.epoch.0, guard_firings)?;
     if let Err(error) = context.hypervisor.start(&spec).await {
         tracing::error!(vm = vm.name, %error, "start failed");
         let message = error.to_string();
-        close_and_report(context, vm, assignment, CloseReason::StartFailed, Some(message)).await?;
+        close_and_report(
+            context,
+            vm,
+            assignment,
+            CloseReason::StartFailed,
+            Some(message),
+        )
+        .await?;
         return Ok(());
     }
     attach_taps(&spec).await;
@@ -110,24 +128,56 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
 /// Shows what a start waits for; the next turn tries again.
 async fn waiting(context: &Context, vm: &VmRef, assignment: &Assignment, why: &str) -> Result<()> {
     tracing::warn!(vm = vm.name, why, "not started yet");
-    report(context, vm, assignment, RuntimePhase::Preparing, None, Some(why.to_owned())).await
+    report(
+        context,
+        vm,
+        assignment,
+        RuntimePhase::Preparing,
+        None,
+        Some(why.to_owned()),
+    )
+    .await
 }
 
 /// Makes everything ready that a domain needs and describes the domain.
 ///
 /// # Errors
 /// What is missing; nothing was used up.
-pub async fn prepare(context: &Arc<Context>, vm: &VmRef, fresh: &VirtualMachine, assignment: &Assignment, claims: ClaimKind) -> Result<DomainSpec> {
+pub async fn prepare(
+    context: &Arc<Context>,
+    vm: &VmRef,
+    fresh: &VirtualMachine,
+    assignment: &Assignment,
+    claims: ClaimKind,
+) -> Result<DomainSpec> {
     let volumes = read_volumes(context, fresh).await?;
     spec::check_claims(&vm.uid, assignment, &volumes, claims)?;
-    let pools = volumes.iter().map(|volume| pool(context, &volume.spec.pool)).collect::<Result<Vec<_>>>()?;
-    let missing = |kind, name: &str| SpecError::Missing { kind, name: name.to_owned() };
-    let image = context.view.image(&fresh.spec.image).ok_or_else(|| missing("Image", &fresh.spec.image))?;
-    let system_pool = std::path::PathBuf::from(&pools.first().context("spec.disks: the VM has none")?.spec.path);
+    let pools = volumes
+        .iter()
+        .map(|volume| pool(context, &volume.spec.pool))
+        .collect::<Result<Vec<_>>>()?;
+    let missing = |kind, name: &str| SpecError::Missing {
+        kind,
+        name: name.to_owned(),
+    };
+    let image = context
+        .view
+        .image(&fresh.spec.image)
+        .ok_or_else(|| missing("Image", &fresh.spec.image))?;
+    let system_pool = std::path::PathBuf::from(
+        &pools
+            .first()
+            .context("spec.disks: the VM has none")?
+            .spec
+            .path,
+    );
     check_image(context, &image, &system_pool).await?;
     let mut bridges = Vec::new();
     for name in &fresh.spec.networks {
-        let network = context.view.network(name).ok_or_else(|| missing("Network", name))?;
+        let network = context
+            .view
+            .network(name)
+            .ok_or_else(|| missing("Network", name))?;
         network::ensure(&network, &context.uplink).await?;
         bridges.push((network::bridge_name(&network), network.spec.mtu));
     }
@@ -149,29 +199,55 @@ pub async fn prepare(context: &Arc<Context>, vm: &VmRef, fresh: &VirtualMachine,
 }
 
 fn pool(context: &Context, name: &str) -> Result<Arc<StoragePool>> {
-    context.view.pool(name).with_context(|| format!("StoragePool {name} does not exist"))
+    context
+        .view
+        .pool(name)
+        .with_context(|| format!("StoragePool {name} does not exist"))
 }
 
 async fn read_volumes(context: &Context, vm: &VirtualMachine) -> Result<Vec<Volume>> {
     let namespace = vm.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Volume> = Api::namespaced(context.client.clone(), &namespace);
     let reads = vm.spec.disks.iter().map(|disk| api.get(&disk.volume));
-    futures::future::try_join_all(reads).await.context("volumes")
+    futures::future::try_join_all(reads)
+        .await
+        .context("volumes")
 }
 
 /// The files of direct boot are checked before each use; hashing runs on a thread of its own.
-async fn check_image(context: &Arc<Context>, image: &api::Image, pool: &std::path::Path) -> Result<()> {
-    let files: Vec<_> = images::files(&image.spec).into_iter().skip(1).map(|file| (image_file(pool, &file.sha256), file.sha256.clone())).collect();
+async fn check_image(
+    context: &Arc<Context>,
+    image: &api::Image,
+    pool: &std::path::Path,
+) -> Result<()> {
+    let files: Vec<_> = images::files(&image.spec)
+        .into_iter()
+        .skip(1)
+        .map(|file| (image_file(pool, &file.sha256), file.sha256.clone()))
+        .collect();
     let context = context.clone();
-    tokio::task::spawn_blocking(move || files.iter().try_for_each(|(path, sha256)| context.checked.check(path, sha256))).await??;
+    tokio::task::spawn_blocking(move || {
+        files
+            .iter()
+            .try_for_each(|(path, sha256)| context.checked.check(path, sha256))
+    })
+    .await??;
     Ok(())
 }
 
 async fn make_seed(context: &Context, vm: &VmRef, pool: &std::path::Path) -> Result<()> {
     let namespace = api::names::host_namespace(context.host.as_str());
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
-    let secret = secrets.get(&api::names::seed_secret_name(&vm.uid)).await.context("seed of the VM")?;
-    let content: BTreeMap<String, Vec<u8>> = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
+    let secret = secrets
+        .get(&api::names::seed_secret_name(&vm.uid))
+        .await
+        .context("seed of the VM")?;
+    let content: BTreeMap<String, Vec<u8>> = secret
+        .data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| (key, value.0))
+        .collect();
     seed::make(pool, &context.options.run_dir, &vm.uid, &content).await?;
     Ok(())
 }
@@ -200,7 +276,11 @@ async fn shutdown(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -
 async fn wait_gone(context: &Context, uuid: Uuid, patience: Duration) -> bool {
     let begin = tokio::time::Instant::now();
     loop {
-        let gone = context.hypervisor.list().await.is_ok_and(|domains| domains.iter().all(|domain| domain.uuid != uuid));
+        let gone = context
+            .hypervisor
+            .list()
+            .await
+            .is_ok_and(|domains| domains.iter().all(|domain| domain.uuid != uuid));
         if gone || begin.elapsed() > patience {
             return gone;
         }
@@ -212,17 +292,36 @@ async fn wait_gone(context: &Context, uuid: Uuid, patience: Duration) -> bool {
 ///
 /// # Errors
 /// What is tried again at the next turn.
-pub async fn close(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment, reason: CloseReason) -> Result<()> {
+pub async fn close(
+    context: &Arc<Context>,
+    vm: &VmRef,
+    assignment: &Assignment,
+    reason: CloseReason,
+) -> Result<()> {
     close_and_report(context, vm, assignment, reason, None).await
 }
 
-async fn close_and_report(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment, reason: CloseReason, message: Option<String>) -> Result<()> {
+async fn close_and_report(
+    context: &Arc<Context>,
+    vm: &VmRef,
+    assignment: &Assignment,
+    reason: CloseReason,
+    message: Option<String>,
+) -> Result<()> {
     close_locally(context, vm, assignment.epoch).await?;
     if assignment.boot_id != context.boot_id {
         // Another boot's copy has nothing to report: its boot id is retired.
         return Ok(());
     }
-    report(context, vm, assignment, RuntimePhase::Closed, Some(reason), message).await
+    report(
+        context,
+        vm,
+        assignment,
+        RuntimePhase::Closed,
+        Some(reason),
+        message,
+    )
+    .await
 }
 
 /// Closes an epoch here, without a report.
@@ -234,7 +333,11 @@ pub async fn close_locally(context: &Context, vm: &VmRef, epoch: Epoch) -> Resul
     let uuid = vm.uuid()?;
     context.hypervisor.destroy(uuid).await?;
     if !wait_gone(context, uuid, CLOSE_PATIENCE).await {
-        bail!("libvirt still shows the domain of VM {}/{}", vm.namespace, vm.name);
+        bail!(
+            "libvirt still shows the domain of VM {}/{}",
+            vm.namespace,
+            vm.name
+        );
     }
     Ok(())
 }
@@ -242,16 +345,26 @@ pub async fn close_locally(context: &Context, vm: &VmRef, epoch: Epoch) -> Resul
 /// A copy whose right is in doubt: only a fresh read decides, and without one it is kept.
 async fn check_superseded(context: &Arc<Context>, vm: &VmRef, running: &Assignment) -> Result<()> {
     let Some(fresh) = read_fresh(context, vm).await? else {
-        tracing::error!(vm = vm.name, "the VM of a running domain is gone from the API; the domain is kept");
+        tracing::error!(
+            vm = vm.name,
+            "the VM of a running domain is gone from the API; the domain is kept"
+        );
         return Ok(());
     };
     let status = fresh.status.unwrap_or_default();
     if status.assignment.as_ref() == Some(running) || status.incoming.as_ref() == Some(running) {
         return Ok(());
     }
-    let higher_elsewhere = status.assignment.as_ref().is_some_and(|other| other.epoch > running.epoch);
+    let higher_elsewhere = status
+        .assignment
+        .as_ref()
+        .is_some_and(|other| other.epoch > running.epoch);
     if higher_elsewhere {
-        tracing::error!(vm = vm.name, epoch = running.epoch.0, "a higher epoch stands elsewhere; this copy is closed");
+        tracing::error!(
+            vm = vm.name,
+            epoch = running.epoch.0,
+            "a higher epoch stands elsewhere; this copy is closed"
+        );
         close_locally(context, vm, running.epoch).await?;
     }
     Ok(())
@@ -261,7 +374,14 @@ async fn check_superseded(context: &Arc<Context>, vm: &VmRef, running: &Assignme
 ///
 /// # Errors
 /// The API can not be reached or refuses; the next turn tries again.
-pub async fn report(context: &Context, vm: &VmRef, assignment: &Assignment, phase: RuntimePhase, reason: Option<CloseReason>, message: Option<String>) -> Result<()> {
+pub async fn report(
+    context: &Context,
+    vm: &VmRef,
+    assignment: &Assignment,
+    phase: RuntimePhase,
+    reason: Option<CloseReason>,
+    message: Option<String>,
+) -> Result<()> {
     let runtime = Runtime {
         assignment: assignment.clone(),
         phase,
@@ -284,6 +404,9 @@ pub async fn report(context: &Context, vm: &VmRef, assignment: &Assignment, phas
 /// The API can not be reached or refuses.
 pub async fn patch_status(context: &Context, vm: &VmRef, status: &serde_json::Value) -> Result<()> {
     let patch = json!({ "status": status });
-    machines(context, &vm.namespace).patch_status(&vm.name, &PatchParams::default(), &Patch::Merge(&patch)).await.context("status of the VM")?;
+    machines(context, &vm.namespace)
+        .patch_status(&vm.name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .context("status of the VM")?;
     Ok(())
 }

@@ -23,9 +23,17 @@ pub async fn run(context: &Context, name: &str, reason: &str, wait: bool) -> Res
     let hosts: Api<Host> = Api::all(context.client.clone());
     host::get(&hosts, name).await?;
     let patch = json!({"spec": {"maintenance": {"reason": reason, "evacuate": true}}});
-    let patched = hosts.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    let patched = hosts
+        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await?;
     if !wait {
-        println!("{}", context.say("Maintenance is declared; see zyctl status.", "已声明维护模式;请查看 zyctl status。"));
+        println!(
+            "{}",
+            context.say(
+                "Maintenance is declared; see zyctl status.",
+                "已声明维护模式;请查看 zyctl status。"
+            )
+        );
         return Ok(());
     }
     let mut last = String::new();
@@ -49,18 +57,31 @@ pub async fn run(context: &Context, name: &str, reason: &str, wait: bool) -> Res
             return Some(End::Done);
         }
         match evacuation {
-            Some(evacuation) if evacuation.phase == "Blocked" => Some(End::Blocked(evacuation.blocked.clone())),
+            Some(evacuation) if evacuation.phase == "Blocked" => {
+                Some(End::Blocked(evacuation.blocked.clone()))
+            }
             _ => None,
         }
     })
     .await?;
     match end {
-        End::Done if context.output == Output::Json => context.print_json(&json!({"host": name, "phase": "Done"})),
+        End::Done if context.output == Output::Json => {
+            context.print_json(&json!({"host": name, "phase": "Done"}))
+        }
         End::Done => {
-            println!("{}", context.say("The host is empty. Take it back with: zyctl drain --undo HOST", "宿主机已清空。恢复使用:zyctl drain --undo HOST"));
+            println!(
+                "{}",
+                context.say(
+                    "The host is empty. Take it back with: zyctl drain --undo HOST",
+                    "宿主机已清空。恢复使用:zyctl drain --undo HOST"
+                )
+            );
             Ok(())
         }
-        End::Blocked(blocked) => bail!("host {name} can not be emptied:\n  {}", blocked.join("\n  ")),
+        End::Blocked(blocked) => bail!(
+            "host {name} can not be emptied:\n  {}",
+            blocked.join("\n  ")
+        ),
     }
 }
 
@@ -72,7 +93,12 @@ pub async fn undo(context: &Context, name: &str) -> Result<()> {
     let hosts: Api<Host> = Api::all(context.client.clone());
     host::get(&hosts, name).await?;
     let patch = json!({"spec": {"maintenance": null}});
-    hosts.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
-    println!("{}", context.say("The host takes VMs again.", "宿主机已恢复接收虚拟机。"));
+    hosts
+        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await?;
+    println!(
+        "{}",
+        context.say("The host takes VMs again.", "宿主机已恢复接收虚拟机。")
+    );
     Ok(())
 }

@@ -14,9 +14,11 @@ pub async fn run(context: &Context, vm: &str, namespace: Option<&str>) -> Result
     let vm = find_vm(&context.client, vm, namespace).await?;
     if context.output == Output::Json {
         let status = vm.status.clone().unwrap_or_default();
-        return context.print_json(&json!({"virtualMachine": full_name_of(&vm), "phase": status.phase,
+        return context.print_json(
+            &json!({"virtualMachine": full_name_of(&vm), "phase": status.phase,
             "message": status.message, "assignment": status.assignment, "incoming": status.incoming,
-            "placement": status.placement, "proofs": status.proofs, "runtime": status.runtime}));
+            "placement": status.placement, "proofs": status.proofs, "runtime": status.runtime}),
+        );
     }
     print!("{}", text(context.language, &vm));
     Ok(())
@@ -26,7 +28,9 @@ pub async fn run(context: &Context, vm: &str, namespace: Option<&str>) -> Result
 fn text(language: Language, vm: &VirtualMachine) -> String {
     let status = vm.status.clone().unwrap_or_default();
     let mut lines = Vec::new();
-    let phase = status.phase.map_or_else(|| "Pending".to_owned(), |phase| format!("{phase:?}"));
+    let phase = status
+        .phase
+        .map_or_else(|| "Pending".to_owned(), |phase| format!("{phase:?}"));
     let mut head = format!("{}: {}", full_name_of(vm), language.state(&phase));
     if let Some(message) = &status.message {
         head.push_str(&format!(" ({message})"));
@@ -35,15 +39,25 @@ fn text(language: Language, vm: &VirtualMachine) -> String {
     if let Some(assignment) = &status.assignment {
         lines.push(format!(
             "{}{} ({} {})",
-            language.pick("  host: ", "  宿主机:"), assignment.host,
-            language.pick("epoch", "代次"), assignment.epoch
+            language.pick("  host: ", "  宿主机:"),
+            assignment.host,
+            language.pick("epoch", "代次"),
+            assignment.epoch
         ));
     }
     if let Some(incoming) = &status.incoming {
-        lines.push(format!("{}{}", language.pick("  moves to: ", "  正在迁往:"), incoming.host));
+        lines.push(format!(
+            "{}{}",
+            language.pick("  moves to: ", "  正在迁往:"),
+            incoming.host
+        ));
     }
     if let Some(placement) = &status.placement {
-        lines.push(format!("{}{}", language.pick("  decision: ", "  决定:"), placement.message));
+        lines.push(format!(
+            "{}{}",
+            language.pick("  decision: ", "  决定:"),
+            placement.message
+        ));
         for reason in &placement.reasons {
             lines.push(format!("    + {reason}"));
         }
@@ -54,11 +68,18 @@ fn text(language: Language, vm: &VirtualMachine) -> String {
     for proof in &status.proofs {
         lines.push(format!(
             "{}{:?} {}/{}: {}",
-            language.pick("  stop proof: ", "  停机证明:"), proof.kind, proof.assignment.host, proof.assignment.epoch, proof.evidence
+            language.pick("  stop proof: ", "  停机证明:"),
+            proof.kind,
+            proof.assignment.host,
+            proof.assignment.epoch,
+            proof.evidence
         ));
     }
     if let Some(message) = status.runtime.and_then(|runtime| runtime.message) {
-        lines.push(format!("{}{message}", language.pick("  agent: ", "  代理:")));
+        lines.push(format!(
+            "{}{message}",
+            language.pick("  agent: ", "  代理:")
+        ));
     }
     lines.push(String::new());
     lines.join("\n")

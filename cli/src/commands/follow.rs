@@ -10,13 +10,21 @@ use serde::de::DeserializeOwned;
 ///
 /// # Errors
 /// The object's deletion, or the watch's end.
-pub async fn until<K, T>(api: Api<K>, name: &str, mut judge: impl FnMut(&K) -> Option<T>) -> Result<T>
+pub async fn until<K, T>(
+    api: Api<K>,
+    name: &str,
+    mut judge: impl FnMut(&K) -> Option<T>,
+) -> Result<T>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = watcher(api, config).default_backoff().boxed();
-    while let Some(event) = events.try_next().await.with_context(|| format!("{name}: the watch failed"))? {
+    while let Some(event) = events
+        .try_next()
+        .await
+        .with_context(|| format!("{name}: the watch failed"))?
+    {
         match event {
             watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
                 if let Some(value) = judge(&object) {

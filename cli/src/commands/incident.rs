@@ -15,7 +15,9 @@ use crate::table::Table;
 /// The title in the user's language.
 pub fn title(language: Language, incident: &Incident) -> &str {
     match language {
-        Language::Chinese if !incident.spec.title_chinese.is_empty() => &incident.spec.title_chinese,
+        Language::Chinese if !incident.spec.title_chinese.is_empty() => {
+            &incident.spec.title_chinese
+        }
         _ => &incident.spec.title,
     }
 }
@@ -28,8 +30,18 @@ pub async fn list(context: &Context) -> Result<()> {
         return context.print_json(&incidents);
     }
     let mut table = match context.language {
-        Language::English => Table::new(["NAME", "OPENED", "STATE", "CAUSE", "SYSTEMS", "DOWNTIME", "WHAT"]),
-        Language::Chinese => Table::new(["名称", "开始时间", "状态", "原因", "业务系统", "中断时长", "事件"]),
+        Language::English => Table::new([
+            "NAME", "OPENED", "STATE", "CAUSE", "SYSTEMS", "DOWNTIME", "WHAT",
+        ]),
+        Language::Chinese => Table::new([
+            "名称",
+            "开始时间",
+            "状态",
+            "原因",
+            "业务系统",
+            "中断时长",
+            "事件",
+        ]),
     };
     for incident in &incidents {
         let status = incident.status.clone().unwrap_or_default();
@@ -37,7 +49,9 @@ pub async fn list(context: &Context) -> Result<()> {
             name_of(incident),
             local_time(incident.spec.opened_at.0),
             context.language.state(&status.state),
-            context.language.state(&format!("{:?}", incident.spec.cause_class)),
+            context
+                .language
+                .state(&format!("{:?}", incident.spec.cause_class)),
             status.systems_affected.to_string(),
             format!("{:.1} s", status.longest_downtime_seconds),
             title(context.language, incident).to_owned(),
@@ -50,12 +64,19 @@ pub async fn list(context: &Context) -> Result<()> {
 /// One incident: timeline and measured downtimes.
 pub async fn show(context: &Context, name: &str) -> Result<()> {
     let incidents: Api<Incident> = Api::all(context.client.clone());
-    let incident = incidents.get_opt(name).await?.with_context(|| format!("incident {name} does not exist; see zyctl incident list"))?;
+    let incident = incidents
+        .get_opt(name)
+        .await?
+        .with_context(|| format!("incident {name} does not exist; see zyctl incident list"))?;
     if context.output == Output::Json {
         return context.print_json(&incident);
     }
     let status = incident.status.clone().unwrap_or_default();
-    println!("{}  [{}]", title(context.language, &incident), context.language.state(&status.state));
+    println!(
+        "{}  [{}]",
+        title(context.language, &incident),
+        context.language.state(&status.state)
+    );
     println!();
     let mut systems = match context.language {
         Language::English => Table::new(["BUSINESS SYSTEM", "VMS", "DOWNTIME", "UNOBSERVED"]),
@@ -103,9 +124,13 @@ pub async fn close(context: &Context, name: &str, reason: &str) -> Result<()> {
 }
 
 fn local_time(at: jiff::Timestamp) -> String {
-    at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    at.to_zoned(jiff::tz::TimeZone::system())
+        .strftime("%Y-%m-%d %H:%M:%S")
+        .to_string()
 }
 
 fn local_time_milliseconds(at: jiff::Timestamp) -> String {
-    at.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S%.3f").to_string()
+    at.to_zoned(jiff::tz::TimeZone::system())
+        .strftime("%H:%M:%S%.3f")
+        .to_string()
 }

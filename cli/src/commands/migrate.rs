@@ -13,13 +13,23 @@ use crate::options::Output;
 ///
 /// # Errors
 /// Says why the VM was not moved; it then runs where it ran.
-pub async fn run(context: &Context, vm: &str, namespace: Option<&str>, to: Option<&str>, wait: bool) -> Result<()> {
+pub async fn run(
+    context: &Context,
+    vm: &str,
+    namespace: Option<&str>,
+    to: Option<&str>,
+    wait: bool,
+) -> Result<()> {
     let vm = find_vm(&context.client, vm, namespace).await?;
     let name = name_of(&vm);
     let namespace = vm.metadata.namespace.clone().unwrap_or_default();
-    let migrations: Api<VirtualMachineMigration> = Api::namespaced(context.client.clone(), &namespace);
+    let migrations: Api<VirtualMachineMigration> =
+        Api::namespaced(context.client.clone(), &namespace);
     let migration = VirtualMachineMigration {
-        metadata: ObjectMeta { generate_name: Some(format!("{name}-")), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{name}-")),
+            ..ObjectMeta::default()
+        },
         spec: VirtualMachineMigrationSpec {
             virtual_machine: name.clone(),
             target_host: to.map(str::to_owned),
@@ -28,8 +38,13 @@ pub async fn run(context: &Context, vm: &str, namespace: Option<&str>, to: Optio
         },
         status: None,
     };
-    let created = migrations.create(&PostParams::default(), &migration).await?;
-    let migration_name = created.metadata.name.context("the API server gave the migration no name")?;
+    let created = migrations
+        .create(&PostParams::default(), &migration)
+        .await?;
+    let migration_name = created
+        .metadata
+        .name
+        .context("the API server gave the migration no name")?;
     if !wait {
         println!("{namespace}/{migration_name}");
         return Ok(());
@@ -46,22 +61,34 @@ pub async fn run(context: &Context, vm: &str, namespace: Option<&str>, to: Optio
             println!("{line}");
             last = line;
         }
-        matches!(status.phase, MigrationPhase::Succeeded | MigrationPhase::Cancelled | MigrationPhase::Failed)
-            .then_some(status)
+        matches!(
+            status.phase,
+            MigrationPhase::Succeeded | MigrationPhase::Cancelled | MigrationPhase::Failed
+        )
+        .then_some(status)
     })
     .await?;
     if context.output == Output::Json {
         context.print_json(&end)?;
     }
     if end.phase != MigrationPhase::Succeeded {
-        bail!("VM {namespace}/{name} was not moved: {}", end.message.unwrap_or_default());
+        bail!(
+            "VM {namespace}/{name} was not moved: {}",
+            end.message.unwrap_or_default()
+        );
     }
-    if let (Some(pause), Some(total), Output::Table) = (end.pause_milliseconds, end.total_milliseconds, context.output) {
+    if let (Some(pause), Some(total), Output::Table) = (
+        end.pause_milliseconds,
+        end.total_milliseconds,
+        context.output,
+    ) {
         println!(
             "{}",
             match context.language {
-                crate::language::Language::English => format!("The guest stood still for {pause} ms; {total} ms in all."),
-                crate::language::Language::Chinese => format!("虚拟机停顿 {pause} 毫秒,总用时 {total} 毫秒。"),
+                crate::language::Language::English =>
+                    format!("The guest stood still for {pause} ms; {total} ms in all."),
+                crate::language::Language::Chinese =>
+                    format!("虚拟机停顿 {pause} 毫秒,总用时 {total} 毫秒。"),
             }
         );
     }

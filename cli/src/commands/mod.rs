@@ -50,16 +50,28 @@ pub async fn run(options: &Options) -> Result<()> {
     };
     match &options.command {
         Command::Status { watch } => status::run(&context, *watch).await,
-        Command::Explain { subject: Subject::Vm { vm, namespace } } => {
-            explain::run(&context, vm, namespace.as_deref()).await
-        }
-        Command::Drain { host, undo: true, .. } => drain::undo(&context, host).await,
+        Command::Explain {
+            subject: Subject::Vm { vm, namespace },
+        } => explain::run(&context, vm, namespace.as_deref()).await,
+        Command::Drain {
+            host, undo: true, ..
+        } => drain::undo(&context, host).await,
 
-        Command::Drain { host, reason, no_wait, .. } => drain::run(&context, host, reason, !no_wait).await,
-        Command::Host { action: HostAction::Clear { host, reason } } => host::clear(&context, host, reason).await,
-        Command::Migrate { vm, namespace, to, no_wait } => {
-            migrate::run(&context, vm, namespace.as_deref(), to.as_deref(), !no_wait).await
-        }
+        Command::Drain {
+            host,
+            reason,
+            no_wait,
+            ..
+        } => drain::run(&context, host, reason, !no_wait).await,
+        Command::Host {
+            action: HostAction::Clear { host, reason },
+        } => host::clear(&context, host, reason).await,
+        Command::Migrate {
+            vm,
+            namespace,
+            to,
+            no_wait,
+        } => migrate::run(&context, vm, namespace.as_deref(), to.as_deref(), !no_wait).await,
         Command::Incident { action } => match action {
             IncidentAction::List => incident::list(&context).await,
             IncidentAction::Show { name } => incident::show(&context, name).await,

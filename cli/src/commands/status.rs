@@ -20,7 +20,11 @@ const WATCH_SECONDS: u32 = 290;
 pub async fn run(context: &Context, watch: bool) -> Result<()> {
     loop {
         // Watched from before the read, so that no change falls between the two.
-        let changes = if watch { Some(changes(context).await?) } else { None };
+        let changes = if watch {
+            Some(changes(context).await?)
+        } else {
+            None
+        };
         let site = Site::read(&context.client).await?;
         match context.output {
             Output::Json => context.print_json(&as_json(&site))?,
@@ -29,7 +33,10 @@ pub async fn run(context: &Context, watch: bool) -> Result<()> {
                     // Home and clear below: redraws without flicker.
                     print!("\x1b[H\x1b[J");
                 }
-                print!("{}", view::render(context.language, &site, jiff::Timestamp::now()));
+                print!(
+                    "{}",
+                    view::render(context.language, &site, jiff::Timestamp::now())
+                );
             }
         }
         match changes {
@@ -62,7 +69,9 @@ async fn changes(context: &Context) -> Result<Changes> {
         let api: Api<DynamicObject> = Api::all_with(context.client.clone(), resource);
         let now = api.list_metadata(&ListParams::default().limit(1)).await?;
         let version = now.metadata.resource_version.unwrap_or_default();
-        let stream = api.watch(&WatchParams::default().timeout(WATCH_SECONDS), &version).await?;
+        let stream = api
+            .watch(&WatchParams::default().timeout(WATCH_SECONDS), &version)
+            .await?;
         streams.push(stream.boxed());
     }
     Ok(select_all(streams).boxed())
@@ -72,7 +81,10 @@ async fn changes(context: &Context) -> Result<Changes> {
 async fn first(mut changes: Changes) -> Result<()> {
     while let Some(event) = changes.next().await {
         match event.context("the watch failed")? {
-            WatchEvent::Added(_) | WatchEvent::Modified(_) | WatchEvent::Deleted(_) | WatchEvent::Error(_) => break,
+            WatchEvent::Added(_)
+            | WatchEvent::Modified(_)
+            | WatchEvent::Deleted(_)
+            | WatchEvent::Error(_) => break,
             WatchEvent::Bookmark(_) => {}
         }
     }

@@ -6,7 +6,10 @@
 //! `docs/contract.md` and enforced by `charts/zhengyun/templates/admission`.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::duplicated_attributes, reason = "kube repeats printcolumn; clippy takes equal parts of two columns for a slip")]
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "kube repeats printcolumn; clippy takes equal parts of two columns for a slip"
+)]
 
 pub mod kinds;
 pub mod names;

@@ -61,7 +61,18 @@ text_id!(
 /// Number of one right to start a VM once. Epochs of a VM only grow and are never
 /// reused; `0` means that none was issued yet.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(transparent)]
 pub struct Epoch(pub i64);
@@ -95,7 +106,10 @@ pub struct NamespacedName {
 impl NamespacedName {
     /// Joins the two parts.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 

@@ -12,7 +12,9 @@ pub struct Bytes(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum QuantityError {
     /// Not a whole number followed by a known unit.
-    #[error("{0:?} is not a quantity of bytes; write a whole number and a unit, such as 512Mi or 8Gi")]
+    #[error(
+        "{0:?} is not a quantity of bytes; write a whole number and a unit, such as 512Mi or 8Gi"
+    )]
     Malformed(String),
     /// More than 2^63 bytes.
     #[error("{0:?} is too large; the largest quantity is 8191Pi")]
@@ -49,7 +51,11 @@ impl Bytes {
         if number.is_empty() {
             return Err(malformed());
         }
-        let factor = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(malformed)?.1;
+        let factor = UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or_else(malformed)?
+            .1;
         let too_large = || QuantityError::TooLarge(text.to_owned());
         let number: u64 = number.parse().map_err(|_| too_large())?;
         let bytes = number.checked_mul(factor).ok_or_else(too_large)?;
@@ -92,16 +98,28 @@ mod tests {
     #[test]
     fn refuses_what_is_no_quantity() {
         for text in ["", "Gi", "1.5Gi", "-1Gi", "1 Gi", "1gi", "0x10"] {
-            assert!(matches!(Bytes::parse(text), Err(QuantityError::Malformed(_))), "{text}");
+            assert!(
+                matches!(Bytes::parse(text), Err(QuantityError::Malformed(_))),
+                "{text}"
+            );
         }
-        assert!(matches!(Bytes::parse("99999999999999999999"), Err(QuantityError::TooLarge(_))));
-        assert!(matches!(Bytes::parse("9000Pi"), Err(QuantityError::TooLarge(_))));
+        assert!(matches!(
+            Bytes::parse("99999999999999999999"),
+            Err(QuantityError::TooLarge(_))
+        ));
+        assert!(matches!(
+            Bytes::parse("9000Pi"),
+            Err(QuantityError::TooLarge(_))
+        ));
     }
 
     #[test]
     fn prints_what_it_parses() {
         for text in ["512Mi", "8Gi", "1Ti", "1536Mi", "77", "0"] {
-            assert_eq!(Bytes::parse(text).map(|b| b.to_string()), Ok(text.to_owned()));
+            assert_eq!(
+                Bytes::parse(text).map(|b| b.to_string()),
+                Ok(text.to_owned())
+            );
         }
     }
 }

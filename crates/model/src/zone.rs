@@ -41,7 +41,10 @@ impl fmt::Display for Zone {
 }
 
 /// Processor architecture, in the words of the kernel.
-#[allow(non_camel_case_types, reason = "serialised as the kernel and images write them")]
+#[allow(
+    non_camel_case_types,
+    reason = "serialised as the kernel and images write them"
+)]
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -64,7 +67,18 @@ impl fmt::Display for Architecture {
 /// Priority of a business system: recovery, evacuation and placement go by it,
 /// the most important first (`Critical` sorts before `Low`).
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 pub enum Priority {
     /// Restarted first; the OA system, for one.

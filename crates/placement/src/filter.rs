@@ -55,7 +55,13 @@ impl Filter {
 
 /// The first rule that removes a host for a VM; none when it may run there. What the VM
 /// itself takes on a host is not counted against it.
-pub fn removes(fleet: &Fleet, uid: &VmUid, vm: &Vm, name: &HostName, host: &Host) -> Option<Filter> {
+pub fn removes(
+    fleet: &Fleet,
+    uid: &VmUid,
+    vm: &Vm,
+    name: &HostName,
+    host: &Host,
+) -> Option<Filter> {
     if let Some(why) = &host.closed {
         return Some(Filter::Closed(why.clone()));
     }
@@ -73,8 +79,16 @@ fn room(fleet: &Fleet, uid: &VmUid, name: &HostName, host: &Host) -> Free {
 }
 
 /// Rules about where, whatever the room.
-pub(crate) fn fits_place(fleet: &Fleet, uid: &VmUid, vm: &Vm, name: &HostName, host: &Host) -> Option<Filter> {
-    let Some(pool) = fleet.pools.get(&host.pool) else { return Some(Filter::NoPool) };
+pub(crate) fn fits_place(
+    fleet: &Fleet,
+    uid: &VmUid,
+    vm: &Vm,
+    name: &HostName,
+    host: &Host,
+) -> Option<Filter> {
+    let Some(pool) = fleet.pools.get(&host.pool) else {
+        return Some(Filter::NoPool);
+    };
     if vm.pinned_to.as_ref().is_some_and(|pinned| pinned != name) {
         Some(Filter::Pinned)
     } else if !vm.zones.is_subset(&pool.zones) {
@@ -87,7 +101,11 @@ pub(crate) fn fits_place(fleet: &Fleet, uid: &VmUid, vm: &Vm, name: &HostName, h
         Some(Filter::Storage)
     } else if !host.has_network {
         Some(Filter::Network)
-    } else if vm.apart.is_some() && fleet.on(name).any(|(other, there)| other != uid && there.apart == vm.apart) {
+    } else if vm.apart.is_some()
+        && fleet
+            .on(name)
+            .any(|(other, there)| other != uid && there.apart == vm.apart)
+    {
         Some(Filter::Apart)
     } else {
         None

@@ -92,12 +92,16 @@ pub struct Free {
 impl Fleet {
     /// VMs that take room on a host: assigned, or on their way.
     pub fn on<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = (&'a VmUid, &'a Vm)> {
-        self.vms.iter().filter(move |(_, vm)| vm.host.as_ref() == Some(host) || vm.incoming.as_ref() == Some(host))
+        self.vms.iter().filter(move |(_, vm)| {
+            vm.host.as_ref() == Some(host) || vm.incoming.as_ref() == Some(host)
+        })
     }
 
     /// What an empty host of that kind offers.
     pub fn capacity(&self, host: &Host) -> Free {
-        let Some(pool) = self.pools.get(&host.pool) else { return Free::default() };
+        let Some(pool) = self.pools.get(&host.pool) else {
+            return Free::default();
+        };
         Free {
             cpu: host.cpu * pool.cpu_overcommit_percent / 100,
             memory_bytes: host.memory_bytes / 100 * pool.memory_overcommit_percent,

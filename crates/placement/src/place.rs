@@ -51,7 +51,9 @@ impl Refusal {
 pub fn place(fleet: &Fleet, uid: &VmUid, avoid: &BTreeSet<HostName>) -> Result<Choice, Refusal> {
     let mut removed = BTreeMap::new();
     let mut best: Option<(bool, u64, &HostName)> = None;
-    let Some(vm) = fleet.vms.get(uid) else { return Err(Refusal { removed }) };
+    let Some(vm) = fleet.vms.get(uid) else {
+        return Err(Refusal { removed });
+    };
     for (name, host) in &fleet.hosts {
         if let Some(filter) = removes(fleet, uid, vm, name, host) {
             *removed.entry(filter).or_insert(0) += 1;
@@ -59,14 +61,18 @@ pub fn place(fleet: &Fleet, uid: &VmUid, avoid: &BTreeSet<HostName>) -> Result<C
         }
         let wanted = !avoid.contains(name);
         let free = fleet.free(name, host).memory_bytes;
-        if best.is_none_or(|(best_wanted, best_free, _)| (wanted, free) > (best_wanted, best_free)) {
+        if best.is_none_or(|(best_wanted, best_free, _)| (wanted, free) > (best_wanted, best_free))
+        {
             best = Some((wanted, free, name));
         }
     }
     match best {
         Some((_, free, host)) => Ok(Choice {
             host: host.clone(),
-            reasons: vec![format!("most free memory of the hosts that fit ({} MiB)", free >> 20)],
+            reasons: vec![format!(
+                "most free memory of the hosts that fit ({} MiB)",
+                free >> 20
+            )],
         }),
         None => Err(Refusal { removed }),
     }

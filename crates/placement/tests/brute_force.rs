@@ -35,7 +35,11 @@ fn fleet(hosts: Vec<(u64, u64, bool)>, vms: Vec<(u64, u64, Option<u8>, usize)>) 
             (HostName(format!("h{index}")), host)
         })
         .collect();
-    let mut fleet = Fleet { pools: BTreeMap::from([("main".to_owned(), pool)]), hosts, vms: BTreeMap::new() };
+    let mut fleet = Fleet {
+        pools: BTreeMap::from([("main".to_owned(), pool)]),
+        hosts,
+        vms: BTreeMap::new(),
+    };
     for (index, (cpu, memory, apart, _)) in vms.iter().enumerate() {
         let vm = Vm {
             name: NamespacedName::new("n", format!("v{index}")),
@@ -58,7 +62,9 @@ fn fleet(hosts: Vec<(u64, u64, bool)>, vms: Vec<(u64, u64, Option<u8>, usize)>) 
 
 /// Whether all of these VMs can be placed on hosts that stand, by trying everything.
 fn possible(fleet: &Fleet, waiting: &[VmUid], usable: &dyn Fn(&HostName) -> bool) -> bool {
-    let Some((first, rest)) = waiting.split_first() else { return true };
+    let Some((first, rest)) = waiting.split_first() else {
+        return true;
+    };
     fleet.hosts.keys().filter(|name| usable(name)).any(|name| {
         let mut tried = fleet.clone();
         tried.vms.get_mut(first).expect("it is there").host = Some(name.clone());

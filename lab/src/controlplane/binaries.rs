@@ -21,7 +21,10 @@ const MINOR_LEAST: u32 = 33;
 const PACKAGES: [(&str, &str); 3] = [
     ("etcd", "go.etcd.io/etcd/server/v3"),
     ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-    ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    (
+        "kube-controller-manager",
+        "k8s.io/kubernetes/cmd/kube-controller-manager",
+    ),
 ];
 
 /// Where the programs are.
@@ -66,25 +69,43 @@ impl Binaries {
     }
 
     fn complete(&self) -> bool {
-        [&self.etcd, &self.apiserver, &self.controller_manager].iter().all(|path| path.is_file())
+        [&self.etcd, &self.apiserver, &self.controller_manager]
+            .iter()
+            .all(|path| path.is_file())
     }
 }
 
 /// Whether a kube-apiserver is recent enough.
 fn fits(apiserver: &Path) -> bool {
-    let Ok(output) = Command::new(apiserver).arg("--version").output() else { return false };
-    minor_version(&String::from_utf8_lossy(&output.stdout)).is_some_and(|minor| minor >= MINOR_LEAST)
+    let Ok(output) = Command::new(apiserver).arg("--version").output() else {
+        return false;
+    };
+    minor_version(&String::from_utf8_lossy(&output.stdout))
+        .is_some_and(|minor| minor >= MINOR_LEAST)
 }
 
 /// The minor version in `Kubernetes v1.37.2`.
 fn minor_version(text: &str) -> Option<u32> {
-    text.trim().strip_prefix("Kubernetes v1.")?.split('.').next()?.parse().ok()
+    text.trim()
+        .strip_prefix("Kubernetes v1.")?
+        .split('.')
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// Folder of the built programs: named by what they are built from.
 fn built_folder() -> PathBuf {
-    let digest = Sha256::new().chain_update(GO_MOD).chain_update(GO_SUM).chain_update(VERSION).finalize();
-    let key: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let digest = Sha256::new()
+        .chain_update(GO_MOD)
+        .chain_update(GO_SUM)
+        .chain_update(VERSION)
+        .finalize();
+    let key: String = digest
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     cache().join("controlplane").join(key)
 }
 
@@ -94,7 +115,10 @@ fn build() -> Result<()> {
     if Binaries::in_folder(&folder).complete() {
         return Ok(());
     }
-    eprintln!("Building etcd, kube-apiserver and kube-controller-manager {VERSION} once, about 10 minutes, into {}", folder.display());
+    eprintln!(
+        "Building etcd, kube-apiserver and kube-controller-manager {VERSION} once, about 10 minutes, into {}",
+        folder.display()
+    );
     let work = folder.with_extension("work");
     fs::create_dir_all(&work)?;
     fs::write(work.join("go.mod"), GO_MOD)?;
@@ -104,7 +128,8 @@ fn build() -> Result<()> {
     for (name, package) in PACKAGES {
         build_one(&work, &out.join(name), name, package)?;
     }
-    fs::rename(&out, &folder).with_context(|| format!("{}: can not be put in place", folder.display()))?;
+    fs::rename(&out, &folder)
+        .with_context(|| format!("{}: can not be put in place", folder.display()))?;
     fs::remove_dir_all(&work)?;
     Ok(())
 }

@@ -20,7 +20,10 @@ use crate::runtime::Context;
 const RETIRED_MAX: usize = 64;
 
 fn identity(incarnation: &Incarnation) -> Identity {
-    Identity { boot_id: incarnation.boot_id.as_str().into(), system_uuid: incarnation.system_uuid.clone() }
+    Identity {
+        boot_id: incarnation.boot_id.as_str().into(),
+        system_uuid: incarnation.system_uuid.clone(),
+    }
 }
 
 /// Brings the facts about every host up to date.
@@ -36,7 +39,12 @@ pub fn update(context: &Context, watch: &mut HostWatch, hosts: &[Arc<Host>], now
         let unsettled = vms
             .iter()
             .filter_map(|vm| vm.status.as_ref()?.assignment.as_ref())
-            .filter(|assignment| assignment.host == name && accepted.as_ref().is_some_and(|accepted| accepted.boot_id != assignment.boot_id))
+            .filter(|assignment| {
+                assignment.host == name
+                    && accepted
+                        .as_ref()
+                        .is_some_and(|accepted| accepted.boot_id != assignment.boot_id)
+            })
             .count();
         let problem = match judge(context, host) {
             Some(Registration::Refuse(problem)) => Some(problem.to_string()),
@@ -44,9 +52,15 @@ pub fn update(context: &Context, watch: &mut HostWatch, hosts: &[Arc<Host>], now
         };
         let facts = HostFacts {
             identity: accepted,
-            retired: status.retired_boot_ids.iter().map(|id| BootId::new(id.as_str())).collect(),
+            retired: status
+                .retired_boot_ids
+                .iter()
+                .map(|id| BootId::new(id.as_str()))
+                .collect(),
             identity_problem: problem,
-            lease_boot_id: renewals.as_ref().and_then(|renewals| renewals.boot_id.clone()),
+            lease_boot_id: renewals
+                .as_ref()
+                .and_then(|renewals| renewals.boot_id.clone()),
             signs: LifeSigns {
                 lease: renewals.as_ref().map(|renewals| renewals.sign),
                 heartbeat: None,
@@ -61,7 +75,8 @@ pub fn update(context: &Context, watch: &mut HostWatch, hosts: &[Arc<Host>], now
             intent: intent(context, watch, host, &name, now),
             confirmation: confirmation(watch, host, &name, now),
             maintenance: host.spec.maintenance.is_some(),
-            faults: u32::try_from(door::standing_faults(host, &context.stores.policy())).unwrap_or(0),
+            faults: u32::try_from(door::standing_faults(host, &context.stores.policy()))
+                .unwrap_or(0),
             unsettled: u32::try_from(unsettled).unwrap_or(u32::MAX),
         };
         watch.facts.insert(name.clone(), facts);
@@ -70,8 +85,18 @@ pub fn update(context: &Context, watch: &mut HostWatch, hosts: &[Arc<Host>], now
     watch.facts.retain(|name, _| names.contains(name));
 }
 
-fn intent(context: &Context, watch: &mut HostWatch, host: &Host, name: &HostName, now: Moment) -> Intent {
-    let Some(intent) = host.status.as_ref().and_then(|status| status.fencing.clone()) else {
+fn intent(
+    context: &Context,
+    watch: &mut HostWatch,
+    host: &Host,
+    name: &HostName,
+    now: Moment,
+) -> Intent {
+    let Some(intent) = host
+        .status
+        .as_ref()
+        .and_then(|status| status.fencing.clone())
+    else {
         watch.intents.remove(name);
         return Intent::None;
     };
@@ -85,14 +110,24 @@ fn intent(context: &Context, watch: &mut HostWatch, host: &Host, name: &HostName
     };
     let until = first.plus(u64::try_from(intent.expires_after_seconds).unwrap_or(0) * 1000);
     if intent.by == context.writer.identity() {
-        Intent::Ours { boot_id: intent.boot_id.into(), expires_at: until }
+        Intent::Ours {
+            boot_id: intent.boot_id.into(),
+            expires_at: until,
+        }
     } else {
         let policy = door::policy(&context.stores.policy());
-        Intent::Foreign { until: until.plus(policy.fence_send_milliseconds) }
+        Intent::Foreign {
+            until: until.plus(policy.fence_send_milliseconds),
+        }
     }
 }
 
-fn confirmation(watch: &mut HostWatch, host: &Host, name: &HostName, now: Moment) -> Option<(failover::proof::confirmation::Confirmation, Moment)> {
+fn confirmation(
+    watch: &mut HostWatch,
+    host: &Host,
+    name: &HostName,
+    now: Moment,
+) -> Option<(failover::proof::confirmation::Confirmation, Moment)> {
     let confirmed = host.spec.confirmed_off.as_ref()?;
     let first = *watch.confirmations.entry(name.clone()).or_insert(now);
     let confirmation = failover::proof::confirmation::Confirmation {
@@ -108,7 +143,11 @@ fn judge(context: &Context, host: &Host) -> Option<Registration> {
     let status = host.status.as_ref()?;
     let reported = identity(&status.reported.as_ref()?.incarnation);
     let accepted = status.accepted.as_ref().map(identity);
-    let retired = status.retired_boot_ids.iter().map(|id| BootId::new(id.as_str())).collect();
+    let retired = status
+        .retired_boot_ids
+        .iter()
+        .map(|id| BootId::new(id.as_str()))
+        .collect();
     let name = host.name_any();
     let others: Vec<(String, String)> = context
         .stores
@@ -116,10 +155,30 @@ fn judge(context: &Context, host: &Host) -> Option<Registration> {
         .state()
         .iter()
         .filter(|other| other.name_any() != name)
-        .filter_map(|other| Some((other.status.as_ref()?.accepted.as_ref()?.system_uuid.clone(), other.name_any())))
+        .filter_map(|other| {
+            Some((
+                other
+                    .status
+                    .as_ref()?
+                    .accepted
+                    .as_ref()?
+                    .system_uuid
+                    .clone(),
+                other.name_any(),
+            ))
+        })
         .collect();
-    let lease = context.stores.renewals(&name).and_then(|renewals| renewals.boot_id);
-    Some(register(accepted.as_ref(), &retired, &reported, lease.as_ref(), &others))
+    let lease = context
+        .stores
+        .renewals(&name)
+        .and_then(|renewals| renewals.boot_id);
+    Some(register(
+        accepted.as_ref(),
+        &retired,
+        &reported,
+        lease.as_ref(),
+        &others,
+    ))
 }
 
 /// What a new registration changes in the host's status; none when nothing.
@@ -135,5 +194,8 @@ pub fn registration(context: &Context, host: &Host) -> Option<(Value, Value)> {
         }
         Registration::Same | Registration::Wait | Registration::Refuse(_) => return None,
     }
-    Some((json!(status.reported.map(|reported| reported.incarnation)), json!(retired)))
+    Some((
+        json!(status.reported.map(|reported| reported.incarnation)),
+        json!(retired),
+    ))
 }

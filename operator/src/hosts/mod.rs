@@ -9,9 +9,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use api::Host;
+use failover::host::fencing::CommandEnd;
 use failover::host::fleet::{Hosts, ObserverFacts};
 use failover::host::machine::{HostAction, HostFacts};
-use failover::host::fencing::CommandEnd;
 use failover::proof::power::{PowerAnswer, PowerReading};
 use failover::vm::HostSight;
 use failover::{Moment, Policy};
@@ -46,7 +46,11 @@ pub struct HostWatch {
 impl HostWatch {
     /// What deciders need about the host of one assignment.
     pub fn sight(&self, assignment: &Assignment) -> HostSight {
-        self.machines.sight(&assignment.host, &assignment.boot_id, self.facts.get(&assignment.host))
+        self.machines.sight(
+            &assignment.host,
+            &assignment.boot_id,
+            self.facts.get(&assignment.host),
+        )
     }
 
     /// The accepted incarnation of a host that may take VMs now, or why it may not.
@@ -55,16 +59,27 @@ impl HostWatch {
     /// Why nothing may be placed there.
     pub fn placeable(&self, host: &HostName, policy: &Policy) -> Result<model::BootId, String> {
         let facts = self.facts.get(host).ok_or("not registered")?;
-        let view = self.machines.view(host, facts, policy, clock::now()).ok_or("not watched yet")?;
+        let view = self
+            .machines
+            .view(host, facts, policy, clock::now())
+            .ok_or("not watched yet")?;
         if let Some(reason) = view.not_placeable {
             return Err(reason.english());
         }
-        facts.identity.as_ref().map(|identity| identity.boot_id.clone()).ok_or_else(|| "not registered".to_owned())
+        facts
+            .identity
+            .as_ref()
+            .map(|identity| identity.boot_id.clone())
+            .ok_or_else(|| "not registered".to_owned())
     }
 
     /// Whether something is wrong with any host just now: probes then look more often.
     pub fn troubled(&self) -> bool {
-        self.facts.keys().any(|host| self.machines.machine(host).is_some_and(failover::host::machine::HostMachine::is_silent))
+        self.facts.keys().any(|host| {
+            self.machines
+                .machine(host)
+                .is_some_and(failover::host::machine::HostMachine::is_silent)
+        })
     }
 }
 
@@ -90,8 +105,13 @@ async fn turn(context: &Arc<Context>) {
     let (actions, views) = {
         let mut watch = lock(context);
         gather::update(context, &mut watch, &hosts, now);
-        let observer = ObserverFacts { can_write: leads, disarmed: disarmed(context) };
-        let HostWatch { machines, facts, .. } = &mut *watch;
+        let observer = ObserverFacts {
+            can_write: leads,
+            disarmed: disarmed(context),
+        };
+        let HostWatch {
+            machines, facts, ..
+        } = &mut *watch;
         let step = machines.step(facts, observer, &policy, now);
         for event in &step.events {
             tracing::info!(host = %event.host, kind = ?event.kind, "{}", event.reason.english());
@@ -102,7 +122,9 @@ async fn turn(context: &Arc<Context>) {
         crate::reconcile::incidents::note(context, &step.events);
         let views: BTreeMap<HostName, _> = facts
             .iter()
-            .filter_map(|(name, facts)| Some((name.clone(), machines.view(name, facts, &policy, now)?)))
+            .filter_map(|(name, facts)| {
+                Some((name.clone(), machines.view(name, facts, &policy, now)?))
+            })
             .collect();
         (step.actions, views)
     };
@@ -110,7 +132,9 @@ async fn turn(context: &Arc<Context>) {
         return;
     }
     for (name, action) in actions {
-        let Some(host) = hosts.iter().find(|host| host.name_any() == name.as_str()) else { continue };
+        let Some(host) = hosts.iter().find(|host| host.name_any() == name.as_str()) else {
+            continue;
+        };
         carry_out(context, host, &name, action, &policy).await;
     }
     for host in &hosts {
@@ -122,10 +146,19 @@ async fn turn(context: &Arc<Context>) {
 
 fn disarmed(context: &Context) -> bool {
     let policy = context.stores.policy();
-    policy.failover.disarmed.is_some_and(|disarmed| disarmed.until.0 > jiff::Timestamp::now())
+    policy
+        .failover
+        .disarmed
+        .is_some_and(|disarmed| disarmed.until.0 > jiff::Timestamp::now())
 }
 
-async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, action: HostAction, policy: &Policy) {
+async fn carry_out(
+    context: &Arc<Context>,
+    host: &Arc<Host>,
+    name: &HostName,
+    action: HostAction,
+    policy: &Policy,
+) {
     match action {
         HostAction::ReadPower => {
             if lock(context).reading.insert(name.clone()) {
@@ -133,23 +166,43 @@ async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, ac
                 tokio::spawn(async move { read_power(&context, &host, &name).await });
             }
         }
-        HostAction::WriteIntent { boot_id, expires_after_milliseconds } => {
+        HostAction::WriteIntent {
+            boot_id,
+            expires_after_milliseconds,
+        } => {
             let intent = json!({"fencing": {
                 "bootId": boot_id, "startedAt": clock::wall(), "expiresAfterSeconds": expires_after_milliseconds / 1000,
                 "attempts": 0, "reason": host.status.as_ref().and_then(|status| status.state_reason.clone()).unwrap_or_default(),
                 "by": context.writer.identity()}});
             if context.writer.settled(host.as_ref()) {
-                logged("fencing intent", name.as_str(), context.writer.swap_status(host.as_ref(), intent).await);
+                logged(
+                    "fencing intent",
+                    name.as_str(),
+                    context.writer.swap_status(host.as_ref(), intent).await,
+                );
             }
         }
-        HostAction::ForceOff { bmc, attempt, expires_at } => {
+        HostAction::ForceOff {
+            bmc,
+            attempt,
+            expires_at,
+        } => {
             if lock(context).forcing.insert(name.clone()) {
                 let (context, host, name) = (context.clone(), host.clone(), name.clone());
-                tokio::spawn(async move { force_off(&context, &host, &name, bmc, attempt, expires_at).await });
+                tokio::spawn(async move {
+                    force_off(&context, &host, &name, bmc, attempt, expires_at).await
+                });
             }
         }
         HostAction::ClearIntent => {
-            logged("fencing intent", name.as_str(), context.writer.status(host.as_ref(), json!({"fencing": null})).await);
+            logged(
+                "fencing intent",
+                name.as_str(),
+                context
+                    .writer
+                    .status(host.as_ref(), json!({"fencing": null}))
+                    .await,
+            );
         }
     }
     let _ = policy;
@@ -157,16 +210,30 @@ async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, ac
 
 /// Clients of a host's BMCs, with the credentials that the declaration names.
 async fn controllers(context: &Context, host: &Host) -> Vec<Result<Box<dyn Bmc>, String>> {
-    let secrets: Api<Secret> = Api::namespaced(context.writer.client(), api::names::SYSTEM_NAMESPACE);
+    let secrets: Api<Secret> =
+        Api::namespaced(context.writer.client(), api::names::SYSTEM_NAMESPACE);
     let mut controllers = Vec::new();
     for spec in &host.spec.bmcs {
         let controller = async {
-            let secret = secrets.get(&spec.credentials.name).await.map_err(|error| format!("Secret {}: {error}", spec.credentials.name))?;
+            let secret = secrets
+                .get(&spec.credentials.name)
+                .await
+                .map_err(|error| format!("Secret {}: {error}", spec.credentials.name))?;
             let field = |name: &str| {
-                let bytes = secret.data.as_ref().and_then(|data| data.get(name)).ok_or_else(|| format!("Secret {}: key {name} is missing", spec.credentials.name))?;
-                String::from_utf8(bytes.0.clone()).map_err(|_| format!("Secret {}: key {name} is no text", spec.credentials.name))
+                let bytes = secret
+                    .data
+                    .as_ref()
+                    .and_then(|data| data.get(name))
+                    .ok_or_else(|| {
+                        format!("Secret {}: key {name} is missing", spec.credentials.name)
+                    })?;
+                String::from_utf8(bytes.0.clone())
+                    .map_err(|_| format!("Secret {}: key {name} is no text", spec.credentials.name))
             };
-            let credentials = Credentials { username: field("username")?, password: field("password")? };
+            let credentials = Credentials {
+                username: field("username")?,
+                password: field("password")?,
+            };
             bmc::connect(spec, credentials).map_err(|error| error.to_string())
         };
         controllers.push(controller.await);
@@ -176,22 +243,39 @@ async fn controllers(context: &Context, host: &Host) -> Vec<Result<Box<dyn Bmc>,
 
 fn uuid_of(host: &Host) -> String {
     let status = host.status.clone().unwrap_or_default();
-    status.accepted.or(status.reported.map(|reported| reported.incarnation)).map(|incarnation| incarnation.system_uuid).unwrap_or_default()
+    status
+        .accepted
+        .or(status.reported.map(|reported| reported.incarnation))
+        .map(|incarnation| incarnation.system_uuid)
+        .unwrap_or_default()
 }
 
 /// Reads the power from the first BMC that answers.
 async fn read_power(context: &Arc<Context>, host: &Host, name: &HostName) {
     let uuid = uuid_of(host);
-    let mut reading = PowerReading { answer: PowerAnswer::NoAnswer, system_uuid: None, sent_at: clock::now(), received_at: clock::now() };
+    let mut reading = PowerReading {
+        answer: PowerAnswer::NoAnswer,
+        system_uuid: None,
+        sent_at: clock::now(),
+        received_at: clock::now(),
+    };
     for controller in controllers(context, host).await {
         let sent_at = clock::now();
         let answer = match controller {
-            Ok(controller) => controller.read(&uuid).await.map_err(|error| error.to_string()),
+            Ok(controller) => controller
+                .read(&uuid)
+                .await
+                .map_err(|error| error.to_string()),
             Err(error) => Err(error),
         };
         match answer {
             Ok(report) => {
-                reading = PowerReading { answer: report.power, system_uuid: report.system_uuid, sent_at, received_at: clock::now() };
+                reading = PowerReading {
+                    answer: report.power,
+                    system_uuid: report.system_uuid,
+                    sent_at,
+                    received_at: clock::now(),
+                };
                 break;
             }
             Err(error) => {
@@ -205,34 +289,71 @@ async fn read_power(context: &Arc<Context>, host: &Host, name: &HostName) {
     watch.readings.insert(name.clone(), reading);
 }
 
-async fn force_off(context: &Arc<Context>, host: &Host, name: &HostName, bmc: u32, attempt: u32, expires_at: Moment) {
-    let controller = controllers(context, host).await.into_iter().nth(usize::try_from(bmc).unwrap_or(0));
+async fn force_off(
+    context: &Arc<Context>,
+    host: &Host,
+    name: &HostName,
+    bmc: u32,
+    attempt: u32,
+    expires_at: Moment,
+) {
+    let controller = controllers(context, host)
+        .await
+        .into_iter()
+        .nth(usize::try_from(bmc).unwrap_or(0));
     // Checked at the moment of sending: the intent, and that this operator still leads.
     if clock::now() < expires_at && context.writer.leads() {
         let result = match controller {
-            Some(Ok(controller)) => controller.force_off(&uuid_of(host)).await.map_err(|error| error.to_string()),
+            Some(Ok(controller)) => controller
+                .force_off(&uuid_of(host))
+                .await
+                .map_err(|error| error.to_string()),
             Some(Err(error)) => Err(error),
             None => Err("no such BMC".to_owned()),
         };
         match result {
-            Ok(()) => tracing::warn!(host = %name, attempt, "force-off was sent; the power is read back"),
+            Ok(()) => {
+                tracing::warn!(host = %name, attempt, "force-off was sent; the power is read back")
+            }
             Err(error) => tracing::error!(host = %name, attempt, error, "force-off failed"),
         }
     }
     let mut watch = lock(context);
     watch.forcing.remove(name);
-    watch.commands.insert(name.clone(), CommandEnd { attempt, at: clock::now() });
+    watch.commands.insert(
+        name.clone(),
+        CommandEnd {
+            attempt,
+            at: clock::now(),
+        },
+    );
 }
 
 /// Writes what people see, when it changed.
 async fn show(context: &Context, host: &Host, view: &failover::host::machine::HostView) {
     let status = host.status.clone().unwrap_or_default();
     let state = format!("{:?}", view.state);
-    let reason = view.reasons.iter().map(failover::Reason::english).collect::<Vec<_>>().join("; ");
+    let reason = view
+        .reasons
+        .iter()
+        .map(failover::Reason::english)
+        .collect::<Vec<_>>()
+        .join("; ");
     let vms = context.stores.vms.state();
     let name = host.name_any();
-    let here = |assignment: &Option<Assignment>| assignment.as_ref().is_some_and(|assignment| assignment.host.as_str() == name);
-    let count = vms.iter().filter(|vm| vm.status.as_ref().is_some_and(|status| here(&status.assignment) || here(&status.incoming))).count();
+    let here = |assignment: &Option<Assignment>| {
+        assignment
+            .as_ref()
+            .is_some_and(|assignment| assignment.host.as_str() == name)
+    };
+    let count = vms
+        .iter()
+        .filter(|vm| {
+            vm.status
+                .as_ref()
+                .is_some_and(|status| here(&status.assignment) || here(&status.incoming))
+        })
+        .count();
     let faults = door::standing_faults(host, &context.stores.policy());
     let power = view.power.map(|power| format!("{power:?}"));
     let mut changes = serde_json::Map::new();
@@ -244,7 +365,11 @@ async fn show(context: &Context, host: &Host, view: &failover::host::machine::Ho
     set("state", json!(status.state), json!(state));
     set("stateReason", json!(status.state_reason), json!(reason));
     set("power", json!(status.power), json!(power));
-    set("virtualMachines", json!(status.virtual_machines), json!(count));
+    set(
+        "virtualMachines",
+        json!(status.virtual_machines),
+        json!(count),
+    );
     set("faultCount", json!(status.fault_count), json!(faults));
     if changes.contains_key("state") {
         changes.insert("stateSince".to_owned(), json!(clock::wall()));
@@ -255,6 +380,13 @@ async fn show(context: &Context, host: &Host, view: &failover::host::machine::Ho
         changes.insert("retiredBootIds".to_owned(), retired);
     }
     if !changes.is_empty() && context.writer.settled(host) {
-        logged("host", &name, context.writer.swap_status(host, Value::Object(changes)).await);
+        logged(
+            "host",
+            &name,
+            context
+                .writer
+                .swap_status(host, Value::Object(changes))
+                .await,
+        );
     }
 }

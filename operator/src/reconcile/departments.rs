@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::names::{HOST_USER_PREFIX, LABEL_DEPARTMENT, OPERATOR_USER, SYSTEM_NAMESPACE, host_namespace};
+use api::names::{
+    HOST_USER_PREFIX, LABEL_DEPARTMENT, OPERATOR_USER, SYSTEM_NAMESPACE, host_namespace,
+};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -17,14 +19,29 @@ use crate::runtime::Context;
 use crate::writer::logged;
 
 fn role(name: &str) -> RoleRef {
-    RoleRef { api_group: Some("rbac.authorization.k8s.io".to_owned()), kind: "ClusterRole".to_owned(), name: name.to_owned() }
+    RoleRef {
+        api_group: Some("rbac.authorization.k8s.io".to_owned()),
+        kind: "ClusterRole".to_owned(),
+        name: name.to_owned(),
+    }
 }
 
 fn subject(kind: &str, name: &str) -> Subject {
-    Subject { api_group: Some("rbac.authorization.k8s.io".to_owned()), kind: kind.to_owned(), name: name.to_owned(), namespace: None }
+    Subject {
+        api_group: Some("rbac.authorization.k8s.io".to_owned()),
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        namespace: None,
+    }
 }
 
-fn binding(namespace: &str, name: &str, role_name: &str, subject: Subject, owner: Option<&OwnerReference>) -> RoleBinding {
+fn binding(
+    namespace: &str,
+    name: &str,
+    role_name: &str,
+    subject: Subject,
+    owner: Option<&OwnerReference>,
+) -> RoleBinding {
     RoleBinding {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -37,9 +54,18 @@ fn binding(namespace: &str, name: &str, role_name: &str, subject: Subject, owner
     }
 }
 
-fn namespace(name: &str, labels: BTreeMap<String, String>, owner: Option<&OwnerReference>) -> Namespace {
+fn namespace(
+    name: &str,
+    labels: BTreeMap<String, String>,
+    owner: Option<&OwnerReference>,
+) -> Namespace {
     Namespace {
-        metadata: ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), owner_references: owner.map(|owner| vec![owner.clone()]), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some(labels),
+            owner_references: owner.map(|owner| vec![owner.clone()]),
+            ..ObjectMeta::default()
+        },
         ..Namespace::default()
     }
 }
@@ -70,43 +96,114 @@ async fn one_department(context: &Context, department: &api::Department) {
         }
         let group = subject("Group", &format!("zhengyun:department:{name}"));
         for object in [
-            binding(&name, "zhengyun-department", "zhengyun-department", group, None),
-            binding(&name, "zhengyun-operator-secrets", "zhengyun-secrets", subject("User", OPERATOR_USER), None),
+            binding(
+                &name,
+                "zhengyun-department",
+                "zhengyun-department",
+                group,
+                None,
+            ),
+            binding(
+                &name,
+                "zhengyun-operator-secrets",
+                "zhengyun-secrets",
+                subject("User", OPERATOR_USER),
+                None,
+            ),
         ] {
             if let Err(error) = context.writer.create(&object).await {
                 return logged("role binding", &name, Err(error));
             }
         }
     }
-    let vms: Vec<_> = context.stores.vms.state().into_iter().filter(|vm| vm.namespace().as_deref() == Some(name.as_str())).collect();
+    let vms: Vec<_> = context
+        .stores
+        .vms
+        .state()
+        .into_iter()
+        .filter(|vm| vm.namespace().as_deref() == Some(name.as_str()))
+        .collect();
     let volumes = context.stores.volumes.state();
-    let memory: u64 = vms.iter().filter_map(|vm| Bytes::parse(&vm.spec.memory).ok()).map(|bytes| bytes.0).sum();
-    let storage: u64 = volumes.iter().filter(|volume| volume.namespace().as_deref() == Some(name.as_str())).filter_map(|volume| Bytes::parse(&volume.spec.size).ok()).map(|bytes| bytes.0).sum();
+    let memory: u64 = vms
+        .iter()
+        .filter_map(|vm| Bytes::parse(&vm.spec.memory).ok())
+        .map(|bytes| bytes.0)
+        .sum();
+    let storage: u64 = volumes
+        .iter()
+        .filter(|volume| volume.namespace().as_deref() == Some(name.as_str()))
+        .filter_map(|volume| Bytes::parse(&volume.spec.size).ok())
+        .map(|bytes| bytes.0)
+        .sum();
     let wanted = json!({
         "namespace": name, "virtualMachines": vms.len(), "cpuUsed": vms.iter().map(|vm| vm.spec.cpu).sum::<i32>(),
         "memoryUsedMebibytes": memory >> 20, "storageUsedBytes": storage,
         "conditions": condition(&status.conditions, "Ready", true, "Prepared", "namespace and roles stand", department.metadata.generation)});
     if json!(status) != wanted && context.writer.settled(department) {
-        logged("department", &name, context.writer.swap_status(department, wanted).await);
+        logged(
+            "department",
+            &name,
+            context.writer.swap_status(department, wanted).await,
+        );
     }
 }
 
 async fn one_host(context: &Context, host: &api::Host) {
     let name = host.name_any();
     let owner = host.controller_owner_ref(&());
-    let (own, user) = (host_namespace(&name), subject("User", &format!("{HOST_USER_PREFIX}{name}")));
+    let (own, user) = (
+        host_namespace(&name),
+        subject("User", &format!("{HOST_USER_PREFIX}{name}")),
+    );
     let prepare = async {
-        context.writer.create(&namespace(&own, BTreeMap::new(), owner.as_ref())).await?;
-        context.writer.create(&binding(&own, "zhengyun-operator-secrets", "zhengyun-secrets", subject("User", OPERATOR_USER), owner.as_ref())).await?;
-        context.writer.create(&binding(&own, "zhengyun-host-secrets", "zhengyun-host-secrets", user.clone(), owner.as_ref())).await?;
-        context.writer.create(&binding(SYSTEM_NAMESPACE, &format!("zhengyun-host-lease-{name}"), "zhengyun-host-lease", user.clone(), owner.as_ref())).await?;
+        context
+            .writer
+            .create(&namespace(&own, BTreeMap::new(), owner.as_ref()))
+            .await?;
+        context
+            .writer
+            .create(&binding(
+                &own,
+                "zhengyun-operator-secrets",
+                "zhengyun-secrets",
+                subject("User", OPERATOR_USER),
+                owner.as_ref(),
+            ))
+            .await?;
+        context
+            .writer
+            .create(&binding(
+                &own,
+                "zhengyun-host-secrets",
+                "zhengyun-host-secrets",
+                user.clone(),
+                owner.as_ref(),
+            ))
+            .await?;
+        context
+            .writer
+            .create(&binding(
+                SYSTEM_NAMESPACE,
+                &format!("zhengyun-host-lease-{name}"),
+                "zhengyun-host-lease",
+                user.clone(),
+                owner.as_ref(),
+            ))
+            .await?;
         let cluster = ClusterRoleBinding {
-            metadata: ObjectMeta { name: Some(format!("zhengyun-host-{name}")), owner_references: owner.clone().map(|owner| vec![owner]), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(format!("zhengyun-host-{name}")),
+                owner_references: owner.clone().map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            },
             role_ref: role("zhengyun-host"),
             subjects: Some(vec![user.clone()]),
         };
         context.writer.create(&cluster).await?;
-        context.writer.metadata(host, json!({"annotations": {PREPARED: "true"}})).await
+        context
+            .writer
+            .metadata(host, json!({"annotations": {PREPARED: "true"}}))
+            .await
     };
     logged("access of host", &name, prepare.await);
 }

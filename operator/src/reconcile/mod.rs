@@ -27,16 +27,25 @@ pub async fn turn(context: &Arc<Context>) {
 
 /// A condition as a list, keeping the time of its last transition.
 pub fn condition(
-    known: &[api::Condition], kind: &str, good: bool, reason: &str, message: &str, generation: Option<i64>,
+    known: &[api::Condition],
+    kind: &str,
+    good: bool,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
 ) -> Vec<api::Condition> {
     let status = if good { "True" } else { "False" };
-    let last = known.iter().find(|condition| condition.type_ == kind && condition.status == status);
+    let last = known
+        .iter()
+        .find(|condition| condition.type_ == kind && condition.status == status);
     vec![api::Condition {
         type_: kind.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
         message: message.to_owned(),
         observed_generation: generation,
-        last_transition_time: last.map_or_else(crate::clock::wall, |condition| condition.last_transition_time.clone()),
+        last_transition_time: last.map_or_else(crate::clock::wall, |condition| {
+            condition.last_transition_time.clone()
+        }),
     }]
 }

@@ -20,8 +20,19 @@ pub async fn turn(context: &Arc<Context>) {
     for pool in context.stores.host_pools.state() {
         let name = pool.name_any();
         let status = pool.status.clone().unwrap_or_default();
-        let hosts: Vec<_> = context.stores.hosts.state().into_iter().filter(|host| host.spec.pool == name).collect();
-        let ready = hosts.iter().filter(|host| host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)).count();
+        let hosts: Vec<_> = context
+            .stores
+            .hosts
+            .state()
+            .into_iter()
+            .filter(|host| host.spec.pool == name)
+            .collect();
+        let ready = hosts
+            .iter()
+            .filter(|host| {
+                host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
+            })
+            .count();
         let own = fleet.hosts.iter().filter(|(_, host)| host.pool == name);
         let (mut cpu, mut memory, mut free_cpu, mut free_memory) = (0, 0, 0, 0);
         for (host_name, host) in own {
@@ -42,11 +53,25 @@ pub async fn turn(context: &Arc<Context>) {
             cpu_allocated: count(cpu - free_cpu),
             memory_capacity_mebibytes: mebibytes(memory),
             memory_allocated_mebibytes: mebibytes(memory - free_memory),
-            conditions: condition(&status.conditions, "Redundant", proven, &headroom.state, &headroom.message, pool.metadata.generation),
+            conditions: condition(
+                &status.conditions,
+                "Redundant",
+                proven,
+                &headroom.state,
+                &headroom.message,
+                pool.metadata.generation,
+            ),
             headroom: Some(headroom),
         };
         if after != status && context.writer.settled(pool.as_ref()) {
-            logged("host pool", &name, context.writer.swap_status(pool.as_ref(), json!(after)).await);
+            logged(
+                "host pool",
+                &name,
+                context
+                    .writer
+                    .swap_status(pool.as_ref(), json!(after))
+                    .await,
+            );
         }
     }
     storage(context).await;
@@ -56,19 +81,51 @@ fn headroom(fleet: &placement::Fleet, pool: &str) -> Headroom {
     let pinned: Vec<String> = fleet
         .vms
         .values()
-        .filter(|vm| vm.pinned_to.is_some() && vm.host.as_ref().and_then(|host| fleet.hosts.get(host)).is_some_and(|host| host.pool == pool))
+        .filter(|vm| {
+            vm.pinned_to.is_some()
+                && vm
+                    .host
+                    .as_ref()
+                    .and_then(|host| fleet.hosts.get(host))
+                    .is_some_and(|host| host.pool == pool)
+        })
         .map(|vm| vm.name.to_string())
         .collect();
     let (state, worst_failure, message) = match prove_headroom(fleet, pool) {
-        placement::Headroom::Proven => ("Proven", None, "any one host may fail and every VM finds a place".to_owned()),
-        placement::Headroom::NotPromised => ("NotPromised", None, "spec.failuresToTolerate is 0".to_owned()),
+        placement::Headroom::Proven => (
+            "Proven",
+            None,
+            "any one host may fail and every VM finds a place".to_owned(),
+        ),
+        placement::Headroom::NotPromised => (
+            "NotPromised",
+            None,
+            "spec.failuresToTolerate is 0".to_owned(),
+        ),
         placement::Headroom::Broken { failure, vm } => {
-            let vm = fleet.vms.get(&vm).map_or_else(|| vm.to_string(), |vm| vm.name.to_string());
-            ("Broken", Some(failure.to_string()), format!("if host {failure} failed, {vm} would find no place"))
+            let vm = fleet
+                .vms
+                .get(&vm)
+                .map_or_else(|| vm.to_string(), |vm| vm.name.to_string());
+            (
+                "Broken",
+                Some(failure.to_string()),
+                format!("if host {failure} failed, {vm} would find no place"),
+            )
         }
-        placement::Headroom::Unknown { failure } => ("Unknown", Some(failure.to_string()), format!("not proven for the failure of host {failure}")),
+        placement::Headroom::Unknown { failure } => (
+            "Unknown",
+            Some(failure.to_string()),
+            format!("not proven for the failure of host {failure}"),
+        ),
     };
-    Headroom { state: state.to_owned(), worst_failure, message, room_left: Vec::new(), pinned }
+    Headroom {
+        state: state.to_owned(),
+        worst_failure,
+        message,
+        room_left: Vec::new(),
+        pinned,
+    }
 }
 
 async fn storage(context: &Arc<Context>) {
@@ -79,17 +136,41 @@ async fn storage(context: &Arc<Context>) {
         let reports: Vec<_> = hosts
             .iter()
             .filter_map(|host| host.status.as_ref()?.reported.as_ref())
-            .filter_map(|reported| reported.storage_pools.iter().find(|report| report.name == name))
+            .filter_map(|reported| {
+                reported
+                    .storage_pools
+                    .iter()
+                    .find(|report| report.name == name)
+            })
             .collect();
-        let ready: Vec<_> = reports.iter().filter(|report| report.state == "Ready").collect();
-        let fold = |sizes: Vec<i64>| if pool.spec.shared { sizes.into_iter().max().unwrap_or(0) } else { sizes.into_iter().sum() };
+        let ready: Vec<_> = reports
+            .iter()
+            .filter(|report| report.state == "Ready")
+            .collect();
+        let fold = |sizes: Vec<i64>| {
+            if pool.spec.shared {
+                sizes.into_iter().max().unwrap_or(0)
+            } else {
+                sizes.into_iter().sum()
+            }
+        };
         let capacity = fold(ready.iter().map(|report| report.capacity_bytes).collect());
         let available = fold(ready.iter().map(|report| report.available_bytes).collect());
-        let own: Vec<_> = volumes.iter().filter(|volume| volume.spec.pool == name).collect();
-        let allocated: u64 = own.iter().filter_map(|volume| Bytes::parse(&volume.spec.size).ok()).map(|bytes| bytes.0).sum();
+        let own: Vec<_> = volumes
+            .iter()
+            .filter(|volume| volume.spec.pool == name)
+            .collect();
+        let allocated: u64 = own
+            .iter()
+            .filter_map(|volume| Bytes::parse(&volume.spec.size).ok())
+            .map(|bytes| bytes.0)
+            .sum();
         let human = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
         let all = !reports.is_empty() && ready.len() == reports.len();
-        let message = reports.iter().find_map(|report| report.message.clone()).unwrap_or_default();
+        let message = reports
+            .iter()
+            .find_map(|report| report.message.clone())
+            .unwrap_or_default();
         let after = StoragePoolStatus {
             hosts_ready: format!("{}/{}", ready.len(), reports.len()),
             capacity: human(u64::try_from(capacity).unwrap_or(0)),
@@ -98,10 +179,24 @@ async fn storage(context: &Arc<Context>) {
             available_bytes: available,
             allocated_bytes: i64::try_from(allocated).unwrap_or(i64::MAX),
             volumes: i32::try_from(own.len()).unwrap_or(i32::MAX),
-            conditions: condition(&status.conditions, "Ready", all, if all { "Ready" } else { "HostsAffected" }, &message, pool.metadata.generation),
+            conditions: condition(
+                &status.conditions,
+                "Ready",
+                all,
+                if all { "Ready" } else { "HostsAffected" },
+                &message,
+                pool.metadata.generation,
+            ),
         };
         if after != status && context.writer.settled(pool.as_ref()) {
-            logged("storage pool", &name, context.writer.swap_status(pool.as_ref(), json!(after)).await);
+            logged(
+                "storage pool",
+                &name,
+                context
+                    .writer
+                    .swap_status(pool.as_ref(), json!(after))
+                    .await,
+            );
         }
     }
 }

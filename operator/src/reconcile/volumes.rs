@@ -14,11 +14,16 @@ use crate::writer::logged;
 
 /// One turn.
 pub async fn turn(context: &Arc<Context>) {
-    let work = context.stores.volumes.state().into_iter().map(|volume| async move {
-        if context.writer.settled(volume.as_ref()) {
-            one(context, &volume).await;
-        }
-    });
+    let work = context
+        .stores
+        .volumes
+        .state()
+        .into_iter()
+        .map(|volume| async move {
+            if context.writer.settled(volume.as_ref()) {
+                one(context, &volume).await;
+            }
+        });
     futures::future::join_all(work).await;
 }
 
@@ -27,17 +32,32 @@ async fn one(context: &Context, volume: &Volume) {
     if volume.metadata.deletion_timestamp.is_some() {
         return delete(context, volume).await;
     }
-    if !volume.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+    if !volume
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER)
+    {
         let mut finalizers = volume.finalizers().to_vec();
         finalizers.push(FINALIZER.to_owned());
-        return logged("finalizer", &name, context.writer.metadata(volume, json!({"finalizers": finalizers})).await);
+        return logged(
+            "finalizer",
+            &name,
+            context
+                .writer
+                .metadata(volume, json!({"finalizers": finalizers}))
+                .await,
+        );
     }
     let status = volume.status.clone().unwrap_or_default();
-    let size = Bytes::parse(&volume.spec.size).map_or(0, |bytes| i64::try_from(bytes.0).unwrap_or(i64::MAX));
+    let size = Bytes::parse(&volume.spec.size)
+        .map_or(0, |bytes| i64::try_from(bytes.0).unwrap_or(i64::MAX));
     match &status.job {
         Some(_) => follow(context, volume).await,
         None if status.phase.as_deref() == Some("Ready") => {
-            let grown = status.reported.and_then(|report| report.size_bytes).is_some_and(|present| present < size);
+            let grown = status
+                .reported
+                .and_then(|report| report.size_bytes)
+                .is_some_and(|present| present < size);
             if grown && status.claim.is_none() {
                 give(context, volume, VolumeOperation::Resize, size).await;
             }
@@ -50,38 +70,100 @@ async fn one(context: &Context, volume: &Volume) {
 async fn give(context: &Context, volume: &Volume, operation: VolumeOperation, size: i64) {
     let (name, status) = (volume.name_any(), volume.status.clone().unwrap_or_default());
     let pools = context.stores.storage_pools.state();
-    let Some(pool) = pools.iter().find(|pool| pool.name_any() == volume.spec.pool) else {
-        return show(context, volume, "Pending", &format!("spec.pool: StoragePool {} does not exist; correct the name or create it", volume.spec.pool)).await;
+    let Some(pool) = pools
+        .iter()
+        .find(|pool| pool.name_any() == volume.spec.pool)
+    else {
+        return show(
+            context,
+            volume,
+            "Pending",
+            &format!(
+                "spec.pool: StoragePool {} does not exist; correct the name or create it",
+                volume.spec.pool
+            ),
+        )
+        .await;
     };
     if let Some(image) = &volume.spec.image {
         let images = context.stores.images.state();
         let Some(image_object) = images.iter().find(|known| known.name_any() == *image) else {
-            return show(context, volume, "Pending", &format!("spec.image: Image {image} does not exist; correct the name or create it")).await;
+            return show(
+                context,
+                volume,
+                "Pending",
+                &format!("spec.image: Image {image} does not exist; correct the name or create it"),
+            )
+            .await;
         };
-        let there = image_object.status.as_ref().is_some_and(|status| status.reports.iter().any(|report| report.pool == volume.spec.pool && report.phase == "Ready"));
+        let there = image_object.status.as_ref().is_some_and(|status| {
+            status
+                .reports
+                .iter()
+                .any(|report| report.pool == volume.spec.pool && report.phase == "Ready")
+        });
         if operation == VolumeOperation::Create && !there {
-            return show(context, volume, "Pending", &format!("waits for image {image} on pool {}", volume.spec.pool)).await;
+            return show(
+                context,
+                volume,
+                "Pending",
+                &format!("waits for image {image} on pool {}", volume.spec.pool),
+            )
+            .await;
         }
     }
     let able = able_hosts(context, &volume.spec.pool);
-    let wanted = status.pinned_host.clone().or_else(|| beside(context, volume, pool.spec.shared));
+    let wanted = status
+        .pinned_host
+        .clone()
+        .or_else(|| beside(context, volume, pool.spec.shared));
     let host = match wanted {
         Some(host) => able.into_iter().find(|able| *able == host),
         None => spread(&able, volume),
     };
-    let watch_boot = |host: &str| context.stores.hosts.state().iter().find(|known| known.name_any() == host).and_then(|host| host.status.as_ref()?.accepted.clone());
-    let Some((host, accepted)) = host.and_then(|host| { let accepted = watch_boot(&host)?; Some((host, accepted)) }) else {
-        return show(context, volume, "Pending", &format!("no Ready host reaches pool {}", volume.spec.pool)).await;
+    let watch_boot = |host: &str| {
+        context
+            .stores
+            .hosts
+            .state()
+            .iter()
+            .find(|known| known.name_any() == host)
+            .and_then(|host| host.status.as_ref()?.accepted.clone())
     };
-    let assignment = Assignment { host: host.as_str().into(), boot_id: accepted.boot_id.into(), epoch: Epoch(status.last_job + 1) };
-    let claim = Claim { fleet: context.fleet.clone(), holder: ClaimHolder::Job, uid: volume.uid().unwrap_or_default(), assignment: assignment.clone() };
+    let Some((host, accepted)) = host.and_then(|host| {
+        let accepted = watch_boot(&host)?;
+        Some((host, accepted))
+    }) else {
+        return show(
+            context,
+            volume,
+            "Pending",
+            &format!("no Ready host reaches pool {}", volume.spec.pool),
+        )
+        .await;
+    };
+    let assignment = Assignment {
+        host: host.as_str().into(),
+        boot_id: accepted.boot_id.into(),
+        epoch: Epoch(status.last_job + 1),
+    };
+    let claim = Claim {
+        fleet: context.fleet.clone(),
+        holder: ClaimHolder::Job,
+        uid: volume.uid().unwrap_or_default(),
+        assignment: assignment.clone(),
+    };
     let mut job = json!({"operation": operation, "sizeBytes": size});
     merge(&mut job, json!(assignment));
     let mut patch = json!({"job": job, "lastJob": status.last_job + 1, "claim": claim, "phase": phase_of(operation), "message": format!("on host {host}")});
     if !pool.spec.shared {
         patch["pinnedHost"] = json!(host);
     }
-    logged("volume job", &name, context.writer.swap_status(volume, patch).await);
+    logged(
+        "volume job",
+        &name,
+        context.writer.swap_status(volume, patch).await,
+    );
 }
 
 fn merge(into: &mut Value, from: Value) {
@@ -104,13 +186,27 @@ fn beside(context: &Context, volume: &Volume, shared: bool) -> Option<String> {
         return None;
     }
     let vms = context.stores.vms.state();
-    let vm = vms.iter().find(|vm| vm.namespace() == volume.namespace() && vm.spec.disks.iter().any(|disk| disk.volume == volume.name_any()))?;
-    crate::vms::volumes_of(context, vm)?.iter().find_map(|other| other.status.as_ref()?.pinned_host.clone())
+    let vm = vms.iter().find(|vm| {
+        vm.namespace() == volume.namespace()
+            && vm
+                .spec
+                .disks
+                .iter()
+                .any(|disk| disk.volume == volume.name_any())
+    })?;
+    crate::vms::volumes_of(context, vm)?
+        .iter()
+        .find_map(|other| other.status.as_ref()?.pinned_host.clone())
 }
 
 /// Spreads jobs over hosts by the volume's uid, the same way every time.
 fn spread(able: &[String], volume: &Volume) -> Option<String> {
-    let digits: usize = volume.uid().unwrap_or_default().bytes().map(usize::from).sum();
+    let digits: usize = volume
+        .uid()
+        .unwrap_or_default()
+        .bytes()
+        .map(usize::from)
+        .sum();
     able.get(digits % able.len().max(1)).cloned()
 }
 
@@ -118,22 +214,41 @@ fn spread(able: &[String], volume: &Volume) -> Option<String> {
 async fn follow(context: &Context, volume: &Volume) {
     let status = volume.status.clone().unwrap_or_default();
     let Some(job) = &status.job else { return };
-    let report = status.reported.as_ref().filter(|report| report.assignment == job.assignment);
-    match report.map(|report| (report.phase.as_str(), report.message.clone().unwrap_or_default())) {
+    let report = status
+        .reported
+        .as_ref()
+        .filter(|report| report.assignment == job.assignment);
+    match report.map(|report| {
+        (
+            report.phase.as_str(),
+            report.message.clone().unwrap_or_default(),
+        )
+    }) {
         Some(("Done", _)) => {
             let patch = json!({"phase": "Ready", "message": null, "job": null, "claim": null});
-            logged("volume", &volume.name_any(), context.writer.swap_status(volume, patch).await);
+            logged(
+                "volume",
+                &volume.name_any(),
+                context.writer.swap_status(volume, patch).await,
+            );
         }
         Some(("Failed", message)) => show(context, volume, "Failed", &message).await,
         _ => {
             // A host that died with the job: the job's claim goes with its proof, and the job is given anew.
             let dead = {
-                let watch = context.hosts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let watch = context
+                    .hosts
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
                 watch.sight(&job.assignment).stop_proof.is_some()
             };
             if dead {
                 let patch = json!({"phase": "Pending", "message": "the host of its job died", "job": null, "claim": null});
-                logged("volume", &volume.name_any(), context.writer.swap_status(volume, patch).await);
+                logged(
+                    "volume",
+                    &volume.name_any(),
+                    context.writer.swap_status(volume, patch).await,
+                );
             }
         }
     }
@@ -146,18 +261,43 @@ async fn delete(context: &Context, volume: &Volume) {
         .vms
         .state()
         .iter()
-        .filter(|vm| vm.namespace() == volume.namespace() && vm.spec.disks.iter().any(|disk| disk.volume == name))
+        .filter(|vm| {
+            vm.namespace() == volume.namespace()
+                && vm.spec.disks.iter().any(|disk| disk.volume == name)
+        })
         .map(|vm| vm.name_any())
         .collect();
     if let Some(user) = users.first() {
-        return show(context, volume, "Deleting", &format!("VM {user} names it; delete that VM first")).await;
+        return show(
+            context,
+            volume,
+            "Deleting",
+            &format!("VM {user} names it; delete that VM first"),
+        )
+        .await;
     }
-    let done = status.job.as_ref().is_some_and(|job| job.operation == VolumeOperation::Delete
-        && status.reported.as_ref().is_some_and(|report| report.assignment == job.assignment && report.phase == "Done"));
+    let done = status.job.as_ref().is_some_and(|job| {
+        job.operation == VolumeOperation::Delete
+            && status
+                .reported
+                .as_ref()
+                .is_some_and(|report| report.assignment == job.assignment && report.phase == "Done")
+    });
     let never_made = status.reported.is_none() && status.job.is_none();
     if volume.spec.reclaim_policy == ReclaimPolicy::Retain || done || never_made {
-        let finalizers: Vec<&String> = volume.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-        return logged("finalizer", &name, context.writer.metadata(volume, json!({"finalizers": finalizers})).await);
+        let finalizers: Vec<&String> = volume
+            .finalizers()
+            .iter()
+            .filter(|finalizer| *finalizer != FINALIZER)
+            .collect();
+        return logged(
+            "finalizer",
+            &name,
+            context
+                .writer
+                .metadata(volume, json!({"finalizers": finalizers}))
+                .await,
+        );
     }
     if status.job.is_none() {
         give(context, volume, VolumeOperation::Delete, 0).await;
@@ -167,6 +307,13 @@ async fn delete(context: &Context, volume: &Volume) {
 async fn show(context: &Context, volume: &Volume, phase: &str, message: &str) {
     let status = volume.status.clone().unwrap_or_default();
     if status.phase.as_deref() != Some(phase) || status.message.as_deref() != Some(message) {
-        logged("volume", &volume.name_any(), context.writer.swap_status(volume, json!({"phase": phase, "message": message})).await);
+        logged(
+            "volume",
+            &volume.name_any(),
+            context
+                .writer
+                .swap_status(volume, json!({"phase": phase, "message": message}))
+                .await,
+        );
     }
 }

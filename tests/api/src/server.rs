@@ -21,21 +21,35 @@ pub struct Identity {
 }
 
 /// The operator.
-pub const OPERATOR: Identity = Identity { user: "zhengyun:operator", groups: &[] };
+pub const OPERATOR: Identity = Identity {
+    user: "zhengyun:operator",
+    groups: &[],
+};
 /// The agent of host h1.
-pub const AGENT_H1: Identity = Identity { user: "zhengyun:host:h1", groups: &["zhengyun:hosts"] };
+pub const AGENT_H1: Identity = Identity {
+    user: "zhengyun:host:h1",
+    groups: &["zhengyun:hosts"],
+};
 /// The agent of host h2.
-pub const AGENT_H2: Identity = Identity { user: "zhengyun:host:h2", groups: &["zhengyun:hosts"] };
+pub const AGENT_H2: Identity = Identity {
+    user: "zhengyun:host:h2",
+    groups: &["zhengyun:hosts"],
+};
 /// A user of department `oa-office`.
 pub const DEPARTMENT_USER: Identity = Identity {
     user: "dept-user",
     groups: &["zhengyun:department:oa-office", "zhengyun:departments"],
 };
 /// A system administrator of the site.
-pub const SYSTEM_ADMINISTRATOR: Identity =
-    Identity { user: "ops", groups: &["zhengyun:system-administrators"] };
+pub const SYSTEM_ADMINISTRATOR: Identity = Identity {
+    user: "ops",
+    groups: &["zhengyun:system-administrators"],
+};
 /// The cluster's administrator.
-pub const CLUSTER_ADMINISTRATOR: Identity = Identity { user: "admin", groups: &["system:masters"] };
+pub const CLUSTER_ADMINISTRATOR: Identity = Identity {
+    user: "admin",
+    groups: &["system:masters"],
+};
 
 /// One write.
 #[derive(Clone, Debug)]
@@ -85,8 +99,13 @@ pub fn resource(kind: &str) -> ApiResource {
 pub fn client_as(config: &Config, identity: Identity) -> Result<Client> {
     let mut config = config.clone();
     config.auth_info.impersonate = Some(identity.user.to_owned());
-    config.auth_info.impersonate_groups =
-        Some(identity.groups.iter().map(|group| (*group).to_owned()).collect());
+    config.auth_info.impersonate_groups = Some(
+        identity
+            .groups
+            .iter()
+            .map(|group| (*group).to_owned())
+            .collect(),
+    );
     Client::try_from(config).context("client with impersonation")
 }
 
@@ -104,15 +123,25 @@ pub fn api_of(client: Client, target: Target) -> Api<DynamicObject> {
 ///
 /// # Errors
 /// What the API server answered.
-pub async fn write(client: Client, target: Target, write: &Write, dry_run: bool) -> Result<(), kube::Error> {
+pub async fn write(
+    client: Client,
+    target: Target,
+    write: &Write,
+    dry_run: bool,
+) -> Result<(), kube::Error> {
     let api = api_of(client, target);
-    let patch_params = PatchParams { dry_run, ..PatchParams::default() };
+    let patch_params = PatchParams {
+        dry_run,
+        ..PatchParams::default()
+    };
     match write {
         Write::Patch(body) => {
-            api.patch(target.name, &patch_params, &Patch::Merge(body)).await?;
+            api.patch(target.name, &patch_params, &Patch::Merge(body))
+                .await?;
         }
         Write::PatchStatus(body) => {
-            api.patch_status(target.name, &patch_params, &Patch::Merge(body)).await?;
+            api.patch_status(target.name, &patch_params, &Patch::Merge(body))
+                .await?;
         }
         Write::Create(body) => {
             let mut object = DynamicObject::new(target.name, &resource(target.kind));
@@ -120,10 +149,21 @@ pub async fn write(client: Client, target: Target, write: &Write, dry_run: bool)
             if !target.namespace.is_empty() {
                 object.metadata.namespace = Some(target.namespace.to_owned());
             }
-            api.create(&PostParams { dry_run, ..PostParams::default() }, &object).await?;
+            api.create(
+                &PostParams {
+                    dry_run,
+                    ..PostParams::default()
+                },
+                &object,
+            )
+            .await?;
         }
         Write::Delete => {
-            let params = if dry_run { DeleteParams::default().dry_run() } else { DeleteParams::default() };
+            let params = if dry_run {
+                DeleteParams::default().dry_run()
+            } else {
+                DeleteParams::default()
+            };
             api.delete(target.name, &params).await?;
         }
     }
@@ -137,7 +177,10 @@ pub async fn write(client: Client, target: Target, write: &Write, dry_run: bool)
 pub async fn create_yaml(client: Client, yaml: &str, dry_run: bool) -> Result<()> {
     let value: Value = serde_yaml::from_str(yaml).context("manifest")?;
     let kind = value["kind"].as_str().context("manifest without kind")?;
-    let name = value["metadata"]["name"].as_str().context("manifest without name")?.to_owned();
+    let name = value["metadata"]["name"]
+        .as_str()
+        .context("manifest without name")?
+        .to_owned();
     let namespace = value["metadata"]["namespace"].as_str();
     let resource = resource(kind);
     let api: Api<DynamicObject> = match namespace {
@@ -148,7 +191,14 @@ pub async fn create_yaml(client: Client, yaml: &str, dry_run: bool) -> Result<()
     if object.types.is_none() {
         bail!("manifest {name} has no apiVersion and kind");
     }
-    api.create(&PostParams { dry_run, ..PostParams::default() }, &object).await?;
+    api.create(
+        &PostParams {
+            dry_run,
+            ..PostParams::default()
+        },
+        &object,
+    )
+    .await?;
     Ok(())
 }
 
@@ -174,7 +224,10 @@ impl Server {
         let (config, plane) = match std::env::var_os("ZHENGYUN_TEST_KUBECONFIG") {
             Some(path) => {
                 let kubeconfig = kube::config::Kubeconfig::read_from(&path)?;
-                (Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?, None)
+                (
+                    Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?,
+                    None,
+                )
             }
             None => {
                 let plane = lab::ControlPlane::start_private(name).await?;
@@ -183,14 +236,22 @@ impl Server {
         };
         let client = Client::try_from(config.clone())?;
         lab::install_api(client.clone()).await?;
-        Ok(Self { config, client, plane })
+        Ok(Self {
+            config,
+            client,
+            plane,
+        })
     }
 
     /// Waits until a condition holds.
     ///
     /// # Errors
     /// The condition's own error, or that it did not come in time.
-    pub async fn wait(&self, what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    pub async fn wait(
+        &self,
+        what: &str,
+        mut condition: impl AsyncFnMut() -> Result<bool>,
+    ) -> Result<()> {
         let begin = std::time::Instant::now();
         while !condition().await? {
             if begin.elapsed() > PATIENCE {
@@ -210,7 +271,9 @@ impl Server {
             let value = Value::deserialize(document)?;
             let object: DynamicObject = serde_json::from_value(value)?;
             let name = object.metadata.name.clone().unwrap_or_default();
-            apply(self.client.clone(), &object).await.with_context(|| format!("standing object {name}"))?;
+            apply(self.client.clone(), &object)
+                .await
+                .with_context(|| format!("standing object {name}"))?;
         }
         self.wait("the policies to be in force", async || {
             let probe = Target { kind: "Host", namespace: "", name: "h1" };
@@ -235,9 +298,19 @@ impl Server {
     pub async fn policy_names(&self) -> Result<Vec<String>> {
         let policies: Api<k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy> =
             Api::all(self.client.clone());
-        let names = policies.list(&kube::api::ListParams::default()).await?.items.into_iter();
+        let names = policies
+            .list(&kube::api::ListParams::default())
+            .await?
+            .items
+            .into_iter();
         Ok(names
-            .filter_map(|policy| policy.metadata.name?.strip_suffix(".zhengyun.io").map(str::to_owned))
+            .filter_map(|policy| {
+                policy
+                    .metadata
+                    .name?
+                    .strip_suffix(".zhengyun.io")
+                    .map(str::to_owned)
+            })
             .collect())
     }
 
@@ -267,7 +340,16 @@ async fn apply(client: Client, object: &DynamicObject) -> Result<()> {
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
     };
-    let name = object.metadata.name.clone().context("object without name")?;
-    api.patch(&name, &PatchParams::apply("api-tests").force(), &Patch::Apply(object)).await?;
+    let name = object
+        .metadata
+        .name
+        .clone()
+        .context("object without name")?;
+    api.patch(
+        &name,
+        &PatchParams::apply("api-tests").force(),
+        &Patch::Apply(object),
+    )
+    .await?;
     Ok(())
 }

@@ -25,7 +25,10 @@ async fn passed(server: &Server, cases: &[Forbidden]) -> Result<(BTreeSet<String
                 through.insert(case.what.clone());
             }
             Err(kube::Error::Api(status)) if status.message.contains(case.sentence) => {}
-            Err(error) => wrong.push(format!("{}\n    answered: {error}\n    wanted: {}", case.what, case.sentence)),
+            Err(error) => wrong.push(format!(
+                "{}\n    answered: {error}\n    wanted: {}",
+                case.what, case.sentence
+            )),
         }
     }
     Ok((through, wrong))
@@ -33,7 +36,11 @@ async fn passed(server: &Server, cases: &[Forbidden]) -> Result<(BTreeSet<String
 
 fn expected(cases: &[Forbidden], policy: &str) -> BTreeSet<String> {
     let by = |case: &&Forbidden| matches!(case.by, RefusedBy::Policy(name) if name == policy);
-    cases.iter().filter(by).map(|case| case.what.clone()).collect()
+    cases
+        .iter()
+        .filter(by)
+        .map(|case| case.what.clone())
+        .collect()
 }
 
 /// Deletes one policy, waits until it is out of force, judges all cases, and restores it.
@@ -45,13 +52,26 @@ async fn without_policy(server: &Server, name: &str, cases: &[Forbidden]) -> Res
     let mut binding = bindings.get(&full_name).await?;
     let own: Vec<Forbidden> = {
         let expected = expected(cases, name);
-        cases.iter().filter(|case| expected.contains(&case.what)).cloned().collect()
+        cases
+            .iter()
+            .filter(|case| expected.contains(&case.what))
+            .cloned()
+            .collect()
     };
-    ensure!(!own.is_empty(), "policy {name} has no forbidden write that tests it");
-    bindings.delete(&full_name, &DeleteParams::default()).await?;
-    policies.delete(&full_name, &DeleteParams::default()).await?;
+    ensure!(
+        !own.is_empty(),
+        "policy {name} has no forbidden write that tests it"
+    );
+    bindings
+        .delete(&full_name, &DeleteParams::default())
+        .await?;
+    policies
+        .delete(&full_name, &DeleteParams::default())
+        .await?;
     server
-        .wait(&format!("policy {name} to go out of force"), async || Ok(!passed(server, &own).await?.0.is_empty()))
+        .wait(&format!("policy {name} to go out of force"), async || {
+            Ok(!passed(server, &own).await?.0.is_empty())
+        })
         .await?;
     let (through, _) = passed(server, cases).await?;
     let wanted = expected(cases, name);
@@ -68,7 +88,9 @@ async fn without_policy(server: &Server, name: &str, cases: &[Forbidden]) -> Res
         wanted.difference(&through).collect::<Vec<_>>()
     );
     server
-        .wait(&format!("policy {name} to be in force again"), async || Ok(passed(server, &own).await?.0.is_empty()))
+        .wait(&format!("policy {name} to be in force again"), async || {
+            Ok(passed(server, &own).await?.0.is_empty())
+        })
         .await
 }
 
@@ -79,25 +101,44 @@ async fn each_fact_has_one_writer_and_no_policy_covers_for_another() -> Result<(
     let cases = forbidden();
 
     let (through, wrong) = passed(&server, &cases).await?;
-    ensure!(through.is_empty(), "forbidden writes that got through: {through:#?}");
-    ensure!(wrong.is_empty(), "refused with another sentence:\n{}", wrong.join("\n"));
-    println!("{} forbidden writes refused, each with its sentence", cases.len());
+    ensure!(
+        through.is_empty(),
+        "forbidden writes that got through: {through:#?}"
+    );
+    ensure!(
+        wrong.is_empty(),
+        "refused with another sentence:\n{}",
+        wrong.join("\n")
+    );
+    println!(
+        "{} forbidden writes refused, each with its sentence",
+        cases.len()
+    );
 
     let permitted = permitted();
     for (identity, target, body) in &permitted {
         let client = client_as(&server.config, *identity)?;
-        write(client, *target, body, true)
-            .await
-            .with_context(|| format!("{} writes {} {}: {body:?}", identity.user, target.kind, target.name))?;
+        write(client, *target, body, true).await.with_context(|| {
+            format!(
+                "{} writes {} {}: {body:?}",
+                identity.user, target.kind, target.name
+            )
+        })?;
     }
     println!("{} permitted writes pass", permitted.len());
 
     let policies = server.policy_names().await?;
     for policy in &policies {
-        tokio::time::timeout(Duration::from_secs(120), without_policy(&server, policy, &cases))
-            .await
-            .with_context(|| format!("policy {policy}"))??;
-        println!("without {policy}: exactly its {} writes get through", expected(&cases, policy).len());
+        tokio::time::timeout(
+            Duration::from_secs(120),
+            without_policy(&server, policy, &cases),
+        )
+        .await
+        .with_context(|| format!("policy {policy}"))??;
+        println!(
+            "without {policy}: exactly its {} writes get through",
+            expected(&cases, policy).len()
+        );
     }
     let tested: BTreeSet<&str> = cases
         .iter()
@@ -106,6 +147,9 @@ async fn each_fact_has_one_writer_and_no_policy_covers_for_another() -> Result<(
             RefusedBy::Roles => None,
         })
         .collect();
-    ensure!(tested == policies.iter().map(String::as_str).collect(), "cases name policies that do not exist: {tested:?} {policies:?}");
+    ensure!(
+        tested == policies.iter().map(String::as_str).collect(),
+        "cases name policies that do not exist: {tested:?} {policies:?}"
+    );
     server.stop().await
 }

@@ -3,7 +3,9 @@
 
 use anyhow::{Context, Result, ensure};
 use api_tests::cases::{bad_edits, bad_manifests};
-use api_tests::server::{CLUSTER_ADMINISTRATOR, Server, Target, Write, api_of, client_as, create_yaml, write};
+use api_tests::server::{
+    CLUSTER_ADMINISTRATOR, Server, Target, Write, api_of, client_as, create_yaml, write,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_manifests_and_edits_are_refused_with_a_sentence() -> Result<()> {
@@ -14,7 +16,10 @@ async fn bad_manifests_and_edits_are_refused_with_a_sentence() -> Result<()> {
         match create_yaml(server.client.clone(), case.yaml, false).await {
             Ok(()) => wrong.push(format!("{}: was accepted", case.what)),
             Err(error) if format!("{error:#}").contains(case.sentence) => {}
-            Err(error) => wrong.push(format!("{}: answered {error:#}, wanted {:?}", case.what, case.sentence)),
+            Err(error) => wrong.push(format!(
+                "{}: answered {error:#}, wanted {:?}",
+                case.what, case.sentence
+            )),
         }
     }
     for case in bad_edits() {
@@ -22,7 +27,11 @@ async fn bad_manifests_and_edits_are_refused_with_a_sentence() -> Result<()> {
         let mut next = || words.next().context("edit without KIND NAMESPACE NAME");
         let (kind, namespace, name) = (next()?, next()?, next()?);
         let namespace = if namespace == "-" { "" } else { namespace };
-        let target = Target { kind, namespace, name };
+        let target = Target {
+            kind,
+            namespace,
+            name,
+        };
         let api = api_of(server.client.clone(), target);
         let before = api.get(name).await?.data;
         let patch = serde_yaml::from_str(case.yaml)?;
@@ -30,11 +39,28 @@ async fn bad_manifests_and_edits_are_refused_with_a_sentence() -> Result<()> {
         match write(client, target, &Write::Patch(patch), false).await {
             Ok(()) => wrong.push(format!("{} {}: was accepted", case.what, case.yaml)),
             Err(error) if error.to_string().contains(case.sentence) => {}
-            Err(error) => wrong.push(format!("{} {}: answered {error}, wanted {:?}", case.what, case.yaml, case.sentence)),
+            Err(error) => wrong.push(format!(
+                "{} {}: answered {error}, wanted {:?}",
+                case.what, case.yaml, case.sentence
+            )),
         }
-        ensure!(api.get(name).await?.data == before, "{} {}: something changed", case.what, case.yaml);
+        ensure!(
+            api.get(name).await?.data == before,
+            "{} {}: something changed",
+            case.what,
+            case.yaml
+        );
     }
-    ensure!(wrong.is_empty(), "{} wrong answers:\n{}", wrong.len(), wrong.join("\n"));
-    println!("{} manifests and {} edits refused", bad_manifests().len(), bad_edits().len());
+    ensure!(
+        wrong.is_empty(),
+        "{} wrong answers:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    println!(
+        "{} manifests and {} edits refused",
+        bad_manifests().len(),
+        bad_edits().len()
+    );
     server.stop().await
 }

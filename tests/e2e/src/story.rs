@@ -46,7 +46,10 @@ impl Teller {
 /// # Errors
 /// The first thing that is not as it must be.
 pub async fn play(lab: &Lab, how: Play) -> Result<()> {
-    let teller = Teller { talk: how.talk, begin: Instant::now() };
+    let teller = Teller {
+        talk: how.talk,
+        begin: Instant::now(),
+    };
     deploy(lab, &teller).await?;
     judges::start_prober(&lab.files, &lab.client).await?;
     evacuate(lab, &teller).await?;
@@ -65,16 +68,37 @@ async fn deploy(lab: &Lab, teller: &Teller) -> Result<()> {
     let values = guest::serve(&lab.files, &folder)?;
     let objects = declarations::for_lab(&declarations::folder(), &values)?;
     declarations::apply(&lab.client, &objects).await?;
-    let took = until(&lab.client, "every business system to be Ready", async || all_well(&lab.client, SYSTEMS).await).await?;
-    teller.say(&format!("   every system Ready {:.1} s after the last apply", took.as_secs_f64()));
+    let took = until(
+        &lab.client,
+        "every business system to be Ready",
+        async || all_well(&lab.client, SYSTEMS).await,
+    )
+    .await?;
+    teller.say(&format!(
+        "   every system Ready {:.1} s after the last apply",
+        took.as_secs_f64()
+    ));
     for system in systems(&lab.client).await? {
         let status = system.status.clone().unwrap_or_default();
-        teller.say(&format!("   {}: {}, endpoints {}, VMs {}", system.spec.display_name, status.state, status.endpoints_up, status.virtual_machines_running));
+        teller.say(&format!(
+            "   {}: {}, endpoints {}, VMs {}",
+            system.spec.display_name,
+            status.state,
+            status.endpoints_up,
+            status.virtual_machines_running
+        ));
         if system.name_any() == "website-group" {
-            ensure!(status.endpoints_up == format!("{SITES}/{SITES}"), "website group: {}", status.endpoints_up);
+            ensure!(
+                status.endpoints_up == format!("{SITES}/{SITES}"),
+                "website group: {}",
+                status.endpoints_up
+            );
         }
     }
-    ensure!(headroom(&lab.client).await? == "Proven", "N+1 is not proven");
+    ensure!(
+        headroom(&lab.client).await? == "Proven",
+        "N+1 is not proven"
+    );
     Ok(())
 }
 
@@ -93,94 +117,228 @@ async fn busy_host(lab: &Lab) -> Result<String> {
 }
 
 fn boots(report: &judge::report::Report) -> BTreeMap<String, usize> {
-    report.guests.iter().map(|(name, witness)| (name.clone(), witness.boots.len())).collect()
+    report
+        .guests
+        .iter()
+        .map(|(name, witness)| (name.clone(), witness.boots.len()))
+        .collect()
 }
 
 /// Step 2: memory errors rise; the host is quarantined and emptied, and nobody notices.
 async fn evacuate(lab: &Lab, teller: &Teller) -> Result<()> {
     let host = busy_host(lab).await?;
-    let moved: Vec<String> = on_host(&lab.client, &host).await?.iter().map(|vm| vm.name_any()).collect();
-    teller.say(&format!("2. Memory errors rise on {host}, which runs {}", moved.join(", ")));
+    let moved: Vec<String> = on_host(&lab.client, &host)
+        .await?
+        .iter()
+        .map(|vm| vm.name_any())
+        .collect();
+    teller.say(&format!(
+        "2. Memory errors rise on {host}, which runs {}",
+        moved.join(", ")
+    ));
     let from = judges::now();
     lab.fault(Some(&host), Fault::MemoryErrors)?;
-    let quarantined = until(&lab.client, "the quarantine", async || Ok(host_state(&lab.client, &host).await? == Some(HostState::Quarantined))).await?;
-    teller.say(&format!("   quarantined after {:.1} s", quarantined.as_secs_f64()));
-    until(&lab.client, "the host to be empty", async || Ok(on_host(&lab.client, &host).await?.is_empty())).await?;
+    let quarantined = until(&lab.client, "the quarantine", async || {
+        Ok(host_state(&lab.client, &host).await? == Some(HostState::Quarantined))
+    })
+    .await?;
+    teller.say(&format!(
+        "   quarantined after {:.1} s",
+        quarantined.as_secs_f64()
+    ));
+    until(&lab.client, "the host to be empty", async || {
+        Ok(on_host(&lab.client, &host).await?.is_empty())
+    })
+    .await?;
     let ended = until(&lab.client, "every migration to end", async || {
-        let migrations: Vec<VirtualMachineMigration> = Api::all(lab.client.clone()).list(&Default::default()).await?.items;
-        Ok(migrations.iter().all(|migration| migration.status.as_ref().is_some_and(|status| status.finished_at.is_some())))
+        let migrations: Vec<VirtualMachineMigration> = Api::all(lab.client.clone())
+            .list(&Default::default())
+            .await?
+            .items;
+        Ok(migrations.iter().all(|migration| {
+            migration
+                .status
+                .as_ref()
+                .is_some_and(|status| status.finished_at.is_some())
+        }))
     })
     .await?;
     let _ = ended;
-    let migrations: Vec<VirtualMachineMigration> = Api::all(lab.client.clone()).list(&Default::default()).await?.items;
+    let migrations: Vec<VirtualMachineMigration> = Api::all(lab.client.clone())
+        .list(&Default::default())
+        .await?
+        .items;
     for migration in &migrations {
         let status = migration.status.clone().unwrap_or_default();
         teller.say(&format!(
             "   {}: {:?}, guest stood still {} ms, {} ms in all",
-            migration.spec.virtual_machine, status.phase, status.pause_milliseconds.unwrap_or(-1), status.total_milliseconds.unwrap_or(-1)
+            migration.spec.virtual_machine,
+            status.phase,
+            status.pause_milliseconds.unwrap_or(-1),
+            status.total_milliseconds.unwrap_or(-1)
         ));
-        ensure!(status.phase == api::MigrationPhase::Succeeded, "migration of {}: {:?}", migration.spec.virtual_machine, status.message);
+        ensure!(
+            status.phase == api::MigrationPhase::Succeeded,
+            "migration of {}: {:?}",
+            migration.spec.virtual_machine,
+            status.message
+        );
     }
     // The judge looks a while longer: a late failure is one too.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let report = judges::judge_probes(&lab.files, Window { from, to: judges::now() })?;
-    let failures: usize = report.endpoints.values().map(|endpoint| endpoint.failures).sum();
-    let probes: usize = report.endpoints.values().map(|endpoint| endpoint.probes).sum();
-    teller.say(&format!("   the prober: {probes} probes, {failures} failed; {} guests rebooted", boots(&report).values().filter(|count| **count > 1).count()));
-    for (name, endpoint) in report.endpoints.iter().filter(|(_, endpoint)| endpoint.failures > 0) {
-        teller.say(&format!("   {name}: {} of {} failed, {:?}", endpoint.failures, endpoint.probes, endpoint.errors));
+    let report = judges::judge_probes(
+        &lab.files,
+        Window {
+            from,
+            to: judges::now(),
+        },
+    )?;
+    let failures: usize = report
+        .endpoints
+        .values()
+        .map(|endpoint| endpoint.failures)
+        .sum();
+    let probes: usize = report
+        .endpoints
+        .values()
+        .map(|endpoint| endpoint.probes)
+        .sum();
+    teller.say(&format!(
+        "   the prober: {probes} probes, {failures} failed; {} guests rebooted",
+        boots(&report).values().filter(|count| **count > 1).count()
+    ));
+    for (name, endpoint) in report
+        .endpoints
+        .iter()
+        .filter(|(_, endpoint)| endpoint.failures > 0)
+    {
+        teller.say(&format!(
+            "   {name}: {} of {} failed, {:?}",
+            endpoint.failures, endpoint.probes, endpoint.errors
+        ));
     }
-    ensure!(report.endpoints.values().all(|endpoint| endpoint.downtime.is_empty()), "an endpoint was down during a live migration");
-    ensure!(boots(&report).values().all(|count| *count <= 1), "a guest rebooted during a live migration: {:?}", boots(&report));
+    ensure!(
+        report
+            .endpoints
+            .values()
+            .all(|endpoint| endpoint.downtime.is_empty()),
+        "an endpoint was down during a live migration"
+    );
+    ensure!(
+        boots(&report).values().all(|count| *count <= 1),
+        "a guest rebooted during a live migration: {:?}",
+        boots(&report)
+    );
     Ok(())
 }
 
 /// Step 3: the power of a host is cut; its VMs restart elsewhere, and no site is missed.
 async fn power_loss(lab: &Lab, teller: &Teller, kill_operator: bool) -> Result<()> {
     let host = busy_host(lab).await?;
-    let lost: Vec<String> = on_host(&lab.client, &host).await?.iter().map(|vm| vm.name_any()).collect();
-    teller.say(&format!("3. The power of {host} is cut; it ran {}", lost.join(", ")));
+    let lost: Vec<String> = on_host(&lab.client, &host)
+        .await?
+        .iter()
+        .map(|vm| vm.name_any())
+        .collect();
+    teller.say(&format!(
+        "3. The power of {host} is cut; it ran {}",
+        lost.join(", ")
+    ));
     let from = judges::now();
     lab.fault(Some(&host), Fault::PowerLoss)?;
     recover(lab, teller, &host, kill_operator).await?;
-    let report = judges::judge_probes(&lab.files, Window { from, to: judges::now() })?;
+    let report = judges::judge_probes(
+        &lab.files,
+        Window {
+            from,
+            to: judges::now(),
+        },
+    )?;
     for (name, system) in &report.systems {
-        teller.say(&format!("   the prober: {name} down {:.1} s", system.downtime_seconds.max(0.0)));
+        teller.say(&format!(
+            "   the prober: {name} down {:.1} s",
+            system.downtime_seconds.max(0.0)
+        ));
     }
-    let sites: f64 = report.endpoints.iter().filter(|(name, _)| name.starts_with("website-group/")).map(|(_, endpoint)| endpoint.downtime_seconds).sum();
-    ensure!(sites <= 0.0, "the website group stopped answering for {sites:.1} s");
+    let sites: f64 = report
+        .endpoints
+        .iter()
+        .filter(|(name, _)| name.starts_with("website-group/"))
+        .map(|(_, endpoint)| endpoint.downtime_seconds)
+        .sum();
+    ensure!(
+        sites <= 0.0,
+        "the website group stopped answering for {sites:.1} s"
+    );
     Ok(())
 }
 
 /// From the failure of a host until all is well elsewhere, with the times of each step.
 async fn recover(lab: &Lab, teller: &Teller, host: &str, kill_operator: bool) -> Result<()> {
     let begin = Instant::now();
-    let before: BTreeMap<String, i64> = vms(&lab.client).await?.iter().map(|vm| (vm.name_any(), epoch(vm))).collect();
-    until(&lab.client, "the host to be noticed", async || Ok(host_state(&lab.client, host).await? != Some(HostState::Ready))).await?;
-    teller.say(&format!("   {:.1} s: noticed", begin.elapsed().as_secs_f64()));
+    let before: BTreeMap<String, i64> = vms(&lab.client)
+        .await?
+        .iter()
+        .map(|vm| (vm.name_any(), epoch(vm)))
+        .collect();
+    until(&lab.client, "the host to be noticed", async || {
+        Ok(host_state(&lab.client, host).await? != Some(HostState::Ready))
+    })
+    .await?;
+    teller.say(&format!(
+        "   {:.1} s: noticed",
+        begin.elapsed().as_secs_f64()
+    ));
     if kill_operator {
         lab.fault(None, Fault::OperatorKill)?;
-        teller.say(&format!("   {:.1} s: the operator is killed and starts again", begin.elapsed().as_secs_f64()));
+        teller.say(&format!(
+            "   {:.1} s: the operator is killed and starts again",
+            begin.elapsed().as_secs_f64()
+        ));
     }
-    until(&lab.client, "the host to be proven off", async || Ok(host_state(&lab.client, host).await? == Some(HostState::Fenced))).await?;
-    teller.say(&format!("   {:.1} s: proven off", begin.elapsed().as_secs_f64()));
+    until(&lab.client, "the host to be proven off", async || {
+        Ok(host_state(&lab.client, host).await? == Some(HostState::Fenced))
+    })
+    .await?;
+    teller.say(&format!(
+        "   {:.1} s: proven off",
+        begin.elapsed().as_secs_f64()
+    ));
     until(&lab.client, "the first VM to start elsewhere", async || {
         let started = |vm: &VirtualMachine| {
             let status = vm.status.clone().unwrap_or_default();
-            status.runtime.is_some_and(|runtime| runtime.phase == api::RuntimePhase::Running && runtime.assignment.epoch.0 > before.get(&vm.name_any()).copied().unwrap_or(0))
+            status.runtime.is_some_and(|runtime| {
+                runtime.phase == api::RuntimePhase::Running
+                    && runtime.assignment.epoch.0 > before.get(&vm.name_any()).copied().unwrap_or(0)
+            })
         };
         Ok(vms(&lab.client).await?.iter().any(started))
     })
     .await?;
-    teller.say(&format!("   {:.1} s: first VM process runs elsewhere", begin.elapsed().as_secs_f64()));
-    until(&lab.client, "the host to carry nothing", async || Ok(on_host(&lab.client, host).await?.is_empty())).await?;
-    until(&lab.client, "every system to be Ready again", async || all_well(&lab.client, SYSTEMS).await).await?;
-    teller.say(&format!("   {:.1} s: every system answers again", begin.elapsed().as_secs_f64()));
+    teller.say(&format!(
+        "   {:.1} s: first VM process runs elsewhere",
+        begin.elapsed().as_secs_f64()
+    ));
+    until(&lab.client, "the host to carry nothing", async || {
+        Ok(on_host(&lab.client, host).await?.is_empty())
+    })
+    .await?;
+    until(&lab.client, "every system to be Ready again", async || {
+        all_well(&lab.client, SYSTEMS).await
+    })
+    .await?;
+    teller.say(&format!(
+        "   {:.1} s: every system answers again",
+        begin.elapsed().as_secs_f64()
+    ));
     Ok(())
 }
 
 fn epoch(vm: &VirtualMachine) -> i64 {
-    vm.status.as_ref().and_then(|status| status.assignment.as_ref()).map_or(0, |right| right.epoch.0)
+    vm.status
+        .as_ref()
+        .and_then(|status| status.assignment.as_ref())
+        .map_or(0, |right| right.epoch.0)
 }
 
 /// Step 4: dead hosts return with a new boot, the quarantined one is cleared, N+1 is whole.
@@ -191,22 +349,35 @@ async fn return_of_hosts(lab: &Lab, teller: &Teller) -> Result<()> {
         match host.status.as_ref().and_then(|status| status.state) {
             Some(HostState::Quarantined) => {
                 let clearance = json!({"spec": {"faultClearance": {"at": jiff::Timestamp::now().to_string(), "reason": "memory module replaced", "by": "story"}}});
-                api.patch(&host.name_any(), &PatchParams::default(), &Patch::Merge(&clearance)).await?;
+                api.patch(
+                    &host.name_any(),
+                    &PatchParams::default(),
+                    &Patch::Merge(&clearance),
+                )
+                .await?;
             }
             Some(HostState::Ready) => {}
             _ => lab.heal(Some(&host.name_any()), Fault::PowerLoss)?,
         }
     }
     until(&lab.client, "four hosts to be Ready", async || {
-        let ready = |host: &Host| host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready);
+        let ready = |host: &Host| {
+            host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
+        };
         Ok(hosts(&lab.client).await?.iter().all(ready))
     })
     .await?;
-    until(&lab.client, "N+1 to be whole", async || Ok(headroom(&lab.client).await? == "Proven")).await?;
+    until(&lab.client, "N+1 to be whole", async || {
+        Ok(headroom(&lab.client).await? == "Proven")
+    })
+    .await?;
     for host in lab.hosts()? {
         let assigned = on_host(&lab.client, &host).await?.len();
         let running = lab::host::processes(&lab.files, &host, "qemu-system-x86_64")?.len();
-        ensure!(running == assigned, "{host} runs {running} QEMU processes and has {assigned} VMs assigned: something of an old incarnation runs");
+        ensure!(
+            running == assigned,
+            "{host} runs {running} QEMU processes and has {assigned} VMs assigned: something of an old incarnation runs"
+        );
     }
     teller.say("   every host Ready, N+1 proven, nothing of an old incarnation runs");
     Ok(())
@@ -218,9 +389,15 @@ async fn hang(lab: &Lab, teller: &Teller) -> Result<()> {
     teller.say(&format!("5. {host} hangs; its BMC says On"));
     lab.fault(Some(&host), Fault::KernelHang)?;
     recover(lab, teller, &host, false).await?;
-    ensure!(!lab::host::is_on(&lab.files, &host), "{host} was not forced off");
+    ensure!(
+        !lab::host::is_on(&lab.files, &host),
+        "{host} was not forced off"
+    );
     lab.heal(Some(&host), Fault::PowerLoss)?;
-    until(&lab.client, "the host to return", async || Ok(host_state(&lab.client, &host).await? == Some(HostState::Ready))).await?;
+    until(&lab.client, "the host to return", async || {
+        Ok(host_state(&lab.client, &host).await? == Some(HostState::Ready))
+    })
+    .await?;
     Ok(())
 }
 
@@ -229,26 +406,48 @@ async fn judge_disks(lab: &Lab, teller: &Teller) -> Result<()> {
     let verdicts = judges::judge_disks(&lab.files, &lab.client).await?;
     ensure!(!verdicts.is_empty(), "there is no data disk to judge");
     for (volume, verdict) in &verdicts {
-        ensure!(verdict.is_clean(), "data disk of {volume}: {:?}", verdict.problems);
+        ensure!(
+            verdict.is_clean(),
+            "data disk of {volume}: {:?}",
+            verdict.problems
+        );
     }
     let writes: u64 = verdicts.values().map(|verdict| verdict.last).sum();
-    teller.say(&format!("6. The disk ledger: {} data disks, {writes} stamped writes, none lost, none doubled", verdicts.len()));
+    teller.say(&format!(
+        "6. The disk ledger: {} data disks, {writes} stamped writes, none lost, none doubled",
+        verdicts.len()
+    ));
     Ok(())
 }
 
 /// What the product's own ledger says.
 async fn ledger(lab: &Lab, teller: &Teller) -> Result<()> {
-    let incidents: Vec<Incident> = Api::all(lab.client.clone()).list(&Default::default()).await?.items;
-    ensure!(incidents.len() >= 3, "{} incidents for three faults", incidents.len());
+    let incidents: Vec<Incident> = Api::all(lab.client.clone())
+        .list(&Default::default())
+        .await?
+        .items;
+    ensure!(
+        incidents.len() >= 3,
+        "{} incidents for three faults",
+        incidents.len()
+    );
     teller.say("7. The fault ledger");
     for incident in &incidents {
         let status = incident.status.clone().unwrap_or_default();
         teller.say(&format!("   {} [{}]", incident.spec.title, status.state));
         for entry in &status.timeline {
-            teller.say(&format!("     {} {:?}: {}", entry.at.0.strftime("%H:%M:%S%.3f"), entry.kind, entry.text));
+            teller.say(&format!(
+                "     {} {:?}: {}",
+                entry.at.0.strftime("%H:%M:%S%.3f"),
+                entry.kind,
+                entry.text
+            ));
         }
         for system in &status.systems {
-            teller.say(&format!("     {}: down {:.1} s, not observed {:.1} s", system.display_name, system.downtime_seconds, system.unobserved_seconds));
+            teller.say(&format!(
+                "     {}: down {:.1} s, not observed {:.1} s",
+                system.display_name, system.downtime_seconds, system.unobserved_seconds
+            ));
         }
     }
     Ok(())
@@ -259,9 +458,21 @@ async fn ledger(lab: &Lab, teller: &Teller) -> Result<()> {
 /// # Errors
 /// A program is missing.
 pub fn check_programs() -> Result<()> {
-    let folder = lab::process::zylab()?.parent().context("zylab lies in a folder")?.to_owned();
-    for program in ["zhengyun-operator", "zhengyun-agent", "zhengyun-guard", "zhengyun-qemu-hook", "zy-prober"] {
-        ensure!(folder.join(program).is_file(), "{program} is not built; run: make build");
+    let folder = lab::process::zylab()?
+        .parent()
+        .context("zylab lies in a folder")?
+        .to_owned();
+    for program in [
+        "zhengyun-operator",
+        "zhengyun-agent",
+        "zhengyun-guard",
+        "zhengyun-qemu-hook",
+        "zy-prober",
+    ] {
+        ensure!(
+            folder.join(program).is_file(),
+            "{program} is not built; run: make build"
+        );
     }
     Ok(())
 }

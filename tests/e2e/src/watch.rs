@@ -15,7 +15,11 @@ const LOOK: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// What was waited for, and how the site stood then.
-pub async fn until(client: &Client, what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<Duration> {
+pub async fn until(
+    client: &Client,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> Result<bool>,
+) -> Result<Duration> {
     let begin = Instant::now();
     loop {
         // While the API server is down, nothing is known; the next look may tell.
@@ -23,7 +27,10 @@ pub async fn until(client: &Client, what: &str, mut condition: impl AsyncFnMut()
             return Ok(begin.elapsed());
         }
         if begin.elapsed() > PATIENCE {
-            bail!("waited {PATIENCE:?} for {what}; the site:\n{}", picture(client).await);
+            bail!(
+                "waited {PATIENCE:?} for {what}; the site:\n{}",
+                picture(client).await
+            );
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -33,16 +40,35 @@ async fn picture(client: &Client) -> String {
     let mut lines = Vec::new();
     for host in hosts(client).await.unwrap_or_default() {
         let status = host.status.clone().unwrap_or_default();
-        lines.push(format!("  host {}: {:?} {}", host.name_any(), status.state, status.state_reason.unwrap_or_default()));
+        lines.push(format!(
+            "  host {}: {:?} {}",
+            host.name_any(),
+            status.state,
+            status.state_reason.unwrap_or_default()
+        ));
     }
     for vm in vms(client).await.unwrap_or_default() {
         let status = vm.status.clone().unwrap_or_default();
-        let host = status.assignment.map(|right| right.host.to_string()).unwrap_or_default();
-        lines.push(format!("  VM {}: {:?} {host} {}", vm.name_any(), status.phase, status.message.unwrap_or_default()));
+        let host = status
+            .assignment
+            .map(|right| right.host.to_string())
+            .unwrap_or_default();
+        lines.push(format!(
+            "  VM {}: {:?} {host} {}",
+            vm.name_any(),
+            status.phase,
+            status.message.unwrap_or_default()
+        ));
     }
     for system in systems(client).await.unwrap_or_default() {
         let status = system.status.clone().unwrap_or_default();
-        lines.push(format!("  system {}: {} {} {}", system.name_any(), status.state, status.endpoints_up, status.message));
+        lines.push(format!(
+            "  system {}: {} {} {}",
+            system.name_any(),
+            status.state,
+            status.endpoints_up,
+            status.message
+        ));
     }
     lines.join("\n")
 }
@@ -52,7 +78,10 @@ async fn picture(client: &Client) -> String {
 /// # Errors
 /// The API can not be read.
 pub async fn hosts(client: &Client) -> Result<Vec<Host>> {
-    Ok(Api::all(client.clone()).list(&Default::default()).await?.items)
+    Ok(Api::all(client.clone())
+        .list(&Default::default())
+        .await?
+        .items)
 }
 
 /// All VMs.
@@ -60,7 +89,10 @@ pub async fn hosts(client: &Client) -> Result<Vec<Host>> {
 /// # Errors
 /// The API can not be read.
 pub async fn vms(client: &Client) -> Result<Vec<VirtualMachine>> {
-    Ok(Api::all(client.clone()).list(&Default::default()).await?.items)
+    Ok(Api::all(client.clone())
+        .list(&Default::default())
+        .await?
+        .items)
 }
 
 /// All business systems.
@@ -68,7 +100,10 @@ pub async fn vms(client: &Client) -> Result<Vec<VirtualMachine>> {
 /// # Errors
 /// The API can not be read.
 pub async fn systems(client: &Client) -> Result<Vec<BusinessSystem>> {
-    Ok(Api::all(client.clone()).list(&Default::default()).await?.items)
+    Ok(Api::all(client.clone())
+        .list(&Default::default())
+        .await?
+        .items)
 }
 
 /// State of a host.
@@ -85,7 +120,12 @@ pub async fn host_state(client: &Client, host: &str) -> Result<Option<HostState>
 /// # Errors
 /// The API can not be read.
 pub async fn on_host(client: &Client, host: &str) -> Result<Vec<VirtualMachine>> {
-    let assigned = |vm: &VirtualMachine| vm.status.as_ref().and_then(|status| status.assignment.as_ref()).is_some_and(|right| right.host.as_str() == host);
+    let assigned = |vm: &VirtualMachine| {
+        vm.status
+            .as_ref()
+            .and_then(|status| status.assignment.as_ref())
+            .is_some_and(|right| right.host.as_str() == host)
+    };
     Ok(vms(client).await?.into_iter().filter(assigned).collect())
 }
 
@@ -95,9 +135,21 @@ pub async fn on_host(client: &Client, host: &str) -> Result<Vec<VirtualMachine>>
 /// The API can not be read.
 pub async fn all_well(client: &Client, systems_wanted: usize) -> Result<bool> {
     let systems = systems(client).await?;
-    let ready = systems.iter().filter(|system| system.status.as_ref().is_some_and(|status| status.state == "Ready")).count();
-    let runs = |vm: &VirtualMachine| vm.status.as_ref().and_then(|status| status.phase) == Some(VirtualMachinePhase::Running);
-    Ok(ready == systems_wanted && systems.len() == systems_wanted && vms(client).await?.iter().all(runs))
+    let ready = systems
+        .iter()
+        .filter(|system| {
+            system
+                .status
+                .as_ref()
+                .is_some_and(|status| status.state == "Ready")
+        })
+        .count();
+    let runs = |vm: &VirtualMachine| {
+        vm.status.as_ref().and_then(|status| status.phase) == Some(VirtualMachinePhase::Running)
+    };
+    Ok(ready == systems_wanted
+        && systems.len() == systems_wanted
+        && vms(client).await?.iter().all(runs))
 }
 
 /// State of the N+1 proof of the lab's pool.
@@ -106,5 +158,9 @@ pub async fn all_well(client: &Client, systems_wanted: usize) -> Result<bool> {
 /// The API can not be read.
 pub async fn headroom(client: &Client) -> Result<String> {
     let pool: HostPool = Api::all(client.clone()).get("main").await?;
-    Ok(pool.status.and_then(|status| status.headroom).map(|headroom| headroom.state).unwrap_or_default())
+    Ok(pool
+        .status
+        .and_then(|status| status.headroom)
+        .map(|headroom| headroom.state)
+        .unwrap_or_default())
 }

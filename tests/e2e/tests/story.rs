@@ -7,7 +7,18 @@ use lab::{Lab, LabOptions};
 #[tokio::test(flavor = "multi_thread")]
 async fn the_main_job_with_the_operator_killed_in_the_middle() -> Result<()> {
     check_programs()?;
-    let lab = Lab::up(LabOptions { name: "story".to_owned(), ..LabOptions::default() }).await?;
-    play(&lab, Play { talk: true, kill_operator: true }).await?;
+    let lab = Lab::up(LabOptions {
+        name: "story".to_owned(),
+        ..LabOptions::default()
+    })
+    .await?;
+    play(
+        &lab,
+        Play {
+            talk: true,
+            kill_operator: true,
+        },
+    )
+    .await?;
     lab.down()
 }

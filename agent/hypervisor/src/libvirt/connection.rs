@@ -46,10 +46,14 @@ fn event_loop() -> Result<()> {
             })
             .map_err(|error| error.to_string())?;
         // A timer keeps the loop turning when no descriptor is ready.
-        virt::event::event_add_timeout(1000, |_, _| {}, std::ptr::null_mut()).map_err(|error| error.message().to_owned())?;
+        virt::event::event_add_timeout(1000, |_, _| {}, std::ptr::null_mut())
+            .map_err(|error| error.message().to_owned())?;
         Ok(())
     });
-    started.clone().map_err(|message| Error::Failed { call: "event loop", message })
+    started.clone().map_err(|message| Error::Failed {
+        call: "event loop",
+        message,
+    })
 }
 
 impl Connection {
@@ -59,7 +63,10 @@ impl Connection {
         let (jobs, ended) = std::sync::mpsc::channel();
         let (events, _) = broadcast::channel(EVENTS_MAX);
         // Leaked on purpose: libvirt may call back until the very end of the process.
-        let sink = Box::leak(Box::new(Sink { events: events.clone(), jobs }));
+        let sink = Box::leak(Box::new(Sink {
+            events: events.clone(),
+            jobs,
+        }));
         Ok(Arc::new(Self {
             uri: uri.to_owned(),
             connect: Mutex::new(None),
@@ -72,11 +79,15 @@ impl Connection {
     /// The live connection, opened if need be. Blocks.
     pub fn get(&self) -> Result<Arc<Connect>> {
         let mut slot = self.connect.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(connect) = slot.as_ref().filter(|connect| connect.is_alive().unwrap_or(false)) {
+        if let Some(connect) = slot
+            .as_ref()
+            .filter(|connect| connect.is_alive().unwrap_or(false))
+        {
             return Ok(connect.clone());
         }
         let again = slot.take().is_some();
-        let disconnected = |error: virt::error::Error| Error::Disconnected(error.message().to_owned());
+        let disconnected =
+            |error: virt::error::Error| Error::Disconnected(error.message().to_owned());
         let connect = Connect::open(Some(&self.uri)).map_err(disconnected)?;
         // A local socket without keepalive support is fine: it fails at once when the daemon goes.
         let _ = connect.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1);

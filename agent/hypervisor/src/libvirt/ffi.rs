@@ -1,7 +1,10 @@
 //! The calls to libvirt that crate `virt` lacks or gets wrong: events, job statistics (its own
 //! frees a null pointer), abort, bulk statistics (its own leaks).
 
-#![allow(unsafe_code, reason = "the C interface of libvirt; each block says why it is sound")]
+#![allow(
+    unsafe_code,
+    reason = "the C interface of libvirt; each block says why it is sound"
+)]
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int, c_void};
@@ -36,7 +39,12 @@ unsafe fn numbers(params: sys::virTypedParameterPtr, count: c_int) -> Numbers {
                 sys::VIR_TYPED_PARAM_INT => u64::try_from(param.value.i).unwrap_or(0),
                 _ => continue,
             };
-            (CStr::from_ptr(param.field.as_ptr()).to_string_lossy().into_owned(), value)
+            (
+                CStr::from_ptr(param.field.as_ptr())
+                    .to_string_lossy()
+                    .into_owned(),
+                value,
+            )
         };
         map.insert(name, value);
     }
@@ -74,20 +82,34 @@ fn uuid_of(domain: sys::virDomainPtr) -> Option<Uuid> {
 }
 
 /// Numbers and names of block devices and NICs of every active domain.
-pub fn all_stats(connect: &Connect) -> Result<Vec<(Uuid, Numbers, BTreeMap<String, String>)>, Error> {
-    let wanted = sys::VIR_DOMAIN_STATS_CPU_TOTAL | sys::VIR_DOMAIN_STATS_BALLOON | sys::VIR_DOMAIN_STATS_INTERFACE | sys::VIR_DOMAIN_STATS_BLOCK;
+pub fn all_stats(
+    connect: &Connect,
+) -> Result<Vec<(Uuid, Numbers, BTreeMap<String, String>)>, Error> {
+    let wanted = sys::VIR_DOMAIN_STATS_CPU_TOTAL
+        | sys::VIR_DOMAIN_STATS_BALLOON
+        | sys::VIR_DOMAIN_STATS_INTERFACE
+        | sys::VIR_DOMAIN_STATS_BLOCK;
     let mut records = std::ptr::null_mut();
     let mut all = Vec::new();
     // SAFETY: libvirt returns an array of `count` records, each valid until the list is freed.
     unsafe {
-        let count = sys::virConnectGetAllDomainStats(connect.as_ptr(), wanted, &mut records, sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE);
+        let count = sys::virConnectGetAllDomainStats(
+            connect.as_ptr(),
+            wanted,
+            &mut records,
+            sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE,
+        );
         if count < 0 {
             return Err(Error::last_error());
         }
         for index in 0..usize::try_from(count).unwrap_or(0) {
             let record = &**records.add(index);
             if let Some(uuid) = uuid_of(record.dom) {
-                all.push((uuid, numbers(record.params, record.nparams), strings(record.params, record.nparams)));
+                all.push((
+                    uuid,
+                    numbers(record.params, record.nparams),
+                    strings(record.params, record.nparams),
+                ));
             }
         }
         sys::virDomainStatsRecordListFree(records);
@@ -106,8 +128,13 @@ unsafe fn strings(params: sys::virTypedParameterPtr, count: c_int) -> BTreeMap<S
         unsafe {
             let param = &*params.add(index);
             if param.type_ as u32 == sys::VIR_TYPED_PARAM_STRING && !param.value.s.is_null() {
-                let name = CStr::from_ptr(param.field.as_ptr()).to_string_lossy().into_owned();
-                map.insert(name, CStr::from_ptr(param.value.s).to_string_lossy().into_owned());
+                let name = CStr::from_ptr(param.field.as_ptr())
+                    .to_string_lossy()
+                    .into_owned();
+                map.insert(
+                    name,
+                    CStr::from_ptr(param.value.s).to_string_lossy().into_owned(),
+                );
             }
         }
     }
@@ -125,17 +152,45 @@ pub struct Sink {
 /// Registers for lifecycle and job events; they stop with the connection.
 pub fn register(connect: &Connect, sink: &'static Sink) -> Result<(), Error> {
     let opaque = std::ptr::from_ref(sink).cast_mut().cast::<c_void>();
-    let lifecycle: unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int = on_lifecycle;
-    let job: unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, sys::virTypedParameterPtr, c_int, *mut c_void) = on_job;
+    let lifecycle: unsafe extern "C" fn(
+        sys::virConnectPtr,
+        sys::virDomainPtr,
+        c_int,
+        c_int,
+        *mut c_void,
+    ) -> c_int = on_lifecycle;
+    let job: unsafe extern "C" fn(
+        sys::virConnectPtr,
+        sys::virDomainPtr,
+        sys::virTypedParameterPtr,
+        c_int,
+        *mut c_void,
+    ) = on_job;
     // SAFETY: libvirt's interface takes every callback as the generic type and calls it with the
     // arguments of its event id; the sink lives for ever.
     unsafe {
-        let generic = std::mem::transmute::<*const c_void, sys::virConnectDomainEventGenericCallback>(lifecycle as *const c_void);
+        let generic = std::mem::transmute::<*const c_void, sys::virConnectDomainEventGenericCallback>(
+            lifecycle as *const c_void,
+        );
         let first = sys::virConnectDomainEventRegisterAny(
-            connect.as_ptr(), std::ptr::null_mut(), sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE as c_int, generic, opaque, None);
-        let generic = std::mem::transmute::<*const c_void, sys::virConnectDomainEventGenericCallback>(job as *const c_void);
+            connect.as_ptr(),
+            std::ptr::null_mut(),
+            sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE as c_int,
+            generic,
+            opaque,
+            None,
+        );
+        let generic = std::mem::transmute::<*const c_void, sys::virConnectDomainEventGenericCallback>(
+            job as *const c_void,
+        );
         let second = sys::virConnectDomainEventRegisterAny(
-            connect.as_ptr(), std::ptr::null_mut(), sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED as c_int, generic, opaque, None);
+            connect.as_ptr(),
+            std::ptr::null_mut(),
+            sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED as c_int,
+            generic,
+            opaque,
+            None,
+        );
         if first < 0 || second < 0 {
             return Err(Error::last_error());
         }
@@ -143,12 +198,20 @@ pub fn register(connect: &Connect, sink: &'static Sink) -> Result<(), Error> {
     Ok(())
 }
 
-unsafe extern "C" fn on_lifecycle(_: sys::virConnectPtr, domain: sys::virDomainPtr, kind: c_int, detail: c_int, opaque: *mut c_void) -> c_int {
+unsafe extern "C" fn on_lifecycle(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    kind: c_int,
+    detail: c_int,
+    opaque: *mut c_void,
+) -> c_int {
     // A panic may not cross into C; the event is then lost, and the periodic list makes up for it.
     let _ = catch_unwind(|| {
         // SAFETY: `opaque` is the sink that was registered, which lives for ever.
         let sink = unsafe { &*opaque.cast::<Sink>() };
-        if let Some(event) = uuid_of(domain).and_then(|uuid| event(uuid, kind as u32, detail as u32)) {
+        if let Some(event) =
+            uuid_of(domain).and_then(|uuid| event(uuid, kind as u32, detail as u32))
+        {
             // Nobody listening is no error.
             let _ = sink.events.send(event);
         }
@@ -156,7 +219,13 @@ unsafe extern "C" fn on_lifecycle(_: sys::virConnectPtr, domain: sys::virDomainP
     0
 }
 
-unsafe extern "C" fn on_job(_: sys::virConnectPtr, domain: sys::virDomainPtr, params: sys::virTypedParameterPtr, count: c_int, opaque: *mut c_void) {
+unsafe extern "C" fn on_job(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    params: sys::virTypedParameterPtr,
+    count: c_int,
+    opaque: *mut c_void,
+) {
     let _ = catch_unwind(|| {
         // SAFETY: as above; the parameters are valid during the call.
         let (sink, map) = unsafe { (&*opaque.cast::<Sink>(), numbers(params, count)) };
@@ -171,12 +240,15 @@ fn event(uuid: Uuid, kind: u32, detail: u32) -> Option<Event> {
         sys::VIR_DOMAIN_EVENT_STARTED => Event::Started(uuid),
         sys::VIR_DOMAIN_EVENT_RESUMED => Event::Resumed(uuid),
         sys::VIR_DOMAIN_EVENT_SUSPENDED => Event::Suspended(uuid),
-        sys::VIR_DOMAIN_EVENT_STOPPED => Event::Stopped(uuid, match detail {
-            sys::VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN => StopCause::GuestShutdown,
-            sys::VIR_DOMAIN_EVENT_STOPPED_DESTROYED => StopCause::Destroyed,
-            sys::VIR_DOMAIN_EVENT_STOPPED_MIGRATED => StopCause::Migrated,
-            _ => StopCause::Crashed,
-        }),
+        sys::VIR_DOMAIN_EVENT_STOPPED => Event::Stopped(
+            uuid,
+            match detail {
+                sys::VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN => StopCause::GuestShutdown,
+                sys::VIR_DOMAIN_EVENT_STOPPED_DESTROYED => StopCause::Destroyed,
+                sys::VIR_DOMAIN_EVENT_STOPPED_MIGRATED => StopCause::Migrated,
+                _ => StopCause::Crashed,
+            },
+        ),
         _ => return None,
     })
 }

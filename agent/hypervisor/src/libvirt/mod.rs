@@ -16,7 +16,10 @@ use virt::error::Error as VirtError;
 use virt::sys;
 
 use crate::Hypervisor;
-use crate::types::{Domain, DomainSpec, DomainState, DomainStats, Error, Event, IoStats, Job, Migrated, MigrationTarget, Node, Result};
+use crate::types::{
+    Domain, DomainSpec, DomainState, DomainStats, Error, Event, IoStats, Job, Migrated,
+    MigrationTarget, Node, Result,
+};
 use crate::xml::{owner_from_xml, render};
 use connection::Connection;
 
@@ -40,7 +43,10 @@ impl LibvirtHypervisor {
     /// # Errors
     /// libvirt's event loop can not be started.
     pub fn connect(uri: &str, domain_type: Option<String>) -> Result<Self> {
-        Ok(Self { connection: Connection::open(uri)?, domain_type })
+        Ok(Self {
+            connection: Connection::open(uri)?,
+            domain_type,
+        })
     }
 
     /// Runs a blocking call with a time-out.
@@ -57,8 +63,14 @@ impl LibvirtHypervisor {
         });
         match tokio::time::timeout(bound, task).await {
             Ok(Ok(result)) => result,
-            Ok(Err(error)) => Err(Error::Failed { call: name, message: error.to_string() }),
-            Err(_) => Err(Error::TimedOut { call: name, seconds: bound.as_secs() }),
+            Ok(Err(error)) => Err(Error::Failed {
+                call: name,
+                message: error.to_string(),
+            }),
+            Err(_) => Err(Error::TimedOut {
+                call: name,
+                seconds: bound.as_secs(),
+            }),
         }
     }
 
@@ -71,7 +83,11 @@ impl LibvirtHypervisor {
         call: impl FnOnce(&virt::domain::Domain) -> std::result::Result<T, VirtError> + Send + 'static,
     ) -> Result<T> {
         let text = uuid.to_string();
-        let result = self.call(name, bound, move |connect| call(&connect.lookup_domain_by_uuid_string(&text)?)).await;
+        let result = self
+            .call(name, bound, move |connect| {
+                call(&connect.lookup_domain_by_uuid_string(&text)?)
+            })
+            .await;
         match result {
             Err(Error::NotFound(_)) => Err(Error::NotFound(uuid)),
             other => other,
@@ -84,9 +100,17 @@ fn failure(call: &'static str, error: &VirtError) -> Error {
     match error.code().to_raw() {
         sys::VIR_ERR_NO_DOMAIN => Error::NotFound(Uuid::nil()),
         sys::VIR_ERR_OPERATION_ABORTED => Error::Aborted,
-        sys::VIR_ERR_OPERATION_INVALID => Error::Refused { uuid: Uuid::nil(), why: error.message().to_owned() },
-        sys::VIR_ERR_RPC | sys::VIR_ERR_NO_CONNECT | sys::VIR_ERR_INVALID_CONN => Error::Disconnected(error.message().to_owned()),
-        _ => Error::Failed { call, message: error.message().to_owned() },
+        sys::VIR_ERR_OPERATION_INVALID => Error::Refused {
+            uuid: Uuid::nil(),
+            why: error.message().to_owned(),
+        },
+        sys::VIR_ERR_RPC | sys::VIR_ERR_NO_CONNECT | sys::VIR_ERR_INVALID_CONN => {
+            Error::Disconnected(error.message().to_owned())
+        }
+        _ => Error::Failed {
+            call,
+            message: error.message().to_owned(),
+        },
     }
 }
 
@@ -94,7 +118,10 @@ fn failure(call: &'static str, error: &VirtError) -> Error {
 impl Hypervisor for LibvirtHypervisor {
     async fn node(&self) -> Result<Node> {
         let chosen = self.domain_type.clone();
-        self.call("capabilities", ASK, move |connect| node::read(connect, chosen)).await
+        self.call("capabilities", ASK, move |connect| {
+            node::read(connect, chosen)
+        })
+        .await
     }
 
     async fn list(&self) -> Result<Vec<Domain>> {
@@ -102,15 +129,26 @@ impl Hypervisor for LibvirtHypervisor {
             let mut domains = Vec::new();
             for domain in connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)? {
                 // A domain may end between the list and the look at it.
-                let (Ok(name), Ok(uuid), Ok((state, _))) = (domain.name(), domain.uuid_string(), domain.state()) else { continue };
-                let Ok(uuid) = Uuid::parse_str(&uuid) else { continue };
+                let (Ok(name), Ok(uuid), Ok((state, _))) =
+                    (domain.name(), domain.uuid_string(), domain.state())
+                else {
+                    continue;
+                };
+                let Ok(uuid) = Uuid::parse_str(&uuid) else {
+                    continue;
+                };
                 let xml = domain.xml_desc(0).unwrap_or_default();
                 let state = match state.to_raw() {
                     sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => DomainState::Running,
                     sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED => DomainState::Paused,
                     _ => DomainState::Ending,
                 };
-                domains.push(Domain { uuid, name, state, owner: owner_from_xml(&xml) });
+                domains.push(Domain {
+                    uuid,
+                    name,
+                    state,
+                    owner: owner_from_xml(&xml),
+                });
             }
             Ok(domains)
         })
@@ -124,34 +162,50 @@ impl Hypervisor for LibvirtHypervisor {
             if connect.lookup_domain_by_uuid_string(&text).is_ok() {
                 return Ok(Err(Error::Exists(uuid)));
             }
-            connect.create_domain_xml(&xml, sys::VIR_DOMAIN_NONE).map(|_| Ok(()))
+            connect
+                .create_domain_xml(&xml, sys::VIR_DOMAIN_NONE)
+                .map(|_| Ok(()))
         })
         .await?
     }
 
     async fn destroy(&self, uuid: Uuid) -> Result<()> {
-        match self.on_domain("destroy", ACT, uuid, |domain| domain.destroy()).await {
+        match self
+            .on_domain("destroy", ACT, uuid, |domain| domain.destroy())
+            .await
+        {
             Err(Error::NotFound(_)) => Ok(()),
             other => other,
         }
     }
 
     async fn shutdown(&self, uuid: Uuid) -> Result<()> {
-        self.on_domain("shutdown", ASK, uuid, |domain| domain.shutdown()).await
+        self.on_domain("shutdown", ASK, uuid, |domain| domain.shutdown())
+            .await
     }
 
     async fn resume(&self, uuid: Uuid) -> Result<()> {
-        self.on_domain("resume", ASK, uuid, |domain| domain.resume()).await
+        self.on_domain("resume", ASK, uuid, |domain| domain.resume())
+            .await
     }
 
     async fn migrate(&self, uuid: Uuid, to: &MigrationTarget) -> Result<Migrated> {
         let domains = self.list().await?;
-        let domain = domains.iter().find(|domain| domain.uuid == uuid).ok_or(Error::NotFound(uuid))?;
+        let domain = domains
+            .iter()
+            .find(|domain| domain.uuid == uuid)
+            .ok_or(Error::NotFound(uuid))?;
         if domain.state != DomainState::Running {
             // QEMU 7.2 aborts when a guest that arrived paused is migrated again.
-            return Err(Error::Refused { uuid, why: "is not running; only a running guest is migrated".to_owned() });
+            return Err(Error::Refused {
+                uuid,
+                why: "is not running; only a running guest is migrated".to_owned(),
+            });
         }
-        let mut flags = sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PEER2PEER | sys::VIR_MIGRATE_PAUSED | sys::VIR_MIGRATE_AUTO_CONVERGE;
+        let mut flags = sys::VIR_MIGRATE_LIVE
+            | sys::VIR_MIGRATE_PEER2PEER
+            | sys::VIR_MIGRATE_PAUSED
+            | sys::VIR_MIGRATE_AUTO_CONVERGE;
         if to.tls_name.is_some() {
             flags |= sys::VIR_MIGRATE_TLS;
         }
@@ -173,8 +227,14 @@ impl Hypervisor for LibvirtHypervisor {
             domain.migrate_to_uri3(Some(&uri), parameters, flags)
         })
         .await?;
-        let numbers = self.connection.ended_job(uuid, Duration::from_millis(500)).await;
-        Ok(Migrated { pause_milliseconds: numbers.get("downtime").copied(), sent_bytes: numbers.get("memory_processed").copied() })
+        let numbers = self
+            .connection
+            .ended_job(uuid, Duration::from_millis(500))
+            .await;
+        Ok(Migrated {
+            pause_milliseconds: numbers.get("downtime").copied(),
+            sent_bytes: numbers.get("memory_processed").copied(),
+        })
     }
 
     async fn job(&self, uuid: Uuid) -> Result<Option<Job>> {
@@ -184,7 +244,11 @@ impl Hypervisor for LibvirtHypervisor {
             other => other?,
         };
         let number = |name: &str| numbers.get(name).copied().unwrap_or(0);
-        Ok((kind != 0).then(|| Job { total_bytes: number("memory_total"), remaining_bytes: number("memory_remaining"), iterations: number("memory_iteration") }))
+        Ok((kind != 0).then(|| Job {
+            total_bytes: number("memory_total"),
+            remaining_bytes: number("memory_remaining"),
+            iterations: number("memory_iteration"),
+        }))
     }
 
     async fn abort_job(&self, uuid: Uuid) -> Result<()> {
@@ -196,7 +260,10 @@ impl Hypervisor for LibvirtHypervisor {
 
     async fn stats(&self) -> Result<Vec<DomainStats>> {
         let all = self.call("stats", ASK, ffi::all_stats).await?;
-        Ok(all.into_iter().map(|(uuid, numbers, names)| domain_stats(uuid, &numbers, &names)).collect())
+        Ok(all
+            .into_iter()
+            .map(|(uuid, numbers, names)| domain_stats(uuid, &numbers, &names))
+            .collect())
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
@@ -204,14 +271,21 @@ impl Hypervisor for LibvirtHypervisor {
     }
 }
 
-fn domain_stats(uuid: Uuid, numbers: &ffi::Numbers, names: &std::collections::BTreeMap<String, String>) -> DomainStats {
+fn domain_stats(
+    uuid: Uuid,
+    numbers: &ffi::Numbers,
+    names: &std::collections::BTreeMap<String, String>,
+) -> DomainStats {
     let number = |name: &str| numbers.get(name).copied().unwrap_or(0);
     let devices = |kind: &str, fields: [&str; 4]| -> Vec<IoStats> {
         (0..number(&format!("{kind}.count")))
             .map(|index| {
                 let field = |name: &str| number(&format!("{kind}.{index}.{name}"));
                 IoStats {
-                    name: names.get(&format!("{kind}.{index}.name")).cloned().unwrap_or_default(),
+                    name: names
+                        .get(&format!("{kind}.{index}.name"))
+                        .cloned()
+                        .unwrap_or_default(),
                     in_bytes: field(fields[0]),
                     out_bytes: field(fields[1]),
                     in_count: field(fields[2]),

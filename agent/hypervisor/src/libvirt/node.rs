@@ -17,7 +17,10 @@ pub fn read(connect: &Connect, chosen: Option<String>) -> Result<Node, Error> {
         cpus: info.cpus,
         memory_kib: info.memory,
         domain_type: chosen.unwrap_or_else(|| if kvm { "kvm" } else { "qemu" }.to_owned()),
-        versions: (version(connect.lib_version()?), version(connect.hyp_version()?)),
+        versions: (
+            version(connect.lib_version()?),
+            version(connect.hyp_version()?),
+        ),
         architecture,
     })
 }
@@ -25,7 +28,10 @@ pub fn read(connect: &Connect, chosen: Option<String>) -> Result<Node, Error> {
 /// The part of the capabilities about guests of the host's own architecture.
 fn guests<'a>(xml: &'a str, architecture: &str) -> &'a str {
     let mark = format!("<arch name='{architecture}'>");
-    xml.split(&mark).nth(1).and_then(|rest| rest.split("</arch>").next()).unwrap_or_default()
+    xml.split(&mark)
+        .nth(1)
+        .and_then(|rest| rest.split("</arch>").next())
+        .unwrap_or_default()
 }
 
 /// Text of the first element of that name.
@@ -36,7 +42,12 @@ fn text(xml: &str, element: &str) -> Option<String> {
 
 /// `9.0.0` of 9000000.
 fn version(number: u32) -> String {
-    format!("{}.{}.{}", number / 1_000_000, number / 1_000 % 1_000, number % 1_000)
+    format!(
+        "{}.{}.{}",
+        number / 1_000_000,
+        number / 1_000 % 1_000,
+        number % 1_000
+    )
 }
 
 #[cfg(test)]

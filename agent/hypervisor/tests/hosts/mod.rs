@@ -15,20 +15,35 @@ pub struct Hosts {
 fn zylab() -> Option<PathBuf> {
     let current = std::env::current_exe().ok()?;
     let named = std::env::var_os("ZYLAB_BIN").map(PathBuf::from);
-    named.or_else(|| current.ancestors().skip(1).map(|folder| folder.join("zylab")).find(|path| path.is_file()))
+    named.or_else(|| {
+        current
+            .ancestors()
+            .skip(1)
+            .map(|folder| folder.join("zylab"))
+            .find(|path| path.is_file())
+    })
 }
 
 /// Whether this machine can run the lab.
 pub fn available() -> bool {
-    let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
-    let libvirt = ["libvirtd", "qemu-system-x86_64"].iter().all(|program| Command::new(program).arg("--version").output().is_ok());
+    let root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout == b"0\n");
+    let libvirt = ["libvirtd", "qemu-system-x86_64"]
+        .iter()
+        .all(|program| Command::new(program).arg("--version").output().is_ok());
     root && libvirt && zylab().is_some()
 }
 
 fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> std::io::Result<Output> {
-    let output = Command::new(zylab().ok_or_else(|| std::io::Error::other("zylab is not built"))?).args(arguments).output()?;
+    let output = Command::new(zylab().ok_or_else(|| std::io::Error::other("zylab is not built"))?)
+        .args(arguments)
+        .output()?;
     if !output.status.success() {
-        return Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+        return Err(std::io::Error::other(
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        ));
     }
     Ok(output)
 }
@@ -36,35 +51,81 @@ fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> std::io::Resu
 impl Hosts {
     /// Starts them.
     pub fn start() -> std::io::Result<Self> {
-        let hosts = Self { name: format!("hv{}", std::process::id() % 1_000_000) };
+        let hosts = Self {
+            name: format!("hv{}", std::process::id() % 1_000_000),
+        };
         let empty = std::env::temp_dir().join(&hosts.name);
         std::fs::create_dir_all(&empty)?;
-        let result = run(["up", "--name", &hosts.name, "--hosts", "2", "--operators", "0", "--bin-dir", &empty.display().to_string()]);
+        let result = run([
+            "up",
+            "--name",
+            &hosts.name,
+            "--hosts",
+            "2",
+            "--operators",
+            "0",
+            "--bin-dir",
+            &empty.display().to_string(),
+        ]);
         std::fs::remove_dir(&empty)?;
         result.map(|_| hosts)
     }
 
     /// The libvirt of host N, through its socket.
     pub fn connect(&self, number: u8) -> LibvirtHypervisor {
-        let init = run(["exec", "--name", &self.name, "control", "--", "pgrep", "-of", &format!("host-init --name {} h{number}", self.name)]);
+        let init = run([
+            "exec",
+            "--name",
+            &self.name,
+            "control",
+            "--",
+            "pgrep",
+            "-of",
+            &format!("host-init --name {} h{number}", self.name),
+        ]);
         // The first match is `unshare`, whose own mounts are the machine's; its child is PID 1 of the host.
         let outer = String::from_utf8(init.expect("the host runs").stdout).expect("a number");
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", outer.trim())).expect("children");
-        let pid = children.split_whitespace().next().expect("PID 1 of the host").to_owned();
+        let children =
+            std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", outer.trim()))
+                .expect("children");
+        let pid = children
+            .split_whitespace()
+            .next()
+            .expect("PID 1 of the host")
+            .to_owned();
         let uri = format!("qemu+unix:///system?socket=/proc/{pid}/root/run/libvirt/libvirt-sock");
         LibvirtHypervisor::connect(&uri, Some("qemu".to_owned())).expect("event loop")
     }
 
     /// Kills libvirtd; the host's init starts it again.
     pub fn restart_libvirtd(&self, number: u8) -> std::io::Result<()> {
-        run(["fault", "--name", &self.name, "libvirtd-kill", &format!("h{number}")]).map(drop)
+        run([
+            "fault",
+            "--name",
+            &self.name,
+            "libvirtd-kill",
+            &format!("h{number}"),
+        ])
+        .map(drop)
     }
 
     /// Starts a domain that is none of ours.
     pub fn make_stray(&self, number: u8) -> std::io::Result<()> {
         let file = std::env::temp_dir().join(format!("{}-stray.xml", self.name));
-        std::fs::write(&file, "<domain type='qemu'><name>stray</name><memory unit='MiB'>32</memory><os><type arch='x86_64' machine='q35'>hvm</type></os></domain>")?;
-        let result = run(["exec", "--name", &self.name, &format!("h{number}"), "--", "virsh", "create", &file.display().to_string()]);
+        std::fs::write(
+            &file,
+            "<domain type='qemu'><name>stray</name><memory unit='MiB'>32</memory><os><type arch='x86_64' machine='q35'>hvm</type></os></domain>",
+        )?;
+        let result = run([
+            "exec",
+            "--name",
+            &self.name,
+            &format!("h{number}"),
+            "--",
+            "virsh",
+            "create",
+            &file.display().to_string(),
+        ]);
         std::fs::remove_file(&file)?;
         result.map(drop)
     }

@@ -17,25 +17,58 @@ pub fn render(language: Language, site: &Site, now: Timestamp) -> String {
             text.push_str(&format!("\n{title}\n{body}"));
         }
     };
-    section(language.pick("BUSINESS SYSTEMS", "业务系统"), systems(language, &site.systems));
-    section(language.pick("HOSTS", "宿主机"), hosts(language, &site.hosts, now));
-    section(language.pick("FAULTS", "硬件故障"), faults(language, &site.hosts));
-    section(language.pick("MOVING", "迁移"), moving(language, &site.migrations));
-    section(language.pick("WAITING", "等待中的虚拟机"), waiting(language, site));
-    section(language.pick("REDUNDANCY", "冗余 N+1"), redundancy(language, site));
-    section(language.pick("OPEN INCIDENTS", "未关闭事件"), incidents(language, site, now));
+    section(
+        language.pick("BUSINESS SYSTEMS", "业务系统"),
+        systems(language, &site.systems),
+    );
+    section(
+        language.pick("HOSTS", "宿主机"),
+        hosts(language, &site.hosts, now),
+    );
+    section(
+        language.pick("FAULTS", "硬件故障"),
+        faults(language, &site.hosts),
+    );
+    section(
+        language.pick("MOVING", "迁移"),
+        moving(language, &site.migrations),
+    );
+    section(
+        language.pick("WAITING", "等待中的虚拟机"),
+        waiting(language, site),
+    );
+    section(
+        language.pick("REDUNDANCY", "冗余 N+1"),
+        redundancy(language, site),
+    );
+    section(
+        language.pick("OPEN INCIDENTS", "未关闭事件"),
+        incidents(language, site, now),
+    );
     text
 }
 
 fn state_of(system: &BusinessSystem) -> String {
-    system.status.as_ref().map_or_else(|| "Progressing".to_owned(), |status| status.state.clone())
+    system
+        .status
+        .as_ref()
+        .map_or_else(|| "Progressing".to_owned(), |status| status.state.clone())
 }
 
 /// The first line answers the first question: is any business system down?
 fn headline(language: Language, site: &Site) -> String {
-    let count = |wanted: &str| site.systems.iter().filter(|system| state_of(system) == wanted).count();
+    let count = |wanted: &str| {
+        site.systems
+            .iter()
+            .filter(|system| state_of(system) == wanted)
+            .count()
+    };
     let (total, ready, down) = (site.systems.len(), count("Ready"), count("Down"));
-    let hosts_ready = site.hosts.iter().filter(|host| host_state(host) == "Ready").count();
+    let hosts_ready = site
+        .hosts
+        .iter()
+        .filter(|host| host_state(host) == "Ready")
+        .count();
     match language {
         Language::English => format!(
             "{ready} of {total} business systems ready, {down} down; {hosts_ready} of {} hosts ready\n",
@@ -50,14 +83,35 @@ fn headline(language: Language, site: &Site) -> String {
 
 fn systems(language: Language, systems: &[BusinessSystem]) -> String {
     let mut table = match language {
-        Language::English => Table::new(["SYSTEM", "NAME", "STATE", "ENDPOINTS", "VMS", "AFFECTS", "MESSAGE"]),
-        Language::Chinese => Table::new(["系统", "名称", "状态", "端点", "虚拟机", "影响范围", "说明"]),
+        Language::English => Table::new([
+            "SYSTEM",
+            "NAME",
+            "STATE",
+            "ENDPOINTS",
+            "VMS",
+            "AFFECTS",
+            "MESSAGE",
+        ]),
+        Language::Chinese => {
+            Table::new(["系统", "名称", "状态", "端点", "虚拟机", "影响范围", "说明"])
+        }
     };
     let mut sorted: Vec<&BusinessSystem> = systems.iter().collect();
-    sorted.sort_by_key(|system| (state_of(system) == "Ready", system.spec.priority, full_name_of(*system)));
+    sorted.sort_by_key(|system| {
+        (
+            state_of(system) == "Ready",
+            system.spec.priority,
+            full_name_of(*system),
+        )
+    });
     for system in sorted {
         let status = system.status.clone().unwrap_or_default();
-        let impact: Vec<String> = system.spec.impact.iter().map(|fact| format!("{} {}", fact.value, fact.name)).collect();
+        let impact: Vec<String> = system
+            .spec
+            .impact
+            .iter()
+            .map(|fact| format!("{} {}", fact.value, fact.name))
+            .collect();
         table.row([
             full_name_of(system),
             system.spec.display_name.clone(),
@@ -68,17 +122,26 @@ fn systems(language: Language, systems: &[BusinessSystem]) -> String {
             status.message,
         ]);
     }
-    if table.is_empty() { String::new() } else { table.render() }
+    if table.is_empty() {
+        String::new()
+    } else {
+        table.render()
+    }
 }
 
 fn host_state(host: &Host) -> String {
-    host.status.as_ref().and_then(|status| status.state).map_or_else(|| "NotRegistered".to_owned(), |state| format!("{state:?}"))
+    host.status
+        .as_ref()
+        .and_then(|status| status.state)
+        .map_or_else(|| "NotRegistered".to_owned(), |state| format!("{state:?}"))
 }
 
 fn hosts(language: Language, hosts: &[Host], now: Timestamp) -> String {
     let mut table = match language {
         Language::English => Table::new(["HOST", "POOL", "STATE", "SINCE", "VMS", "POWER", "WHY"]),
-        Language::Chinese => Table::new(["宿主机", "主机池", "状态", "持续", "虚拟机", "电源", "原因"]),
+        Language::Chinese => {
+            Table::new(["宿主机", "主机池", "状态", "持续", "虚拟机", "电源", "原因"])
+        }
     };
     for host in hosts {
         let status = host.status.clone().unwrap_or_default();
@@ -86,13 +149,19 @@ fn hosts(language: Language, hosts: &[Host], now: Timestamp) -> String {
             name_of(host),
             host.spec.pool.clone(),
             language.state(&host_state(host)),
-            status.state_since.map_or_else(String::new, |since| age(now, since.0)),
+            status
+                .state_since
+                .map_or_else(String::new, |since| age(now, since.0)),
             status.virtual_machines.unwrap_or(0).to_string(),
             status.power.unwrap_or_default(),
             status.state_reason.unwrap_or_default(),
         ]);
     }
-    if table.is_empty() { String::new() } else { table.render() }
+    if table.is_empty() {
+        String::new()
+    } else {
+        table.render()
+    }
 }
 
 fn faults(language: Language, hosts: &[Host]) -> String {
@@ -101,7 +170,10 @@ fn faults(language: Language, hosts: &[Host]) -> String {
         Language::Chinese => Table::new(["宿主机", "级别", "部件", "证据"]),
     };
     for host in hosts {
-        let reported = host.status.as_ref().and_then(|status| status.reported.as_ref());
+        let reported = host
+            .status
+            .as_ref()
+            .and_then(|status| status.reported.as_ref());
         for fault in reported.into_iter().flat_map(|reported| &reported.faults) {
             table.row([
                 name_of(host),
@@ -111,7 +183,11 @@ fn faults(language: Language, hosts: &[Host]) -> String {
             ]);
         }
     }
-    if table.is_empty() { String::new() } else { table.render() }
+    if table.is_empty() {
+        String::new()
+    } else {
+        table.render()
+    }
 }
 
 fn moving(language: Language, migrations: &[VirtualMachineMigration]) -> String {
@@ -121,19 +197,34 @@ fn moving(language: Language, migrations: &[VirtualMachineMigration]) -> String 
     };
     for migration in migrations {
         let status = migration.status.clone().unwrap_or_default();
-        if matches!(status.phase, MigrationPhase::Succeeded | MigrationPhase::Cancelled | MigrationPhase::Failed) {
+        if matches!(
+            status.phase,
+            MigrationPhase::Succeeded | MigrationPhase::Cancelled | MigrationPhase::Failed
+        ) {
             continue;
         }
         table.row([
-            format!("{}/{}", migration.metadata.namespace.clone().unwrap_or_default(), migration.spec.virtual_machine),
-            status.source_assignment.map_or_else(String::new, |assignment| assignment.host.to_string()),
-            status.target_assignment.map_or_else(String::new, |assignment| assignment.host.to_string()),
+            format!(
+                "{}/{}",
+                migration.metadata.namespace.clone().unwrap_or_default(),
+                migration.spec.virtual_machine
+            ),
+            status
+                .source_assignment
+                .map_or_else(String::new, |assignment| assignment.host.to_string()),
+            status
+                .target_assignment
+                .map_or_else(String::new, |assignment| assignment.host.to_string()),
             language.state(&format!("{:?}", status.phase)),
             language.state(&format!("{:?}", migration.spec.reason)),
             status.message.unwrap_or_default(),
         ]);
     }
-    if table.is_empty() { String::new() } else { table.render() }
+    if table.is_empty() {
+        String::new()
+    } else {
+        table.render()
+    }
 }
 
 /// VMs that should run and do not, with what they wait for.
@@ -145,7 +236,12 @@ fn waiting(language: Language, site: &Site) -> String {
     for vm in &site.vms {
         let status = vm.status.clone().unwrap_or_default();
         let phase = status.phase.unwrap_or(VirtualMachinePhase::Pending);
-        let quiet = matches!(phase, VirtualMachinePhase::Running | VirtualMachinePhase::Stopped | VirtualMachinePhase::Migrating);
+        let quiet = matches!(
+            phase,
+            VirtualMachinePhase::Running
+                | VirtualMachinePhase::Stopped
+                | VirtualMachinePhase::Migrating
+        );
         if !quiet {
             table.row([
                 full_name_of(vm),
@@ -154,7 +250,11 @@ fn waiting(language: Language, site: &Site) -> String {
             ]);
         }
     }
-    if table.is_empty() { String::new() } else { table.render() }
+    if table.is_empty() {
+        String::new()
+    } else {
+        table.render()
+    }
 }
 
 fn redundancy(language: Language, site: &Site) -> String {
@@ -163,7 +263,12 @@ fn redundancy(language: Language, site: &Site) -> String {
         Language::Chinese => Table::new(["主机池", "N+1", "余量", "说明"]),
     };
     for pool in &site.host_pools {
-        let headroom = pool.status.clone().unwrap_or_default().headroom.unwrap_or_default();
+        let headroom = pool
+            .status
+            .clone()
+            .unwrap_or_default()
+            .headroom
+            .unwrap_or_default();
         table.row([
             name_of(pool),
             language.state(&headroom.state),
@@ -171,7 +276,11 @@ fn redundancy(language: Language, site: &Site) -> String {
             headroom.message,
         ]);
     }
-    if table.is_empty() { String::new() } else { table.render() }
+    if table.is_empty() {
+        String::new()
+    } else {
+        table.render()
+    }
 }
 
 fn incidents(language: Language, site: &Site, now: Timestamp) -> String {
@@ -192,7 +301,11 @@ fn incidents(language: Language, site: &Site, now: Timestamp) -> String {
             incident::title(language, incident).to_owned(),
         ]);
     }
-    if table.is_empty() { String::new() } else { table.render() }
+    if table.is_empty() {
+        String::new()
+    } else {
+        table.render()
+    }
 }
 
 /// An age as people say it: `14s`, `3m`, `2h`, `5d`.
@@ -234,16 +347,28 @@ mod tests {
     #[test]
     fn what_is_down_comes_first_and_says_whom_it_affects() {
         let text = render(Language::English, &site(), Timestamp::UNIX_EPOCH);
-        assert!(text.starts_with("1 of 2 business systems ready, 1 down; 0 of 1 hosts ready\n"), "{text}");
+        assert!(
+            text.starts_with("1 of 2 business systems ready, 1 down; 0 of 1 hosts ready\n"),
+            "{text}"
+        );
         let oa = text.find("oa/oa").expect("oa stands");
         assert!(oa < text.find("portal/web").expect("web stands"), "{text}");
-        assert!(text.contains("2393 units") && text.contains("portal does not answer"), "{text}");
-        assert!(!text.contains("MOVING"), "empty sections are left out: {text}");
+        assert!(
+            text.contains("2393 units") && text.contains("portal does not answer"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("MOVING"),
+            "empty sections are left out: {text}"
+        );
     }
 
     #[test]
     fn speaks_chinese() {
         let text = render(Language::Chinese, &site(), Timestamp::UNIX_EPOCH);
-        assert!(text.contains("中断 1") && text.contains("疑似故障"), "{text}");
+        assert!(
+            text.contains("中断 1") && text.contains("疑似故障"),
+            "{text}"
+        );
     }
 }

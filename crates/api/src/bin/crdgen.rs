@@ -39,7 +39,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     for path in drifted {
-        eprintln!("crdgen: {} differs from the Rust types; run `make crds` and commit it", path.display());
+        eprintln!(
+            "crdgen: {} differs from the Rust types; run `make crds` and commit it",
+            path.display()
+        );
     }
     ExitCode::FAILURE
 }

@@ -156,7 +156,11 @@ pub struct RecoveryPolicy {
 
 impl Default for RecoveryPolicy {
     fn default() -> Self {
-        Self { starts_per_host: 4, restart_back_off_seconds: 5, restart_back_off_maximum_seconds: 300 }
+        Self {
+            starts_per_host: 4,
+            restart_back_off_seconds: 5,
+            restart_back_off_maximum_seconds: 300,
+        }
     }
 }
 
@@ -177,7 +181,11 @@ pub struct ProbePolicy {
 
 impl Default for ProbePolicy {
     fn default() -> Self {
-        Self { interval_milliseconds: 1000, busy_interval_milliseconds: 200, timeout_milliseconds: 1000 }
+        Self {
+            interval_milliseconds: 1000,
+            busy_interval_milliseconds: 200,
+            timeout_milliseconds: 1000,
+        }
     }
 }
 

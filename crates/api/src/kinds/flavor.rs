@@ -15,7 +15,11 @@ use serde::{Deserialize, Serialize};
     doc = "A named size (规格) of virtual machines.",
     printcolumn(name = "CPU", type_ = "integer", json_path = ".spec.cpu"),
     printcolumn(name = "Memory", type_ = "string", json_path = ".spec.memory"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[x_kube(validation = Rule::new("self == oldSelf").message("spec: a flavor can not be changed, running VMs rely on it; make a new flavor"))]
 #[serde(rename_all = "camelCase")]

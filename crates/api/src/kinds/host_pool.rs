@@ -22,8 +22,16 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Hosts", type_ = "integer", json_path = ".status.hosts"),
     printcolumn(name = "Ready", type_ = "integer", json_path = ".status.hostsReady"),
     printcolumn(name = "N+1", type_ = "string", json_path = ".status.headroom.state"),
-    printcolumn(name = "Headroom", type_ = "string", json_path = ".status.headroom.message"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Headroom",
+        type_ = "string",
+        json_path = ".status.headroom.message"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[x_kube(validation = Rule::new("self.zones.size() == 1 || has(self.sharedZonesReason)").message("zones: a pool serves one zone; to share it between zones on purpose, state the approved exception in sharedZonesReason"))]
 #[serde(rename_all = "camelCase")]

@@ -19,11 +19,32 @@ use super::VolumeFormat;
     status = "ImageStatus",
     derive = "PartialEq",
     doc = "A digest-checked system disk (镜像), fetched once per storage pool.",
-    printcolumn(name = "Architecture", type_ = "string", json_path = ".spec.architecture"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message"),
-    printcolumn(name = "Hardened", type_ = "boolean", json_path = ".spec.hardened", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Architecture",
+        type_ = "string",
+        json_path = ".spec.architecture"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message"
+    ),
+    printcolumn(
+        name = "Hardened",
+        type_ = "boolean",
+        json_path = ".spec.hardened",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[x_kube(
     validation = Rule::new("self.disk == oldSelf.disk && has(self.kernel) == has(oldSelf.kernel) && (!has(self.kernel) || self.kernel == oldSelf.kernel) && has(self.initrd) == has(oldSelf.initrd) && (!has(self.initrd) || self.initrd == oldSelf.initrd)").message("disk, kernel, initrd: an image's content can not be changed; make a new image with a new name"),

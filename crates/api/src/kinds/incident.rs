@@ -20,9 +20,21 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
     printcolumn(name = "Cause", type_ = "string", json_path = ".spec.causeClass"),
     printcolumn(name = "What", type_ = "string", json_path = ".spec.title"),
-    printcolumn(name = "Systems", type_ = "integer", json_path = ".status.systemsAffected"),
-    printcolumn(name = "Downtime s", type_ = "number", json_path = ".status.longestDowntimeSeconds"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Systems",
+        type_ = "integer",
+        json_path = ".status.systemsAffected"
+    ),
+    printcolumn(
+        name = "Downtime s",
+        type_ = "number",
+        json_path = ".status.longestDowntimeSeconds"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct IncidentSpec {
@@ -50,7 +62,9 @@ pub struct IncidentSpec {
 }
 
 /// Class of an incident's cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub enum CauseClass {
     /// Hardware failed.
     Hardware,

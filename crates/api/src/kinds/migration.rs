@@ -23,13 +23,33 @@ use serde::{Deserialize, Serialize};
     selectable = ".status.targetAssignment.host",
     printcolumn(name = "VM", type_ = "string", json_path = ".spec.virtualMachine"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "From", type_ = "string", json_path = ".status.sourceAssignment.host"),
-    printcolumn(name = "To", type_ = "string", json_path = ".status.targetAssignment.host"),
+    printcolumn(
+        name = "From",
+        type_ = "string",
+        json_path = ".status.sourceAssignment.host"
+    ),
+    printcolumn(
+        name = "To",
+        type_ = "string",
+        json_path = ".status.targetAssignment.host"
+    ),
     printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason"),
-    printcolumn(name = "Progress", type_ = "integer", json_path = ".status.source.progressPercent"),
-    printcolumn(name = "Pause ms", type_ = "integer", json_path = ".status.pauseMilliseconds"),
+    printcolumn(
+        name = "Progress",
+        type_ = "integer",
+        json_path = ".status.source.progressPercent"
+    ),
+    printcolumn(
+        name = "Pause ms",
+        type_ = "integer",
+        json_path = ".status.pauseMilliseconds"
+    ),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[x_kube(
     validation = Rule::new("self.virtualMachine == oldSelf.virtualMachine && self.reason == oldSelf.reason && has(self.targetHost) == has(oldSelf.targetHost) && (!has(self.targetHost) || self.targetHost == oldSelf.targetHost)").message("virtualMachine, targetHost, reason: a migration can not be changed; cancel it and make a new one"),

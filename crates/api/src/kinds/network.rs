@@ -21,9 +21,17 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Zone", type_ = "string", json_path = ".spec.zone"),
     printcolumn(name = "VNI", type_ = "integer", json_path = ".spec.vxlan.vni"),
     printcolumn(name = "VLAN", type_ = "integer", json_path = ".spec.vlan.id"),
-    printcolumn(name = "Subnets", type_ = "string", json_path = ".spec.subnets[*].cidr"),
+    printcolumn(
+        name = "Subnets",
+        type_ = "string",
+        json_path = ".spec.subnets[*].cidr"
+    ),
     printcolumn(name = "Used", type_ = "integer", json_path = ".status.addressesUsed"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[x_kube(
     validation = Rule::new("has(self.vxlan) != has(self.vlan)").message("vxlan, vlan: set exactly one of the two"),

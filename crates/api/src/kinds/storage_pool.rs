@@ -22,7 +22,11 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Hosts", type_ = "string", json_path = ".status.hostsReady"),
     printcolumn(name = "Capacity", type_ = "string", json_path = ".status.capacity"),
     printcolumn(name = "Allocated", type_ = "string", json_path = ".status.allocated"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[x_kube(validation = Rule::new("self.path.startsWith('/') && !self.path.contains('..')").message("path: write an absolute path without '..', such as /srv/zhengyun/shared"))]
 #[serde(rename_all = "camelCase")]

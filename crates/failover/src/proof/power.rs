@@ -69,23 +69,37 @@ impl PowerReading {
 }
 
 /// Whether two system UUIDs name one machine. SMBIOS stores the first three groups
-/// little-endian and IPMI often returns the bytes unswapped, so either order counts.
+/// little-endian, IPMI sends all 16 bytes in reverse, and controllers mix the two (OpenIPMI's
+/// simulator read by ipmitool returns the reverse), so each of these orders counts.
 pub fn same_machine(one: &str, other: &str) -> bool {
-    let digits = |text: &str| -> String {
-        text.chars()
-            .filter(char::is_ascii_hexdigit)
-            .map(|c| c.to_ascii_lowercase())
-            .collect()
+    const PLAIN: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    const SMBIOS: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+    const REVERSE: [usize; 16] = [15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0];
+    const BOTH: [usize; 16] = [12, 13, 14, 15, 10, 11, 8, 9, 7, 6, 5, 4, 3, 2, 1, 0];
+    let (Some(one), Some(other)) = (bytes(one), bytes(other)) else {
+        return false;
     };
-    let (one, other) = (digits(one), digits(other));
-    one.len() == 32 && (one == other || swapped(&one) == other)
+    [PLAIN, SMBIOS, REVERSE, BOTH]
+        .iter()
+        .any(|order| order.map(|index| one[index]) == other)
 }
 
-/// The UUID (32 hexadecimal digits) with the bytes of its first three groups reversed.
-fn swapped(digits: &str) -> String {
-    let bytes: Vec<&str> = (0..16).map(|i| &digits[2 * i..2 * i + 2]).collect();
-    const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
-    ORDER.iter().map(|&i| bytes[i]).collect()
+/// The 16 bytes of a UUID as written, with or without hyphens.
+fn bytes(text: &str) -> Option<[u8; 16]> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|c| *c != '-')
+        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits
+        .chunks_exact(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect();
+    if digits.len() == 32 {
+        bytes.try_into().ok()
+    } else {
+        None
+    }
 }
 
 /// The open window of a witness.
@@ -344,12 +358,17 @@ mod tests {
     }
 
     #[test]
-    fn either_byte_order_names_the_machine() {
+    fn every_usual_byte_order_names_the_machine() {
         assert!(same_machine(
             "00112233-4455-6677-8899-AABBCCDDEEFF",
             "33221100-5544-7766-8899-aabbccddeeff"
         ));
+        assert!(same_machine(
+            "00112233-4455-6677-8899-AABBCCDDEEFF",
+            "ffeeddcc-bbaa-9988-7766-554433221100"
+        ));
         assert!(same_machine(UUID, &UUID.to_uppercase()));
+        assert!(!same_machine("Not Settable", "Not Settable"));
         assert!(!same_machine(UUID, "11111111-2222-3333-4444-555555555556"));
         assert!(!same_machine("", ""));
     }

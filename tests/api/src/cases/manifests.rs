@@ -14,59 +14,227 @@ pub struct BadManifest {
 
 macro_rules! bad {
     ($what:literal, $yaml:literal, $sentence:literal) => {
-        BadManifest { what: $what, yaml: $yaml, sentence: $sentence }
+        BadManifest {
+            what: $what,
+            yaml: $yaml,
+            sentence: $sentence,
+        }
     };
 }
 
 /// Manifests that must be refused at `kubectl apply`.
 pub fn bad_manifests() -> Vec<BadManifest> {
     vec![
-        bad!("a word where a number belongs", "{apiVersion: zhengyun.io/v1alpha1, kind: Flavor, metadata: {name: f}, spec: {cpu: four, memory: 8Gi}}", "spec.cpu"),
-        bad!("a size without unit", "{apiVersion: zhengyun.io/v1alpha1, kind: Flavor, metadata: {name: f}, spec: {cpu: 4, memory: '8'}}", "spec.memory"),
-        bad!("no processors", "{apiVersion: zhengyun.io/v1alpha1, kind: Flavor, metadata: {name: f}, spec: {cpu: 0, memory: 8Gi}}", "greater than or equal to 1"),
-        bad!("a field left out", "{apiVersion: zhengyun.io/v1alpha1, kind: Flavor, metadata: {name: f}, spec: {cpu: 4}}", "spec.memory: Required value"),
-        bad!("a word that is none of the zones", "{apiVersion: zhengyun.io/v1alpha1, kind: HostPool, metadata: {name: p}, spec: {zones: [Public], architecture: x86_64}}", "supported values: \"Common\""),
-        bad!("two zones without the exception", "{apiVersion: zhengyun.io/v1alpha1, kind: HostPool, metadata: {name: p}, spec: {zones: [Common, Dedicated], architecture: x86_64}}", "state the approved exception in sharedZonesReason"),
-        bad!("overcommit past sense", "{apiVersion: zhengyun.io/v1alpha1, kind: HostPool, metadata: {name: p}, spec: {zones: [Common], architecture: x86_64, memoryOvercommitPercent: 900}}", "less than or equal to 200"),
-        bad!("a subnet that is none", "{apiVersion: zhengyun.io/v1alpha1, kind: Network, metadata: {name: n}, spec: {zone: Common, vxlan: {vni: 5}, subnets: [{cidr: 10.20.0.0/33}]}}", "not a network in CIDR notation"),
-        bad!("a gateway outside its subnet", "{apiVersion: zhengyun.io/v1alpha1, kind: Network, metadata: {name: n}, spec: {zone: Common, vxlan: {vni: 5}, subnets: [{cidr: 10.20.0.0/24, gateway: 10.21.0.1}]}}", "must be an address inside cidr"),
-        bad!("VXLAN and VLAN at once", "{apiVersion: zhengyun.io/v1alpha1, kind: Network, metadata: {name: n}, spec: {zone: Common, vxlan: {vni: 5}, vlan: {id: 5}, subnets: [{cidr: 10.20.0.0/24}]}}", "set exactly one of the two"),
-        bad!("two IPv4 subnets", "{apiVersion: zhengyun.io/v1alpha1, kind: Network, metadata: {name: n}, spec: {zone: Common, vxlan: {vni: 5}, subnets: [{cidr: 10.20.0.0/24}, {cidr: 10.21.0.0/24}]}}", "at most one IPv4 and one IPv6"),
-        bad!("a pool path that climbs", "{apiVersion: zhengyun.io/v1alpha1, kind: StoragePool, metadata: {name: s}, spec: {kind: Directory, path: /srv/../etc, shared: true}}", "absolute path without"),
-        bad!("an image over ftp", "{apiVersion: zhengyun.io/v1alpha1, kind: Image, metadata: {name: i}, spec: {architecture: x86_64, minimumSize: 1Gi, disk: {url: 'ftp://a/b', sha256: '0000000000000000000000000000000000000000000000000000000000000000'}}}", "must begin with http:// or https://"),
-        bad!("an image with a short digest", "{apiVersion: zhengyun.io/v1alpha1, kind: Image, metadata: {name: i}, spec: {architecture: x86_64, minimumSize: 1Gi, disk: {url: 'http://a/b', sha256: abc}}}", "64 lower-case hexadecimal digits"),
-        bad!("a Redfish address that is no URL", "{apiVersion: zhengyun.io/v1alpha1, kind: Host, metadata: {name: h}, spec: {pool: main, managementAddress: 10.0.0.9, bmcs: [{protocol: Redfish, address: 10.0.0.9, credentials: {name: s}}]}}", "a Redfish address is a URL"),
-        bad!("a second policy", "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: mine}, spec: {}}", "the site has one policy, named 'default'"),
-        bad!("timers that contradict each other", "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {leaseIntervalSeconds: 20, unreachableAfterSeconds: 8}}}", "must be more than leaseIntervalSeconds + 1"),
-        bad!("retention below the law", "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {incidentRetentionDays: 179}}", "greater than or equal to 180"),
-        bad!("two tiers of one name", "{apiVersion: zhengyun.io/v1alpha1, kind: BusinessSystem, metadata: {name: b, namespace: oa-office}, spec: {displayName: b, tiers: [{name: web, flavor: small, image: linux, networks: [common], storagePool: shared}, {name: web, flavor: small, image: linux, networks: [common], storagePool: shared}]}}", "Duplicate value"),
-        bad!("an endpoint of no tier", "{apiVersion: zhengyun.io/v1alpha1, kind: BusinessSystem, metadata: {name: b, namespace: oa-office}, spec: {displayName: b, tiers: [{name: web, flavor: small, image: linux, networks: [common], storagePool: shared}], endpoints: [{name: e, tier: db}]}}", "names a tier that spec.tiers does not have"),
-        bad!("cloud-init twice", "{apiVersion: zhengyun.io/v1alpha1, kind: BusinessSystem, metadata: {name: b, namespace: oa-office}, spec: {displayName: b, tiers: [{name: web, flavor: small, image: linux, networks: [common], storagePool: shared, cloudInit: {userData: x, secret: {name: s}}}]}}", "set exactly one of userData and secret"),
-        bad!("no tiers", "{apiVersion: zhengyun.io/v1alpha1, kind: BusinessSystem, metadata: {name: b, namespace: oa-office}, spec: {displayName: b, tiers: []}}", "should have at least 1 items"),
-        bad!("one volume attached twice", "{apiVersion: zhengyun.io/v1alpha1, kind: VirtualMachine, metadata: {name: v, namespace: oa-office}, spec: {cpu: 1, memory: 128Mi, image: linux, networks: [common], disks: [{name: a, volume: x}, {name: b, volume: x}]}}", "attach it once"),
-        bad!("an impossible size", "{apiVersion: zhengyun.io/v1alpha1, kind: VirtualMachine, metadata: {name: v, namespace: oa-office}, spec: {cpu: 1000, memory: 128Mi, image: linux, networks: [common], disks: [{name: a, volume: x}]}}", "less than or equal to 256"),
-        bad!("a duplicate name", "{apiVersion: zhengyun.io/v1alpha1, kind: VirtualMachine, metadata: {name: vm1, namespace: oa-office}, spec: {cpu: 1, memory: 128Mi, image: linux, networks: [common], disks: [{name: a, volume: x}]}}", "already exists"),
-        bad!("a host name past its bound", "{apiVersion: zhengyun.io/v1alpha1, kind: Host, metadata: {name: host-with-a-name-that-is-much-longer-than-forty}, spec: {pool: main, managementAddress: 10.0.0.9}}", "at most 40 characters"),
+        bad!(
+            "a word where a number belongs",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Flavor, metadata: {name: f}, spec: {cpu: four, memory: 8Gi}}",
+            "spec.cpu"
+        ),
+        bad!(
+            "a size without unit",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Flavor, metadata: {name: f}, spec: {cpu: 4, memory: '8'}}",
+            "spec.memory"
+        ),
+        bad!(
+            "no processors",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Flavor, metadata: {name: f}, spec: {cpu: 0, memory: 8Gi}}",
+            "greater than or equal to 1"
+        ),
+        bad!(
+            "a field left out",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Flavor, metadata: {name: f}, spec: {cpu: 4}}",
+            "spec.memory: Required value"
+        ),
+        bad!(
+            "a word that is none of the zones",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: HostPool, metadata: {name: p}, spec: {zones: [Public], architecture: x86_64}}",
+            "supported values: \"Common\""
+        ),
+        bad!(
+            "two zones without the exception",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: HostPool, metadata: {name: p}, spec: {zones: [Common, Dedicated], architecture: x86_64}}",
+            "state the approved exception in sharedZonesReason"
+        ),
+        bad!(
+            "overcommit past sense",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: HostPool, metadata: {name: p}, spec: {zones: [Common], architecture: x86_64, memoryOvercommitPercent: 900}}",
+            "less than or equal to 200"
+        ),
+        bad!(
+            "a subnet that is none",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Network, metadata: {name: n}, spec: {zone: Common, vxlan: {vni: 5}, subnets: [{cidr: 10.20.0.0/33}]}}",
+            "not a network in CIDR notation"
+        ),
+        bad!(
+            "a gateway outside its subnet",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Network, metadata: {name: n}, spec: {zone: Common, vxlan: {vni: 5}, subnets: [{cidr: 10.20.0.0/24, gateway: 10.21.0.1}]}}",
+            "must be an address inside cidr"
+        ),
+        bad!(
+            "VXLAN and VLAN at once",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Network, metadata: {name: n}, spec: {zone: Common, vxlan: {vni: 5}, vlan: {id: 5}, subnets: [{cidr: 10.20.0.0/24}]}}",
+            "set exactly one of the two"
+        ),
+        bad!(
+            "two IPv4 subnets",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Network, metadata: {name: n}, spec: {zone: Common, vxlan: {vni: 5}, subnets: [{cidr: 10.20.0.0/24}, {cidr: 10.21.0.0/24}]}}",
+            "at most one IPv4 and one IPv6"
+        ),
+        bad!(
+            "a pool path that climbs",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: StoragePool, metadata: {name: s}, spec: {kind: Directory, path: /srv/../etc, shared: true}}",
+            "absolute path without"
+        ),
+        bad!(
+            "an image over ftp",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Image, metadata: {name: i}, spec: {architecture: x86_64, minimumSize: 1Gi, disk: {url: 'ftp://a/b', sha256: '0000000000000000000000000000000000000000000000000000000000000000'}}}",
+            "must begin with http:// or https://"
+        ),
+        bad!(
+            "an image with a short digest",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Image, metadata: {name: i}, spec: {architecture: x86_64, minimumSize: 1Gi, disk: {url: 'http://a/b', sha256: abc}}}",
+            "64 lower-case hexadecimal digits"
+        ),
+        bad!(
+            "a Redfish address that is no URL",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Host, metadata: {name: h}, spec: {pool: main, managementAddress: 10.0.0.9, bmcs: [{protocol: Redfish, address: 10.0.0.9, credentials: {name: s}}]}}",
+            "a Redfish address is a URL"
+        ),
+        bad!(
+            "a second policy",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: mine}, spec: {}}",
+            "the site has one policy, named 'default'"
+        ),
+        bad!(
+            "timers that contradict each other",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {leaseIntervalSeconds: 20, unreachableAfterSeconds: 8}}}",
+            "must be more than leaseIntervalSeconds + 1"
+        ),
+        bad!(
+            "retention below the law",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {incidentRetentionDays: 179}}",
+            "greater than or equal to 180"
+        ),
+        bad!(
+            "two tiers of one name",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: BusinessSystem, metadata: {name: b, namespace: oa-office}, spec: {displayName: b, tiers: [{name: web, flavor: small, image: linux, networks: [common], storagePool: shared}, {name: web, flavor: small, image: linux, networks: [common], storagePool: shared}]}}",
+            "Duplicate value"
+        ),
+        bad!(
+            "an endpoint of no tier",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: BusinessSystem, metadata: {name: b, namespace: oa-office}, spec: {displayName: b, tiers: [{name: web, flavor: small, image: linux, networks: [common], storagePool: shared}], endpoints: [{name: e, tier: db}]}}",
+            "names a tier that spec.tiers does not have"
+        ),
+        bad!(
+            "cloud-init twice",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: BusinessSystem, metadata: {name: b, namespace: oa-office}, spec: {displayName: b, tiers: [{name: web, flavor: small, image: linux, networks: [common], storagePool: shared, cloudInit: {userData: x, secret: {name: s}}}]}}",
+            "set exactly one of userData and secret"
+        ),
+        bad!(
+            "no tiers",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: BusinessSystem, metadata: {name: b, namespace: oa-office}, spec: {displayName: b, tiers: []}}",
+            "should have at least 1 items"
+        ),
+        bad!(
+            "one volume attached twice",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: VirtualMachine, metadata: {name: v, namespace: oa-office}, spec: {cpu: 1, memory: 128Mi, image: linux, networks: [common], disks: [{name: a, volume: x}, {name: b, volume: x}]}}",
+            "attach it once"
+        ),
+        bad!(
+            "an impossible size",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: VirtualMachine, metadata: {name: v, namespace: oa-office}, spec: {cpu: 1000, memory: 128Mi, image: linux, networks: [common], disks: [{name: a, volume: x}]}}",
+            "less than or equal to 256"
+        ),
+        bad!(
+            "a duplicate name",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: VirtualMachine, metadata: {name: vm1, namespace: oa-office}, spec: {cpu: 1, memory: 128Mi, image: linux, networks: [common], disks: [{name: a, volume: x}]}}",
+            "already exists"
+        ),
+        bad!(
+            "a host name past its bound",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Host, metadata: {name: host-with-a-name-that-is-much-longer-than-forty}, spec: {pool: main, managementAddress: 10.0.0.9}}",
+            "at most 40 characters"
+        ),
     ]
 }
 
 /// Edits of standing objects that must be refused: `KIND NAMESPACE NAME` stands in `what`.
 pub fn bad_edits() -> Vec<BadManifest> {
     vec![
-        bad!("Volume oa-office vm1-system", "{spec: {size: 512Mi}}", "a volume can not shrink"),
-        bad!("Volume oa-office vm1-system", "{spec: {pool: other}}", "pool: can not be changed"),
-        bad!("Volume oa-office vm1-system", "{spec: {image: null}}", "image: can not be changed"),
-        bad!("VirtualMachine oa-office vm1", "{spec: {cpu: 2}}", "cpu, memory: can not be changed yet"),
-        bad!("VirtualMachine oa-office vm1", "{spec: {networks: [other]}}", "networks: can not be changed"),
-        bad!("BusinessSystem oa-office oa", "{spec: {tiers: [{name: database, flavor: large, image: linux, networks: [common], storagePool: shared}]}}", "changing the flavor of a running tier is not supported yet"),
-        bad!("BusinessSystem oa-office oa", "{spec: {tiers: [{name: database, flavor: small, image: other, networks: [common], storagePool: shared}]}}", "changing the image of a running tier is not supported yet"),
-        bad!("Network - common", "{spec: {zone: Dedicated}}", "zone: can not be changed"),
-        bad!("Network - common", "{spec: {vxlan: {vni: 7}}}", "vxlan.vni: can not be changed"),
-        bad!("Network - common", "{spec: {subnets: [{cidr: 10.99.0.0/24}]}}", "subnets.cidr: can not be changed"),
-        bad!("StoragePool - shared", "{spec: {path: /srv/else}}", "path: can not be changed"),
-        bad!("HostPool - main", "{spec: {architecture: aarch64}}", "architecture: can not be changed"),
-        bad!("Flavor - small", "{spec: {cpu: 2}}", "a flavor can not be changed"),
-        bad!("Image - linux", "{spec: {disk: {url: 'http://images/other'}}}", "an image's content can not be changed"),
-        bad!("VirtualMachineMigration oa-office move1", "{spec: {virtualMachine: vm2}}", "a migration can not be changed"),
+        bad!(
+            "Volume oa-office vm1-system",
+            "{spec: {size: 512Mi}}",
+            "a volume can not shrink"
+        ),
+        bad!(
+            "Volume oa-office vm1-system",
+            "{spec: {pool: other}}",
+            "pool: can not be changed"
+        ),
+        bad!(
+            "Volume oa-office vm1-system",
+            "{spec: {image: null}}",
+            "image: can not be changed"
+        ),
+        bad!(
+            "VirtualMachine oa-office vm1",
+            "{spec: {cpu: 2}}",
+            "cpu, memory: can not be changed yet"
+        ),
+        bad!(
+            "VirtualMachine oa-office vm1",
+            "{spec: {networks: [other]}}",
+            "networks: can not be changed"
+        ),
+        bad!(
+            "BusinessSystem oa-office oa",
+            "{spec: {tiers: [{name: database, flavor: large, image: linux, networks: [common], storagePool: shared}]}}",
+            "changing the flavor of a running tier is not supported yet"
+        ),
+        bad!(
+            "BusinessSystem oa-office oa",
+            "{spec: {tiers: [{name: database, flavor: small, image: other, networks: [common], storagePool: shared}]}}",
+            "changing the image of a running tier is not supported yet"
+        ),
+        bad!(
+            "Network - common",
+            "{spec: {zone: Dedicated}}",
+            "zone: can not be changed"
+        ),
+        bad!(
+            "Network - common",
+            "{spec: {vxlan: {vni: 7}}}",
+            "vxlan.vni: can not be changed"
+        ),
+        bad!(
+            "Network - common",
+            "{spec: {subnets: [{cidr: 10.99.0.0/24}]}}",
+            "subnets.cidr: can not be changed"
+        ),
+        bad!(
+            "StoragePool - shared",
+            "{spec: {path: /srv/else}}",
+            "path: can not be changed"
+        ),
+        bad!(
+            "HostPool - main",
+            "{spec: {architecture: aarch64}}",
+            "architecture: can not be changed"
+        ),
+        bad!(
+            "Flavor - small",
+            "{spec: {cpu: 2}}",
+            "a flavor can not be changed"
+        ),
+        bad!(
+            "Image - linux",
+            "{spec: {disk: {url: 'http://images/other'}}}",
+            "an image's content can not be changed"
+        ),
+        bad!(
+            "VirtualMachineMigration oa-office move1",
+            "{spec: {virtualMachine: vm2}}",
+            "a migration can not be changed"
+        ),
     ]
 }

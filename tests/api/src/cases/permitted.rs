@@ -3,39 +3,121 @@
 use serde_json::json;
 
 use super::standing::{assignment, report, runtime};
-use crate::server::{AGENT_H1, AGENT_H2, DEPARTMENT_USER, Identity, OPERATOR, SYSTEM_ADMINISTRATOR, Target, Write};
+use crate::server::{
+    AGENT_H1, AGENT_H2, DEPARTMENT_USER, Identity, OPERATOR, SYSTEM_ADMINISTRATOR, Target, Write,
+};
 
 /// Every permitted write: who, on what, which.
 pub fn permitted() -> Vec<(Identity, Target, Write)> {
-    let host = |name| Target { kind: "Host", namespace: "", name };
-    let vm = Target { kind: "VirtualMachine", namespace: "oa-office", name: "vm1" };
-    let volume = Target { kind: "Volume", namespace: "oa-office", name: "vm1-system" };
-    let migration = Target { kind: "VirtualMachineMigration", namespace: "oa-office", name: "move1" };
-    let image = Target { kind: "Image", namespace: "", name: "linux" };
-    let lease = Target { kind: "Lease", namespace: "zhengyun-system", name: "host-h1" };
+    let host = |name| Target {
+        kind: "Host",
+        namespace: "",
+        name,
+    };
+    let vm = Target {
+        kind: "VirtualMachine",
+        namespace: "oa-office",
+        name: "vm1",
+    };
+    let volume = Target {
+        kind: "Volume",
+        namespace: "oa-office",
+        name: "vm1-system",
+    };
+    let migration = Target {
+        kind: "VirtualMachineMigration",
+        namespace: "oa-office",
+        name: "move1",
+    };
+    let image = Target {
+        kind: "Image",
+        namespace: "",
+        name: "linux",
+    };
+    let lease = Target {
+        kind: "Lease",
+        namespace: "zhengyun-system",
+        name: "host-h1",
+    };
     let status = |status| Write::PatchStatus(json!({ "status": status }));
     vec![
-        (AGENT_H1, host("h1"), status(json!({"reported": report("boot-new", "uuid-h1")}))),
+        (
+            AGENT_H1,
+            host("h1"),
+            status(json!({"reported": report("boot-new", "uuid-h1")})),
+        ),
         (AGENT_H1, vm, status(json!({"runtime": runtime("h1", 4)}))),
-        (AGENT_H2, vm, status(json!({"incomingRuntime": runtime("h2", 5)}))),
+        (
+            AGENT_H2,
+            vm,
+            status(json!({"incomingRuntime": runtime("h2", 5)})),
+        ),
         (AGENT_H1, vm, status(json!({"incomingRuntime": null}))),
-        (AGENT_H1, volume, status(json!({"reported": {"assignment": assignment("h1", 3), "phase": "Done"}}))),
-        (AGENT_H1, image, status(json!({"reports": [
+        (
+            AGENT_H1,
+            volume,
+            status(json!({"reported": {"assignment": assignment("h1", 3), "phase": "Done"}})),
+        ),
+        (
+            AGENT_H1,
+            image,
+            status(json!({"reports": [
             {"pool": "other", "host": "h2", "phase": "Ready", "message": ""},
-            {"pool": "shared", "host": "h1", "phase": "Fetching", "message": "10 %"}]}))),
-        (AGENT_H1, migration, status(json!({"source": {"assignment": assignment("h1", 4), "phase": "Migrating"}}))),
-        (AGENT_H2, migration, status(json!({"target": {"assignment": assignment("h2", 5), "phase": "Prepared"}}))),
-        (AGENT_H1, lease, Write::Create(json!({"spec": {"holderIdentity": "h1"}}))),
+            {"pool": "shared", "host": "h1", "phase": "Fetching", "message": "10 %"}]})),
+        ),
+        (
+            AGENT_H1,
+            migration,
+            status(json!({"source": {"assignment": assignment("h1", 4), "phase": "Migrating"}})),
+        ),
+        (
+            AGENT_H2,
+            migration,
+            status(json!({"target": {"assignment": assignment("h2", 5), "phase": "Prepared"}})),
+        ),
+        (
+            AGENT_H1,
+            lease,
+            Write::Create(json!({"spec": {"holderIdentity": "h1"}})),
+        ),
         (OPERATOR, host("h1"), status(json!({"state": "Suspect"}))),
         // Promotion of the incoming copy keeps its epoch.
-        (OPERATOR, vm, status(json!({"assignment": assignment("h2", 5), "incoming": null}))),
-        (OPERATOR, vm, status(json!({"assignment": assignment("h3", 6), "incoming": null, "lastEpoch": 6}))),
-        (OPERATOR, vm, status(json!({"assignment": null, "incoming": null}))),
-        (OPERATOR, host("h2"), Write::Patch(json!({"metadata": {"finalizers": ["zhengyun.io/stop-proof"]}}))),
-        (OPERATOR, vm, Write::Patch(json!({"metadata": {"finalizers": null}}))),
-        (DEPARTMENT_USER, vm, Write::Patch(json!({"spec": {"runStrategy": "Halted"}}))),
+        (
+            OPERATOR,
+            vm,
+            status(json!({"assignment": assignment("h2", 5), "incoming": null})),
+        ),
+        (
+            OPERATOR,
+            vm,
+            status(json!({"assignment": assignment("h3", 6), "incoming": null, "lastEpoch": 6})),
+        ),
+        (
+            OPERATOR,
+            vm,
+            status(json!({"assignment": null, "incoming": null})),
+        ),
+        (
+            OPERATOR,
+            host("h2"),
+            Write::Patch(json!({"metadata": {"finalizers": ["zhengyun.io/stop-proof"]}})),
+        ),
+        (
+            OPERATOR,
+            vm,
+            Write::Patch(json!({"metadata": {"finalizers": null}})),
+        ),
+        (
+            DEPARTMENT_USER,
+            vm,
+            Write::Patch(json!({"spec": {"runStrategy": "Halted"}})),
+        ),
         (DEPARTMENT_USER, vm, Write::Delete),
-        (SYSTEM_ADMINISTRATOR, host("h2"), Write::Patch(json!({"spec": {"maintenance": {"reason": "new fan"}}}))),
+        (
+            SYSTEM_ADMINISTRATOR,
+            host("h2"),
+            Write::Patch(json!({"spec": {"maintenance": {"reason": "new fan"}}})),
+        ),
         (SYSTEM_ADMINISTRATOR, host("h2"), Write::Delete),
     ]
 }

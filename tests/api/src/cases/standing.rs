@@ -131,29 +131,93 @@ pub fn report(boot_id: &str, system_uuid: &str) -> Value {
 
 /// Statuses, written in this order by those who may.
 pub fn standing_statuses() -> Vec<(Identity, Target, Value)> {
-    let host = |name| Target { kind: "Host", namespace: "", name };
-    let tenant = |kind, name| Target { kind, namespace: "oa-office", name };
-    let cluster = |kind, name| Target { kind, namespace: "", name };
+    let host = |name| Target {
+        kind: "Host",
+        namespace: "",
+        name,
+    };
+    let tenant = |kind, name| Target {
+        kind,
+        namespace: "oa-office",
+        name,
+    };
+    let cluster = |kind, name| Target {
+        kind,
+        namespace: "",
+        name,
+    };
     vec![
-        (AGENT_H1, host("h1"), json!({"reported": report("boot-h1", "uuid-h1")})),
-        (AGENT_H2, host("h2"), json!({"reported": report("boot-h2", "uuid-h2")})),
-        (OPERATOR, host("h1"), json!({"state": "Ready", "virtualMachines": 1, "retiredBootIds": ["boot-old"]})),
-        (OPERATOR, cluster("HostPool", "main"), json!({"hosts": 2, "hostsReady": 2, "cpuCapacity": 8,
-            "cpuAllocated": 1, "memoryCapacityMebibytes": 2048, "memoryAllocatedMebibytes": 128})),
-        (OPERATOR, cluster("StoragePool", "shared"), json!({"volumes": 1})),
-        (OPERATOR, cluster("Network", "common"), json!({"addressesUsed": 1})),
-        (OPERATOR, cluster("Image", "linux"), json!({"inUseBy": 1, "pools": [
-            {"pool": "shared", "host": "h1"}, {"pool": "other", "host": "h2"}]})),
-        (AGENT_H2, cluster("Image", "linux"), json!({"reports": [
-            {"pool": "other", "host": "h2", "phase": "Ready", "message": ""}]})),
-        (OPERATOR, cluster("Department", "oa-office"), json!({"virtualMachines": 1})),
-        (OPERATOR, tenant("VirtualMachine", "vm1"), json!({"assignment": assignment("h1", 4),
-            "incoming": assignment("h2", 5), "lastEpoch": 5})),
-        (AGENT_H1, tenant("VirtualMachine", "vm1"), json!({"runtime": runtime("h1", 4)})),
-        (OPERATOR, tenant("Volume", "vm1-system"), json!({"lastJob": 3,
+        (
+            AGENT_H1,
+            host("h1"),
+            json!({"reported": report("boot-h1", "uuid-h1")}),
+        ),
+        (
+            AGENT_H2,
+            host("h2"),
+            json!({"reported": report("boot-h2", "uuid-h2")}),
+        ),
+        (
+            OPERATOR,
+            host("h1"),
+            json!({"state": "Ready", "virtualMachines": 1, "retiredBootIds": ["boot-old"]}),
+        ),
+        (
+            OPERATOR,
+            cluster("HostPool", "main"),
+            json!({"hosts": 2, "hostsReady": 2, "cpuCapacity": 8,
+            "cpuAllocated": 1, "memoryCapacityMebibytes": 2048, "memoryAllocatedMebibytes": 128}),
+        ),
+        (
+            OPERATOR,
+            cluster("StoragePool", "shared"),
+            json!({"volumes": 1}),
+        ),
+        (
+            OPERATOR,
+            cluster("Network", "common"),
+            json!({"addressesUsed": 1}),
+        ),
+        (
+            OPERATOR,
+            cluster("Image", "linux"),
+            json!({"inUseBy": 1, "pools": [
+            {"pool": "shared", "host": "h1"}, {"pool": "other", "host": "h2"}]}),
+        ),
+        (
+            AGENT_H2,
+            cluster("Image", "linux"),
+            json!({"reports": [
+            {"pool": "other", "host": "h2", "phase": "Ready", "message": ""}]}),
+        ),
+        (
+            OPERATOR,
+            cluster("Department", "oa-office"),
+            json!({"virtualMachines": 1}),
+        ),
+        (
+            OPERATOR,
+            tenant("VirtualMachine", "vm1"),
+            json!({"assignment": assignment("h1", 4),
+            "incoming": assignment("h2", 5), "lastEpoch": 5}),
+        ),
+        (
+            AGENT_H1,
+            tenant("VirtualMachine", "vm1"),
+            json!({"runtime": runtime("h1", 4)}),
+        ),
+        (
+            OPERATOR,
+            tenant("Volume", "vm1-system"),
+            json!({"lastJob": 3,
             "job": {"host": "h1", "bootId": "boot-h1", "epoch": 3, "operation": "Create", "sizeBytes": 1},
-            "claim": {"fleet": "f", "holder": "VirtualMachine", "uid": "u", "host": "h1", "bootId": "boot-h1", "epoch": 4}})),
-        (OPERATOR, tenant("VirtualMachineMigration", "move1"), json!({"phase": "Running",
-            "sourceAssignment": assignment("h1", 4), "targetAssignment": assignment("h2", 5)})),
+            "claim": {"fleet": "f", "holder": "VirtualMachine", "uid": "u", "host": "h1", "bootId": "boot-h1", "epoch": 4}}),
+        ),
+        (
+            OPERATOR,
+            tenant("VirtualMachineMigration", "move1"),
+            json!({"phase": "Running",
+            "sourceAssignment": assignment("h1", 4), "targetAssignment": assignment("h2", 5)}),
+        ),
     ]
 }
