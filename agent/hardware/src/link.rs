@@ -430,13 +430,18 @@ mod tests {
             ..link()
         };
         assert!(
-            judge(&[down.clone()], &mut history, at(0), &limits)
+            judge(std::slice::from_ref(&down), &mut history, at(0), &limits)
                 .findings
                 .is_empty()
         );
         judge(&[link()], &mut history, at(1), &limits);
         assert_eq!(
-            kinds(&judge(&[down.clone()], &mut history, at(2), &limits)),
+            kinds(&judge(
+                std::slice::from_ref(&down),
+                &mut history,
+                at(2),
+                &limits
+            )),
             [FaultKind::LinkDown]
         );
         let watched = Link {
@@ -490,7 +495,7 @@ mod tests {
                 carrier_changes: Some(2 + changes),
                 ..link()
             };
-            let found = judge(&[after.clone()], &mut history, at(300), &limits);
+            let found = judge(std::slice::from_ref(&after), &mut history, at(300), &limits);
             assert_eq!(
                 kinds(&found).contains(&FaultKind::LinkFlapping),
                 faulty,

@@ -20,12 +20,15 @@ const JOBS_MAX: usize = 256;
 /// Keepalive: interval in seconds, and misses after which the connection counts as dead.
 const KEEPALIVE: (i32, u32) = (2, 3);
 
+/// Where ended jobs come in, and those that nobody has asked for yet.
+type EndedJobs = (Receiver<(Uuid, Numbers)>, BTreeMap<Uuid, Numbers>);
+
 /// A connection that heals itself.
 pub struct Connection {
     uri: String,
     connect: Mutex<Option<Arc<Connect>>>,
     sink: &'static Sink,
-    jobs: Mutex<(Receiver<(Uuid, Numbers)>, BTreeMap<Uuid, Numbers>)>,
+    jobs: Mutex<EndedJobs>,
     /// Where events go.
     pub events: broadcast::Sender<Event>,
 }

@@ -81,10 +81,13 @@ fn uuid_of(domain: sys::virDomainPtr) -> Option<Uuid> {
     (result == 0).then(|| Uuid::from_bytes(bytes))
 }
 
+/// A domain's numbers, and its texts by name.
+pub type RawStats = (Uuid, Numbers, BTreeMap<String, String>);
+
 /// Numbers and names of block devices and NICs of every active domain.
 pub fn all_stats(
     connect: &Connect,
-) -> Result<Vec<(Uuid, Numbers, BTreeMap<String, String>)>, Error> {
+) -> Result<Vec<RawStats>, Error> {
     let wanted = sys::VIR_DOMAIN_STATS_CPU_TOTAL
         | sys::VIR_DOMAIN_STATS_BALLOON
         | sys::VIR_DOMAIN_STATS_INTERFACE
