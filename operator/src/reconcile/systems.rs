@@ -155,10 +155,10 @@ async fn apply(context: &Context, system: &BusinessSystem) {
                 }
             }
             let (vm, secret) = build_vm(context, system, tier, &name, replica);
-            if let Some(secret) = secret {
-                if let Err(error) = context.writer.apply(&secret).await {
-                    return logged("cloud-init Secret", &name, Err(error));
-                }
+            if let Some(secret) = secret
+                && let Err(error) = context.writer.apply(&secret).await
+            {
+                return logged("cloud-init Secret", &name, Err(error));
             }
             logged("VM", &name, context.writer.create(&vm).await);
         }
@@ -328,7 +328,7 @@ fn build_vm(
             cloud_init: given.or_else(|| {
                 secret
                     .is_some()
-                    .then(|| SecretReference { name: secret_name })
+                    .then_some(SecretReference { name: secret_name })
             }),
         },
         status: None,

@@ -85,9 +85,7 @@ fn uuid_of(domain: sys::virDomainPtr) -> Option<Uuid> {
 pub type RawStats = (Uuid, Numbers, BTreeMap<String, String>);
 
 /// Numbers and names of block devices and NICs of every active domain.
-pub fn all_stats(
-    connect: &Connect,
-) -> Result<Vec<RawStats>, Error> {
+pub fn all_stats(connect: &Connect) -> Result<Vec<RawStats>, Error> {
     let wanted = sys::VIR_DOMAIN_STATS_CPU_TOTAL
         | sys::VIR_DOMAIN_STATS_BALLOON
         | sys::VIR_DOMAIN_STATS_INTERFACE
