@@ -7,15 +7,29 @@ use api::{
     CloseReason, CloudPolicySpec, HighAvailability, Host, Runtime, RuntimePhase, VirtualMachine,
 };
 use failover::copy::{CloseCause, CopyPhase, CopyReport};
-use failover::{Policy, Rights};
+use failover::{Policy, PolicyError, Rights};
 use kube::ResourceExt;
 use model::{Bytes, Epoch, HostName, NamespacedName, Severity, VmUid};
 use placement::Fleet;
 
 use crate::runtime::Context;
 
-/// The site's policy as `failover` reads it.
+/// The site's policy as `failover` reads it; the defaults where it contradicts itself, which the
+/// policy's `Valid` condition tells.
 pub fn policy(spec: &CloudPolicySpec) -> Policy {
+    checked_policy(spec).unwrap_or_default()
+}
+
+/// The site's policy, if it holds together.
+///
+/// # Errors
+/// Every field that contradicts another or leaves the safe range.
+pub fn checked_policy(spec: &CloudPolicySpec) -> Result<Policy, Vec<PolicyError>> {
+    let policy = translate(spec);
+    policy.check().map(|()| policy)
+}
+
+fn translate(spec: &CloudPolicySpec) -> Policy {
     let milliseconds = |seconds: i32| u64::try_from(seconds).unwrap_or(0) * 1000;
     let count = |number: i32| u32::try_from(number).unwrap_or(1);
     Policy {

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod conditions;
 pub mod door;
 pub mod health;
 pub mod hosts;

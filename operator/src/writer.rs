@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt};
 use prometheus::{IntCounterVec, register_int_counter_vec};
 use serde::Serialize;
@@ -19,6 +20,9 @@ use crate::leader::Leader;
 
 /// Writes under way at once: more buys no throughput, only latency.
 const CONCURRENT: usize = 16;
+
+/// Characters of an event's note that the API server takes.
+const NOTE_MAX: usize = 1000;
 
 /// Writes by outcome.
 static WRITES: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
@@ -53,6 +57,7 @@ pub struct Writer {
     leader: Arc<Leader>,
     places: Semaphore,
     written: Mutex<BTreeMap<String, String>>,
+    recorder: Recorder,
 }
 
 /// An API for an object of any scope.
@@ -79,7 +84,12 @@ fn key<K: Resource<DynamicType = ()>>(object: &K) -> String {
 impl Writer {
     /// A writer that obeys a leader.
     pub fn new(client: Client, leader: Arc<Leader>) -> Self {
+        let reporter = Reporter {
+            controller: "zhengyun-operator".to_owned(),
+            instance: Some(leader.identity().to_owned()),
+        };
         Self {
+            recorder: Recorder::new(client.clone(), reporter),
             client,
             leader,
             places: Semaphore::new(CONCURRENT),
@@ -210,6 +220,24 @@ impl Writer {
             self.note(object);
         }
         result.map(drop)
+    }
+
+    /// Tells people what was decided about an object, as a Kubernetes Event. Nothing depends on it:
+    /// one that can not be written is logged.
+    pub async fn tell<K>(&self, object: &K, kind: EventType, reason: &str, note: &str)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let event = Event {
+            type_: kind,
+            reason: reason.to_owned(),
+            note: Some(note.chars().take(NOTE_MAX).collect()),
+            action: reason.to_owned(),
+            secondary: None,
+        };
+        let reference = object.object_ref(&());
+        let result = self.send(self.recorder.publish(&event, &reference)).await;
+        logged("event", &object.name_any(), result);
     }
 
     /// Creates an object; that it exists already is fine.

@@ -3,6 +3,8 @@
 
 pub mod bmc;
 mod gather;
+mod power;
+mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -12,18 +14,16 @@ use api::Host;
 use failover::host::fencing::CommandEnd;
 use failover::host::fleet::{Hosts, ObserverFacts};
 use failover::host::machine::{HostAction, HostFacts};
-use failover::proof::power::{PowerAnswer, PowerReading};
+use failover::proof::power::PowerReading;
 use failover::vm::HostSight;
 use failover::{Moment, Policy};
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use model::{Assignment, HostName};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::runtime::Context;
 use crate::writer::logged;
 use crate::{clock, door};
-use bmc::{Bmc, Credentials};
 
 /// Turn of the loop.
 const TURN: Duration = Duration::from_millis(100);
@@ -139,7 +139,7 @@ async fn turn(context: &Arc<Context>) {
     }
     for host in &hosts {
         if let Some(view) = views.get(&HostName(host.name_any())) {
-            show(context, host, view).await;
+            show::show(context, host, view).await;
         }
     }
 }
@@ -163,7 +163,7 @@ async fn carry_out(
         HostAction::ReadPower => {
             if lock(context).reading.insert(name.clone()) {
                 let (context, host, name) = (context.clone(), host.clone(), name.clone());
-                tokio::spawn(async move { read_power(&context, &host, &name).await });
+                tokio::spawn(async move { power::read_power(&context, &host, &name).await });
             }
         }
         HostAction::WriteIntent {
@@ -190,7 +190,7 @@ async fn carry_out(
             if lock(context).forcing.insert(name.clone()) {
                 let (context, host, name) = (context.clone(), host.clone(), name.clone());
                 tokio::spawn(async move {
-                    force_off(&context, &host, &name, bmc, attempt, expires_at).await
+                    power::force_off(&context, &host, &name, bmc, attempt, expires_at).await
                 });
             }
         }
@@ -206,187 +206,4 @@ async fn carry_out(
         }
     }
     let _ = policy;
-}
-
-/// Clients of a host's BMCs, with the credentials that the declaration names.
-async fn controllers(context: &Context, host: &Host) -> Vec<Result<Box<dyn Bmc>, String>> {
-    let secrets: Api<Secret> =
-        Api::namespaced(context.writer.client(), api::names::SYSTEM_NAMESPACE);
-    let mut controllers = Vec::new();
-    for spec in &host.spec.bmcs {
-        let controller = async {
-            let secret = secrets
-                .get(&spec.credentials.name)
-                .await
-                .map_err(|error| format!("Secret {}: {error}", spec.credentials.name))?;
-            let field = |name: &str| {
-                let bytes = secret
-                    .data
-                    .as_ref()
-                    .and_then(|data| data.get(name))
-                    .ok_or_else(|| {
-                        format!("Secret {}: key {name} is missing", spec.credentials.name)
-                    })?;
-                String::from_utf8(bytes.0.clone())
-                    .map_err(|_| format!("Secret {}: key {name} is no text", spec.credentials.name))
-            };
-            let credentials = Credentials {
-                username: field("username")?,
-                password: field("password")?,
-            };
-            bmc::connect(spec, credentials).map_err(|error| error.to_string())
-        };
-        controllers.push(controller.await);
-    }
-    controllers
-}
-
-fn uuid_of(host: &Host) -> String {
-    let status = host.status.clone().unwrap_or_default();
-    status
-        .accepted
-        .or(status.reported.map(|reported| reported.incarnation))
-        .map(|incarnation| incarnation.system_uuid)
-        .unwrap_or_default()
-}
-
-/// Reads the power from the first BMC that answers.
-async fn read_power(context: &Arc<Context>, host: &Host, name: &HostName) {
-    let uuid = uuid_of(host);
-    let mut reading = PowerReading {
-        answer: PowerAnswer::NoAnswer,
-        system_uuid: None,
-        sent_at: clock::now(),
-        received_at: clock::now(),
-    };
-    for controller in controllers(context, host).await {
-        let sent_at = clock::now();
-        let answer = match controller {
-            Ok(controller) => controller
-                .read(&uuid)
-                .await
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(report) => {
-                reading = PowerReading {
-                    answer: report.power,
-                    system_uuid: report.system_uuid,
-                    sent_at,
-                    received_at: clock::now(),
-                };
-                break;
-            }
-            Err(error) => {
-                tracing::warn!(host = %name, error, "a BMC could not be read");
-                (reading.sent_at, reading.received_at) = (sent_at, clock::now());
-            }
-        }
-    }
-    let mut watch = lock(context);
-    watch.reading.remove(name);
-    watch.readings.insert(name.clone(), reading);
-}
-
-async fn force_off(
-    context: &Arc<Context>,
-    host: &Host,
-    name: &HostName,
-    bmc: u32,
-    attempt: u32,
-    expires_at: Moment,
-) {
-    let controller = controllers(context, host)
-        .await
-        .into_iter()
-        .nth(usize::try_from(bmc).unwrap_or(0));
-    // Checked at the moment of sending: the intent, and that this operator still leads.
-    if clock::now() < expires_at && context.writer.leads() {
-        let result = match controller {
-            Some(Ok(controller)) => controller
-                .force_off(&uuid_of(host))
-                .await
-                .map_err(|error| error.to_string()),
-            Some(Err(error)) => Err(error),
-            None => Err("no such BMC".to_owned()),
-        };
-        match result {
-            Ok(()) => {
-                tracing::warn!(host = %name, attempt, "force-off was sent; the power is read back")
-            }
-            Err(error) => tracing::error!(host = %name, attempt, error, "force-off failed"),
-        }
-    }
-    let mut watch = lock(context);
-    watch.forcing.remove(name);
-    watch.commands.insert(
-        name.clone(),
-        CommandEnd {
-            attempt,
-            at: clock::now(),
-        },
-    );
-}
-
-/// Writes what people see, when it changed.
-async fn show(context: &Context, host: &Host, view: &failover::host::machine::HostView) {
-    let status = host.status.clone().unwrap_or_default();
-    let state = format!("{:?}", view.state);
-    let reason = view
-        .reasons
-        .iter()
-        .map(failover::Reason::english)
-        .collect::<Vec<_>>()
-        .join("; ");
-    let vms = context.stores.vms.state();
-    let name = host.name_any();
-    let here = |assignment: &Option<Assignment>| {
-        assignment
-            .as_ref()
-            .is_some_and(|assignment| assignment.host.as_str() == name)
-    };
-    let count = vms
-        .iter()
-        .filter(|vm| {
-            vm.status
-                .as_ref()
-                .is_some_and(|status| here(&status.assignment) || here(&status.incoming))
-        })
-        .count();
-    let faults = door::standing_faults(host, &context.stores.policy());
-    let power = view.power.map(|power| format!("{power:?}"));
-    let mut changes = serde_json::Map::new();
-    let mut set = |field: &str, old: Value, new: Value| {
-        if old != new {
-            changes.insert(field.to_owned(), new);
-        }
-    };
-    set("state", json!(status.state), json!(state));
-    set("stateReason", json!(status.state_reason), json!(reason));
-    set("power", json!(status.power), json!(power));
-    set(
-        "virtualMachines",
-        json!(status.virtual_machines),
-        json!(count),
-    );
-    set("faultCount", json!(status.fault_count), json!(faults));
-    if changes.contains_key("state") {
-        changes.insert("stateSince".to_owned(), json!(clock::wall()));
-    }
-    // The registration: accepted incarnation and retired boot ids.
-    if let Some((accepted, retired)) = gather::registration(context, host) {
-        changes.insert("accepted".to_owned(), accepted);
-        changes.insert("retiredBootIds".to_owned(), retired);
-    }
-    if !changes.is_empty() && context.writer.settled(host) {
-        logged(
-            "host",
-            &name,
-            context
-                .writer
-                .swap_status(host, Value::Object(changes))
-                .await,
-        );
-    }
 }

@@ -14,7 +14,7 @@ use kube::{Resource, ResourceExt};
 use model::Bytes;
 use serde_json::json;
 
-use super::condition;
+use crate::conditions::condition;
 use crate::runtime::Context;
 use crate::writer::logged;
 

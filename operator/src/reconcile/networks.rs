@@ -6,7 +6,7 @@ use api::Vtep;
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::condition;
+use crate::conditions::condition;
 use crate::runtime::Context;
 use crate::writer::logged;
 

@@ -8,7 +8,7 @@ use model::Bytes;
 use placement::prove_headroom;
 use serde_json::json;
 
-use super::condition;
+use crate::conditions::condition;
 use crate::door;
 use crate::runtime::Context;
 use crate::writer::logged;

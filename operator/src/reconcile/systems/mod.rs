@@ -1,0 +1,82 @@
+//! Business systems: makes their VMs, volumes and cloud-init Secrets, and says how they are.
+
+mod build;
+mod status;
+mod validate;
+
+use std::sync::Arc;
+
+use api::names::{LABEL_REPLICA, LABEL_SYSTEM, LABEL_TIER};
+use api::{BusinessSystem, VirtualMachine};
+use kube::ResourceExt;
+
+use crate::runtime::Context;
+use crate::writer::logged;
+use build::{build_vm, build_volumes};
+
+/// One turn.
+pub async fn turn(context: &Arc<Context>) {
+    for system in context.stores.systems.state() {
+        let problems = validate::validate(context, &system);
+        if problems.is_empty() && system.metadata.deletion_timestamp.is_none() {
+            apply(context, &system).await;
+        }
+        status::update_status(context, &system, &problems).await;
+    }
+}
+
+async fn apply(context: &Context, system: &BusinessSystem) {
+    let namespace = system.namespace().unwrap_or_default();
+    let (vms, volumes) = (context.stores.vms.state(), context.stores.volumes.state());
+    for tier in &system.spec.tiers {
+        for replica in 0..tier.replicas {
+            let name = format!("{}-{}-{replica}", system.name_any(), tier.name);
+            if vms.iter().any(|vm| {
+                vm.name_any() == name && vm.namespace().as_deref() == Some(namespace.as_str())
+            }) {
+                continue;
+            }
+            for volume in build_volumes(context, system, tier, &name, replica) {
+                if !volumes.iter().any(|known| {
+                    known.name_any() == volume.name_any() && known.namespace() == volume.namespace()
+                }) && let Err(error) = context.writer.create(&volume).await
+                {
+                    return logged("volume", &volume.name_any(), Err(error));
+                }
+            }
+            let (vm, secret) = build_vm(context, system, tier, &name, replica);
+            if let Some(secret) = secret
+                && let Err(error) = context.writer.apply(&secret).await
+            {
+                return logged("cloud-init Secret", &name, Err(error));
+            }
+            logged("VM", &name, context.writer.create(&vm).await);
+        }
+    }
+    remove_surplus(context, system, &vms).await;
+}
+
+/// VMs of tiers or replicas that are no longer declared.
+async fn remove_surplus(context: &Context, system: &BusinessSystem, vms: &[Arc<VirtualMachine>]) {
+    let name = system.name_any();
+    for vm in vms.iter().filter(|vm| {
+        vm.namespace() == system.namespace() && vm.labels().get(LABEL_SYSTEM) == Some(&name)
+    }) {
+        let replica = vm
+            .labels()
+            .get(LABEL_REPLICA)
+            .and_then(|text| text.parse::<i32>().ok())
+            .unwrap_or(0);
+        let declared =
+            system.spec.tiers.iter().any(|tier| {
+                vm.labels().get(LABEL_TIER) == Some(&tier.name) && replica < tier.replicas
+            });
+        if !declared && vm.metadata.deletion_timestamp.is_none() {
+            logged(
+                "surplus VM",
+                &vm.name_any(),
+                context.writer.delete(vm.as_ref()).await,
+            );
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What each VM's facts are, and what `failover` says is to be done about it.
+
+use std::sync::Arc;
+
+use api::{RunStrategy, VirtualMachine, Volume};
+use failover::vm::{Failures, HostSight, VmFacts, VmVerdict, Volumes, Wanted, decide};
+use failover::{Moment, Policy};
+use kube::ResourceExt;
+use model::{Assignment, HostName};
+
+use super::Memory;
+use crate::door;
+use crate::runtime::Context;
+
+pub(super) fn wanted(vm: &VirtualMachine) -> Wanted {
+    match (
+        vm.metadata.deletion_timestamp.is_some(),
+        vm.spec.run_strategy,
+    ) {
+        (true, _) => Wanted::Deleted,
+        (false, RunStrategy::Always) => Wanted::Running,
+        (false, RunStrategy::RestartOnFailure) => Wanted::RunningUntilShutDown,
+        (false, RunStrategy::Halted) => Wanted::Halted,
+    }
+}
+
+/// Counts copies that closed by failure, from epoch to epoch.
+pub(super) fn count_failures(memory: &mut Memory, vm: &VirtualMachine, now: Moment) -> Failures {
+    let status = vm.status.clone().unwrap_or_default();
+    let entry = memory.failures.entry(door::uid(vm)).or_default();
+    let Some(runtime) = status.runtime else {
+        return entry.0;
+    };
+    let failed = runtime.phase == api::RuntimePhase::Closed
+        && matches!(
+            runtime.close_reason,
+            Some(
+                api::CloseReason::Crashed
+                    | api::CloseReason::StartFailed
+                    | api::CloseReason::Declined
+            )
+        );
+    if failed && entry.1 != runtime.assignment.epoch.0 {
+        *entry = (
+            Failures {
+                in_a_row: entry.0.in_a_row + 1,
+                last_seen_at: Some(now),
+            },
+            runtime.assignment.epoch.0,
+        );
+    }
+    let long_ago = entry
+        .0
+        .last_seen_at
+        .is_some_and(|at| now.since(at) > Policy::default().back_off_reset_milliseconds);
+    if long_ago && runtime.phase == api::RuntimePhase::Running {
+        entry.0 = Failures::default();
+    }
+    entry.0
+}
+
+/// A VM's volumes, in the order of its disks; none where one does not exist.
+pub fn volumes_of(context: &Context, vm: &VirtualMachine) -> Option<Vec<Arc<Volume>>> {
+    let all = context.stores.volumes.state();
+    let find = |name: &str| {
+        all.iter()
+            .find(|volume| volume.name_any() == name && volume.namespace() == vm.namespace())
+            .cloned()
+    };
+    vm.spec
+        .disks
+        .iter()
+        .map(|disk| find(&disk.volume))
+        .collect()
+}
+
+pub(super) fn judge(
+    context: &Context,
+    vm: &VirtualMachine,
+    failures: Failures,
+    policy: &Policy,
+    now: Moment,
+) -> VmVerdict {
+    let rights = door::rights(vm);
+    let status = vm.status.clone().unwrap_or_default();
+    let (report, incoming_report) = (
+        status.runtime.as_ref().map(door::report),
+        status.incoming_runtime.as_ref().map(door::report),
+    );
+    let watch = context
+        .hosts
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let sight = |assignment: &Option<Assignment>| {
+        assignment
+            .as_ref()
+            .map_or_else(HostSight::default, |assignment| watch.sight(assignment))
+    };
+    let volumes = volumes_of(context, vm);
+    let waiting = match &volumes {
+        None => Some(missing_volume(context, vm)),
+        Some(volumes) => volumes
+            .iter()
+            .find(|volume| {
+                volume
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.phase.as_deref())
+                    != Some("Ready")
+            })
+            .map(|volume| format!("volume {}", volume.name_any())),
+    };
+    let pinned = volumes
+        .iter()
+        .flatten()
+        .find_map(|volume| volume.status.as_ref()?.pinned_host.clone());
+    decide(
+        &VmFacts {
+            wanted: wanted(vm),
+            report: report.as_ref(),
+            incoming_report: incoming_report.as_ref(),
+            host: sight(&rights.assignment),
+            incoming_host: sight(&rights.incoming),
+            volumes: waiting.map_or(Volumes::Ready, Volumes::NotReady),
+            pinned_to: pinned.map(HostName),
+            restart_elsewhere: vm.spec.high_availability == api::HighAvailability::Restart,
+            failures,
+            rights: &rights,
+        },
+        policy,
+        now,
+    )
+}
+
+/// Which volume of `spec.disks` is not there.
+fn missing_volume(context: &Context, vm: &VirtualMachine) -> String {
+    let all = context.stores.volumes.state();
+    let missing = vm.spec.disks.iter().find(|disk| {
+        !all.iter()
+            .any(|volume| volume.name_any() == disk.volume && volume.namespace() == vm.namespace())
+    });
+    missing.map_or_else(
+        || "a volume of spec.disks".to_owned(),
+        |disk| {
+            format!(
+                "volume {} of spec.disks[{}], which does not exist; create it or correct the name",
+                disk.volume, disk.name
+            )
+        },
+    )
+}

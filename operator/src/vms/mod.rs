@@ -1,0 +1,97 @@
+//! VMs: asks `failover` what is to be done about each, `placement` where, and writes claims and
+//! assignments by compare-and-swap. The only writer of assignments.
+//!
+//! `judge` gathers the facts of each VM and asks `failover`; `order` tells who starts first; `plan`
+//! asks `placement` and turns verdicts into work; `rights` carries the work out.
+
+mod judge;
+mod order;
+mod plan;
+mod rights;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::VirtualMachine;
+use failover::recovery::RecoveryClock;
+use failover::vm::{Failures, VmPhase};
+use failover::{Moment, RightsChange};
+use model::VmUid;
+use serde_json::Value;
+
+use crate::runtime::Context;
+use crate::{clock, door, migrations};
+
+pub use judge::volumes_of;
+pub use rights::{claim, rights_patch, write_seed};
+
+/// What the loop remembers between turns.
+#[derive(Default)]
+pub struct Memory {
+    recovery: RecoveryClock,
+    failures: BTreeMap<VmUid, (Failures, i64)>,
+    /// Moves under way, by migration uid: when this operator saw them begin.
+    pub moves: BTreeMap<String, Moment>,
+}
+
+/// One turn over all VMs and moves.
+pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
+    let policy = door::policy(&context.stores.policy());
+    let mut fleet = door::fleet(context, &policy);
+    let vms = context.stores.vms.state();
+    let now = clock::now();
+    let mut verdicts = Vec::new();
+    for vm in vms.iter().filter(|vm| context.writer.settled(vm.as_ref())) {
+        let failures = judge::count_failures(memory, vm, now);
+        verdicts.push((
+            vm.clone(),
+            judge::judge(context, vm, failures, &policy, now),
+        ));
+    }
+    let turns = memory.recovery.turns(
+        &order::candidates(&verdicts),
+        &order::tiers(context, &vms),
+        now,
+    );
+    let mut starting = order::starting(&vms);
+    let mut work = Vec::new();
+    for (vm, verdict) in verdicts {
+        if let Some(reason) = turns.wait.get(&door::uid(&vm)) {
+            work.push(Work::Show(vm, verdict.phase, reason.english(), None));
+            continue;
+        }
+        plan::plan(
+            context,
+            &mut fleet,
+            &mut starting,
+            vm,
+            verdict,
+            &policy,
+            &mut work,
+        );
+    }
+    futures::future::join_all(
+        work.into_iter()
+            .map(|work| rights::carry_out(context, work)),
+    )
+    .await;
+    migrations::turn(context, memory, &mut fleet, &policy).await;
+}
+
+/// Something to write about one VM.
+enum Work {
+    /// A phase, message and, where one was decided, the placement's report.
+    Show(Arc<VirtualMachine>, VmPhase, String, Option<Value>),
+    /// New rights, with volumes to claim first.
+    Assign(
+        Arc<VirtualMachine>,
+        Box<RightsChange>,
+        VmPhase,
+        String,
+        Value,
+    ),
+    /// Rights taken away.
+    Clear(Arc<VirtualMachine>, Box<RightsChange>),
+    /// Claims released, finalizer removed.
+    Finalize(Arc<VirtualMachine>),
+}

@@ -1,0 +1,101 @@
+//! In which order VMs start again: facts about tiers, and how many starts each host carries.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::names::LABEL_SYSTEM;
+use api::{VirtualMachine, VirtualMachinePhase};
+use failover::recovery::{Candidate, TierFact, Tiers};
+use failover::vm::{VmDecision, VmVerdict};
+use kube::ResourceExt;
+use model::{HostName, NamespacedName};
+
+use crate::door;
+use crate::probes::{Seen, endpoint_key};
+use crate::runtime::Context;
+
+pub(super) fn system_of(vm: &VirtualMachine) -> Option<NamespacedName> {
+    Some(NamespacedName::new(
+        vm.namespace()?,
+        vm.labels().get(LABEL_SYSTEM)?.clone(),
+    ))
+}
+
+pub(super) fn candidates(verdicts: &[(Arc<VirtualMachine>, VmVerdict)]) -> Vec<Candidate> {
+    let starts = |verdict: &VmVerdict| {
+        matches!(
+            verdict.decision,
+            VmDecision::Place { .. } | VmDecision::Restart { .. }
+        )
+    };
+    verdicts
+        .iter()
+        .filter(|(_, verdict)| starts(verdict))
+        .map(|(vm, _)| Candidate {
+            vm: door::uid(vm),
+            system: system_of(vm),
+            priority: vm.spec.priority,
+            order: vm.spec.restart_order,
+        })
+        .collect()
+}
+
+/// What is known about each tier that others wait for.
+pub(super) fn tiers(context: &Context, vms: &[Arc<VirtualMachine>]) -> Tiers {
+    let mut tiers = Tiers::new();
+    for system in context.stores.systems.state() {
+        let name = NamespacedName::new(system.namespace().unwrap_or_default(), system.name_any());
+        for tier in &system.spec.tiers {
+            let members = crate::probes::replicas(&system, &tier.name, vms);
+            let runs = members.iter().all(|vm| {
+                vm.status.as_ref().and_then(|status| status.phase)
+                    == Some(VirtualMachinePhase::Running)
+            });
+            let endpoint = system
+                .spec
+                .endpoints
+                .iter()
+                .find(|endpoint| endpoint.tier == tier.name);
+            let answers = endpoint.map(|endpoint| {
+                context.probes.endpoint(&endpoint_key(&system, endpoint)).0 == Seen::Up
+            });
+            let fact = TierFact {
+                answers,
+                runs,
+                timeout_milliseconds: u64::try_from(tier.start_timeout_seconds).unwrap_or(120)
+                    * 1000,
+            };
+            tiers
+                .entry((name.clone(), tier.restart_order))
+                .and_modify(|known| {
+                    known.runs &= fact.runs;
+                    known.answers = match (known.answers, fact.answers) {
+                        (Some(one), Some(two)) => Some(one && two),
+                        (one, two) => one.or(two),
+                    };
+                })
+                .or_insert(fact);
+        }
+    }
+    tiers
+}
+
+/// How many VMs each host is starting.
+pub(super) fn starting(vms: &[Arc<VirtualMachine>]) -> BTreeMap<HostName, u32> {
+    let mut count = BTreeMap::new();
+    for vm in vms {
+        let status = vm.status.clone().unwrap_or_default();
+        let Some(assignment) = status.assignment else {
+            continue;
+        };
+        let runs = status.runtime.is_some_and(|runtime| {
+            runtime.assignment == assignment
+                && runtime.phase != api::RuntimePhase::Starting
+                && runtime.phase != api::RuntimePhase::Preparing
+        });
+        if !runs {
+            *count.entry(assignment.host).or_insert(0) += 1;
+        }
+    }
+    count
+}

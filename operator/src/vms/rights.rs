@@ -1,0 +1,309 @@
+//! Carries out: claims and assignments by compare-and-swap, seeds, releases, finalizers.
+
+use std::sync::Arc;
+
+use api::names::FINALIZER;
+use api::{Nic, VirtualMachine};
+use failover::RightsChange;
+use failover::vm::VmPhase;
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::events::EventType;
+use kube::{Api, ResourceExt};
+use model::{Assignment, Claim, ClaimHolder};
+use serde_json::{Value, json};
+
+use super::Work;
+use super::judge::volumes_of;
+use crate::conditions::{Judged, conditions};
+use crate::runtime::Context;
+use crate::writer::{WriteError, logged};
+use crate::{reconcile, seed};
+
+pub(super) async fn carry_out(context: &Arc<Context>, work: Work) {
+    match work {
+        Work::Show(vm, phase, message, placement) => {
+            show(context, &vm, phase, &message, placement).await
+        }
+        Work::Assign(vm, change, phase, message, placement) => {
+            let result = assign(context, &vm, &change, phase, &message, placement).await;
+            logged("assignment", &vm.name_any(), result);
+        }
+        Work::Clear(vm, change) => {
+            let mut status = rights_patch(&change);
+            status["phase"] = json!("Stopped");
+            status["message"] = json!("shut down");
+            logged(
+                "assignment",
+                &vm.name_any(),
+                context.writer.swap_status(vm.as_ref(), status).await,
+            );
+        }
+        Work::Finalize(vm) => finalize(context, &vm).await,
+    }
+}
+
+/// The rights as a merge patch: what is gone is cleared.
+pub fn rights_patch(change: &RightsChange) -> Value {
+    let after = change.after();
+    json!({"assignment": after.assignment, "incoming": after.incoming, "lastEpoch": after.last_epoch, "proofs": after.proofs})
+}
+
+/// Phase and message, when they changed; claims of a VM that has no right are released.
+pub(super) async fn show(
+    context: &Context,
+    vm: &VirtualMachine,
+    phase: VmPhase,
+    message: &str,
+    placement: Option<Value>,
+) {
+    let status = vm.status.clone().unwrap_or_default();
+    let mut changes = serde_json::Map::new();
+    let judged = judged(phase, status.assignment.as_ref(), message);
+    let conditions = conditions(&status.conditions, &judged, vm.metadata.generation);
+    let refused = placement.is_some();
+    let phase = format!("{phase:?}");
+    if json!(status.phase) != json!(phase) {
+        changes.insert("phase".to_owned(), json!(phase));
+    }
+    if status.conditions != conditions {
+        changes.insert("conditions".to_owned(), json!(conditions));
+    }
+    if status.message.as_deref() != Some(message) {
+        changes.insert("message".to_owned(), json!(message));
+    }
+    if let Some(placement) = placement.filter(|placement| {
+        status
+            .placement
+            .as_ref()
+            .is_none_or(|known| json!(known.message) != placement["message"])
+    }) {
+        changes.insert("placement".to_owned(), placement);
+    }
+    let news = changes.contains_key("phase") || changes.contains_key("placement");
+    if !changes.is_empty() {
+        let result = context.writer.swap_status(vm, Value::Object(changes)).await;
+        if news && result.is_ok() {
+            let bad = refused || matches!(phase.as_str(), "Unknown" | "Failed" | "Pinned");
+            let kind = if bad {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            };
+            let reason = if refused { "NotPlaced" } else { &phase };
+            context.writer.tell(vm, kind, reason, message).await;
+        }
+        logged("VM", &vm.name_any(), result);
+    }
+    if status.assignment.is_none() && status.incoming.is_none() {
+        release(context, vm).await;
+    }
+}
+
+/// What `kubectl wait` and alerts ask of a VM.
+fn judged(phase: VmPhase, assignment: Option<&Assignment>, message: &str) -> [Judged; 2] {
+    let placed = assignment.map_or_else(
+        || message.to_owned(),
+        |right| format!("assigned to {}", right.host),
+    );
+    let runs = matches!(phase, VmPhase::Running | VmPhase::Migrating);
+    [
+        Judged::new(
+            "Scheduled",
+            assignment.is_some(),
+            if assignment.is_some() {
+                "Assigned"
+            } else {
+                "NotPlaced"
+            },
+            placed,
+        ),
+        Judged::new("Ready", runs, format!("{phase:?}"), message),
+    ]
+}
+
+/// Releases every claim that this VM holds.
+pub(super) async fn release(context: &Context, vm: &VirtualMachine) {
+    let uid = vm.metadata.uid.clone().unwrap_or_default();
+    for volume in volumes_of(context, vm).unwrap_or_default() {
+        let status = volume.status.clone().unwrap_or_default();
+        let held = |claim: &Option<Claim>| claim.as_ref().is_some_and(|claim| claim.uid == uid);
+        if held(&status.claim) || held(&status.incoming_claim) {
+            logged(
+                "claim",
+                &volume.name_any(),
+                context
+                    .writer
+                    .swap_status(
+                        volume.as_ref(),
+                        json!({"claim": null, "incomingClaim": null}),
+                    )
+                    .await,
+            );
+        }
+    }
+}
+
+pub(super) async fn finalize(context: &Context, vm: &VirtualMachine) {
+    release(context, vm).await;
+    let held = volumes_of(context, vm)
+        .unwrap_or_default()
+        .iter()
+        .any(|volume| {
+            volume
+                .status
+                .as_ref()
+                .and_then(|status| status.claim.as_ref())
+                .is_some_and(|claim| Some(&claim.uid) == vm.metadata.uid.as_ref())
+        });
+    let finalizers: Vec<&String> = vm
+        .finalizers()
+        .iter()
+        .filter(|name| *name != FINALIZER)
+        .collect();
+    if !held && finalizers.len() != vm.finalizers().len() {
+        logged(
+            "finalizer",
+            &vm.name_any(),
+            context
+                .writer
+                .metadata(vm, json!({"finalizers": finalizers}))
+                .await,
+        );
+    }
+}
+
+/// Addresses, seed, claims in order of uid, then the assignment.
+pub(super) async fn assign(
+    context: &Arc<Context>,
+    vm: &VirtualMachine,
+    change: &RightsChange,
+    phase: VmPhase,
+    message: &str,
+    placement: Value,
+) -> Result<(), WriteError> {
+    let Some(right) = change.after().assignment.clone() else {
+        return Ok(());
+    };
+    if !vm.finalizers().iter().any(|name| name == FINALIZER) {
+        let mut finalizers = vm.finalizers().to_vec();
+        finalizers.push(FINALIZER.to_owned());
+        return context
+            .writer
+            .metadata(vm, json!({"finalizers": finalizers}))
+            .await;
+    }
+    let nics = match reconcile::addresses::of(context, vm) {
+        Ok(nics) => nics,
+        Err(why) => {
+            show(context, vm, VmPhase::Pending, &why, None).await;
+            return Ok(());
+        }
+    };
+    write_seed(context, vm, &nics, &right).await?;
+    if !claim(context, vm, &right, "claim").await? {
+        return Ok(());
+    }
+    let mut status = rights_patch(change);
+    status["nics"] = json!(nics);
+    status["phase"] = json!(format!("{phase:?}"));
+    status["message"] = json!(message);
+    status["placement"] = placement;
+    let known = vm.status.clone().unwrap_or_default().conditions;
+    let judged = judged(phase, Some(&right), message);
+    status["conditions"] = json!(conditions(&known, &judged, vm.metadata.generation));
+    let note = format!("epoch {} on {}: {message}", right.epoch, right.host);
+    context.writer.swap_status(vm, status).await?;
+    context
+        .writer
+        .tell(vm, EventType::Normal, "Assigned", &note)
+        .await;
+    tracing::info!(vm = vm.name_any(), host = %right.host, epoch = right.epoch.0, "assigned");
+    Ok(())
+}
+
+/// Copies the VM's seed to the namespace that only the host's agent reads.
+pub async fn write_seed(
+    context: &Context,
+    vm: &VirtualMachine,
+    nics: &[Nic],
+    right: &Assignment,
+) -> Result<(), WriteError> {
+    let user_data = match (&vm.spec.cloud_init, vm.namespace()) {
+        (Some(reference), Some(namespace)) => {
+            let secrets: Api<Secret> = Api::namespaced(context.writer.client(), &namespace);
+            let secret = secrets.get(&reference.name).await?;
+            secret
+                .data
+                .and_then(|mut data| data.remove("user-data"))
+                .map(|data| data.0)
+                .unwrap_or_default()
+        }
+        _ => b"#cloud-config\n".to_vec(),
+    };
+    let networks: Vec<_> = context
+        .stores
+        .networks
+        .state()
+        .iter()
+        .map(|network| network.as_ref().clone())
+        .collect();
+    context
+        .writer
+        .apply(&seed::secret(
+            vm,
+            nics,
+            &networks,
+            user_data,
+            right.host.as_str(),
+        ))
+        .await
+}
+
+/// Claims all volumes for a right, in order of uid; false when one is another's.
+pub async fn claim(
+    context: &Context,
+    vm: &VirtualMachine,
+    right: &Assignment,
+    field: &str,
+) -> Result<bool, WriteError> {
+    let uid = vm.metadata.uid.clone().unwrap_or_default();
+    let Some(mut volumes) = volumes_of(context, vm) else {
+        return Ok(false);
+    };
+    volumes.sort_by_key(|volume| volume.metadata.uid.clone());
+    let wanted = Claim {
+        fleet: context.fleet.clone(),
+        holder: ClaimHolder::VirtualMachine,
+        uid: uid.clone(),
+        assignment: right.clone(),
+    };
+    for volume in volumes {
+        let status = volume.status.clone().unwrap_or_default();
+        let standing = if field == "claim" {
+            status.claim
+        } else {
+            status.incoming_claim
+        };
+        if standing.as_ref() == Some(&wanted) {
+            continue;
+        }
+        if let Some(other) = standing.filter(|claim| claim.uid != uid) {
+            let message = format!(
+                "volume {} is claimed by {:?} {}; detach it there first",
+                volume.name_any(),
+                other.holder,
+                other.uid
+            );
+            show(context, vm, VmPhase::Pending, &message, None).await;
+            return Ok(false);
+        }
+        if !context.writer.settled(volume.as_ref()) {
+            return Ok(false);
+        }
+        context
+            .writer
+            .swap_status(volume.as_ref(), json!({field: wanted}))
+            .await?;
+    }
+    Ok(true)
+}
