@@ -1,5 +1,6 @@
-//! Probes of endpoints: every replica at its own address, over the business network. Steady once
-//! a second, five times while something happens. Keeps what was seen, so that downtime is
+//! Probes of endpoints: replicas at their own addresses, over the business network. Each endpoint is
+//! probed once a second, five times while something happens to its system; replicas that answer
+//! take turns, those that do not are probed every time. Keeps what was seen, so that downtime is
 //! measured and never guessed; time that nobody observed is a third state.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,6 +21,10 @@ use crate::runtime::Context;
 const HISTORY_MAX: usize = 512;
 /// Bytes of an answer that are read: its status line is all that counts.
 const ANSWER_BYTES_MAX: usize = 512;
+/// How long a system is looked at closely after the last thing that happened to it.
+const CLOSE_FOR: u64 = 10_000;
+/// An endpoint that would be due within so many milliseconds is probed now.
+const EARLY: u64 = 50;
 /// Without a probe for so long nobody observed.
 const UNOBSERVED_AFTER: u64 = 5_000;
 
@@ -49,6 +54,9 @@ struct EndpointState {
     history: VecDeque<(Timestamp, Seen)>,
     replicas: BTreeMap<String, bool>,
     looked: Option<Moment>,
+    /// When it was last probed, and which replica's turn is next.
+    probed: Option<Moment>,
+    turn: usize,
 }
 
 #[derive(Default)]
@@ -56,6 +64,8 @@ struct Memory {
     endpoints: BTreeMap<String, EndpointState>,
     hosts: BTreeMap<String, HostProbes>,
     under_way: BTreeSet<String>,
+    /// Until when a system is looked at closely, by namespace and name.
+    close: BTreeMap<(String, String), Moment>,
 }
 
 /// What probes saw.
@@ -105,53 +115,82 @@ pub fn replicas(
 impl Probes {
     /// Runs for ever.
     pub async fn run(&self, context: &Arc<Context>) -> &'static str {
-        let mut busy_until = clock::now();
         loop {
-            let begin = clock::now();
             let policy = context.stores.policy().probes;
-            if happening(context) {
-                busy_until = begin.plus(10_000);
-            }
-            let interval = if begin < busy_until {
-                policy.busy_interval_milliseconds
-            } else {
-                policy.interval_milliseconds
-            };
-            self.round(
-                context,
-                Duration::from_millis(u64::try_from(policy.timeout_milliseconds).unwrap_or(1000)),
-            );
-            tokio::time::sleep(Duration::from_millis(
-                u64::try_from(interval).unwrap_or(1000),
-            ))
-            .await;
+            self.round(context, &policy);
+            // The shorter interval; endpoints with nothing happening are not due every time.
+            let tick = policy
+                .busy_interval_milliseconds
+                .min(policy.interval_milliseconds);
+            tokio::time::sleep(milliseconds(tick)).await;
         }
     }
 
-    /// Sends one probe to every replica of every endpoint that has none under way.
-    fn round(&self, context: &Arc<Context>, bound: Duration) {
-        let vms = context.stores.vms.state();
+    /// Probes the endpoints that are due.
+    fn round(&self, context: &Arc<Context>, policy: &api::ProbePolicy) {
+        let (vms, now) = (context.stores.vms.state(), clock::now());
         for system in context.stores.systems.state() {
+            let close = self.is_close(context, &system, &vms, now);
+            let interval = milliseconds(if close {
+                policy.busy_interval_milliseconds
+            } else {
+                policy.interval_milliseconds
+            });
             for endpoint in &system.spec.endpoints {
                 let replicas = replicas(&system, &endpoint.tier, &vms);
                 let key = endpoint_key(&system, endpoint);
-                self.forget_others(&key, &replicas);
-                for vm in replicas {
-                    self.probe(&key, endpoint, &vm, bound);
+                for name in self.due(&key, &replicas, interval, now) {
+                    if let Some(vm) = replicas.iter().find(|vm| vm.name_any() == name) {
+                        let bound = milliseconds(policy.timeout_milliseconds);
+                        self.probe(&key, endpoint, vm, bound);
+                    }
                 }
             }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Memory> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Something happens to the system, or did within the last ten seconds.
+    fn is_close(
+        &self,
+        context: &Context,
+        system: &BusinessSystem,
+        vms: &[Arc<VirtualMachine>],
+        now: Moment,
+    ) -> bool {
+        let key = (system.namespace().unwrap_or_default(), system.name_any());
+        let happens = happening(context, system, vms);
+        let mut memory = self.lock();
+        if happens {
+            memory.close.insert(key, now.plus(CLOSE_FOR));
+            return true;
+        }
+        memory.close.get(&key).is_some_and(|until| now < *until)
     }
 
-    fn forget_others(&self, key: &str, replicas: &[Arc<VirtualMachine>]) {
+    /// Which replicas of an endpoint are probed now: none when it is not due; else all that do not
+    /// answer, and the next in turn of those that do.
+    fn due(
+        &self,
+        key: &str,
+        replicas: &[Arc<VirtualMachine>],
+        interval: Duration,
+        now: Moment,
+    ) -> Vec<String> {
         let names: BTreeSet<String> = replicas.iter().map(|vm| vm.name_any()).collect();
-        if let Some(state) = self.lock().endpoints.get_mut(key) {
-            state.replicas.retain(|name, _| names.contains(name));
+        let mut memory = self.lock();
+        let state = memory.endpoints.entry(key.to_owned()).or_default();
+        state.replicas.retain(|name, _| names.contains(name));
+        // Half a tick early is in time: sleeps end late.
+        let waited = state.probed.map(|probed| now.since(probed) + EARLY);
+        if waited.is_some_and(|waited| u128::from(waited) < interval.as_millis()) {
+            return Vec::new();
         }
+        state.probed = Some(now);
+        choose(&names, &state.replicas, &mut state.turn)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn probe(&self, key: &str, endpoint: &Endpoint, vm: &VirtualMachine, bound: Duration) {
@@ -257,21 +296,42 @@ impl Probes {
     }
 }
 
+/// All replicas that do not answer, or are not known yet, and the next in turn of those that do.
+fn choose(
+    names: &BTreeSet<String>,
+    known: &BTreeMap<String, bool>,
+    turn: &mut usize,
+) -> Vec<String> {
+    let (answering, others): (Vec<&String>, Vec<&String>) = names
+        .iter()
+        .partition(|name| known.get(*name) == Some(&true));
+    *turn = turn.wrapping_add(1);
+    let next = answering.get(*turn % answering.len().max(1)).copied();
+    others.into_iter().chain(next).cloned().collect()
+}
+
+fn milliseconds(value: i32) -> Duration {
+    Duration::from_millis(u64::try_from(value).unwrap_or(1000))
+}
+
 /// Something is going on that may interrupt a system: look closely.
-fn happening(context: &Context) -> bool {
-    let troubled = context
-        .hosts
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .troubled();
-    troubled
-        || context.stores.vms.state().iter().any(|vm| {
+fn happening(context: &Context, system: &BusinessSystem, vms: &[Arc<VirtualMachine>]) -> bool {
+    let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = system.name_any();
+    vms.iter()
+        .filter(|vm| {
+            vm.namespace() == system.namespace() && vm.labels().get(LABEL_SYSTEM) == Some(&name)
+        })
+        .any(|vm| {
             let status = vm.status.clone().unwrap_or_default();
-            status.incoming.is_some()
-                || status.phase.is_some_and(|phase| {
-                    phase != api::VirtualMachinePhase::Running
-                        && phase != api::VirtualMachinePhase::Stopped
-                })
+            let changing = status.phase.is_some_and(|phase| {
+                phase != api::VirtualMachinePhase::Running
+                    && phase != api::VirtualMachinePhase::Stopped
+            });
+            let silent = status
+                .assignment
+                .is_some_and(|right| watch.is_silent(&right.host));
+            status.incoming.is_some() || changing || silent
         })
 }
 
@@ -368,6 +428,28 @@ mod tests {
         assert_eq!((all.down_at, all.up_at), (Some(at(10)), Some(at(30))));
         let part = measure(&history, at(12), at(14));
         assert_eq!((part.down_seconds, part.up_at), (2.0, None));
+    }
+
+    #[test]
+    fn replicas_that_answer_take_turns_and_the_others_are_always_probed() {
+        let names: BTreeSet<String> = ["a", "b", "c"].map(str::to_owned).into();
+        let mut turn = 0;
+        let all = choose(&names, &BTreeMap::new(), &mut turn);
+        assert_eq!(all, ["a", "b", "c"], "nothing is known yet");
+        let known = BTreeMap::from([
+            ("a".to_owned(), true),
+            ("b".to_owned(), false),
+            ("c".to_owned(), true),
+        ]);
+        let rounds: Vec<Vec<String>> = (0..4).map(|_| choose(&names, &known, &mut turn)).collect();
+        assert!(
+            rounds
+                .iter()
+                .all(|round| round.len() == 2 && round[0] == "b")
+        );
+        assert_ne!(rounds[0][1], rounds[1][1], "a and c take turns");
+        assert_eq!(rounds[0], rounds[2]);
+        assert!(choose(&BTreeSet::new(), &known, &mut turn).is_empty());
     }
 
     #[test]

@@ -19,9 +19,18 @@ use serde_json::{Value, json};
 use crate::agent::{Context, in_task};
 use crate::vm::worker::VmRef;
 
-/// Migrations from here that are under way, by VM uid; true once switch-over is near.
+/// How far a VM that is being sent from here has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sending {
+    /// The source holds the switch-over until the target delivers frames.
+    near: bool,
+    /// The target said that frames reach its copy.
+    delivered: bool,
+}
+
+/// Migrations from here that are under way, by VM uid.
 #[derive(Default)]
-pub struct Moves(Mutex<BTreeMap<String, bool>>);
+pub struct Moves(Mutex<BTreeMap<String, Sending>>);
 
 impl Moves {
     /// Whether a VM is being sent from here right now.
@@ -32,32 +41,23 @@ impl Moves {
             .contains_key(uid)
     }
 
-    /// Whether the switch-over of a VM that is being sent from here is near.
-    pub fn is_near(&self, uid: &str) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(uid)
-            .copied()
-            .unwrap_or(false)
+    fn of(&self, uid: &str) -> Sending {
+        let moves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        moves.get(uid).copied().unwrap_or_default()
     }
 
     fn begin(&self, uid: &str) -> bool {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(uid.to_owned(), false)
+            .insert(uid.to_owned(), Sending::default())
             .is_none()
     }
 
-    fn set_near(&self, uid: &str) {
-        if let Some(near) = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_mut(uid)
-        {
-            *near = true;
+    fn change(&self, uid: &str, change: impl FnOnce(&mut Sending)) {
+        let mut moves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sending) = moves.get_mut(uid) {
+            change(sending);
         }
     }
 

@@ -23,7 +23,12 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How often the job is looked at, and an abort that was asked for looked for.
 const LOOK: Duration = Duration::from_millis(20);
 /// Share of the memory after whose copy the switch-over counts as near, percent.
-const NEAR_PERCENT: u8 = 30;
+const NEAR_PERCENT: u8 = 70;
+/// Bandwidth while the switch-over is held, MiB/s: no guest is done within [`HOLD_MAX`].
+const HOLD_MEBIBYTES: u64 = 1;
+/// Longest hold. A target that does not say that it delivers frames by then may cost a few of them,
+/// which costs less than a move that does not end.
+const HOLD_MAX: Duration = Duration::from_secs(5);
 
 /// What the source does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,6 +208,7 @@ async fn watch(context: &Arc<Context>, moving: &Move) -> std::convert::Infallibl
     };
     let reference = kube::runtime::reflector::ObjectRef::from_obj(moving.object.as_ref());
     let mut told = tokio::time::Instant::now();
+    let mut pace = Pace::Free;
     loop {
         tokio::time::sleep(LOOK).await;
         let current = context.view.leaving.get(&reference);
@@ -219,9 +225,7 @@ async fn watch(context: &Arc<Context>, moving: &Move) -> std::convert::Infallibl
         let Ok(Some(job)) = context.hypervisor.job(uuid).await else {
             continue;
         };
-        if job.total_bytes > 0 && (job.iterations > 1 || job.percent() >= NEAR_PERCENT) {
-            context.moves.set_near(&moving.vm.uid);
-        }
+        pace = keep_pace(context, moving, uuid, &job, pace).await;
         if told.elapsed() > PROGRESS_EVERY {
             told = tokio::time::Instant::now();
             // Progress is for people; one that is lost is followed by the next.
@@ -232,6 +236,69 @@ async fn watch(context: &Arc<Context>, moving: &Move) -> std::convert::Infallibl
                 )
                 .await;
         }
+    }
+}
+
+/// How a move is paced: the switch-over waits until frames reach both copies, so that none is lost,
+/// and they do so only then, so that the paused copy's queue does not overflow with old ones.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// The memory is copied.
+    Free,
+    /// Little is left: it trickles until the target delivers frames.
+    Held(tokio::time::Instant),
+    /// The switch-over may come.
+    Open,
+}
+
+async fn keep_pace(
+    context: &Arc<Context>,
+    moving: &Move,
+    uuid: uuid::Uuid,
+    job: &hypervisor::Job,
+    pace: Pace,
+) -> Pace {
+    let policy = context.view.policy().migration;
+    let pause = u64::try_from(policy.maximum_pause_milliseconds).unwrap_or(300);
+    let bandwidth = policy
+        .bandwidth_mebibytes_per_second
+        .and_then(|bandwidth| u64::try_from(bandwidth).ok());
+    match pace {
+        Pace::Free
+            if job.total_bytes > 0 && (job.iterations > 1 || job.percent() >= NEAR_PERCENT) =>
+        {
+            // A job that can not be held any more is past it; frames then come early or late.
+            let held = context
+                .hypervisor
+                .set_pace(uuid, Some(HOLD_MEBIBYTES), 1)
+                .await;
+            context
+                .moves
+                .change(&moving.vm.uid, |sending| sending.near = true);
+            tracing::debug!(
+                vm = moving.vm.name,
+                percent = job.percent(),
+                iterations = job.iterations,
+                ?held,
+                "near"
+            );
+            Pace::Held(tokio::time::Instant::now())
+        }
+        Pace::Held(since) => {
+            let delivered = context.moves.of(&moving.vm.uid).delivered;
+            if !delivered && since.elapsed() < HOLD_MAX {
+                return pace;
+            }
+            match context.hypervisor.set_pace(uuid, bandwidth, pause).await {
+                Ok(()) => {
+                    tracing::debug!(vm = moving.vm.name, delivered, held = ?since.elapsed(), "let go");
+                    Pace::Open
+                }
+                // Tried again at the next look; the job may have ended.
+                Err(_) => pace,
+            }
+        }
+        Pace::Free | Pace::Open => pace,
     }
 }
 

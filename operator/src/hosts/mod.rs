@@ -73,13 +73,11 @@ impl HostWatch {
             .ok_or_else(|| "not registered".to_owned())
     }
 
-    /// Whether something is wrong with any host just now: probes then look more often.
-    pub fn troubled(&self) -> bool {
-        self.facts.keys().any(|host| {
-            self.machines
-                .machine(host)
-                .is_some_and(failover::host::machine::HostMachine::is_silent)
-        })
+    /// Whether a host misses renewals just now.
+    pub fn is_silent(&self, host: &HostName) -> bool {
+        self.machines
+            .machine(host)
+            .is_some_and(failover::host::machine::HostMachine::is_silent)
     }
 }
 

@@ -12,7 +12,9 @@ use kube::{Api, ResourceExt};
 use lab::{Fault, Lab, declarations, guest, judges};
 use serde_json::json;
 
-use crate::watch::{all_well, headroom, host_state, hosts, on_host, systems, until, vms};
+use crate::watch::{
+    all_well, busy_host, headroom, host_state, hosts, on_host, systems, until, vms,
+};
 
 /// Business systems that the declarations hold.
 const SYSTEMS: usize = 4;
@@ -102,20 +104,6 @@ async fn deploy(lab: &Lab, teller: &Teller) -> Result<()> {
     Ok(())
 }
 
-/// A host that carries VMs, as the story needs one.
-async fn busy_host(lab: &Lab) -> Result<String> {
-    let mut best = (0, String::new());
-    for host in hosts(&lab.client).await? {
-        let ready = host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready);
-        let count = on_host(&lab.client, &host.name_any()).await?.len();
-        if ready && count > best.0 {
-            best = (count, host.name_any());
-        }
-    }
-    ensure!(best.0 > 0, "no host carries a VM");
-    Ok(best.1)
-}
-
 fn boots(report: &judge::report::Report) -> BTreeMap<String, usize> {
     report
         .guests
@@ -126,7 +114,7 @@ fn boots(report: &judge::report::Report) -> BTreeMap<String, usize> {
 
 /// Step 2: memory errors rise; the host is quarantined and emptied, and nobody notices.
 async fn evacuate(lab: &Lab, teller: &Teller) -> Result<()> {
-    let host = busy_host(lab).await?;
+    let host = busy_host(&lab.client).await?;
     let moved: Vec<String> = on_host(&lab.client, &host)
         .await?
         .iter()
@@ -234,7 +222,7 @@ async fn evacuate(lab: &Lab, teller: &Teller) -> Result<()> {
 
 /// Step 3: the power of a host is cut; its VMs restart elsewhere, and no site is missed.
 async fn power_loss(lab: &Lab, teller: &Teller, kill_operator: bool) -> Result<()> {
-    let host = busy_host(lab).await?;
+    let host = busy_host(&lab.client).await?;
     let lost: Vec<String> = on_host(&lab.client, &host)
         .await?
         .iter()
@@ -385,7 +373,7 @@ async fn return_of_hosts(lab: &Lab, teller: &Teller) -> Result<()> {
 
 /// Step 5: a host hangs while its BMC says On; it is forced off, then its VMs restart elsewhere.
 async fn hang(lab: &Lab, teller: &Teller) -> Result<()> {
-    let host = busy_host(lab).await?;
+    let host = busy_host(&lab.client).await?;
     teller.say(&format!("5. {host} hangs; its BMC says On"));
     lab.fault(Some(&host), Fault::KernelHang)?;
     recover(lab, teller, &host, false).await?;

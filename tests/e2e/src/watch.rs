@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use api::{BusinessSystem, Host, HostPool, HostState, VirtualMachine, VirtualMachinePhase};
 use kube::{Api, Client, ResourceExt};
 
@@ -163,4 +163,21 @@ pub async fn headroom(client: &Client) -> Result<String> {
         .and_then(|status| status.headroom)
         .map(|headroom| headroom.state)
         .unwrap_or_default())
+}
+
+/// The Ready host that carries most VMs.
+///
+/// # Errors
+/// The API can not be read, or no host carries a VM.
+pub async fn busy_host(client: &Client) -> Result<String> {
+    let mut best = (0, String::new());
+    for host in hosts(client).await? {
+        let ready = host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready);
+        let count = on_host(client, &host.name_any()).await?.len();
+        if ready && count > best.0 {
+            best = (count, host.name_any());
+        }
+    }
+    ensure!(best.0 > 0, "no host carries a VM");
+    Ok(best.1)
 }

@@ -1,0 +1,407 @@
+//! What people get wrong and only the operator can know: each gives a sentence that names field,
+//! value and remedy as a condition, and changes nothing. What others rely on can not be deleted.
+//! A pool is filled to one VM past N+1: refused; removing one admits it; then any host may die.
+
+use anyhow::{Result, ensure};
+use api::names::LABEL_SYSTEM;
+use api::{BusinessSystem, VirtualMachine, VirtualMachinePhase};
+use e2e::story::check_programs;
+use e2e::watch::{busy_host, headroom, on_host, systems, until, vms};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use lab::install::apply_yaml;
+use lab::{Fault, Lab, LabOptions, declarations, guest};
+use serde_json::{Value, json};
+
+/// Room of each host: three VMs of the size below.
+const CAPACITY: &str = "cpu=8,memory=512Mi";
+/// Size of the VMs that fill the pool.
+const MEMORY: &str = "160Mi";
+/// With four hosts of three places each, N+1 leaves nine.
+const PLACES: i32 = 9;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_get_a_sentence_and_change_nothing() -> Result<()> {
+    check_programs()?;
+    let lab = Lab::up(LabOptions {
+        name: "mistakes".to_owned(),
+        capacity: CAPACITY.to_owned(),
+        ..LabOptions::default()
+    })
+    .await?;
+    let image = prepare(&lab).await?;
+    systems_that_do_not_fit(&lab, &image).await?;
+    vms_that_find_no_place(&lab, &image).await?;
+    fill_the_pool(&lab, &image).await?;
+    what_is_in_use_is_kept(&lab, &image).await?;
+    one_disk_for_two(&lab, &image).await?;
+    any_host_may_die(&lab).await?;
+    lab.down()
+}
+
+/// The site's base without its systems; the pool serves two of three zones. The image's name.
+async fn prepare(lab: &Lab) -> Result<String> {
+    let folder = guest::build()?;
+    let values = guest::serve(&lab.files, &folder)?;
+    let mut objects = declarations::for_lab(&declarations::folder(), &values)?;
+    objects.retain(|object| object["kind"] != "BusinessSystem");
+    for object in &mut objects {
+        if object["kind"] == "HostPool" {
+            object["spec"]["zones"] = json!(["Common", "InternetAccess"]);
+        }
+    }
+    declarations::apply(&lab.client, &objects).await?;
+    for (name, cpu, memory) in [
+        ("fill", 1, MEMORY),
+        ("wide", 17, "128Mi"),
+        ("huge", 4, "1Gi"),
+    ] {
+        let flavor = json!({"apiVersion": "zhengyun.io/v1alpha1", "kind": "Flavor", "metadata": {"name": name}, "spec": {"cpu": cpu, "memory": memory}});
+        apply_yaml(&lab.client, &flavor.to_string()).await?;
+    }
+    Ok(values["image.name"].clone())
+}
+
+fn system(name: &str, image: &str) -> Value {
+    json!({
+        "apiVersion": "zhengyun.io/v1alpha1", "kind": "BusinessSystem",
+        "metadata": {"name": name, "namespace": "egov-center"},
+        "spec": {"displayName": name, "mlpsGrade": 2, "tiers": [{
+            "name": "web", "replicas": 1, "flavor": "fill", "image": image, "networks": ["common"],
+            "storagePool": "shared", "spread": {"over": "Host", "required": false},
+            "cloudInit": {"userData": "#cloud-config\nzhengyun: {role: default, tier: web}\n"}}]}
+    })
+}
+
+async fn until_vm(lab: &Lab, what: &str, name: &str, sentence: &str) -> Result<()> {
+    until(&lab.client, what, async || {
+        Ok(vms(&lab.client).await?.iter().any(|vm| {
+            vm.name_any() == name
+                && vm
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.message.clone())
+                    .is_some_and(|message| message.contains(sentence))
+        }))
+    })
+    .await
+    .map(drop)
+}
+
+async fn remove(lab: &Lab, namespace: &str, name: &str) -> Result<()> {
+    let api: Api<BusinessSystem> = Api::namespaced(lab.client.clone(), namespace);
+    api.delete(name, &DeleteParams::default()).await?;
+    until(&lab.client, "the system's VMs to go", async || {
+        let of_it = |vm: &VirtualMachine| {
+            vm.namespace().as_deref() == Some(namespace)
+                && vm.labels().get(LABEL_SYSTEM).map(String::as_str) == Some(name)
+        };
+        Ok(!vms(&lab.client).await?.iter().any(of_it))
+    })
+    .await
+    .map(drop)
+}
+
+/// Names of things that do not exist, and demands that no host can meet: `Valid` is False, nothing
+/// is made.
+async fn systems_that_do_not_fit(lab: &Lab, image: &str) -> Result<()> {
+    let cases = [
+        (
+            "unknown-image",
+            json!({"image": "windows-95"}),
+            "spec.tiers[web].image: Image windows-95 does not exist; correct the name or create it",
+        ),
+        (
+            "unknown-flavor",
+            json!({"flavor": "99c999g"}),
+            "spec.tiers[web].flavor: Flavor 99c999g does not exist",
+        ),
+        (
+            "unknown-pool",
+            json!({"storagePool": "tape"}),
+            "spec.tiers[web].storagePool: StoragePool tape does not exist",
+        ),
+        (
+            "unknown-net",
+            json!({"networks": ["lan"]}),
+            "spec.tiers[web].networks: Network lan does not exist",
+        ),
+        (
+            "wrong-zone",
+            json!({"networks": ["dedicated"]}),
+            "spec.tiers[web].networks: no host pool serves Dedicated (专用网络区); choose networks of one zone",
+        ),
+        (
+            "spread",
+            json!({"replicas": 5, "spread": {"over": "Host", "required": true}}),
+            "spec.tiers[web].replicas: 5 replicas must be on different hosts and the pool has 4",
+        ),
+    ];
+    for (name, change, _) in &cases {
+        let mut object = system(name, image);
+        let tier = &mut object["spec"]["tiers"][0];
+        for (field, value) in change.as_object().into_iter().flatten() {
+            tier[field] = value.clone();
+        }
+        apply_yaml(&lab.client, &object.to_string()).await?;
+    }
+    let mut object = system("grade", image);
+    object["spec"]["mlpsGrade"] = json!(4);
+    apply_yaml(&lab.client, &object.to_string()).await?;
+    let grade = (
+        "grade",
+        json!({}),
+        "spec.mlpsGrade: 4 is above the grade of every host pool of that zone; lower it or raise a pool's mlpsGrade",
+    );
+    for (name, _, sentence) in cases.iter().chain([&grade]) {
+        until(&lab.client, name, async || {
+            Ok(systems(&lab.client).await?.iter().any(|system| {
+                let status = system.status.clone().unwrap_or_default();
+                let valid = status
+                    .conditions
+                    .iter()
+                    .find(|condition| condition.type_ == "Valid");
+                system.name_any() == *name
+                    && status.state == "Invalid"
+                    && valid.is_some_and(|valid| {
+                        valid.status == "False" && valid.message.contains(sentence)
+                    })
+            }))
+        })
+        .await?;
+    }
+    ensure!(
+        vms(&lab.client).await?.is_empty(),
+        "a VM was made for a system that does not fit"
+    );
+    for (name, ..) in cases.iter().chain([&grade]) {
+        remove(lab, "egov-center", name).await?;
+    }
+    println!("{} systems refused with a sentence", cases.len() + 1);
+    Ok(())
+}
+
+/// An impossible size and an exceeded quota: the VM waits and says why.
+async fn vms_that_find_no_place(lab: &Lab, image: &str) -> Result<()> {
+    let mut huge = system("huge", image);
+    huge["spec"]["tiers"][0]["flavor"] = json!("huge");
+    apply_yaml(&lab.client, &huge.to_string()).await?;
+    let mut wide = system("wide", image);
+    wide["metadata"]["namespace"] = json!("trade-union");
+    wide["spec"]["tiers"][0]["flavor"] = json!("wide");
+    apply_yaml(&lab.client, &wide.to_string()).await?;
+    until_vm(
+        lab,
+        "the refusal of an impossible size",
+        "huge-web-0",
+        "no host fits (4 hosts: not enough memory)",
+    )
+    .await?;
+    until_vm(
+        lab,
+        "the refusal by quota",
+        "wide-web-0",
+        "spec.quota.cpu of department trade-union: 17 would be used of 16; release something or raise the quota",
+    )
+    .await?;
+    for vm in vms(&lab.client).await? {
+        let status = vm.status.clone().unwrap_or_default();
+        ensure!(
+            status.assignment.is_none(),
+            "{} was assigned",
+            vm.name_any()
+        );
+        let scheduled = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "Scheduled");
+        ensure!(
+            scheduled.is_some_and(|condition| condition.status == "False"),
+            "{}: condition Scheduled: {scheduled:?}",
+            vm.name_any()
+        );
+    }
+    remove(lab, "egov-center", "huge").await?;
+    remove(lab, "trade-union", "wide").await
+}
+
+async fn running(lab: &Lab) -> Result<usize> {
+    let runs = |vm: &VirtualMachine| {
+        vm.status.as_ref().and_then(|status| status.phase) == Some(VirtualMachinePhase::Running)
+    };
+    Ok(vms(&lab.client).await?.iter().filter(|vm| runs(vm)).count())
+}
+
+/// Nine VMs fit with N+1; the tenth waits until one of them goes.
+async fn fill_the_pool(lab: &Lab, image: &str) -> Result<()> {
+    let mut fill = system("fill", image);
+    fill["spec"]["tiers"][0]["replicas"] = json!(PLACES);
+    apply_yaml(&lab.client, &fill.to_string()).await?;
+    let all = usize::try_from(PLACES)?;
+    until(&lab.client, "the pool to be full", async || {
+        Ok(running(lab).await? == all)
+    })
+    .await?;
+    apply_yaml(&lab.client, &system("more", image).to_string()).await?;
+    until_vm(
+        lab,
+        "the refusal of one VM past N+1",
+        "more-web-0",
+        "N+1 of pool main would break",
+    )
+    .await?;
+    ensure!(
+        headroom(&lab.client).await? == "Proven",
+        "N+1 is not proven with {PLACES} VMs"
+    );
+    let api: Api<BusinessSystem> = Api::namespaced(lab.client.clone(), "egov-center");
+    fill["spec"]["tiers"][0]["replicas"] = json!(PLACES - 1);
+    api.patch(
+        "fill",
+        &PatchParams::apply("zylab").force(),
+        &Patch::Apply(&fill),
+    )
+    .await?;
+    until(&lab.client, "the waiting VM to be admitted", async || {
+        let admitted = vms(&lab.client).await?.iter().any(|vm| {
+            vm.name_any() == "more-web-0"
+                && vm
+                    .status
+                    .as_ref()
+                    .is_some_and(|status| status.assignment.is_some())
+        });
+        Ok(admitted && running(lab).await? == all)
+    })
+    .await?;
+    println!("{PLACES} VMs fill the pool; one more waits until one goes");
+    Ok(())
+}
+
+/// Nothing that others rely on is deleted, by whomever.
+async fn what_is_in_use_is_kept(lab: &Lab, image: &str) -> Result<()> {
+    let host = busy_host(&lab.client).await?;
+    let cases = [
+        (
+            "StoragePool",
+            "",
+            "shared",
+            "storage pool shared is in use by",
+        ),
+        ("Image", "", image, "is in use by"),
+        ("Host", "", host.as_str(), "drain it first: zyctl drain"),
+        (
+            "HostPool",
+            "",
+            "main",
+            "host pool main is in use by 4 hosts",
+        ),
+        ("Network", "", "common", "network common is in use by"),
+        (
+            "Department",
+            "",
+            "egov-center",
+            "department egov-center is in use by",
+        ),
+        (
+            "Volume",
+            "egov-center",
+            "fill-web-0-system",
+            "is claimed by a VM",
+        ),
+    ];
+    for (kind, namespace, name, sentence) in cases {
+        let gvk = kube::core::GroupVersionKind::gvk("zhengyun.io", "v1alpha1", kind);
+        let (resource, _) = kube::discovery::pinned_kind(&lab.client, &gvk).await?;
+        let api: Api<DynamicObject> = if namespace.is_empty() {
+            Api::all_with(lab.client.clone(), &resource)
+        } else {
+            Api::namespaced_with(lab.client.clone(), namespace, &resource)
+        };
+        // Refused as soon as the operator has counted its users.
+        until(
+            &lab.client,
+            &format!("{kind} {name} to be kept"),
+            async || {
+                let answer = api
+                    .delete(
+                        name,
+                        &DeleteParams {
+                            dry_run: true,
+                            ..DeleteParams::default()
+                        },
+                    )
+                    .await;
+                Ok(matches!(answer, Err(error) if error.to_string().contains(sentence)))
+            },
+        )
+        .await?;
+        let refused = api.delete(name, &DeleteParams::default()).await;
+        ensure!(refused.is_err(), "{kind} {name} was deleted");
+        ensure!(
+            api.get(name).await?.metadata.deletion_timestamp.is_none(),
+            "{kind} {name} is being deleted"
+        );
+    }
+    println!("{} objects in use were kept", cases.len());
+    Ok(())
+}
+
+/// A VM that declares another's volume waits and names the holder.
+async fn one_disk_for_two(lab: &Lab, image: &str) -> Result<()> {
+    let contender = |name: &str, volume: &str| {
+        json!({
+            "apiVersion": "zhengyun.io/v1alpha1", "kind": "VirtualMachine",
+            "metadata": {"name": name, "namespace": "egov-center"},
+            "spec": {"cpu": 1, "memory": "32Mi", "image": image, "networks": ["common"],
+                     "disks": [{"name": "system", "volume": volume}]}
+        })
+    };
+    apply_yaml(
+        &lab.client,
+        &contender("contender", "fill-web-0-system").to_string(),
+    )
+    .await?;
+    apply_yaml(&lab.client, &contender("diskless", "nowhere").to_string()).await?;
+    until_vm(
+        lab,
+        "the refusal of a claimed volume",
+        "contender",
+        "volume fill-web-0-system is claimed by",
+    )
+    .await?;
+    until_vm(
+        lab,
+        "the missing volume to be named",
+        "diskless",
+        "volume nowhere of spec.disks[system], which does not exist; create it or correct the name",
+    )
+    .await?;
+    let api: Api<VirtualMachine> = Api::namespaced(lab.client.clone(), "egov-center");
+    for name in ["contender", "diskless"] {
+        let vm = api.get(name).await?;
+        let started = vm.status.is_some_and(|status| status.assignment.is_some());
+        ensure!(!started, "{name} was assigned");
+        api.delete(name, &DeleteParams::default()).await?;
+    }
+    until(&lab.client, "both to go", async || {
+        Ok(vms(&lab.client)
+            .await?
+            .iter()
+            .all(|vm| !["contender", "diskless"].contains(&vm.name_any().as_str())))
+    })
+    .await
+    .map(drop)
+}
+
+/// The full pool loses a host: every VM finds a place.
+async fn any_host_may_die(lab: &Lab) -> Result<()> {
+    let host = busy_host(&lab.client).await?;
+    lab.fault(Some(&host), Fault::PowerLoss)?;
+    let all = usize::try_from(PLACES)?;
+    until(&lab.client, "every VM to run on three hosts", async || {
+        Ok(on_host(&lab.client, &host).await?.is_empty() && running(lab).await? == all)
+    })
+    .await?;
+    println!("{host} died with the pool full: all {PLACES} VMs run");
+    Ok(())
+}
