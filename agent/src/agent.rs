@@ -23,7 +23,7 @@ use crate::network::Uplink;
 use crate::options::{AgentOptions, DomainType, HypervisorKind};
 use crate::storage::images::Checked;
 use crate::view::View;
-use crate::vm::decide::{Action, ApiFacts, Facts, decide};
+use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
 use crate::vm::worker::{VmRef, carry_out};
 use crate::{guard, hardware_report, metrics, migration, report, storage};
 
@@ -240,9 +240,9 @@ fn turn(context: &Arc<Context>, memory: &mut Memory, domains: &[Domain]) {
             boot_id: &context.boot_id,
             api: object.as_deref().map(|object| api_facts(context, object)),
             ledger: &ledger,
-            domain: domain.and_then(|domain| Some((domain.state, domain.owner.clone()?))),
+            domain: domain.and_then(|domain| Some(copy_of(domain.state, domain.owner.as_ref()?))),
             moving_out: context.moves.is_moving(&uid),
-            stopped: memory.stopped.get(&uid).copied(),
+            shut_down_inside: memory.stopped.get(&uid) == Some(&StopCause::GuestShutdown),
         });
         if action != Action::Nothing {
             tracing::debug!(vm = vm.name, ?action, "decided");
@@ -262,7 +262,7 @@ fn api_facts(context: &Context, vm: &VirtualMachine) -> ApiFacts {
         incoming: status.incoming,
         halt: vm.metadata.deletion_timestamp.is_some()
             || vm.spec.run_strategy == RunStrategy::Halted,
-        reported: own.map(|runtime| (runtime.assignment.epoch.0, runtime.phase)),
+        reported: own.map(|runtime| (runtime.assignment.epoch.0, copy_phase(runtime.phase))),
     }
 }
 

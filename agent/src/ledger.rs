@@ -1,55 +1,16 @@
 //! The ledger: what this incarnation of the host did with each epoch of each VM.
-//!
-//! ```text
-//!             use                started by the hook          close
-//!   (nothing) ────► used ───────────────────────► started ───────────► closed   (for ever)
-//!       │             └──────────── close ───────────────────────────────┘ ▲
-//!       └── close (declined) ────────────────────────────────────────────────┘
-//!                                                  started ──hand over──► handedOver (for ever)
-//! ```
-//!
+//! What each step allows is decided in `failover::agent::ledger`; here it is made durable.
 //! It lies in `/run`, so an entry means something for this boot only. A per-VM lock covers
 //! each write, never a call to libvirt. The hook and the agent share it.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// What was done with an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum EpochState {
-    /// Taken for a start, or for an arrival; QEMU is not there yet.
-    Used,
-    /// The hook let QEMU start.
-    Started,
-    /// Never (again) started.
-    Closed,
-    /// Migrated away; never ran after switch-over.
-    HandedOver,
-}
-
-/// One VM's epochs on this incarnation, by number.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// State of each epoch.
-    pub epochs: BTreeMap<i64, EpochState>,
-    /// How often the guard had fired when the newest epoch was used.
-    #[serde(default)]
-    pub guard_firings: u64,
-}
-
-impl Entry {
-    /// State of an epoch.
-    pub fn state(&self, epoch: i64) -> Option<EpochState> {
-        self.epochs.get(&epoch).copied()
-    }
-}
+pub use failover::agent::ledger::{Entry, EpochState, Refusal};
 
 /// Why a step was refused.
 #[derive(Debug, Error)]
@@ -62,23 +23,13 @@ pub enum LedgerError {
         /// Why.
         source: std::io::Error,
     },
-    /// The step is not allowed from this state.
-    #[error("epoch {epoch} of VM {uid} is {state:?}, so it can not be {step}")]
+    /// The step is not allowed.
+    #[error("VM {uid}: {refusal}")]
     Refused {
         /// The VM.
         uid: String,
-        /// The epoch.
-        epoch: i64,
-        /// Its state; none: never seen.
-        state: Option<EpochState>,
-        /// The step.
-        step: &'static str,
-    },
-    /// The guard fired between the read that allowed the start and the start.
-    #[error("the guard fired since this start was allowed; VM {uid} needs a new epoch")]
-    GuardFired {
-        /// The VM.
-        uid: String,
+        /// Why.
+        refusal: Refusal,
     },
 }
 
@@ -104,15 +55,7 @@ impl Ledger {
     /// # Errors
     /// The epoch was seen before, or an epoch at least as high was.
     pub fn take(&self, uid: &str, epoch: i64, guard_firings: u64) -> Result<(), LedgerError> {
-        self.change(uid, |entry| {
-            let highest = entry.epochs.last_key_value().map(|(epoch, _)| *epoch);
-            if highest.is_some_and(|highest| highest >= epoch) {
-                return Err(refused(uid, epoch, entry.state(epoch), "used"));
-            }
-            entry.epochs.insert(epoch, EpochState::Used);
-            entry.guard_firings = guard_firings;
-            Ok(())
-        })
+        self.change(uid, |entry| entry.take(epoch, guard_firings))
     }
 
     /// Turns `used` into `started`, exactly once.
@@ -121,18 +64,7 @@ impl Ledger {
     /// The epoch is not `used`, or the guard has fired since.
     pub fn start(&self, uid: &str, epoch: i64) -> Result<(), LedgerError> {
         let firings = self.guard_firings();
-        self.change(uid, |entry| match entry.state(epoch) {
-            Some(EpochState::Used) if entry.guard_firings != firings => {
-                Err(LedgerError::GuardFired {
-                    uid: uid.to_owned(),
-                })
-            }
-            Some(EpochState::Used) => {
-                entry.epochs.insert(epoch, EpochState::Started);
-                Ok(())
-            }
-            state => Err(refused(uid, epoch, state, "started")),
-        })
+        self.change(uid, |entry| entry.start(epoch, firings))
     }
 
     /// Closes an epoch for ever; closing what is closed is fine.
@@ -140,15 +72,7 @@ impl Ledger {
     /// # Errors
     /// The epoch was handed over.
     pub fn close(&self, uid: &str, epoch: i64) -> Result<(), LedgerError> {
-        self.change(uid, |entry| match entry.state(epoch) {
-            Some(EpochState::HandedOver) => {
-                Err(refused(uid, epoch, Some(EpochState::HandedOver), "closed"))
-            }
-            _ => {
-                entry.epochs.insert(epoch, EpochState::Closed);
-                Ok(())
-            }
-        })
+        self.change(uid, |entry| entry.close(epoch))
     }
 
     /// Marks an epoch as handed over.
@@ -156,13 +80,7 @@ impl Ledger {
     /// # Errors
     /// The epoch does not run here.
     pub fn hand_over(&self, uid: &str, epoch: i64) -> Result<(), LedgerError> {
-        self.change(uid, |entry| match entry.state(epoch) {
-            Some(EpochState::Started | EpochState::HandedOver) => {
-                entry.epochs.insert(epoch, EpochState::HandedOver);
-                Ok(())
-            }
-            state => Err(refused(uid, epoch, state, "handed over")),
-        })
+        self.change(uid, |entry| entry.hand_over(epoch))
     }
 
     /// What is known of a VM.
@@ -202,7 +120,7 @@ impl Ledger {
     fn change(
         &self,
         uid: &str,
-        step: impl FnOnce(&mut Entry) -> Result<(), LedgerError>,
+        step: impl FnOnce(&mut Entry) -> Result<(), Refusal>,
     ) -> Result<(), LedgerError> {
         let path = self.path(uid);
         let io = |source| LedgerError::Io {
@@ -220,7 +138,10 @@ impl Ledger {
             Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| io(errno.into()))?;
         let before = self.entry(uid)?;
         let mut after = before.clone();
-        step(&mut after)?;
+        step(&mut after).map_err(|refusal| LedgerError::Refused {
+            uid: uid.to_owned(),
+            refusal,
+        })?;
         if after == before {
             return Ok(());
         }
@@ -235,18 +156,11 @@ impl Ledger {
     }
 }
 
-fn refused(uid: &str, epoch: i64, state: Option<EpochState>, step: &'static str) -> LedgerError {
-    LedgerError::Refused {
-        uid: uid.to_owned(),
-        epoch,
-        state,
-        step,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     fn ledger() -> (tempfile::TempDir, Ledger) {
@@ -282,7 +196,10 @@ mod tests {
         fs::write(folder.path().join("guard-firings"), "1").expect("firing");
         assert!(matches!(
             ledger.start("vm", 1),
-            Err(LedgerError::GuardFired { .. })
+            Err(LedgerError::Refused {
+                refusal: Refusal::GuardFired,
+                ..
+            })
         ));
     }
 

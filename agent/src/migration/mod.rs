@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
-use api::VirtualMachineMigration;
+use api::{MigrationSourcePhase, MigrationTargetPhase, VirtualMachineMigration};
+use failover::migration::{SourcePhase, TargetPhase};
 use hypervisor::Domain;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -90,6 +91,28 @@ impl Move {
             source: status.source_assignment?,
             target: status.target_assignment?,
             object: object.clone(),
+        })
+    }
+
+    /// What the source said last, if it speaks of this move's source.
+    fn source_said(&self) -> Option<SourcePhase> {
+        let said = self.object.status.as_ref()?.source.as_ref()?;
+        (said.assignment == self.source).then_some(match said.phase {
+            MigrationSourcePhase::Migrating => SourcePhase::Migrating,
+            MigrationSourcePhase::HandedOver => SourcePhase::HandedOver,
+            MigrationSourcePhase::StillRunning => SourcePhase::StillRunning,
+            MigrationSourcePhase::Closed => SourcePhase::Closed,
+        })
+    }
+
+    /// What the target said last, if it speaks of this move's target.
+    fn target_said(&self) -> Option<TargetPhase> {
+        let said = self.object.status.as_ref()?.target.as_ref()?;
+        (said.assignment == self.target).then_some(match said.phase {
+            MigrationTargetPhase::Prepared => TargetPhase::Prepared,
+            MigrationTargetPhase::Arrived => TargetPhase::Arrived,
+            MigrationTargetPhase::Resumed => TargetPhase::Resumed,
+            MigrationTargetPhase::Refused => TargetPhase::Refused,
         })
     }
 

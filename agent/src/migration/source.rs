@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use api::{
-    MigrationPhase, MigrationSource, MigrationSourcePhase, MigrationTargetPhase, RuntimePhase,
-};
+use api::{MigrationPhase, MigrationSource, MigrationSourcePhase, RuntimePhase};
+pub use failover::agent::moving::SourceStep as Step;
+use failover::agent::moving::{SourceFacts, source};
 use hypervisor::{Domain, DomainState, Migrated, MigrationTarget};
 use model::Assignment;
 use serde_json::json;
 
 use super::Move;
 use crate::agent::Context;
-use crate::ledger::EpochState;
 use crate::vm::spec::ClaimKind;
 use crate::vm::worker::{self, report};
 
@@ -30,70 +29,27 @@ const HOLD_MEBIBYTES: u64 = 1;
 /// which costs less than a move that does not end.
 const HOLD_MAX: Duration = Duration::from_secs(5);
 
-/// What the source does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Send it.
-    Send,
-    /// Say that it runs here.
-    SayRunning,
-    /// Say that it was handed over.
-    SayHandedOver,
-    /// Say that it is closed here.
-    SayClosed,
-}
-
 /// Decides, from the migration's object, the ledger and the domains.
 pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<Step> {
     let status = moving.object.status.as_ref()?;
-    let said = status
-        .source
-        .as_ref()
-        .filter(|source| source.assignment == moving.source)
-        .map(|source| source.phase);
-    if matches!(
-        said,
-        Some(
-            MigrationSourcePhase::HandedOver
-                | MigrationSourcePhase::StillRunning
-                | MigrationSourcePhase::Closed
-        )
-    ) {
-        return None;
-    }
-    if context.moves.is_moving(&moving.vm.uid) {
-        return None;
-    }
-    let ended = matches!(
-        status.phase,
-        MigrationPhase::Succeeded | MigrationPhase::Failed | MigrationPhase::Cancelled
-    );
     let ledger = context.ledger.entry(&moving.vm.uid).ok()?;
-    match ledger.state(moving.source.epoch.0) {
-        Some(EpochState::HandedOver) => return Some(Step::SayHandedOver),
-        Some(EpochState::Closed) => return Some(Step::SayClosed),
-        _ => {}
-    }
-    let running = domains.iter().any(|domain| {
-        domain.state == DomainState::Running
-            && domain.owner.as_ref().is_some_and(|owner| {
-                owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.source.epoch
-            })
-    });
-    if ended || !running {
-        return None;
-    }
-    let prepared = status.target.as_ref().is_some_and(|target| {
-        target.assignment == moving.target && target.phase == MigrationTargetPhase::Prepared
-    });
-    // A migration that was under way when this agent was restarted: libvirt may still run it, or
-    // it ended; either way it is not begun a second time.
-    let begun_before = said == Some(MigrationSourcePhase::Migrating);
-    match (status.abort_requested || begun_before, prepared) {
-        (true, _) => Some(Step::SayRunning),
-        (false, true) => Some(Step::Send),
-        (false, false) => None,
-    }
+    source(SourceFacts {
+        said: moving.source_said(),
+        target: moving.target_said(),
+        abort_requested: status.abort_requested,
+        ended: matches!(
+            status.phase,
+            MigrationPhase::Succeeded | MigrationPhase::Failed | MigrationPhase::Cancelled
+        ),
+        sending: context.moves.is_moving(&moving.vm.uid),
+        epoch: ledger.state(moving.source.epoch.0),
+        running: domains.iter().any(|domain| {
+            domain.state == DomainState::Running
+                && domain.owner.as_ref().is_some_and(|owner| {
+                    owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.source.epoch
+                })
+        }),
+    })
 }
 
 /// Does it.

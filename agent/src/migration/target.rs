@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use api::{MigrationSourcePhase, MigrationTarget, MigrationTargetPhase, RuntimePhase};
+pub use failover::agent::moving::TargetStep as Step;
+use failover::agent::moving::{TargetFacts, target};
 use hypervisor::{Domain, DomainState};
 use serde_json::json;
 
 use super::{Move, handover};
 use crate::agent::Context;
 use crate::clock;
-use crate::ledger::EpochState;
 use crate::network;
 use crate::vm::spec::ClaimKind;
 use crate::vm::worker;
@@ -22,52 +23,25 @@ const ASK_EVERY: Duration = Duration::from_millis(10);
 /// How often taps are looked for while the copy arrives.
 const TAPS_EVERY: Duration = Duration::from_millis(30);
 
-/// What the target does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Make ready and say so.
-    Prepare,
-    /// The copy comes or is here: deliver frames to it, resume it on the hand-over.
-    Receive,
-    /// Close the epoch, destroy the copy, say so.
-    Refuse,
-    /// Say again that it is closed.
-    SayRefused,
-}
-
 /// Decides, from the migration's object, the ledger and the domains.
 pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<Step> {
     let status = moving.object.status.as_ref()?;
-    let said = status
-        .target
-        .as_ref()
-        .filter(|target| target.assignment == moving.target)
-        .map(|target| target.phase);
-    if matches!(
-        said,
-        Some(MigrationTargetPhase::Resumed | MigrationTargetPhase::Refused)
-    ) {
-        return None;
-    }
     let ledger = context.ledger.entry(&moving.vm.uid).ok()?;
-    let state = ledger.state(moving.target.epoch.0);
-    let copy = domains.iter().any(|domain| {
-        domain.owner.as_ref().is_some_and(|owner| {
-            owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.target.epoch
-        })
-    });
-    let handed_over = status
-        .source
-        .as_ref()
-        .is_some_and(|source| source.phase == MigrationSourcePhase::HandedOver);
-    match (state, status.refuse_requested) {
-        (Some(EpochState::Closed), _) => Some(Step::SayRefused),
-        // A copy that the source handed over is the VM itself: it is never refused.
-        (_, true) if !(handed_over && copy) => Some(Step::Refuse),
-        (None, _) => (said.is_none() && !status.abort_requested).then_some(Step::Prepare),
-        (Some(EpochState::Used | EpochState::Started), _) => Some(Step::Receive),
-        (Some(EpochState::HandedOver), _) => None,
-    }
+    target(TargetFacts {
+        said: moving.target_said(),
+        handed_over: status
+            .source
+            .as_ref()
+            .is_some_and(|source| source.phase == MigrationSourcePhase::HandedOver),
+        abort_requested: status.abort_requested,
+        refuse_requested: status.refuse_requested,
+        epoch: ledger.state(moving.target.epoch.0),
+        copy: domains.iter().any(|domain| {
+            domain.owner.as_ref().is_some_and(|owner| {
+                owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.target.epoch
+            })
+        }),
+    })
 }
 
 /// Does it.

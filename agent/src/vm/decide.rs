@@ -1,330 +1,79 @@
-//! What this host does with one VM, from facts alone. Rules 1, 2, 3 and 7 of the failover
-//! design; the migration's two sides are decided in `crate::migration`.
-//!
-//! Starting, and closing for a higher epoch elsewhere, are only proposed here: the worker reads
-//! the API afresh before it does either.
+//! The door from the API's and libvirt's words to those of `failover::agent::copy`, which decides
+//! what this host does with one VM.
 
 use api::{CloseReason, RuntimePhase};
-use hypervisor::{DomainState, Owner, StopCause};
-use model::{Assignment, BootId, HostName};
+use failover::copy::{CloseCause, CopyPhase};
+use hypervisor::{DomainState, Owner};
 
-use crate::ledger::{Entry, EpochState};
+pub use failover::agent::copy::{Action, ApiFacts, Domain, Facts, decide};
 
-/// What the API says of a VM, as cached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ApiFacts {
-    /// Who may run it.
-    pub assignment: Option<Assignment>,
-    /// Who may receive it.
-    pub incoming: Option<Assignment>,
-    /// Its user wants it halted or deleted.
-    pub halt: bool,
-    /// The phase and epoch that this host last reported.
-    pub reported: Option<(i64, RuntimePhase)>,
-}
-
-/// Everything that a decision rests on.
-#[derive(Clone, Debug)]
-pub struct Facts<'a> {
-    /// This host.
-    pub host: &'a HostName,
-    /// This boot.
-    pub boot_id: &'a BootId,
-    /// The API's view; none: the VM is not in our caches.
-    pub api: Option<ApiFacts>,
-    /// The ledger's entry.
-    pub ledger: &'a Entry,
-    /// The domain, if one is active, and whose it is.
-    pub domain: Option<(DomainState, Owner)>,
-    /// A migration of it runs from here.
-    pub moving_out: bool,
-    /// How it was last seen to stop.
-    pub stopped: Option<StopCause>,
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Nothing.
-    Nothing,
-    /// Read the API afresh and start it under this assignment.
-    Start(Assignment),
-    /// Ask the guest to shut down, then destroy and close.
-    Shutdown(Assignment),
-    /// Close the epoch, destroy the domain, report.
-    Close(Assignment, CloseReason),
-    /// Read the API afresh; close if a higher epoch stands elsewhere.
-    CheckSuperseded(Assignment),
-    /// Report this phase.
-    Report(Assignment, RuntimePhase, Option<CloseReason>),
-}
-
-/// Decides.
-pub fn decide(facts: &Facts<'_>) -> Action {
-    match &facts.domain {
-        Some((state, owner)) => with_domain(facts, *state, owner),
-        None => without_domain(facts),
-    }
-}
-
-fn mine(facts: &Facts<'_>, assignment: &Assignment) -> bool {
-    assignment.host == *facts.host && assignment.boot_id == *facts.boot_id
-}
-
-fn own_assignment<'a>(facts: &'a Facts<'_>) -> Option<&'a Assignment> {
-    let assignment = facts.api.as_ref()?.assignment.as_ref()?;
-    mine(facts, assignment).then_some(assignment)
-}
-
-fn with_domain(facts: &Facts<'_>, state: DomainState, owner: &Owner) -> Action {
-    let running = Assignment {
-        host: facts.host.clone(),
+/// A domain of ours as the decision reads it.
+pub fn domain(state: DomainState, owner: &Owner) -> Domain {
+    Domain {
         boot_id: owner.boot_id.clone(),
         epoch: owner.epoch,
-    };
-    // A copy of another boot: everything of that boot is dead to the site.
-    if owner.boot_id != *facts.boot_id
-        || facts.ledger.state(owner.epoch.0) == Some(EpochState::Closed)
-    {
-        return Action::Close(running, CloseReason::Superseded);
-    }
-    let Some(api) = &facts.api else {
-        // Not in our caches: it moved away, was deleted, or the API is out of reach.
-        return if facts.moving_out {
-            Action::Nothing
-        } else {
-            Action::CheckSuperseded(running)
-        };
-    };
-    if api.assignment.as_ref() == Some(&running) {
-        if facts.moving_out || state == DomainState::Ending {
-            return Action::Nothing;
-        }
-        return if api.halt {
-            Action::Shutdown(running)
-        } else {
-            report(facts, running, RuntimePhase::Running)
-        };
-    }
-    // The arrival's side acts on its own.
-    if api.incoming.as_ref() == Some(&running) {
-        return Action::Nothing;
-    }
-    Action::CheckSuperseded(running)
-}
-
-fn report(facts: &Facts<'_>, assignment: Assignment, phase: RuntimePhase) -> Action {
-    let reported = facts.api.as_ref().and_then(|api| api.reported);
-    if reported == Some((assignment.epoch.0, phase)) {
-        Action::Nothing
-    } else {
-        Action::Report(assignment, phase, None)
+        ending: state == DomainState::Ending,
     }
 }
 
-fn without_domain(facts: &Facts<'_>) -> Action {
-    let Some(assignment) = own_assignment(facts).cloned() else {
-        return Action::Nothing;
-    };
-    let api = facts.api.as_ref();
-    match facts.ledger.state(assignment.epoch.0) {
-        None if api.is_some_and(|api| api.halt) => Action::Close(assignment, CloseReason::Declined),
-        None => Action::Start(assignment),
-        Some(EpochState::Used | EpochState::Started) => {
-            let reason = match facts.stopped {
-                Some(StopCause::GuestShutdown) => CloseReason::GuestShutdown,
-                _ => CloseReason::Crashed,
-            };
-            Action::Close(assignment, reason)
-        }
-        Some(EpochState::Closed) => match api.and_then(|api| api.reported) {
-            Some((epoch, RuntimePhase::Closed)) if epoch == assignment.epoch.0 => Action::Nothing,
-            _ => Action::Report(assignment, RuntimePhase::Closed, None),
-        },
-        Some(EpochState::HandedOver) => report(facts, assignment, RuntimePhase::HandedOver),
+/// A reported phase as the decision reads it.
+pub fn copy_phase(phase: RuntimePhase) -> CopyPhase {
+    match phase {
+        RuntimePhase::Preparing => CopyPhase::Preparing,
+        RuntimePhase::Starting => CopyPhase::Starting,
+        RuntimePhase::Running => CopyPhase::Running,
+        RuntimePhase::Arrived => CopyPhase::Arrived,
+        RuntimePhase::Stopping => CopyPhase::Stopping,
+        RuntimePhase::Closed => CopyPhase::Closed,
+        RuntimePhase::HandedOver => CopyPhase::HandedOver,
+        RuntimePhase::CloseStuck => CopyPhase::CloseStuck,
+    }
+}
+
+/// A decided phase as the API has it.
+pub fn runtime_phase(phase: CopyPhase) -> RuntimePhase {
+    match phase {
+        CopyPhase::Preparing => RuntimePhase::Preparing,
+        CopyPhase::Starting => RuntimePhase::Starting,
+        CopyPhase::Running => RuntimePhase::Running,
+        CopyPhase::Arrived => RuntimePhase::Arrived,
+        CopyPhase::Stopping => RuntimePhase::Stopping,
+        CopyPhase::Closed => RuntimePhase::Closed,
+        CopyPhase::HandedOver => RuntimePhase::HandedOver,
+        CopyPhase::CloseStuck => RuntimePhase::CloseStuck,
+    }
+}
+
+/// A decided cause as the API has it.
+pub fn close_reason(cause: CloseCause) -> CloseReason {
+    match cause {
+        CloseCause::Requested => CloseReason::Requested,
+        CloseCause::GuestShutdown => CloseReason::GuestShutdown,
+        CloseCause::Crashed => CloseReason::Crashed,
+        CloseCause::StartFailed => CloseReason::StartFailed,
+        CloseCause::Superseded => CloseReason::Superseded,
+        CloseCause::Declined => CloseReason::Declined,
+        CloseCause::MigrationFailed => CloseReason::MigrationFailed,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::Epoch;
-    use proptest::prelude::*;
-
-    fn assignment(host: &str, boot: &str, epoch: i64) -> Assignment {
-        Assignment {
-            host: host.into(),
-            boot_id: boot.into(),
-            epoch: Epoch(epoch),
-        }
-    }
-
-    fn owner(boot: &str, epoch: i64) -> Owner {
-        Owner {
-            vm: "u".into(),
-            namespace: "n".into(),
-            name: "v".into(),
-            boot_id: boot.into(),
-            epoch: Epoch(epoch),
-        }
-    }
-
-    struct World {
-        host: HostName,
-        boot: BootId,
-        ledger: Entry,
-        api: Option<ApiFacts>,
-        domain: Option<(DomainState, Owner)>,
-    }
-
-    impl World {
-        fn new(current: Option<Assignment>) -> Self {
-            let api = ApiFacts {
-                assignment: current,
-                ..ApiFacts::default()
-            };
-            Self {
-                host: "h1".into(),
-                boot: "b1".into(),
-                ledger: Entry::default(),
-                api: Some(api),
-                domain: None,
-            }
-        }
-
-        fn ledger(mut self, epoch: i64, state: EpochState) -> Self {
-            self.ledger.epochs.insert(epoch, state);
-            self
-        }
-
-        fn domain(mut self, boot: &str, epoch: i64) -> Self {
-            self.domain = Some((DomainState::Running, owner(boot, epoch)));
-            self
-        }
-
-        fn decide(&self) -> Action {
-            decide(&Facts {
-                host: &self.host,
-                boot_id: &self.boot,
-                api: self.api.clone(),
-                ledger: &self.ledger,
-                domain: self.domain.clone(),
-                moving_out: false,
-                stopped: None,
-            })
-        }
-    }
 
     #[test]
-    fn starts_only_for_this_host_this_boot_and_an_epoch_never_seen() {
-        let own = assignment("h1", "b1", 3);
-        assert_eq!(
-            World::new(Some(own.clone())).decide(),
-            Action::Start(own.clone())
-        );
-        assert_eq!(
-            World::new(Some(assignment("h2", "b1", 3))).decide(),
-            Action::Nothing
-        );
-        assert_eq!(
-            World::new(Some(assignment("h1", "b0", 3))).decide(),
-            Action::Nothing
-        );
-        for state in [EpochState::Used, EpochState::Started] {
-            let action = World::new(Some(own.clone())).ledger(3, state).decide();
-            assert_eq!(
-                action,
-                Action::Close(own.clone(), CloseReason::Crashed),
-                "{state:?}: its process is gone"
-            );
-        }
-        let action = World::new(Some(own.clone()))
-            .ledger(3, EpochState::Closed)
-            .decide();
-        assert_eq!(action, Action::Report(own, RuntimePhase::Closed, None));
-    }
-
-    #[test]
-    fn a_copy_of_another_boot_or_of_a_closed_epoch_is_destroyed() {
-        let own = assignment("h1", "b1", 3);
-        let stale = World::new(Some(own.clone())).domain("b0", 2).decide();
-        assert_eq!(
-            stale,
-            Action::Close(assignment("h1", "b0", 2), CloseReason::Superseded)
-        );
-        let closed = World::new(Some(own.clone()))
-            .domain("b1", 3)
-            .ledger(3, EpochState::Closed)
-            .decide();
-        assert_eq!(closed, Action::Close(own, CloseReason::Superseded));
-    }
-
-    #[test]
-    fn without_word_from_the_api_a_running_copy_is_kept_until_a_fresh_read() {
-        let mut world = World::new(None).domain("b1", 3);
-        world.api = None;
-        assert_eq!(
-            world.decide(),
-            Action::CheckSuperseded(assignment("h1", "b1", 3))
-        );
-        let elsewhere = World::new(Some(assignment("h2", "b2", 4)))
-            .domain("b1", 3)
-            .decide();
-        assert_eq!(
-            elsewhere,
-            Action::CheckSuperseded(assignment("h1", "b1", 3))
-        );
-    }
-
-    #[test]
-    fn a_halt_shuts_the_guest_down_and_declines_what_never_started() {
-        let own = assignment("h1", "b1", 3);
-        let mut world = World::new(Some(own.clone()));
-        world.api.as_mut().expect("api").halt = true;
-        assert_eq!(
-            world.decide(),
-            Action::Close(own.clone(), CloseReason::Declined)
-        );
-        assert_eq!(world.domain("b1", 3).decide(), Action::Shutdown(own));
-    }
-
-    fn any_assignment() -> impl Strategy<Value = Option<Assignment>> {
-        proptest::option::of(
-            (0..2_u8, 0..2_u8, 1..4_i64).prop_map(|(host, boot, epoch)| {
-                assignment(
-                    if host == 0 { "h1" } else { "h2" },
-                    if boot == 0 { "b1" } else { "b0" },
-                    epoch,
-                )
-            }),
-        )
-    }
-
-    proptest! {
-        /// Whatever the facts: a start needs our own assignment, an unseen epoch and no copy here.
-        #[test]
-        fn no_facts_lead_to_a_start_that_the_rules_forbid(
-            current in any_assignment(), incoming in any_assignment(), halt: bool,
-            states in proptest::collection::btree_map(1..4_i64, 0..4_u8, 0..3),
-            domain in proptest::option::of((0..2_u8, 1..4_i64)),
-        ) {
-            let mut world = World::new(current.clone());
-            let api = world.api.as_mut().expect("api");
-            (api.incoming, api.halt) = (incoming, halt);
-            for (epoch, state) in states {
-                let states = [EpochState::Used, EpochState::Started, EpochState::Closed, EpochState::HandedOver];
-                world.ledger.epochs.insert(epoch, states[usize::from(state)]);
-            }
-            if let Some((boot, epoch)) = domain {
-                world = world.domain(if boot == 0 { "b1" } else { "b0" }, epoch);
-            }
-            if let Action::Start(assignment) = world.decide() {
-                prop_assert!(world.domain.is_none() && !halt);
-                prop_assert_eq!(&assignment.host, &world.host);
-                prop_assert_eq!(&assignment.boot_id, &world.boot);
-                prop_assert_eq!(world.ledger.state(assignment.epoch.0), None);
-                prop_assert_eq!(Some(assignment), current);
-            }
+    fn a_phase_survives_the_door_both_ways() {
+        for phase in [
+            RuntimePhase::Preparing,
+            RuntimePhase::Starting,
+            RuntimePhase::Running,
+            RuntimePhase::Arrived,
+            RuntimePhase::Stopping,
+            RuntimePhase::Closed,
+            RuntimePhase::HandedOver,
+            RuntimePhase::CloseStuck,
+        ] {
+            assert_eq!(runtime_phase(copy_phase(phase)), phase);
         }
     }
 }

@@ -15,7 +15,7 @@ use model::{Assignment, Epoch};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::decide::Action;
+use super::decide::{Action, close_reason, runtime_phase};
 use super::spec::{self, ClaimKind, Parts, SpecError};
 use crate::agent::Context;
 use crate::clock;
@@ -60,9 +60,12 @@ pub async fn carry_out(context: &Arc<Context>, vm: &VmRef, action: Action) -> Re
         Action::Nothing => Ok(()),
         Action::Start(assignment) => start(context, vm, &assignment).await,
         Action::Shutdown(assignment) => shutdown(context, vm, &assignment).await,
-        Action::Close(assignment, reason) => close(context, vm, &assignment, reason).await,
+        Action::Close(assignment, cause) => {
+            close(context, vm, &assignment, close_reason(cause)).await
+        }
         Action::CheckSuperseded(assignment) => check_superseded(context, vm, &assignment).await,
-        Action::Report(assignment, phase, reason) => {
+        Action::Report(assignment, phase, cause) => {
+            let (phase, reason) = (runtime_phase(phase), cause.map(close_reason));
             report(context, vm, &assignment, phase, reason, None).await
         }
     }

@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod assignment;
 pub mod copy;
 pub mod host;

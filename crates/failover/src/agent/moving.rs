@@ -1,0 +1,223 @@
+//! What an agent does for one live migration, as its source and as its target.
+//!
+//! The source says `HandedOver` only when the job ended as migrated, so the guest never ran
+//! here after switch-over. The target receives paused and resumes on the hand-over alone; a
+//! copy that was handed over is the VM itself and is never refused.
+
+use crate::agent::ledger::EpochState;
+use crate::migration::{SourcePhase, TargetPhase};
+
+/// What the source's decision rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceFacts {
+    /// What this source said last in the migration's object.
+    pub said: Option<SourcePhase>,
+    /// What the target said last.
+    pub target: Option<TargetPhase>,
+    /// The source was asked to abort.
+    pub abort_requested: bool,
+    /// The migration has an outcome.
+    pub ended: bool,
+    /// This run of the agent is sending it right now.
+    pub sending: bool,
+    /// What the ledger has of the source's epoch.
+    pub epoch: Option<EpochState>,
+    /// A domain of that epoch runs here.
+    pub running: bool,
+}
+
+/// What the source does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceStep {
+    /// Send it.
+    Send,
+    /// Say that it runs here.
+    SayRunning,
+    /// Say that it was handed over.
+    SayHandedOver,
+    /// Say that it is closed here.
+    SayClosed,
+}
+
+/// Decides for the source.
+pub fn source(facts: SourceFacts) -> Option<SourceStep> {
+    let final_word = matches!(
+        facts.said,
+        Some(SourcePhase::HandedOver | SourcePhase::StillRunning | SourcePhase::Closed)
+    );
+    if final_word || facts.sending {
+        return None;
+    }
+    match facts.epoch {
+        Some(EpochState::HandedOver) => return Some(SourceStep::SayHandedOver),
+        Some(EpochState::Closed) => return Some(SourceStep::SayClosed),
+        _ => {}
+    }
+    if facts.ended || !facts.running {
+        return None;
+    }
+    // A migration that was under way when this agent was restarted: libvirt may still run it, or
+    // it ended; either way it is not begun a second time.
+    let begun_before = facts.said == Some(SourcePhase::Migrating);
+    let prepared = facts.target == Some(TargetPhase::Prepared);
+    match (facts.abort_requested || begun_before, prepared) {
+        (true, _) => Some(SourceStep::SayRunning),
+        (false, true) => Some(SourceStep::Send),
+        (false, false) => None,
+    }
+}
+
+/// What the target's decision rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetFacts {
+    /// What this target said last in the migration's object.
+    pub said: Option<TargetPhase>,
+    /// The API says that the source handed over.
+    pub handed_over: bool,
+    /// The source was asked to abort.
+    pub abort_requested: bool,
+    /// The target was asked to give up its copy.
+    pub refuse_requested: bool,
+    /// What the ledger has of the target's epoch.
+    pub epoch: Option<EpochState>,
+    /// A domain of that epoch is here, paused or not.
+    pub copy: bool,
+}
+
+/// What the target does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetStep {
+    /// Make ready and say so.
+    Prepare,
+    /// The copy comes or is here: resume it on the hand-over.
+    Receive,
+    /// Close the epoch, destroy the copy, say so.
+    Refuse,
+    /// Say again that it is closed.
+    SayRefused,
+}
+
+/// Decides for the target.
+pub fn target(facts: TargetFacts) -> Option<TargetStep> {
+    if matches!(
+        facts.said,
+        Some(TargetPhase::Resumed | TargetPhase::Refused)
+    ) {
+        return None;
+    }
+    match (facts.epoch, facts.refuse_requested) {
+        (Some(EpochState::Closed), _) => Some(TargetStep::SayRefused),
+        (_, true) if !(facts.handed_over && facts.copy) => Some(TargetStep::Refuse),
+        (None, _) => {
+            (facts.said.is_none() && !facts.abort_requested).then_some(TargetStep::Prepare)
+        }
+        (Some(EpochState::Used | EpochState::Started), _) => Some(TargetStep::Receive),
+        (Some(EpochState::HandedOver), _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_sends_once_and_only_to_a_prepared_target() {
+        let ready = SourceFacts {
+            said: None,
+            target: Some(TargetPhase::Prepared),
+            abort_requested: false,
+            ended: false,
+            sending: false,
+            epoch: Some(EpochState::Started),
+            running: true,
+        };
+        assert_eq!(source(ready), Some(SourceStep::Send));
+        for (facts, step) in [
+            (
+                SourceFacts {
+                    target: None,
+                    ..ready
+                },
+                None,
+            ),
+            (
+                SourceFacts {
+                    sending: true,
+                    ..ready
+                },
+                None,
+            ),
+            (
+                SourceFacts {
+                    ended: true,
+                    ..ready
+                },
+                None,
+            ),
+            (
+                SourceFacts {
+                    running: false,
+                    ..ready
+                },
+                None,
+            ),
+            (
+                SourceFacts {
+                    said: Some(SourcePhase::Migrating),
+                    ..ready
+                },
+                Some(SourceStep::SayRunning),
+            ),
+            (
+                SourceFacts {
+                    epoch: Some(EpochState::HandedOver),
+                    ended: true,
+                    ..ready
+                },
+                Some(SourceStep::SayHandedOver),
+            ),
+        ] {
+            assert_eq!(source(facts), step, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_refuses_unless_the_copy_was_handed_over() {
+        let asked = TargetFacts {
+            said: Some(TargetPhase::Prepared),
+            handed_over: false,
+            abort_requested: true,
+            refuse_requested: true,
+            epoch: Some(EpochState::Started),
+            copy: true,
+        };
+        assert_eq!(target(asked), Some(TargetStep::Refuse));
+        let handed = TargetFacts {
+            handed_over: true,
+            ..asked
+        };
+        assert_eq!(target(handed), Some(TargetStep::Receive));
+        assert_eq!(
+            target(TargetFacts {
+                copy: false,
+                ..handed
+            }),
+            Some(TargetStep::Refuse)
+        );
+        let fresh = TargetFacts {
+            said: None,
+            epoch: None,
+            refuse_requested: false,
+            abort_requested: false,
+            ..asked
+        };
+        assert_eq!(target(fresh), Some(TargetStep::Prepare));
+        assert_eq!(
+            target(TargetFacts {
+                abort_requested: true,
+                ..fresh
+            }),
+            None
+        );
+    }
+}
