@@ -5,14 +5,20 @@
 
 #![forbid(unsafe_code)]
 
+mod engine;
+mod evacuation;
 mod filter;
 mod fleet;
 mod headroom;
 mod lint;
 mod place;
+mod plan;
 
+pub use engine::Engine;
+pub use evacuation::{EvacuationRequest, plan_evacuation, plan_evacuation_on};
 pub use filter::{Filter, removes};
-pub use fleet::{Fleet, Host, Pool, Vm};
+pub use fleet::{Fleet, Free, Host, Pool, Vm};
 pub use headroom::{Headroom, prove_headroom};
-pub use lint::{Violation, lint};
+pub use lint::{PlanFault, PlanViolation, Violation, lint, lint_plan};
 pub use place::{Choice, Refusal, place};
+pub use plan::{Limits, Move, Plan, Stuck};

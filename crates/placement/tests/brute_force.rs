@@ -39,6 +39,7 @@ fn fleet(hosts: Vec<(u64, u64, bool)>, vms: Vec<(u64, u64, Option<u8>, usize)>) 
         pools: BTreeMap::from([("main".to_owned(), pool)]),
         hosts,
         vms: BTreeMap::new(),
+        racks: BTreeMap::new(),
     };
     for (index, (cpu, memory, apart, _)) in vms.iter().enumerate() {
         let vm = Vm {
