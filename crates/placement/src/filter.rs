@@ -146,20 +146,3 @@ pub(crate) fn fits_size(vm: &Vm, free: Free) -> Option<Filter> {
         None
     }
 }
-
-/// Rules about where, whatever the room.
-pub(crate) fn fits_place(
-    fleet: &Fleet,
-    uid: &VmUid,
-    vm: &Vm,
-    name: &HostName,
-    host: &Host,
-) -> Option<Filter> {
-    let apart = vm.apart.is_some()
-        && fleet
-            .on(name)
-            .any(|(other, there)| other != uid && there.apart == vm.apart);
-    fits_data(vm, name)
-        .or_else(|| fits_kind(fleet.pools.get(&host.pool), vm, host))
-        .or_else(|| apart.then_some(Filter::Apart))
-}

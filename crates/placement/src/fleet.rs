@@ -24,9 +24,13 @@ pub struct Pool {
 impl Pool {
     /// What an empty host of the pool offers, overcommit included.
     pub fn capacity(&self, host: &Host) -> Free {
+        let percent = |value: u64, percent: u64| {
+            let promised = u128::from(value) * u128::from(percent) / 100;
+            u64::try_from(promised).unwrap_or(u64::MAX)
+        };
         Free {
-            cpu: host.cpu.saturating_mul(self.cpu_overcommit_percent) / 100,
-            memory_bytes: (host.memory_bytes / 100).saturating_mul(self.memory_overcommit_percent),
+            cpu: percent(host.cpu, self.cpu_overcommit_percent),
+            memory_bytes: percent(host.memory_bytes, self.memory_overcommit_percent),
         }
     }
 }

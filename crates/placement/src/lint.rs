@@ -96,7 +96,7 @@ fn misplaced(vm: &Vm, name: &HostName, host: &Host, pool: Option<&Pool>) -> Vec<
 fn overloaded(host: &Host, pool: Option<&Pool>, cpu: u128, memory: u128) -> bool {
     pool.is_some_and(|pool| {
         cpu * 100 > u128::from(host.cpu) * u128::from(pool.cpu_overcommit_percent)
-            || memory
-                > u128::from(host.memory_bytes / 100) * u128::from(pool.memory_overcommit_percent)
+            || memory * 100
+                > u128::from(host.memory_bytes) * u128::from(pool.memory_overcommit_percent)
     })
 }

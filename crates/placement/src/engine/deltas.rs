@@ -31,7 +31,7 @@ impl Engine {
         // Older answers must not look current.
         self.clock += clock;
         for slot in &mut self.hosts {
-            slot.changed = self.clock;
+            (slot.changed, slot.relieved) = (self.clock, self.clock);
         }
     }
 
@@ -51,10 +51,13 @@ impl Engine {
         if let Some(why) = &host.closed {
             *self.closed.entry(why.clone()).or_insert(0) += 1;
         }
+        let of_pool = self.pools.entry(host.pool.clone()).or_default();
+        of_pool.insert(name.clone(), slot);
         self.fleet.hosts.insert(name, host);
         self.with_host(slot, |slot| {
             slot.capacity = capacity;
             slot.kind = kind;
+            slot.relieved = slot.changed;
         });
         let empty = self.kinds.empty();
         if empty > EMPTY_KINDS_MAX && empty * 2 > self.kinds.len() {
@@ -82,7 +85,16 @@ impl Engine {
                 self.closed.remove(&why);
             }
         }
+        if let Some(old) = old
+            && let Some(of_pool) = self.pools.get_mut(&old.pool)
+        {
+            of_pool.remove(&name);
+            if of_pool.is_empty() {
+                self.pools.remove(&old.pool);
+            }
+        }
         self.with_host(slot, |_| {});
+        self.relieved = self.clock;
         if let Some(kind) = self.host(slot).kind {
             let entry = self.entry(slot);
             self.kinds.shelf(kind).remove(&entry);
@@ -101,7 +113,7 @@ impl Engine {
             None => self.fleet.racks.remove(name),
         };
         if let Some(slot) = self.number(name) {
-            self.with_host(slot, |_| {});
+            self.with_host(slot, |slot| slot.relieved = slot.changed);
         }
     }
 
@@ -226,6 +238,7 @@ impl Engine {
             used_memory: 0,
             vms: Vec::new(),
             changed: self.clock,
+            relieved: self.clock,
         });
         self.host_numbers.insert(name.clone(), number);
         match self.rank(name) {

@@ -14,11 +14,12 @@ mod kinds;
 mod place;
 mod shelf;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{HostName, VmUid};
 
 use crate::fleet::{Fleet, Free, Vm};
+use crate::headroom::Proofs;
 use kinds::Kinds;
 use shelf::Entry;
 
@@ -38,6 +39,8 @@ pub(crate) struct HostSlot {
     pub vms: Vec<u32>,
     /// The engine's clock when anything of it last changed.
     pub changed: u64,
+    /// The engine's clock when it last offered more than before, or other VMs.
+    pub relieved: u64,
 }
 
 impl HostSlot {
@@ -92,8 +95,14 @@ pub struct Engine {
     groups: Vec<BTreeMap<u32, u32>>,
     /// Closed hosts, by reason.
     closed: BTreeMap<String, u32>,
+    /// Hosts of each pool, by name.
+    pools: BTreeMap<String, BTreeMap<HostName, u32>>,
     /// Steps with every change.
     clock: u64,
+    /// The clock when a host last went away.
+    relieved: u64,
+    /// What is known of the failures of hosts.
+    pub(crate) proofs: Proofs,
 }
 
 impl Engine {
@@ -169,6 +178,71 @@ impl Engine {
             .unwrap_or(0)
     }
 
+    /// Steps with every change.
+    pub(crate) fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    /// The clock when a host of any pool last went away.
+    pub(crate) fn relieved(&self) -> u64 {
+        self.relieved
+    }
+
+    /// Whether the rules that look only at the kind of host allow a class there.
+    pub(crate) fn class_allows(&self, class: u32, kind: u32) -> bool {
+        self.kinds.removes(class, kind).is_none()
+    }
+
+    /// Hosts of a pool with their numbers, by name.
+    pub(crate) fn pool_hosts(&self, pool: &str) -> impl Iterator<Item = (&HostName, u32)> {
+        let hosts = self.pools.get(pool);
+        hosts
+            .into_iter()
+            .flatten()
+            .map(|(name, number)| (name, *number))
+    }
+
+    /// Hosts on which VMs of a group are.
+    pub(crate) fn group_hosts(&self, group: u32) -> impl Iterator<Item = u32> {
+        let counts = self.groups.get(group as usize);
+        counts.into_iter().flat_map(BTreeMap::keys).copied()
+    }
+
+    /// VMs of a set that are on a host.
+    fn among<'a>(&'a self, host: u32, vms: &'a BTreeSet<u32>) -> impl Iterator<Item = &'a VmSlot> {
+        let there = &self.host(host).vms;
+        vms.iter()
+            .filter(|vm| there.binary_search(vm).is_ok())
+            .map(|vm| self.vm(*vm))
+    }
+
+    /// How many VMs of a set are of a group and on a host.
+    pub(crate) fn group_among(&self, group: u32, host: u32, vms: &BTreeSet<u32>) -> u32 {
+        let of_group = self
+            .among(host, vms)
+            .filter(|slot| slot.group == Some(group));
+        u32::try_from(of_group.count()).unwrap_or(u32::MAX)
+    }
+
+    /// What VMs of a set take on a host.
+    pub(crate) fn sum_on(&self, host: u32, vms: &BTreeSet<u32>) -> Free {
+        self.among(host, vms)
+            .fold(Free::default(), |sum, slot| Free {
+                cpu: sum.cpu.saturating_add(slot.size.cpu),
+                memory_bytes: sum.memory_bytes.saturating_add(slot.size.memory_bytes),
+            })
+    }
+
+    /// Hosts on which a VM takes room, other than these.
+    pub(crate) fn other_places(&self, vm: u32, but: &BTreeSet<u32>) -> Vec<u32> {
+        let machine = self.fleet.vms.get(&self.vm(vm).uid);
+        let places = machine.into_iter().flat_map(Vm::places);
+        places
+            .filter_map(|name| self.number(name))
+            .filter(|host| !but.contains(host))
+            .collect()
+    }
+
     fn entry(&self, number: u32) -> Entry {
         let slot = self.host(number);
         Entry {
@@ -207,6 +281,7 @@ impl Engine {
                     slot.used_memory += memory;
                 }
                 (Ok(at), false) => {
+                    slot.relieved = slot.changed;
                     slot.vms.remove(at);
                     slot.used_cpu -= cpu;
                     slot.used_memory -= memory;
