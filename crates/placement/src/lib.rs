@@ -13,6 +13,7 @@ mod headroom;
 mod lint;
 mod place;
 mod plan;
+mod rebalance;
 
 pub use engine::Engine;
 pub use evacuation::{EvacuationRequest, plan_evacuation, plan_evacuation_on};
@@ -23,3 +24,4 @@ pub use headroom::{headroom_report, prove_headroom, room_left};
 pub use lint::{PlanFault, PlanViolation, Violation, lint, lint_plan};
 pub use place::{Choice, Refusal, place};
 pub use plan::{Limits, Move, Plan, Stuck};
+pub use rebalance::{Gain, Goal, Mode, Rebalance, RebalanceRequest, plan_rebalance};

@@ -8,8 +8,10 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{GIB, any_fleet, host, name, pool, uid, vm};
-use model::{Architecture, Priority, Zone};
-use placement::{EvacuationRequest, Fleet, Limits, lint_plan, place, plan_evacuation};
+use model::{Architecture, HostName, Priority, VmUid, Zone};
+use placement::{
+    EvacuationRequest, Fleet, Limits, Plan, PlanFault, lint, lint_plan, place, plan_evacuation,
+};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -22,6 +24,22 @@ fn settled(mut fleet: Fleet) -> Fleet {
         }
     }
     fleet
+}
+
+/// Whether all of these VMs can be placed on other hosts, by trying everything.
+fn possible(fleet: &Fleet, waiting: &[VmUid], request: &EvacuationRequest) -> bool {
+    let Some((first, rest)) = waiting.split_first() else {
+        return true;
+    };
+    let open = |name: &HostName| {
+        let host = &fleet.hosts[name];
+        host.closed.is_none() && host.has_network && !request.hosts.contains(name)
+    };
+    fleet.hosts.keys().filter(|name| open(name)).any(|name| {
+        let mut tried = fleet.clone();
+        tried.vms.get_mut(first).unwrap().host = Some(name.clone());
+        lint(&tried).is_empty() && possible(&tried, rest, request)
+    })
 }
 
 fn accounted(fleet: &Fleet, request: &EvacuationRequest) -> Result<(), TestCaseError> {
@@ -54,6 +72,26 @@ fn accounted(fleet: &Fleet, request: &EvacuationRequest) -> Result<(), TestCaseE
         prop_assert!(!stuck.why.is_empty());
     }
     prop_assert!(plan.end_ms >= plan.bound_ms);
+    // Where all that may move could find a place with nobody else moved, none is stuck.
+    let waiting: Vec<VmUid> = (fleet.vms.iter())
+        .filter(|(_, vm)| {
+            vm.host
+                .as_ref()
+                .is_some_and(|host| request.hosts.contains(host))
+        })
+        .filter(|(_, vm)| vm.incoming.is_none() && vm.pinned_to.is_none())
+        .map(|(uid, _)| uid.clone())
+        .collect();
+    let mut emptied = fleet.clone();
+    for uid in &waiting {
+        emptied.vms.get_mut(uid).unwrap().host = None;
+    }
+    if waiting.iter().any(|uid| stuck.contains(uid)) && waiting.len() <= 6 {
+        prop_assert!(
+            !possible(&emptied, &waiting, request),
+            "all would find a place"
+        );
+    }
     Ok(())
 }
 
@@ -196,4 +234,66 @@ fn a_single_host_leaves_at_the_speed_of_its_link() {
     );
     assert_eq!(plan.moves[3].start_ms, 3_000);
     assert_eq!(plan.moves[3].bytes, 4 * GIB);
+}
+
+/// The judge of plans finds what is broken in a plan that was right.
+#[test]
+fn a_spoilt_plan_is_found_out() {
+    let mut fleet = Fleet::default();
+    fleet.pools.insert(
+        "main".into(),
+        pool(Architecture::x86_64, &[Zone::Common], 3),
+    );
+    for (index, memory) in [8, 8, 4].into_iter().enumerate() {
+        fleet.hosts.insert(name(index), host("main", 64, memory));
+    }
+    for (index, (at, memory)) in [(0, 6), (1, 4)].into_iter().enumerate() {
+        let mut new = vm(&format!("v{index}"), 1, memory);
+        new.host = Some(name(at));
+        new.apart = Some("g".into());
+        fleet.vms.insert(uid(index), new);
+    }
+    let request = EvacuationRequest {
+        hosts: BTreeSet::from([name(0)]),
+        ..EvacuationRequest::default()
+    };
+    let plan = plan_evacuation(&fleet, &request);
+    let faults = |plan: &Plan| -> Vec<PlanFault> {
+        let violations = lint_plan(&fleet, &request.limits, plan);
+        violations.into_iter().map(|found| found.fault).collect()
+    };
+    // v1 makes room on h1 for v0.
+    let moves: Vec<_> = plan
+        .moves
+        .iter()
+        .map(|step| (step.vm.0.as_str(), step.to.0.as_str()))
+        .collect();
+    assert_eq!(moves, [("u1", "h2"), ("u0", "h1")]);
+    assert_eq!(plan.moves[1].after, [uid(1)]);
+    assert_eq!(faults(&plan), []);
+
+    let mut early = plan.clone();
+    early.moves[1].start_ms -= 1;
+    assert_eq!(
+        faults(&early),
+        [PlanFault::Overloaded, PlanFault::Together(uid(1))]
+    );
+    let mut fast = plan.clone();
+    fast.moves[1].end_ms -= 10;
+    assert!(faults(&fast).contains(&PlanFault::TooFast));
+    let mut nowhere = plan.clone();
+    nowhere.moves[0].to = name(7);
+    assert!(faults(&nowhere).contains(&PlanFault::Closed));
+    let mut elsewhere = plan.clone();
+    elsewhere.moves[1].from = name(2);
+    assert!(faults(&elsewhere).contains(&PlanFault::NotThere));
+    let mut heavy = plan;
+    heavy.moves[1].bytes *= 3;
+    assert_eq!(
+        faults(&heavy),
+        [
+            PlanFault::LinkOverfull(name(0)),
+            PlanFault::LinkOverfull(name(1))
+        ]
+    );
 }

@@ -20,6 +20,7 @@ use crate::fleet::Fleet;
 use crate::plan::{Limits, Plan};
 
 pub(crate) use schedule::timed;
+pub(crate) use targets::Step;
 
 /// What to empty, and what is known of the VMs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use model::{HostName, Priority, VmUid};
 use super::EvacuationRequest;
 use crate::engine::Engine;
 use crate::fleet::{Fleet, Vm};
+use crate::headroom::pack_elsewhere;
 use crate::plan::Stuck;
 
 /// How many VMs may be tried as the one that makes room, per VM that is stuck. Bounds the
@@ -104,8 +105,9 @@ fn largest_first(fleet: &Fleet, uid: &VmUid) -> std::cmp::Reverse<(u64, u64)> {
     std::cmp::Reverse(size.unwrap_or_default())
 }
 
-/// The rule of `place` in order of priority; when that leaves a VM over, the tightest fit of
-/// the largest first, which packs better. Fewest of the highest priority stuck wins.
+/// The rule of `place` in order of priority; when that leaves a VM over, any packing that is
+/// found by search; then other VMs make room, after the rule of `place` or after the tightest
+/// fit of the largest first, which packs better. Fewest of the highest priority stuck wins.
 fn best_attempt<'a>(
     engine: &Engine,
     request: &'a EvacuationRequest,
@@ -120,6 +122,9 @@ fn best_attempt<'a>(
     }
     if wide.refused.is_empty() {
         return wide;
+    }
+    if let Some(packed) = packed(engine, request, &order) {
+        return packed;
     }
     wide.make_room();
     if wide.refused.is_empty() {
@@ -136,6 +141,27 @@ fn best_attempt<'a>(
     } else {
         wide
     }
+}
+
+/// All of them, with nobody else moved, where a search finds how.
+fn packed<'a>(
+    engine: &Engine,
+    request: &'a EvacuationRequest,
+    order: &[(Priority, VmUid)],
+) -> Option<Attempt<'a>> {
+    let mut attempt = Attempt::new(engine, request);
+    let numbers: Vec<u32> = order
+        .iter()
+        .filter_map(|(_, uid)| attempt.engine.vm_number(uid))
+        .collect();
+    let found = pack_elsewhere(&attempt.engine, &BTreeSet::new(), &numbers)?;
+    let hosts: BTreeMap<u32, u32> = found.into_iter().collect();
+    for (number, (_, uid)) in numbers.iter().zip(order) {
+        let host = attempt.engine.host(*hosts.get(number)?).name.clone();
+        let reason = "so that all find a place without moving others".to_owned();
+        attempt.go(uid, host, reason);
+    }
+    Some(attempt)
 }
 
 impl<'a> Attempt<'a> {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::HostName;
+
 use crate::engine::Engine;
 use crate::fleet::Free;
 
@@ -38,15 +40,25 @@ impl Bins {
     /// Open hosts of the pool that stand: recovery goes by the rules of `place`, so a closed
     /// host receives nothing.
     pub(super) fn of(engine: &Engine, pool: &str) -> Self {
+        let stands = |name: &HostName| {
+            let host = engine.fleet().hosts.get(name);
+            host.is_some_and(|host| host.stands)
+        };
+        let hosts = engine.pool_hosts(pool);
+        Self::among(engine, hosts.filter(|(name, _)| stands(name)))
+    }
+
+    /// Open hosts of every pool.
+    pub(super) fn open(engine: &Engine) -> Self {
+        let pools = engine.fleet().pools.keys();
+        Self::among(engine, pools.flat_map(|pool| engine.pool_hosts(pool)))
+    }
+
+    fn among<'a>(engine: &Engine, hosts: impl Iterator<Item = (&'a HostName, u32)>) -> Self {
         let mut bins = Self::default();
-        for (name, number) in engine.pool_hosts(pool) {
+        for (_, number) in hosts {
             let slot = engine.host(number);
-            let stands = engine
-                .fleet()
-                .hosts
-                .get(name)
-                .is_some_and(|host| host.stands);
-            if let (Some(kind), true) = (slot.kind, stands) {
+            if let Some(kind) = slot.kind {
                 bins.places.insert(number, bins.list.len());
                 bins.list.push(Bin {
                     host: number,

@@ -16,6 +16,7 @@ mod pack;
 mod proofs;
 mod room_left;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use model::{HostName, VmUid};
@@ -134,6 +135,32 @@ impl HeadroomReport {
 /// Proves or refutes for one pool. VMs pinned to a host stand outside.
 pub fn prove_headroom(fleet: &Fleet, pool: &str) -> Headroom {
     Engine::new(of_pool(fleet, pool)).prove_headroom(pool)
+}
+
+/// A place for each of these VMs on open hosts other than some, all else as it is; none when
+/// none was found.
+pub(crate) fn pack_elsewhere(
+    engine: &Engine,
+    but: &BTreeSet<u32>,
+    vms: &[u32],
+) -> Option<Vec<(u32, u32)>> {
+    let mut allowance = proofs::LOOKS_MAX;
+    let bins = instance::Bins::open(engine);
+    let instance = instance::Instance::new(engine, &bins, but, vms);
+    let packing = match pack::greedy(&instance, 0) {
+        Ok(packing) => packing,
+        Err(first) if bounds::impossible(&instance, first).is_some() => return None,
+        Err(_) => match pack::search(&instance, &mut allowance) {
+            pack::Searched::Found(packing) => packing,
+            pack::Searched::Impossible | pack::Searched::GaveUp => return None,
+        },
+    };
+    let placed = instance.items.iter().zip(packing);
+    Some(
+        placed
+            .map(|(item, bin)| (item.vm, bins.list[bin].host))
+            .collect(),
+    )
 }
 
 /// Everything about one pool's head-room, every failure looked at; none for an unknown pool.

@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::fleet::Free;
 
 /// Looks at a bin that the searches of one question may spend together: some milliseconds.
-const LOOKS_MAX: u64 = 1_500_000;
+pub(super) const LOOKS_MAX: u64 = 1_500_000;
 
 /// Lost VMs above which nothing is searched: the search would only spend its allowance.
 const SEARCHED_MAX: usize = 400;
