@@ -5,7 +5,7 @@ use model::Assignment;
 use serde::{Deserialize, Serialize};
 
 /// State of one copy of a VM on one host, as its agent reports it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum CopyPhase {
     /// Being prepared; the epoch is not used yet.
     Preparing,
@@ -26,7 +26,7 @@ pub enum CopyPhase {
 }
 
 /// Why an epoch was closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum CloseCause {
     /// Its user wants it halted or deleted.
     Requested,

@@ -24,7 +24,7 @@ use crate::time::Moment;
 use crate::vm::HostSight;
 
 /// State of the source's side, as its agent reports it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SourcePhase {
     /// Copies memory.
     Migrating,
@@ -37,7 +37,7 @@ pub enum SourcePhase {
 }
 
 /// State of the target's side, as its agent reports it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TargetPhase {
     /// The source may begin.
     Prepared,
@@ -82,7 +82,7 @@ pub struct MigrationFacts<'a> {
 }
 
 /// How a move ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MigrationOutcome {
     /// The VM runs on the target.
     Succeeded,

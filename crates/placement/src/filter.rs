@@ -1,8 +1,9 @@
-//! The hard rules, never relaxed, in the order in which they are told.
+//! The hard rules, never relaxed, in the order in which they are told. Every planner of this
+//! crate asks these functions; only the judges in `lint` write the rules a second time.
 
 use model::{HostName, VmUid};
 
-use crate::fleet::{Fleet, Free, Host, Vm};
+use crate::fleet::{Fleet, Free, Host, Pool, Vm};
 
 /// A rule that removed a host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,8 +54,18 @@ impl Filter {
     }
 }
 
+/// What the rules look at on one host, apart from its own description.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct There {
+    /// Room with the VM itself left out.
+    pub free: Free,
+    /// Another VM of its group is there.
+    pub apart: bool,
+}
+
 /// The first rule that removes a host for a VM; none when it may run there. What the VM
-/// itself takes on a host is not counted against it.
+/// itself takes on a host is not counted against it. Reads every VM: planners that ask often
+/// hold an [`crate::Engine`].
 pub fn removes(
     fleet: &Fleet,
     uid: &VmUid,
@@ -62,36 +73,55 @@ pub fn removes(
     name: &HostName,
     host: &Host,
 ) -> Option<Filter> {
-    if let Some(why) = &host.closed {
-        return Some(Filter::Closed(why.clone()));
-    }
-    fits_place(fleet, uid, vm, name, host).or_else(|| fits_size(vm, room(fleet, uid, name, host)))
-}
-
-/// Free room with the VM itself left out.
-fn room(fleet: &Fleet, uid: &VmUid, name: &HostName, host: &Host) -> Free {
-    let mut free = fleet.capacity(host);
+    let pool = fleet.pools.get(&host.pool);
+    let mut there = There {
+        free: pool.map_or_else(Free::default, |pool| pool.capacity(host)),
+        apart: false,
+    };
     for (_, other) in fleet.on(name).filter(|(other, _)| *other != uid) {
-        free.cpu = free.cpu.saturating_sub(other.cpu);
-        free.memory_bytes = free.memory_bytes.saturating_sub(other.memory_bytes);
+        there.add(vm, other);
     }
-    free
+    judge(pool, vm, name, host, there)
 }
 
-/// Rules about where, whatever the room.
-pub(crate) fn fits_place(
-    fleet: &Fleet,
-    uid: &VmUid,
+impl There {
+    /// Counts another VM that takes room there.
+    pub(crate) fn add(&mut self, vm: &Vm, other: &Vm) {
+        self.free.cpu = self.free.cpu.saturating_sub(other.cpu);
+        self.free.memory_bytes = self.free.memory_bytes.saturating_sub(other.memory_bytes);
+        self.apart |= vm.apart.is_some() && vm.apart == other.apart;
+    }
+}
+
+/// All rules in their order.
+pub(crate) fn judge(
+    pool: Option<&Pool>,
     vm: &Vm,
     name: &HostName,
     host: &Host,
+    there: There,
 ) -> Option<Filter> {
-    let Some(pool) = fleet.pools.get(&host.pool) else {
+    if let Some(why) = &host.closed {
+        return Some(Filter::Closed(why.clone()));
+    }
+    fits_data(vm, name)
+        .or_else(|| fits_kind(pool, vm, host))
+        .or_else(|| there.apart.then_some(Filter::Apart))
+        .or_else(|| fits_size(vm, there.free))
+}
+
+/// The rule about where its data lies.
+pub(crate) fn fits_data(vm: &Vm, name: &HostName) -> Option<Filter> {
+    let elsewhere = vm.pinned_to.as_ref().is_some_and(|pinned| pinned != name);
+    elsewhere.then_some(Filter::Pinned)
+}
+
+/// Rules that look only at what kind of host it is: hosts of one kind share the answer.
+pub(crate) fn fits_kind(pool: Option<&Pool>, vm: &Vm, host: &Host) -> Option<Filter> {
+    let Some(pool) = pool else {
         return Some(Filter::NoPool);
     };
-    if vm.pinned_to.as_ref().is_some_and(|pinned| pinned != name) {
-        Some(Filter::Pinned)
-    } else if !vm.zones.is_subset(&pool.zones) {
+    if !vm.zones.is_subset(&pool.zones) {
         Some(Filter::Zone)
     } else if vm.architecture != pool.architecture {
         Some(Filter::Architecture)
@@ -101,12 +131,6 @@ pub(crate) fn fits_place(
         Some(Filter::Storage)
     } else if !host.has_network {
         Some(Filter::Network)
-    } else if vm.apart.is_some()
-        && fleet
-            .on(name)
-            .any(|(other, there)| other != uid && there.apart == vm.apart)
-    {
-        Some(Filter::Apart)
     } else {
         None
     }

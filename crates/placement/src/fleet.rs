@@ -21,6 +21,20 @@ pub struct Pool {
     pub mlps_grade: i32,
 }
 
+impl Pool {
+    /// What an empty host of the pool offers, overcommit included.
+    pub fn capacity(&self, host: &Host) -> Free {
+        let percent = |value: u64, percent: u64| {
+            let promised = u128::from(value) * u128::from(percent) / 100;
+            u64::try_from(promised).unwrap_or(u64::MAX)
+        };
+        Free {
+            cpu: percent(host.cpu, self.cpu_overcommit_percent),
+            memory_bytes: percent(host.memory_bytes, self.memory_overcommit_percent),
+        }
+    }
+}
+
 /// A host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -69,6 +83,17 @@ pub struct Vm {
     pub incoming: Option<HostName>,
 }
 
+impl Vm {
+    /// Hosts on which it takes room: where it is, and where it is moving to.
+    pub fn places(&self) -> impl Iterator<Item = &HostName> {
+        let incoming = self
+            .incoming
+            .as_ref()
+            .filter(|to| self.host.as_ref() != Some(to));
+        self.host.iter().chain(incoming)
+    }
+}
+
 /// Everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fleet {
@@ -78,10 +103,12 @@ pub struct Fleet {
     pub hosts: BTreeMap<HostName, Host>,
     /// VMs by uid.
     pub vms: BTreeMap<VmUid, Vm>,
+    /// The rack of each host that declares one: a rack fails as a whole.
+    pub racks: BTreeMap<HostName, String>,
 }
 
 /// What a host still offers, overcommit included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Free {
     /// Virtual processors.
     pub cpu: u64,
@@ -99,13 +126,9 @@ impl Fleet {
 
     /// What an empty host of that kind offers.
     pub fn capacity(&self, host: &Host) -> Free {
-        let Some(pool) = self.pools.get(&host.pool) else {
-            return Free::default();
-        };
-        Free {
-            cpu: host.cpu * pool.cpu_overcommit_percent / 100,
-            memory_bytes: host.memory_bytes / 100 * pool.memory_overcommit_percent,
-        }
+        self.pools
+            .get(&host.pool)
+            .map_or_else(Free::default, |pool| pool.capacity(host))
     }
 
     /// What a host still offers.

@@ -5,14 +5,23 @@
 
 #![forbid(unsafe_code)]
 
+mod engine;
+mod evacuation;
 mod filter;
 mod fleet;
 mod headroom;
 mod lint;
 mod place;
+mod plan;
+mod rebalance;
 
+pub use engine::Engine;
+pub use evacuation::{EvacuationRequest, plan_evacuation, plan_evacuation_on};
 pub use filter::{Filter, removes};
-pub use fleet::{Fleet, Host, Pool, Vm};
-pub use headroom::{Headroom, prove_headroom};
-pub use lint::{Violation, lint};
+pub use fleet::{Fleet, Free, Host, Pool, Vm};
+pub use headroom::{Failure, FailureReport, Headroom, HeadroomReport, RoomLeft, Survival};
+pub use headroom::{headroom_report, prove_headroom, room_left};
+pub use lint::{PlanFault, PlanViolation, Violation, lint, lint_plan};
 pub use place::{Choice, Refusal, place};
+pub use plan::{Limits, Move, Plan, Stuck};
+pub use rebalance::{Gain, Goal, Mode, Rebalance, RebalanceRequest, plan_rebalance};

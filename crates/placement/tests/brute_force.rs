@@ -39,6 +39,7 @@ fn fleet(hosts: Vec<(u64, u64, bool)>, vms: Vec<(u64, u64, Option<u8>, usize)>) 
         pools: BTreeMap::from([("main".to_owned(), pool)]),
         hosts,
         vms: BTreeMap::new(),
+        racks: BTreeMap::new(),
     };
     for (index, (cpu, memory, apart, _)) in vms.iter().enumerate() {
         let vm = Vm {
@@ -84,6 +85,11 @@ proptest! {
             match place(&fleet, &uid, &BTreeSet::new()) {
                 Ok(choice) => {
                     prop_assert!(fleet.hosts[&choice.host].closed.is_none());
+                    let free = |name: &HostName| fleet.free(name, &fleet.hosts[name]).memory_bytes;
+                    for other in fleet.hosts.keys().filter(|name| fleet.hosts[*name].closed.is_none()) {
+                        let legal = possible(&fleet, std::slice::from_ref(&uid), &|name| name == other);
+                        prop_assert!(!legal || free(other) <= free(&choice.host), "{other} has more memory");
+                    }
                     fleet.vms.get_mut(&uid).expect("it is there").host = Some(choice.host);
                     prop_assert_eq!(lint(&fleet), vec![]);
                 }

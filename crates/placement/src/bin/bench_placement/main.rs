@@ -1,0 +1,314 @@
+//! Measures the planners beside their bars and prints one table.
+//!
+//! `cargo run --release -p placement --bin bench_placement`. One thread; the workloads are
+//! generated from fixed seeds, so only the times differ between runs.
+
+#![forbid(unsafe_code)]
+
+mod generate;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use generate::{GIB, Random, dirty, filled, host_name, uid};
+use placement::{
+    Engine, EvacuationRequest, Headroom, Limits, lint, lint_plan, plan_evacuation,
+    plan_evacuation_on,
+};
+
+struct Row {
+    what: String,
+    measured: String,
+    bar: &'static str,
+    good: Option<bool>,
+}
+
+fn main() {
+    let mut rows = Vec::new();
+    // The largest first: memory that is freed is used again, and would not be seen.
+    for (hosts, vms) in [(10_000, 100_000), (5_000, 50_000), (5_000, 10_000)] {
+        placements(&mut rows, hosts, vms);
+    }
+    for memory in [256, 300, 400] {
+        headroom(&mut rows, memory);
+    }
+    repair(&mut rows);
+    evacuations(&mut rows);
+    print(&rows);
+}
+
+fn print(rows: &[Row]) {
+    let width = |get: fn(&Row) -> usize| rows.iter().map(get).max().unwrap_or(0);
+    let (what, measured) = (width(|row| row.what.len()), width(|row| row.measured.len()));
+    println!("{:what$}  {:>measured$}  bar", "what", "measured");
+    for row in rows {
+        let judged = match row.good {
+            Some(true) => "met",
+            Some(false) => "MISSED",
+            None => "",
+        };
+        println!(
+            "{:what$}  {:>measured$}  {} {judged}",
+            row.what, row.measured, row.bar
+        );
+    }
+}
+
+fn quantile(times: &mut [Duration], permille: usize) -> Duration {
+    times.sort_unstable();
+    let at = times.len() * permille / 1_000;
+    times
+        .get(at.min(times.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
+}
+
+/// Resident memory of this process, bytes; 0 where the kernel does not tell.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text
+        .split_whitespace()
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * 4_096
+}
+
+/// Places VMs one by one into an empty fleet, then asks for what has no place.
+fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
+    let pools = 20;
+    let mut random = Random(7);
+    let before = resident();
+    let mut engine = Engine::new(generate::hosts(hosts, pools));
+    let of_hosts = resident().saturating_sub(before);
+    for index in 0..vms {
+        let new = generate::vm(&mut random, index, pools, vms / 40);
+        engine.upsert_vm(uid(index), new);
+    }
+    let of_vms = resident().saturating_sub(before + of_hosts);
+    let (mut times, mut refused, nothing) = (Vec::with_capacity(vms), 0, BTreeSet::new());
+    let start = Instant::now();
+    for index in 0..vms {
+        let (uid, begun) = (uid(index), Instant::now());
+        match engine.place(&uid, &nothing) {
+            Ok(choice) => engine.assign(&uid, &choice.host),
+            Err(_) => refused += 1,
+        }
+        times.push(begun.elapsed());
+    }
+    let rate = vms as f64 / start.elapsed().as_secs_f64();
+    let label = format!("{hosts} hosts, {vms} VMs");
+    let p99 = quantile(&mut times, 990);
+    let legal = lint(engine.fleet()).is_empty();
+    rows.push(Row {
+        what: format!("placements/s, assigned one by one, {label}"),
+        measured: format!(
+            "{rate:.0} ({refused} refused{})",
+            if legal { "" } else { ", ILLEGAL" }
+        ),
+        bar: ">= 100,000",
+        good: Some(rate >= 100_000.0 && legal),
+    });
+    rows.push(Row {
+        what: format!("  p99 of one placement, {label}"),
+        measured: format!("{p99:.1?}"),
+        bar: "<= 100 us",
+        good: Some(p99 <= Duration::from_micros(100)),
+    });
+    let mut refusals = Vec::new();
+    for index in 0..2_000 {
+        let mut huge = generate::vm(&mut random, index, pools, 0);
+        huge.memory_bytes = 4_096 * GIB;
+        let name = uid(vms + 1);
+        engine.upsert_vm(name.clone(), huge);
+        let begun = Instant::now();
+        let answer = engine.place(&name, &nothing);
+        refusals.push(begun.elapsed());
+        assert!(answer.is_err(), "no host has 4 TiB");
+    }
+    rows.push(Row {
+        what: format!("  p99 of one refusal with its counts, {label}"),
+        measured: format!("{:.1?}", quantile(&mut refusals, 990)),
+        bar: "<= 100 us",
+        good: Some(quantile(&mut refusals, 990) <= Duration::from_micros(100)),
+    });
+    if rows.len() < 4 {
+        rows.push(Row {
+            what: format!("  memory per host / per VM, {label}"),
+            measured: format!("{} B / {} B", of_hosts / hosts as u64, of_vms / vms as u64),
+            bar: "",
+            good: None,
+        });
+    }
+}
+
+/// One pool of 500 hosts and 10,000 VMs: a proof from nothing, and one after each change.
+fn headroom(rows: &mut Vec<Row>, memory: u64) {
+    let mut engine = filled(11, 500, 1, 0, 0);
+    for index in 0..500 {
+        let host = engine.fleet().hosts.get(&host_name(index)).cloned();
+        if let Some(mut host) = host {
+            (host.cpu, host.memory_bytes) = (128, memory * GIB);
+            host.storage_pools = ["fast".to_owned(), "bulk".to_owned()].into();
+            engine.upsert_host(host_name(index), host);
+        }
+    }
+    let mut random = Random(13);
+    let nothing = BTreeSet::new();
+    let mut inside = Vec::new();
+    for index in 0..10_000 {
+        let new = generate::vm(&mut random, index, 1, 1_000);
+        engine.upsert_vm(uid(index), new);
+        if let Ok(choice) = engine.place(&uid(index), &nothing) {
+            engine.assign(&uid(index), &choice.host);
+            inside.push(index);
+        }
+    }
+    let used: u64 = engine
+        .fleet()
+        .vms
+        .values()
+        .filter(|vm| vm.host.is_some())
+        .map(|vm| vm.memory_bytes)
+        .sum();
+    let full = used * 100 / (500 * memory * GIB);
+    let begun = Instant::now();
+    let first = engine.prove_headroom("pool-00");
+    let cold = begun.elapsed();
+    let (mut times, mut unknown, mut broken, changes) = (Vec::new(), 0, 0, 3_000);
+    for _ in 0..changes {
+        let uid = uid(inside[random.below(inside.len())]);
+        // A VM leaves and, if it can, comes back elsewhere: one change that takes and one that
+        // frees.
+        let placed = engine
+            .fleet()
+            .vms
+            .get(&uid)
+            .is_some_and(|vm| vm.host.is_some());
+        if placed {
+            engine.unassign(&uid);
+        } else if let Ok(choice) = engine.place(&uid, &nothing) {
+            engine.assign(&uid, &choice.host);
+        }
+        let begun = Instant::now();
+        let answer = engine.prove_headroom("pool-00");
+        times.push(begun.elapsed());
+        match answer {
+            Headroom::Unknown { .. } => unknown += 1,
+            Headroom::Broken { .. } => broken += 1,
+            Headroom::Proven | Headroom::NotPromised => {}
+        }
+    }
+    let report = engine.headroom_report("pool-00");
+    let open = report.map_or(0, |report| report.unknown());
+    let p99 = quantile(&mut times, 990);
+    rows.push(Row {
+        what: format!(
+            "N+1 after one change, 500 hosts, {} VMs, {full} % full",
+            inside.len()
+        ),
+        measured: format!(
+            "p50 {:.0?} p99 {p99:.0?} max {:.0?}",
+            quantile(&mut times, 500),
+            quantile(&mut times, 1_000)
+        ),
+        bar: "p99 <= 10 ms",
+        good: Some(p99 <= Duration::from_millis(10)),
+    });
+    rows.push(Row {
+        what: "  from nothing; answers; unknown failures at the end".into(),
+        measured: format!(
+            "{cold:.1?} {}; {unknown} unknown, {broken} broken of {changes}; {open} of 525",
+            if first == Headroom::Proven {
+                "proven"
+            } else {
+                "not proven"
+            }
+        ),
+        bar: "unknown counted",
+        good: None,
+    });
+}
+
+/// In the shape of BtrPlace's published case: many hosts, many rules, a part to be drained.
+fn repair(rows: &mut Vec<Row>) {
+    let engine = filled(17, 5_000, 10, 30_000, 2_000);
+    let request = EvacuationRequest {
+        hosts: (0..100).map(|index| host_name(index * 50)).collect(),
+        dirty_bytes_per_second: dirty(engine.fleet(), 19),
+        limits: Limits {
+            moves_per_site: 400,
+            moves_per_host: 4,
+            ..Limits::default()
+        },
+        ..EvacuationRequest::default()
+    };
+    let fleet = engine.into_fleet();
+    let begun = Instant::now();
+    let plan = plan_evacuation(&fleet, &request);
+    let planned = begun.elapsed();
+    let faults = lint_plan(&fleet, &request.limits, &plan).len();
+    let total = begun.elapsed();
+    rows.push(Row {
+        what: format!(
+            "drain 2 % of 5,000 hosts, {} VMs, 2,000 rules, planned and linted",
+            fleet.vms.len()
+        ),
+        measured: format!(
+            "{total:.2?} (plan {planned:.2?}, {} moves, {} stuck, {faults} faults)",
+            plan.moves.len(),
+            plan.stuck.len()
+        ),
+        bar: "<= 3 s",
+        good: Some(total <= Duration::from_secs(3) && faults == 0),
+    });
+    rows.push(Row {
+        what: "  its end / lower bound".into(),
+        measured: format!("{:.3}", plan.end_ms as f64 / plan.bound_ms as f64),
+        bar: "<= 1.1",
+        good: Some(plan.end_ms * 10 <= plan.bound_ms * 11),
+    });
+}
+
+/// One to three hosts of a random pool emptied over links of 10 and 25 Gbit/s.
+fn evacuations(rows: &mut Vec<Row>) {
+    let (mut ratios, mut faults) = (Vec::new(), 0);
+    for case in 0..200_u64 {
+        let mut random = Random(case);
+        let hosts = 6 + random.below(18);
+        let engine = filled(case, hosts, 1, hosts * (4 + random.below(8)), 20);
+        let request = EvacuationRequest {
+            hosts: (0..hosts)
+                .map(host_name)
+                .filter(|name| !engine.on(name).is_empty())
+                .take(1 + random.below(3))
+                .collect(),
+            dirty_bytes_per_second: dirty(engine.fleet(), case),
+            limits: Limits {
+                links: (0..hosts)
+                    .map(|index| (host_name(index), [10, 25][random.below(2)] * 125_000_000))
+                    .collect(),
+                moves_per_host: 4,
+                ..Limits::default()
+            },
+            ..EvacuationRequest::default()
+        };
+        let plan = plan_evacuation_on(&engine, &request);
+        faults += lint_plan(engine.fleet(), &request.limits, &plan).len();
+        if plan.bound_ms > 0 {
+            ratios.push(plan.end_ms as f64 / plan.bound_ms as f64);
+        }
+    }
+    ratios.sort_by(f64::total_cmp);
+    let mean = ratios.iter().sum::<f64>() / ratios.len().max(1) as f64;
+    let within = ratios.iter().filter(|ratio| **ratio <= 1.1).count();
+    let worst = ratios.last().copied().unwrap_or(0.0);
+    rows.push(Row {
+        what: format!(
+            "evacuation end / lower bound, {} random cases",
+            ratios.len()
+        ),
+        measured: format!("mean {mean:.3} worst {worst:.3}; {within} within 1.1; {faults} faults"),
+        bar: "<= 1.1",
+        good: Some(within == ratios.len() && faults == 0),
+    });
+}

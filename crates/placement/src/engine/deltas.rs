@@ -1,0 +1,287 @@
+//! Changes of the fleet, each in time that does not depend on its size.
+
+use model::{HostName, VmUid};
+
+use super::kinds::number;
+use super::{Engine, HostSlot, VmSlot};
+use crate::fleet::{Free, Host, Pool, Vm};
+
+/// Distance between ranks when hosts are numbered anew.
+const STRIDE: u64 = 1 << 32;
+
+/// Kinds without a host that are kept before the indexes are built anew.
+const EMPTY_KINDS_MAX: usize = 1_000;
+
+impl Engine {
+    /// Adds or changes a pool. Rare, so everything is indexed anew.
+    pub fn upsert_pool(&mut self, name: String, pool: Pool) {
+        self.fleet.pools.insert(name, pool);
+        self.rebuild();
+    }
+
+    /// Takes a pool away; its hosts stay, without a pool.
+    pub fn remove_pool(&mut self, name: &str) {
+        self.fleet.pools.remove(name);
+        self.rebuild();
+    }
+
+    fn rebuild(&mut self) {
+        let clock = self.clock;
+        *self = Self::new(std::mem::take(&mut self.fleet));
+        // Older answers must not look current.
+        self.clock += clock;
+        for slot in &mut self.hosts {
+            (slot.changed, slot.relieved) = (self.clock, self.clock);
+        }
+    }
+
+    /// Adds or changes a host.
+    pub fn upsert_host(&mut self, name: HostName, host: Host) {
+        if self.fleet.hosts.get(&name) == Some(&host) {
+            return;
+        }
+        let slot = self.slot(&name);
+        self.shelve(slot, false);
+        let pool = self.fleet.pools.get(&host.pool);
+        let capacity = pool.map_or_else(Free::default, |pool| pool.capacity(&host));
+        let kind = match &host.closed {
+            None => Some(self.kinds.kind(&host, pool)),
+            Some(_) => None,
+        };
+        if let Some(why) = &host.closed {
+            *self.closed.entry(why.clone()).or_insert(0) += 1;
+        }
+        let of_pool = self.pools.entry(host.pool.clone()).or_default();
+        of_pool.insert(name.clone(), slot);
+        self.fleet.hosts.insert(name, host);
+        self.with_host(slot, |slot| {
+            slot.capacity = capacity;
+            slot.kind = kind;
+            slot.relieved = slot.changed;
+        });
+        let empty = self.kinds.empty();
+        if empty > EMPTY_KINDS_MAX && empty * 2 > self.kinds.len() {
+            self.rebuild();
+        }
+    }
+
+    /// Takes a host away. VMs that are on it keep saying so.
+    pub fn remove_host(&mut self, name: &HostName) {
+        if let Some(slot) = self.number(name) {
+            self.shelve(slot, true);
+            self.fleet.racks.remove(name);
+        }
+    }
+
+    /// Takes a host off the indexes; the slot stays for the VMs that name it.
+    fn shelve(&mut self, slot: u32, forget: bool) {
+        let name = self.host(slot).name.clone();
+        let old = self.fleet.hosts.get(&name);
+        if let Some(why) = old.and_then(|host| host.closed.clone())
+            && let Some(count) = self.closed.get_mut(&why)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.closed.remove(&why);
+            }
+        }
+        if let Some(old) = old
+            && let Some(of_pool) = self.pools.get_mut(&old.pool)
+        {
+            of_pool.remove(&name);
+            if of_pool.is_empty() {
+                self.pools.remove(&old.pool);
+            }
+        }
+        self.with_host(slot, |_| {});
+        self.relieved = self.clock;
+        if let Some(kind) = self.host(slot).kind {
+            let entry = self.entry(slot);
+            self.kinds.shelf(kind).remove(&entry);
+            self.hosts[slot as usize].kind = None;
+        }
+        if forget {
+            self.fleet.hosts.remove(&name);
+            self.hosts[slot as usize].capacity = Free::default();
+        }
+    }
+
+    /// Declares the rack of a host, or (none) that it has none.
+    pub fn set_rack(&mut self, name: &HostName, rack: Option<String>) {
+        match rack {
+            Some(rack) => self.fleet.racks.insert(name.clone(), rack),
+            None => self.fleet.racks.remove(name),
+        };
+        if let Some(slot) = self.number(name) {
+            self.with_host(slot, |slot| slot.relieved = slot.changed);
+        }
+    }
+
+    /// Adds or changes a VM, its assignment included.
+    pub fn upsert_vm(&mut self, uid: VmUid, vm: Vm) {
+        if self.fleet.vms.get(&uid) == Some(&vm) {
+            return;
+        }
+        self.leave(&uid);
+        let group = vm.apart.as_ref().map(|name| {
+            let next = number(self.groups.len());
+            let group = *self.group_numbers.entry(name.clone()).or_insert(next);
+            if group == next {
+                self.groups.push(Default::default());
+            }
+            group
+        });
+        let slot = VmSlot {
+            uid: uid.clone(),
+            class: self.kinds.class(&vm),
+            size: Free {
+                cpu: vm.cpu,
+                memory_bytes: vm.memory_bytes,
+            },
+            group,
+        };
+        match self.vm_number(&uid).or_else(|| self.unused.pop()) {
+            Some(number) => {
+                self.vms[number as usize] = slot;
+                self.vm_numbers.insert(uid.clone(), number);
+            }
+            None => {
+                self.vm_numbers.insert(uid.clone(), number(self.vms.len()));
+                self.vms.push(slot);
+            }
+        }
+        self.clock += 1;
+        self.fleet.vms.insert(uid.clone(), vm);
+        self.enter(&uid);
+    }
+
+    /// Takes a VM away.
+    pub fn remove_vm(&mut self, uid: &VmUid) {
+        self.leave(uid);
+        self.fleet.vms.remove(uid);
+        if let Some(number) = self.vm_numbers.remove(uid) {
+            self.clock += 1;
+            self.unused.push(number);
+        }
+    }
+
+    /// Assigns a VM to a host; it leaves every other.
+    pub fn assign(&mut self, uid: &VmUid, host: &HostName) {
+        self.relocate(uid, |vm| {
+            (vm.host, vm.incoming) = (Some(host.clone()), None);
+        });
+    }
+
+    /// The VM is on no host any more.
+    pub fn unassign(&mut self, uid: &VmUid) {
+        self.relocate(uid, |vm| (vm.host, vm.incoming) = (None, None));
+    }
+
+    /// The VM begins to move: it counts on both hosts.
+    pub fn begin_move(&mut self, uid: &VmUid, to: &HostName) {
+        self.relocate(uid, |vm| vm.incoming = Some(to.clone()));
+    }
+
+    /// The VM runs where it was moving to (`arrived`), or stays where it was.
+    pub fn end_move(&mut self, uid: &VmUid, arrived: bool) {
+        self.relocate(uid, |vm| {
+            let to = vm.incoming.take();
+            if arrived && to.is_some() {
+                vm.host = to;
+            }
+        });
+    }
+
+    fn relocate(&mut self, uid: &VmUid, change: impl FnOnce(&mut Vm)) {
+        self.leave(uid);
+        if let Some(vm) = self.fleet.vms.get_mut(uid) {
+            change(vm);
+        }
+        self.enter(uid);
+    }
+
+    /// Takes the VM off the indexes of its hosts.
+    fn leave(&mut self, uid: &VmUid) {
+        self.move_all(uid, false);
+    }
+
+    /// Puts the VM on the indexes of its hosts.
+    fn enter(&mut self, uid: &VmUid) {
+        self.move_all(uid, true);
+    }
+
+    fn move_all(&mut self, uid: &VmUid, there: bool) {
+        let (Some(vm), Some(number)) = (self.fleet.vms.get(uid), self.vm_number(uid)) else {
+            return;
+        };
+        let mut places = vm.places().cloned();
+        let (first, second) = (places.next(), places.next());
+        drop(places);
+        for name in first.iter().chain(&second) {
+            let slot = self.slot(name);
+            self.occupy(number, slot, there);
+        }
+    }
+
+    /// The slot of a host, made when the name is new.
+    fn slot(&mut self, name: &HostName) -> u32 {
+        if let Some(number) = self.number(name) {
+            return number;
+        }
+        let number = number(self.hosts.len());
+        self.hosts.push(HostSlot {
+            name: name.clone(),
+            rank: 0,
+            kind: None,
+            capacity: Free::default(),
+            used_cpu: 0,
+            used_memory: 0,
+            vms: Vec::new(),
+            changed: self.clock,
+            relieved: self.clock,
+        });
+        self.host_numbers.insert(name.clone(), number);
+        match self.rank(name) {
+            Some(rank) => self.hosts[number as usize].rank = rank,
+            None => self.rank_all(),
+        }
+        number
+    }
+
+    /// A rank between the neighbours'; none when there is no room between them.
+    fn rank(&self, name: &HostName) -> Option<u64> {
+        let rank = |number: &u32| self.host(*number).rank;
+        let before = self.host_numbers.range(..name.clone()).next_back();
+        let before = before.map(|(_, number)| rank(number));
+        let mut from = self.host_numbers.range(name.clone()..);
+        from.next();
+        let after = from.next().map(|(_, number)| rank(number));
+        match (before, after) {
+            (None, None) => Some(STRIDE),
+            (Some(before), None) => before.checked_add(STRIDE),
+            (before, Some(after)) => {
+                let before = before.unwrap_or(0);
+                let middle = before + (after - before) / 2;
+                (middle > before).then_some(middle)
+            }
+        }
+    }
+
+    fn rank_all(&mut self) {
+        let numbers: Vec<u32> = self.host_numbers.values().copied().collect();
+        let shelved: Vec<(u32, super::Entry)> = numbers
+            .iter()
+            .filter_map(|number| Some((self.host(*number).kind?, self.entry(*number))))
+            .collect();
+        for (kind, entry) in &shelved {
+            self.kinds.shelf(*kind).remove(entry);
+        }
+        for (place, number) in (1..).zip(&numbers) {
+            self.hosts[*number as usize].rank = place * STRIDE;
+        }
+        for (kind, entry) in &shelved {
+            let entry = self.entry(entry.host);
+            self.kinds.shelf(*kind).insert(entry);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! A fleet with indexes that are kept between questions: a question about one VM never reads
+//! the whole fleet.
+//!
+//! Open hosts that every rule about places treats alike (same pool, storage pools and network)
+//! form a *kind*; VMs that ask alike (same zones, architecture, grade, storage pools) form a
+//! *class*. Whether a class may run on a kind is worked out once. Within a kind, hosts lie on a
+//! [`shelf`] by free memory. What remains per VM is its group and where its data lies.
+//!
+//! `numbers` are private to the engine and depend on its history, so they never break a tie:
+//! hosts are compared by `rank`, which follows their names.
+
+mod deltas;
+mod kinds;
+mod place;
+mod shelf;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{HostName, VmUid};
+
+use crate::fleet::{Fleet, Free, Vm};
+use crate::headroom::Proofs;
+use kinds::Kinds;
+use shelf::Entry;
+
+/// What the engine knows of a host.
+#[derive(Clone, Debug)]
+pub(crate) struct HostSlot {
+    pub name: HostName,
+    /// Follows the order of names.
+    pub rank: u64,
+    /// Its kind; none while it is closed, or named by a VM only.
+    pub kind: Option<u32>,
+    pub capacity: Free,
+    /// Sums of what is on it. Wide, because a VM of unreadable size counts as enormous.
+    used_cpu: u128,
+    used_memory: u128,
+    /// Numbers of the VMs that take room on it, ascending.
+    pub vms: Vec<u32>,
+    /// The engine's clock when anything of it last changed.
+    pub changed: u64,
+    /// The engine's clock when it last offered more than before, or other VMs.
+    pub relieved: u64,
+}
+
+impl HostSlot {
+    pub(crate) fn free(&self) -> Free {
+        let rest = |capacity: u64, used: u128| {
+            u64::try_from(u128::from(capacity).saturating_sub(used)).unwrap_or(0)
+        };
+        Free {
+            cpu: rest(self.capacity.cpu, self.used_cpu),
+            memory_bytes: rest(self.capacity.memory_bytes, self.used_memory),
+        }
+    }
+
+    /// What it would offer if that much more (or, with `freed`, less) were on it.
+    pub(crate) fn free_without(&self, freed: Free) -> Free {
+        let mut other = Self {
+            name: HostName(String::new()),
+            vms: Vec::new(),
+            ..*self
+        };
+        other.used_cpu = other.used_cpu.saturating_sub(u128::from(freed.cpu));
+        other.used_memory = other
+            .used_memory
+            .saturating_sub(u128::from(freed.memory_bytes));
+        other.free()
+    }
+}
+
+/// What the engine knows of a VM.
+#[derive(Clone, Debug)]
+pub(crate) struct VmSlot {
+    pub uid: VmUid,
+    pub class: u32,
+    pub size: Free,
+    /// Number of the group of which no two may share a host.
+    pub group: Option<u32>,
+}
+
+/// A fleet with indexes; see the module's header.
+#[derive(Clone, Debug, Default)]
+pub struct Engine {
+    fleet: Fleet,
+    hosts: Vec<HostSlot>,
+    host_numbers: BTreeMap<HostName, u32>,
+    vms: Vec<VmSlot>,
+    vm_numbers: BTreeMap<VmUid, u32>,
+    /// Numbers of removed VMs, to be used again.
+    unused: Vec<u32>,
+    kinds: Kinds,
+    group_numbers: BTreeMap<String, u32>,
+    /// Per group: how many VMs of it are on which host.
+    groups: Vec<BTreeMap<u32, u32>>,
+    /// Closed hosts, by reason.
+    closed: BTreeMap<String, u32>,
+    /// Hosts of each pool, by name.
+    pools: BTreeMap<String, BTreeMap<HostName, u32>>,
+    /// Steps with every change.
+    clock: u64,
+    /// The clock when a host last went away.
+    relieved: u64,
+    /// What is known of the failures of hosts.
+    pub(crate) proofs: Proofs,
+}
+
+impl Engine {
+    /// Indexes a fleet.
+    pub fn new(fleet: Fleet) -> Self {
+        let mut engine = Self {
+            fleet: Fleet {
+                pools: fleet.pools,
+                racks: fleet.racks,
+                ..Fleet::default()
+            },
+            ..Self::default()
+        };
+        for (name, host) in fleet.hosts {
+            engine.upsert_host(name, host);
+        }
+        for (uid, vm) in fleet.vms {
+            engine.upsert_vm(uid, vm);
+        }
+        engine
+    }
+
+    /// The fleet as it is now.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// The fleet, without the indexes.
+    pub fn into_fleet(self) -> Fleet {
+        self.fleet
+    }
+
+    pub(crate) fn number(&self, name: &HostName) -> Option<u32> {
+        self.host_numbers.get(name).copied()
+    }
+
+    pub(crate) fn host(&self, number: u32) -> &HostSlot {
+        &self.hosts[number as usize]
+    }
+
+    pub(crate) fn vm(&self, number: u32) -> &VmSlot {
+        &self.vms[number as usize]
+    }
+
+    pub(crate) fn vm_number(&self, uid: &VmUid) -> Option<u32> {
+        self.vm_numbers.get(uid).copied()
+    }
+
+    /// VMs that take room on a host, by uid.
+    pub fn on(&self, name: &HostName) -> Vec<&VmUid> {
+        let slot = self.number(name).map(|number| self.host(number));
+        let mut uids: Vec<&VmUid> = slot
+            .into_iter()
+            .flat_map(|slot| &slot.vms)
+            .map(|vm| &self.vm(*vm).uid)
+            .collect();
+        uids.sort();
+        uids
+    }
+
+    /// What a host still offers; none when it is not of the fleet.
+    pub fn free(&self, name: &HostName) -> Option<Free> {
+        self.fleet.hosts.get(name)?;
+        Some(self.host(self.number(name)?).free())
+    }
+
+    /// How many VMs of a group are on a host.
+    pub(crate) fn group_on(&self, group: u32, host: u32) -> u32 {
+        let counts = self.groups.get(group as usize);
+        counts
+            .and_then(|counts| counts.get(&host))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// Steps with every change.
+    pub(crate) fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    /// The clock when a host of any pool last went away.
+    pub(crate) fn relieved(&self) -> u64 {
+        self.relieved
+    }
+
+    /// Whether the rules that look only at the kind of host allow a class there.
+    pub(crate) fn class_allows(&self, class: u32, kind: u32) -> bool {
+        self.kinds.removes(class, kind).is_none()
+    }
+
+    /// Hosts of a pool with their numbers, by name.
+    pub(crate) fn pool_hosts(&self, pool: &str) -> impl Iterator<Item = (&HostName, u32)> {
+        let hosts = self.pools.get(pool);
+        hosts
+            .into_iter()
+            .flatten()
+            .map(|(name, number)| (name, *number))
+    }
+
+    /// Hosts on which VMs of a group are.
+    pub(crate) fn group_hosts(&self, group: u32) -> impl Iterator<Item = u32> {
+        let counts = self.groups.get(group as usize);
+        counts.into_iter().flat_map(BTreeMap::keys).copied()
+    }
+
+    /// VMs of a set that are on a host.
+    fn among<'a>(&'a self, host: u32, vms: &'a BTreeSet<u32>) -> impl Iterator<Item = &'a VmSlot> {
+        let there = &self.host(host).vms;
+        vms.iter()
+            .filter(|vm| there.binary_search(vm).is_ok())
+            .map(|vm| self.vm(*vm))
+    }
+
+    /// How many VMs of a set are of a group and on a host.
+    pub(crate) fn group_among(&self, group: u32, host: u32, vms: &BTreeSet<u32>) -> u32 {
+        let of_group = self
+            .among(host, vms)
+            .filter(|slot| slot.group == Some(group));
+        u32::try_from(of_group.count()).unwrap_or(u32::MAX)
+    }
+
+    /// What VMs of a set take on a host.
+    pub(crate) fn sum_on(&self, host: u32, vms: &BTreeSet<u32>) -> Free {
+        self.among(host, vms)
+            .fold(Free::default(), |sum, slot| Free {
+                cpu: sum.cpu.saturating_add(slot.size.cpu),
+                memory_bytes: sum.memory_bytes.saturating_add(slot.size.memory_bytes),
+            })
+    }
+
+    /// Hosts on which a VM takes room, other than these.
+    pub(crate) fn other_places(&self, vm: u32, but: &BTreeSet<u32>) -> Vec<u32> {
+        let machine = self.fleet.vms.get(&self.vm(vm).uid);
+        let places = machine.into_iter().flat_map(Vm::places);
+        places
+            .filter_map(|name| self.number(name))
+            .filter(|host| !but.contains(host))
+            .collect()
+    }
+
+    fn entry(&self, number: u32) -> Entry {
+        let slot = self.host(number);
+        Entry {
+            free: slot.free(),
+            rank: slot.rank,
+            host: number,
+        }
+    }
+
+    /// Changes a host while it is off its shelf.
+    fn with_host(&mut self, number: u32, change: impl FnOnce(&mut HostSlot)) {
+        let kind = self.host(number).kind;
+        if let Some(kind) = kind {
+            let entry = self.entry(number);
+            self.kinds.shelf(kind).remove(&entry);
+        }
+        self.clock += 1;
+        let slot = &mut self.hosts[number as usize];
+        slot.changed = self.clock;
+        change(slot);
+        if let Some(kind) = self.host(number).kind {
+            let entry = self.entry(number);
+            self.kinds.shelf(kind).insert(entry);
+        }
+    }
+
+    /// The VM itself takes room on a host from now on, or (`false`) no more.
+    fn occupy(&mut self, vm: u32, host: u32, there: bool) {
+        let VmSlot { size, group, .. } = self.vms[vm as usize];
+        self.with_host(host, |slot| {
+            let (cpu, memory) = (u128::from(size.cpu), u128::from(size.memory_bytes));
+            match (slot.vms.binary_search(&vm), there) {
+                (Err(at), true) => {
+                    slot.vms.insert(at, vm);
+                    slot.used_cpu += cpu;
+                    slot.used_memory += memory;
+                }
+                (Ok(at), false) => {
+                    slot.relieved = slot.changed;
+                    slot.vms.remove(at);
+                    slot.used_cpu -= cpu;
+                    slot.used_memory -= memory;
+                }
+                _ => {}
+            }
+        });
+        if let Some(counts) = group.and_then(|group| self.groups.get_mut(group as usize)) {
+            let count = counts.entry(host).or_insert(0);
+            *count = if there {
+                *count + 1
+            } else {
+                count.saturating_sub(1)
+            };
+            if *count == 0 {
+                counts.remove(&host);
+            }
+        }
+    }
+
+    /// A VM of the fleet.
+    pub(crate) fn machine(&self, uid: &VmUid) -> Option<&Vm> {
+        self.fleet.vms.get(uid)
+    }
+}

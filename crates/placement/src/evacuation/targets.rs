@@ -1,0 +1,301 @@
+//! A target for every VM that leaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{HostName, Priority, VmUid};
+
+use super::EvacuationRequest;
+use crate::engine::Engine;
+use crate::fleet::{Fleet, Vm};
+use crate::headroom::pack_elsewhere;
+use crate::plan::Stuck;
+
+/// How many VMs may be tried as the one that makes room, per VM that is stuck. Bounds the
+/// time of a hopeless case.
+const WAYS_MAX: usize = 2_000;
+
+/// A move whose time is not yet known.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub vm: VmUid,
+    pub from: HostName,
+    pub to: HostName,
+    /// Moves that must end before, by their place in the list; all are earlier.
+    pub after: Vec<usize>,
+    pub reason: String,
+    pub priority: Priority,
+}
+
+/// Moves in the order of choice, and what stays.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chosen {
+    pub steps: Vec<Step>,
+    pub stuck: Vec<Stuck>,
+    pub leaving: Vec<VmUid>,
+}
+
+/// An attempt: the engine as it would be with all its moves begun.
+struct Attempt<'a> {
+    request: &'a EvacuationRequest,
+    engine: Engine,
+    steps: Vec<Step>,
+    /// Moves that made room, by the host that they leave: who arrives later waits for them.
+    vacated: BTreeMap<HostName, Vec<usize>>,
+    refused: Vec<(Priority, VmUid, String)>,
+}
+
+pub(super) fn choose(engine: &Engine, request: &EvacuationRequest) -> Chosen {
+    let fleet = engine.fleet();
+    let mut chosen = Chosen::default();
+    let mut waiting = Vec::new();
+    for name in &request.hosts {
+        for uid in engine.on(name) {
+            let Some(vm) = fleet.vms.get(uid) else {
+                continue;
+            };
+            match stays(vm, name, request) {
+                None => waiting.push((request.priority(uid), uid.clone())),
+                Some(Stays::Leaving) => chosen.leaving.push(uid.clone()),
+                Some(Stays::Stuck(why)) => chosen.stuck.push(Stuck {
+                    vm: uid.clone(),
+                    host: name.clone(),
+                    why,
+                }),
+            }
+        }
+    }
+    let attempt = best_attempt(engine, request, &waiting);
+    for (_, vm, why) in attempt.refused {
+        let host = fleet.vms.get(&vm).and_then(|vm| vm.host.clone());
+        if let Some(host) = host {
+            chosen.stuck.push(Stuck { vm, host, why });
+        }
+    }
+    chosen.steps = attempt.steps;
+    chosen.stuck.sort_by(|one, two| one.vm.cmp(&two.vm));
+    chosen.leaving.sort();
+    chosen.leaving.dedup();
+    chosen
+}
+
+enum Stays {
+    Leaving,
+    Stuck(String),
+}
+
+/// Why a VM on an emptied host is not planned at all.
+fn stays(vm: &Vm, host: &HostName, request: &EvacuationRequest) -> Option<Stays> {
+    match (&vm.host, &vm.incoming) {
+        (Some(at), Some(to)) if request.hosts.contains(to) => Some(Stays::Stuck(format!(
+            "it is moving from {at} to {to}: wait for that move to end, or cancel it"
+        ))),
+        (_, Some(to)) if to != host => Some(Stays::Leaving),
+        (_, Some(_)) => Some(Stays::Stuck(format!(
+            "it is being received by {host}: wait for that move to end, or cancel it"
+        ))),
+        (_, None) if vm.pinned_to.is_some() => Some(Stays::Stuck(format!(
+            "its data lies only on {host}: move its volumes to a shared pool, or stop it"
+        ))),
+        (_, None) => None,
+    }
+}
+
+fn largest_first(fleet: &Fleet, uid: &VmUid) -> std::cmp::Reverse<(u64, u64)> {
+    let size = fleet.vms.get(uid).map(|vm| (vm.memory_bytes, vm.cpu));
+    std::cmp::Reverse(size.unwrap_or_default())
+}
+
+/// The rule of `place` in order of priority; when that leaves a VM over, any packing that is
+/// found by search; then other VMs make room, after the rule of `place` or after the tightest
+/// fit of the largest first, which packs better. Fewest of the highest priority stuck wins.
+fn best_attempt<'a>(
+    engine: &Engine,
+    request: &'a EvacuationRequest,
+    waiting: &[(Priority, VmUid)],
+) -> Attempt<'a> {
+    let fleet = engine.fleet();
+    let mut order = waiting.to_vec();
+    order.sort_by_cached_key(|(priority, uid)| (*priority, largest_first(fleet, uid), uid.clone()));
+    let mut wide = Attempt::new(engine, request);
+    for (_, uid) in &order {
+        wide.roomiest(uid);
+    }
+    if wide.refused.is_empty() {
+        return wide;
+    }
+    if let Some(packed) = packed(engine, request, &order) {
+        return packed;
+    }
+    wide.make_room();
+    if wide.refused.is_empty() {
+        return wide;
+    }
+    order.sort_by_cached_key(|(_, uid)| (largest_first(fleet, uid), uid.clone()));
+    let mut tight = Attempt::new(engine, request);
+    for (_, uid) in &order {
+        tight.tightest(uid);
+    }
+    tight.make_room();
+    if tight.cost() < wide.cost() {
+        tight
+    } else {
+        wide
+    }
+}
+
+/// All of them, with nobody else moved, where a search finds how.
+fn packed<'a>(
+    engine: &Engine,
+    request: &'a EvacuationRequest,
+    order: &[(Priority, VmUid)],
+) -> Option<Attempt<'a>> {
+    let mut attempt = Attempt::new(engine, request);
+    let numbers: Vec<u32> = order
+        .iter()
+        .filter_map(|(_, uid)| attempt.engine.vm_number(uid))
+        .collect();
+    let found = pack_elsewhere(&attempt.engine, &BTreeSet::new(), &numbers)?;
+    let hosts: BTreeMap<u32, u32> = found.into_iter().collect();
+    for (number, (_, uid)) in numbers.iter().zip(order) {
+        let host = attempt.engine.host(*hosts.get(number)?).name.clone();
+        let reason = "so that all find a place without moving others".to_owned();
+        attempt.go(uid, host, reason);
+    }
+    Some(attempt)
+}
+
+impl<'a> Attempt<'a> {
+    fn new(engine: &Engine, request: &'a EvacuationRequest) -> Self {
+        let mut engine = engine.clone();
+        for name in &request.hosts {
+            if let Some(mut host) = engine.fleet().hosts.get(name).cloned() {
+                host.closed = Some("is being emptied".to_owned());
+                host.stands = false;
+                engine.upsert_host(name.clone(), host);
+            }
+        }
+        Self {
+            request,
+            engine,
+            steps: Vec::new(),
+            vacated: BTreeMap::new(),
+            refused: Vec::new(),
+        }
+    }
+
+    /// How many stay, of the highest priority first.
+    fn cost(&self) -> Vec<usize> {
+        let of = |priority| {
+            let same = |(other, _, _): &&(Priority, VmUid, String)| *other == priority;
+            self.refused.iter().filter(same).count()
+        };
+        let all = [
+            Priority::Critical,
+            Priority::High,
+            Priority::Normal,
+            Priority::Low,
+        ];
+        all.into_iter().map(of).collect()
+    }
+
+    fn roomiest(&mut self, uid: &VmUid) {
+        match self.engine.place(uid, &BTreeSet::new()) {
+            Ok(choice) => self.go(uid, choice.host, choice.reasons.join("; ")),
+            Err(refusal) => self.refuse(uid, refusal.sentence()),
+        }
+    }
+
+    fn tightest(&mut self, uid: &VmUid) {
+        match self.engine.place_tightest(uid) {
+            Ok(choice) => self.go(uid, choice.host, choice.reasons.join("; ")),
+            Err(refusal) => self.refuse(uid, refusal.sentence()),
+        }
+    }
+
+    fn refuse(&mut self, uid: &VmUid, why: String) {
+        let priority = self.request.priority(uid);
+        self.refused.push((priority, uid.clone(), why));
+    }
+
+    fn go(&mut self, uid: &VmUid, to: HostName, reason: String) {
+        let from = self.engine.machine(uid).and_then(|vm| vm.host.clone());
+        let Some(from) = from else { return };
+        self.engine.begin_move(uid, &to);
+        self.steps.push(Step {
+            vm: uid.clone(),
+            from,
+            after: self.vacated.get(&to).cloned().unwrap_or_default(),
+            to,
+            reason,
+            priority: self.request.priority(uid),
+        });
+    }
+
+    /// Moves one VM out of the way of each that found no place.
+    fn make_room(&mut self) {
+        for (priority, uid, why) in std::mem::take(&mut self.refused) {
+            if !self.make_room_for(&uid, priority) {
+                self.refused.push((priority, uid, why));
+            }
+        }
+    }
+
+    fn make_room_for(&mut self, uid: &VmUid, priority: Priority) -> bool {
+        let ways: Vec<(VmUid, HostName)> = self.ways(uid);
+        for (other, host) in ways {
+            let Ok(elsewhere) = self.engine.place_away(&other) else {
+                continue;
+            };
+            // Try it: the other one gone, does the stuck one fit where it was?
+            let before = self.engine.machine(&other).cloned();
+            self.engine.begin_move(&other, &elsewhere);
+            self.engine.end_move(&other, true);
+            let fits = self.engine.may_run(uid, &host);
+            if let Some(before) = before {
+                self.engine.upsert_vm(other.clone(), before);
+            }
+            if !fits {
+                continue;
+            }
+            let index = self.steps.len();
+            self.go(&other, elsewhere, format!("makes room on {host} for {uid}"));
+            if let Some(step) = self.steps.last_mut() {
+                // It is as urgent as the VM that waits for it.
+                step.priority = step.priority.min(priority);
+            }
+            self.engine.end_move(&other, true);
+            self.vacated.entry(host.clone()).or_default().push(index);
+            self.go(uid, host, format!("fits once {other} has left"));
+            return true;
+        }
+        false
+    }
+
+    /// VMs that could be in the way, and the host on which they are: the smallest first, since
+    /// it moves fastest. VMs that move already, or are pinned, cannot make room.
+    fn ways(&self, uid: &VmUid) -> Vec<(VmUid, HostName)> {
+        let fleet = self.engine.fleet();
+        let Some(vm) = fleet.vms.get(uid) else {
+            return Vec::new();
+        };
+        let settled: BTreeSet<&VmUid> = self.steps.iter().map(|step| &step.vm).collect();
+        let mut ways = Vec::new();
+        for (name, host) in fleet.hosts.iter().filter(|(_, host)| host.closed.is_none()) {
+            let lacking = self.engine.lacks(vm, name, host);
+            let Some(lacking) = lacking else { continue };
+            for other in self.engine.on(name) {
+                let Some(there) = fleet.vms.get(other) else {
+                    continue;
+                };
+                let enough = there.memory_bytes >= lacking.memory_bytes && there.cpu >= lacking.cpu;
+                let free = there.pinned_to.is_none() && there.incoming.is_none();
+                if free && enough && !settled.contains(other) {
+                    ways.push((there.memory_bytes, other.clone(), name.clone()));
+                }
+            }
+        }
+        ways.sort();
+        ways.truncate(WAYS_MAX);
+        ways.into_iter().map(|(_, vm, host)| (vm, host)).collect()
+    }
+}

@@ -1,0 +1,328 @@
+//! Certificates that are kept between questions.
+//!
+//! A packing stays valid as long as what it takes from each host is still free there: after a
+//! change only the entries on changed hosts are looked at. A refutation stays valid as long as
+//! nothing was freed. Neither depends on who asked before; only an *unknown* may, because a
+//! certificate found earlier can outlive the point where a new search would give up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{HostName, VmUid};
+
+use super::instance::{Bins, Instance, fits, lost};
+use super::pack::{Searched, greedy, search};
+use super::{Failure, FailureReport, Headroom, HeadroomReport, Survival, bounds};
+use crate::engine::Engine;
+use crate::fleet::Free;
+
+/// Looks at a bin that the searches of one question may spend together: some milliseconds.
+pub(super) const LOOKS_MAX: u64 = 1_500_000;
+
+/// Lost VMs above which nothing is searched: the search would only spend its allowance.
+const SEARCHED_MAX: usize = 400;
+
+#[derive(Clone, Debug)]
+enum Known {
+    /// Each lost VM and its host.
+    Proven(Vec<(u32, u32)>),
+    Broken(VmUid),
+    Unknown,
+}
+
+/// What is known of one failure, and since when.
+#[derive(Clone, Debug)]
+struct Entry {
+    known: Known,
+    /// The hosts that fail; a rack gains and loses some.
+    failed: BTreeSet<u32>,
+    /// The engine's clock when it was last found true.
+    at: u64,
+    lost_vms: u32,
+    lost: Free,
+    /// Room that lost VMs give back where they were moving to.
+    returned: Free,
+}
+
+/// What is known of every failure that was asked about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Proofs {
+    pools: BTreeMap<String, BTreeMap<Failure, Entry>>,
+}
+
+/// One question.
+struct Question<'a> {
+    engine: &'a Engine,
+    bins: Bins,
+    /// When a host of the pool last offered more than before.
+    relieved: u64,
+    allowance: u64,
+}
+
+impl Engine {
+    /// Proves or refutes for one pool; looks again only at what changed since it was last asked.
+    pub fn prove_headroom(&mut self, pool: &str) -> Headroom {
+        let promised = self.fleet().pools.get(pool);
+        if promised.is_none_or(|pool| pool.failures_to_tolerate == 0) {
+            return Headroom::NotPromised;
+        }
+        let mut proofs = std::mem::take(&mut self.proofs);
+        let answer = proofs.prove(self, pool);
+        self.proofs = proofs;
+        answer
+    }
+
+    /// Everything about one pool's head-room; none for an unknown pool.
+    pub fn headroom_report(&mut self, pool: &str) -> Option<HeadroomReport> {
+        self.fleet().pools.get(pool)?;
+        let headroom = self.prove_headroom(pool);
+        let mut proofs = std::mem::take(&mut self.proofs);
+        let report = proofs.report(self, pool, headroom);
+        self.proofs = proofs;
+        Some(report)
+    }
+}
+
+/// Single hosts of a pool that stand, by name.
+fn standing(engine: &Engine, pool: &str) -> Vec<(HostName, u32)> {
+    let hosts = engine.pool_hosts(pool).filter(|(name, _)| {
+        let host = engine.fleet().hosts.get(*name);
+        host.is_some_and(|host| host.stands)
+    });
+    hosts.map(|(name, number)| (name.clone(), number)).collect()
+}
+
+impl Proofs {
+    fn prove(&mut self, engine: &Engine, pool: &str) -> Headroom {
+        let standing = standing(engine, pool);
+        let entries = self.pools.entry(pool.to_owned()).or_default();
+        entries.retain(|failure, _| match failure {
+            Failure::Host(name) => standing
+                .binary_search_by(|(other, _)| other.cmp(name))
+                .is_ok(),
+            Failure::Rack(_) => true,
+        });
+        let mut question = Question::new(engine, pool);
+        let mut unknown = None;
+        for (name, number) in standing {
+            let failed = BTreeSet::from([number]);
+            match question.known(entries, Failure::Host(name.clone()), &failed) {
+                Survival::Proven => {}
+                Survival::Unknown => unknown = unknown.or(Some(name)),
+                Survival::Broken(vm) => return Headroom::Broken { failure: name, vm },
+            }
+        }
+        unknown.map_or(Headroom::Proven, |failure| Headroom::Unknown { failure })
+    }
+
+    fn report(&mut self, engine: &Engine, pool: &str, headroom: Headroom) -> HeadroomReport {
+        let standing = standing(engine, pool);
+        let entries = self.pools.entry(pool.to_owned()).or_default();
+        let mut question = Question::new(engine, pool);
+        let mut racks: BTreeMap<&String, BTreeSet<u32>> = BTreeMap::new();
+        for (name, number) in &standing {
+            if let Some(rack) = engine.fleet().racks.get(name) {
+                racks.entry(rack).or_default().insert(*number);
+            }
+        }
+        entries.retain(|failure, _| match failure {
+            Failure::Host(_) => true,
+            Failure::Rack(rack) => racks.contains_key(rack),
+        });
+        let racks = racks
+            .into_iter()
+            .map(|(rack, failed)| question.report(entries, Failure::Rack(rack.clone()), &failed))
+            .collect();
+        let hosts = standing.iter().map(|(name, number)| {
+            let failed = BTreeSet::from([*number]);
+            question.report(entries, Failure::Host(name.clone()), &failed)
+        });
+        HeadroomReport {
+            headroom,
+            hosts: hosts.collect(),
+            racks,
+            outside: outside(engine, &standing),
+        }
+    }
+}
+
+/// VMs on these hosts whose data is on one host only.
+fn outside(engine: &Engine, standing: &[(HostName, u32)]) -> Vec<VmUid> {
+    let on = standing.iter().flat_map(|(name, _)| engine.on(name));
+    let pinned = |uid: &&VmUid| {
+        let vm = engine.machine(uid);
+        vm.is_some_and(|vm| vm.pinned_to.is_some())
+    };
+    let outside: BTreeSet<VmUid> = on.filter(pinned).cloned().collect();
+    outside.into_iter().collect()
+}
+
+impl<'a> Question<'a> {
+    fn new(engine: &'a Engine, pool: &str) -> Self {
+        let hosts = engine.pool_hosts(pool);
+        Self {
+            engine,
+            bins: Bins::of(engine, pool),
+            relieved: hosts
+                .map(|(_, number)| engine.host(number).relieved)
+                .max()
+                .unwrap_or(0)
+                .max(engine.relieved()),
+            allowance: LOOKS_MAX,
+        }
+    }
+
+    fn known(
+        &mut self,
+        entries: &mut BTreeMap<Failure, Entry>,
+        failure: Failure,
+        failed: &BTreeSet<u32>,
+    ) -> Survival {
+        let entry = match entries.get_mut(&failure) {
+            Some(entry) if self.still(entry, failed) => {
+                entry.at = self.engine.clock();
+                entry
+            }
+            _ => {
+                let new = self.settle(failed);
+                entries.entry(failure).insert_entry(new).into_mut()
+            }
+        };
+        match &entry.known {
+            Known::Proven(_) => Survival::Proven,
+            Known::Broken(vm) => Survival::Broken(vm.clone()),
+            Known::Unknown => Survival::Unknown,
+        }
+    }
+
+    /// Whether what was known is still true.
+    fn still(&self, entry: &Entry, failed: &BTreeSet<u32>) -> bool {
+        let since = |host: &u32| self.engine.host(*host).changed > entry.at;
+        if entry.failed != *failed || failed.iter().any(since) {
+            return false;
+        }
+        match &entry.known {
+            Known::Proven(witness) => {
+                let touched: BTreeSet<u32> = witness
+                    .iter()
+                    .map(|(_, host)| *host)
+                    .filter(since)
+                    .collect();
+                touched.iter().all(|host| self.holds(witness, *host))
+            }
+            Known::Broken(_) | Known::Unknown => self.relieved <= entry.at,
+        }
+    }
+
+    /// Whether a host still takes what a packing puts there.
+    fn holds(&self, witness: &[(u32, u32)], host: u32) -> bool {
+        let Some(place) = self.bins.places.get(&host) else {
+            return false;
+        };
+        let kind = self.bins.list[*place].kind;
+        let there: BTreeSet<u32> = witness.iter().map(|(vm, _)| *vm).collect();
+        let free = self
+            .engine
+            .host(host)
+            .free_without(self.engine.sum_on(host, &there));
+        let mut sum = Free::default();
+        for (vm, _) in witness.iter().filter(|(_, to)| *to == host) {
+            let slot = self.engine.vm(*vm);
+            sum.cpu = sum.cpu.saturating_add(slot.size.cpu);
+            sum.memory_bytes = sum.memory_bytes.saturating_add(slot.size.memory_bytes);
+            let mates = slot.group.is_some_and(|group| {
+                self.engine.group_on(group, host) > self.engine.group_among(group, host, &there)
+            });
+            if mates || !self.engine.class_allows(slot.class, kind) {
+                return false;
+            }
+        }
+        fits(sum, free)
+    }
+
+    /// Works it out anew.
+    fn settle(&mut self, failed: &BTreeSet<u32>) -> Entry {
+        let engine = self.engine;
+        let lost = lost(engine, failed);
+        let instance = Instance::new(engine, &self.bins, failed, &lost);
+        let start = failed.first().and_then(|host| self.bins.places.get(host));
+        let witness = |packing: Vec<usize>| {
+            let placed = instance.items.iter().zip(packing);
+            let host = |bin: usize| self.bins.list[bin].host;
+            Known::Proven(placed.map(|(item, bin)| (item.vm, host(bin))).collect())
+        };
+        let broken = |item: usize| {
+            let item = instance.items.get(item);
+            item.map_or(Known::Unknown, |item| {
+                Known::Broken(engine.vm(item.vm).uid.clone())
+            })
+        };
+        let known = match greedy(&instance, start.map_or(0, |place| place + 1)) {
+            Ok(packing) => witness(packing),
+            Err(first) => match bounds::impossible(&instance, first) {
+                Some(item) => broken(item),
+                None if lost.len() > SEARCHED_MAX => Known::Unknown,
+                None => match search(&instance, &mut self.allowance) {
+                    Searched::Found(packing) => witness(packing),
+                    Searched::Impossible => broken(first),
+                    Searched::GaveUp => Known::Unknown,
+                },
+            },
+        };
+        let sizes = instance.items.iter().map(|item| item.size);
+        let returned = |of: fn(Free) -> u64| {
+            let pairs = instance.bins.iter().zip(&self.bins.list);
+            pairs
+                .map(|(with, without)| of(with.free) - of(without.free))
+                .sum()
+        };
+        Entry {
+            returned: Free {
+                cpu: returned(|free| free.cpu),
+                memory_bytes: returned(|free| free.memory_bytes),
+            },
+            known,
+            failed: failed.clone(),
+            at: engine.clock(),
+            lost_vms: u32::try_from(lost.len()).unwrap_or(u32::MAX),
+            lost: sizes.fold(Free::default(), |sum, size| Free {
+                cpu: sum.cpu.saturating_add(size.cpu),
+                memory_bytes: sum.memory_bytes.saturating_add(size.memory_bytes),
+            }),
+        }
+    }
+
+    fn report(
+        &mut self,
+        entries: &mut BTreeMap<Failure, Entry>,
+        failure: Failure,
+        failed: &BTreeSet<u32>,
+    ) -> FailureReport {
+        let survival = self.known(entries, failure.clone(), failed);
+        let told = entries.get(&failure);
+        let (lost_vms, lost, returned) = told.map_or_else(Default::default, |entry| {
+            (entry.lost_vms, entry.lost, entry.returned)
+        });
+        let filled = |of: fn(Free) -> u64| {
+            let remain = self
+                .bins
+                .list
+                .iter()
+                .filter(|bin| !failed.contains(&bin.host));
+            let free: u128 = remain.map(|bin| u128::from(of(bin.free))).sum();
+            let free = free + u128::from(of(returned));
+            let wanted = u128::from(of(lost)) * 1_000;
+            match (wanted, free) {
+                (0, _) => 0,
+                (_, 0) => u64::MAX,
+                _ => u64::try_from(wanted.div_ceil(free)).unwrap_or(u64::MAX),
+            }
+        };
+        FailureReport {
+            survival,
+            lost_vms,
+            lost_memory_bytes: lost.memory_bytes,
+            fills_permille: filled(|size| size.memory_bytes).max(filled(|size| size.cpu)),
+            failure,
+        }
+    }
+}

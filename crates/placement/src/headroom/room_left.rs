@@ -1,0 +1,118 @@
+//! How many more VMs of a size a pool takes with N+1 kept.
+
+use std::collections::BTreeSet;
+
+use model::{NamespacedName, VmUid};
+
+use super::{Headroom, of_pool};
+use crate::engine::Engine;
+use crate::fleet::{Fleet, Pool, Vm};
+
+/// More VMs of a size than anybody counts; a size of nothing would fit for ever.
+const COUNTED_MAX: u64 = 100_000;
+
+/// How many more of a size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomLeft {
+    /// Name of the size.
+    pub name: String,
+    /// How many more start, one after the other, before the first is refused.
+    pub more: u64,
+}
+
+/// For each size (name, virtual processors, bytes of memory): how many more VMs of it, and of
+/// nothing else, would be placed before a place or the proof of N+1 is lacking. They ask for
+/// nothing but room, restart elsewhere, and need not be apart. Just what a stream of new VMs
+/// would meet, since it uses the same placement and the same proof.
+pub fn room_left(fleet: &Fleet, pool: &str, sizes: &[(String, u64, u64)]) -> Vec<RoomLeft> {
+    let Some(declared) = fleet.pools.get(pool) else {
+        return Vec::new();
+    };
+    let mut engine = Engine::new(of_pool(fleet, pool));
+    let kept = |engine: &mut Engine| {
+        let answer = engine.prove_headroom(pool);
+        matches!(answer, Headroom::Proven | Headroom::NotPromised)
+    };
+    let full = !kept(&mut engine);
+    sizes
+        .iter()
+        .map(|(name, cpu, memory_bytes)| {
+            let size = sample(declared, name, *cpu, *memory_bytes);
+            let more = if full {
+                0
+            } else {
+                count(&mut engine, &size, &kept)
+            };
+            RoomLeft {
+                name: name.clone(),
+                more,
+            }
+        })
+        .collect()
+}
+
+fn sample(pool: &Pool, name: &str, cpu: u64, memory_bytes: u64) -> Vm {
+    Vm {
+        name: NamespacedName::new("room-left", name),
+        cpu,
+        memory_bytes,
+        zones: BTreeSet::new(),
+        architecture: pool.architecture,
+        storage_pools: BTreeSet::new(),
+        pinned_to: None,
+        mlps_grade: pool.mlps_grade,
+        apart: None,
+        restarts_elsewhere: true,
+        host: None,
+        incoming: None,
+    }
+}
+
+/// Adds VMs in growing steps while N+1 holds, then in shrinking ones, and takes all back.
+/// Placement looks only at the state, so the first n VMs go to the same hosts whatever the
+/// steps; and more VMs never help N+1.
+fn count(engine: &mut Engine, size: &Vm, kept: &dyn Fn(&mut Engine) -> bool) -> u64 {
+    let (mut more, mut step, mut growing) = (0, 1, true);
+    while step > 0 {
+        let added = add(engine, size, more, step);
+        if added == step && kept(engine) {
+            more += added;
+            if more >= COUNTED_MAX {
+                break;
+            }
+            step = if growing { step * 2 } else { step / 2 };
+        } else {
+            remove(engine, more, added);
+            growing = false;
+            step /= 2;
+        }
+    }
+    remove(engine, 0, more);
+    more
+}
+
+fn number(index: u64) -> VmUid {
+    VmUid(format!("room-left/{index}"))
+}
+
+/// Places up to `step` further VMs; how many found a place.
+fn add(engine: &mut Engine, size: &Vm, from: u64, step: u64) -> u64 {
+    for index in from..from + step {
+        let uid = number(index);
+        engine.upsert_vm(uid.clone(), size.clone());
+        match engine.place(&uid, &BTreeSet::new()) {
+            Ok(choice) => engine.assign(&uid, &choice.host),
+            Err(_) => {
+                engine.remove_vm(&uid);
+                return index - from;
+            }
+        }
+    }
+    step
+}
+
+fn remove(engine: &mut Engine, from: u64, count: u64) {
+    for index in from..from + count {
+        engine.remove_vm(&number(index));
+    }
+}

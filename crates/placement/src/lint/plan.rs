@@ -1,0 +1,187 @@
+//! Plays a plan on a copy of the fleet, second by second, and judges every state on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{HostName, VmUid};
+
+use super::{misplaced, overloaded};
+use crate::fleet::Fleet;
+use crate::plan::{Limits, Move, Plan};
+
+/// What is wrong with a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlanFault {
+    /// The VM is not where the move begins, or is moving already.
+    NotThere,
+    /// The target is not of the fleet, or nothing new may be placed there.
+    Closed,
+    /// A rule forbids the VM on the target.
+    Forbidden(&'static str),
+    /// A VM that must be apart is on the target at that time.
+    Together(VmUid),
+    /// The target has too little room at that time.
+    Overloaded,
+    /// More moves at once on this host than allowed.
+    HostLimit(HostName),
+    /// More moves at once than allowed.
+    SiteLimit,
+    /// The move ends sooner than its memory can cross the links, or before it starts.
+    TooFast,
+    /// Together the moves carry more over this host's link than it can by the plan's end.
+    LinkOverfull(HostName),
+}
+
+/// A step of a plan that breaks a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanViolation {
+    /// When, milliseconds from the start of the plan.
+    pub at_ms: u64,
+    /// Which VM's move.
+    pub vm: VmUid,
+    /// What is wrong.
+    pub fault: PlanFault,
+}
+
+/// The hosts while the plan runs.
+struct Board<'a> {
+    fleet: &'a Fleet,
+    on: BTreeMap<&'a HostName, BTreeSet<&'a VmUid>>,
+    at: BTreeMap<&'a VmUid, &'a HostName>,
+    moving: BTreeMap<&'a VmUid, &'a Move>,
+}
+
+/// Judges every step of a plan against the fleet it starts from. What was wrong before the
+/// plan began is held against it only where it makes it worse: on hosts that receive VMs.
+pub fn lint_plan(fleet: &Fleet, limits: &Limits, plan: &Plan) -> Vec<PlanViolation> {
+    let mut board = Board {
+        fleet,
+        on: BTreeMap::new(),
+        at: BTreeMap::new(),
+        moving: BTreeMap::new(),
+    };
+    for (uid, vm) in &fleet.vms {
+        for name in vm.host.iter().chain(&vm.incoming) {
+            board.on.entry(name).or_default().insert(uid);
+        }
+        if let (Some(host), None) = (&vm.host, &vm.incoming) {
+            board.at.insert(uid, host);
+        }
+    }
+    // At one moment, ends come before starts: a move may use the room another has just left.
+    let mut events: Vec<(u64, bool, &Move)> = plan
+        .moves
+        .iter()
+        .flat_map(|step| [(step.start_ms, true, step), (step.end_ms, false, step)])
+        .collect();
+    events.sort_by_key(|(at_ms, start, _)| (*at_ms, *start));
+    let mut violations = Vec::new();
+    for (at_ms, start, step) in events {
+        let faults = if start {
+            board.begin(limits, step)
+        } else {
+            board.end(step)
+        };
+        violations.extend(faults.into_iter().map(|fault| PlanViolation {
+            at_ms,
+            vm: step.vm.clone(),
+            fault,
+        }));
+    }
+    violations.extend(overfull(limits, plan));
+    violations
+}
+
+impl<'a> Board<'a> {
+    fn end(&mut self, step: &'a Move) -> Vec<PlanFault> {
+        if self.moving.remove(&step.vm).is_none() {
+            return vec![PlanFault::TooFast];
+        }
+        if let Some(there) = self.on.get_mut(&step.from) {
+            there.remove(&step.vm);
+        }
+        self.at.insert(&step.vm, &step.to);
+        Vec::new()
+    }
+
+    fn begin(&mut self, limits: &Limits, step: &'a Move) -> Vec<PlanFault> {
+        let here = self.at.get(&step.vm) == Some(&&step.from);
+        let vm = self.fleet.vms.get(&step.vm).filter(|_| here);
+        let Some(vm) = vm.filter(|_| !self.moving.contains_key(&step.vm)) else {
+            return vec![PlanFault::NotThere];
+        };
+        let target = self.fleet.hosts.get(&step.to);
+        let Some(host) = target.filter(|host| host.closed.is_none() && step.to != step.from) else {
+            return vec![PlanFault::Closed];
+        };
+        let pool = self.fleet.pools.get(&host.pool);
+        let mut faults: Vec<PlanFault> = misplaced(vm, &step.to, host, pool)
+            .into_iter()
+            .map(PlanFault::Forbidden)
+            .collect();
+        if !host.has_network {
+            faults.push(PlanFault::Forbidden("network"));
+        }
+        let there = self.on.entry(&step.to).or_default();
+        let others: Vec<_> = there
+            .iter()
+            .filter_map(|uid| Some((*uid, self.fleet.vms.get(*uid)?)))
+            .collect();
+        there.insert(&step.vm);
+        let sum = |size: fn(&crate::Vm) -> u64| {
+            let vms = others.iter().map(|(_, vm)| *vm).chain([vm]);
+            vms.map(|vm| u128::from(size(vm))).sum::<u128>()
+        };
+        if overloaded(host, pool, sum(|vm| vm.cpu), sum(|vm| vm.memory_bytes)) {
+            faults.push(PlanFault::Overloaded);
+        }
+        let mate = others
+            .iter()
+            .find(|(_, other)| vm.apart.is_some() && vm.apart == other.apart);
+        faults.extend(mate.map(|(uid, _)| PlanFault::Together((*uid).clone())));
+        self.moving.insert(&step.vm, step);
+        faults.extend(self.busy(limits, step));
+        let slower = limits.link(&step.from).min(limits.link(&step.to));
+        let milliseconds = u128::from(step.end_ms.saturating_sub(step.start_ms));
+        // One millisecond is lost where fractions are rounded.
+        if (milliseconds + 1) * u128::from(slower) < u128::from(vm.memory_bytes) * 1_000 {
+            faults.push(PlanFault::TooFast);
+        }
+        faults
+    }
+
+    fn busy(&self, limits: &Limits, step: &Move) -> Vec<PlanFault> {
+        let mut faults = Vec::new();
+        for name in [&step.from, &step.to] {
+            let here = |other: &&&Move| other.from == *name || other.to == *name;
+            if self.moving.values().filter(here).count() > limits.moves_per_host.max(1) as usize {
+                faults.push(PlanFault::HostLimit(name.clone()));
+            }
+        }
+        if self.moving.len() > limits.moves_per_site.max(1) as usize {
+            faults.push(PlanFault::SiteLimit);
+        }
+        faults
+    }
+}
+
+/// Links that would have to carry more than they can, out and in counted apart.
+fn overfull(limits: &Limits, plan: &Plan) -> Vec<PlanViolation> {
+    let mut bytes: BTreeMap<(bool, &HostName), (u128, &VmUid)> = BTreeMap::new();
+    for step in &plan.moves {
+        for link in [(false, &step.from), (true, &step.to)] {
+            let sum = bytes.entry(link).or_insert((0, &step.vm));
+            sum.0 += u128::from(step.bytes);
+        }
+    }
+    let end = plan.moves.iter().map(|step| step.end_ms).max().unwrap_or(0);
+    let able = |name: &HostName| u128::from(limits.link(name)) * (u128::from(end) + 1);
+    bytes
+        .into_iter()
+        .filter(|((_, name), (sum, _))| sum * 1_000 > able(name))
+        .map(|((_, name), (_, vm))| PlanViolation {
+            at_ms: end,
+            vm: vm.clone(),
+            fault: PlanFault::LinkOverfull(name.clone()),
+        })
+        .collect()
+}

@@ -1,0 +1,91 @@
+//! A plan of live migrations: a value that leaves no choice to whoever carries it out.
+
+use std::collections::BTreeMap;
+
+use model::{HostName, VmUid};
+
+/// What the network and the hosts bear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes per second that a host sends, and as many that it receives, by host.
+    pub links: BTreeMap<HostName, u64>,
+    /// The same for hosts that are not named in `links`.
+    pub link_default: u64,
+    /// Moves at once on one host, leaving and arriving together.
+    pub moves_per_host: u32,
+    /// Moves at once in the whole site.
+    pub moves_per_site: u32,
+}
+
+impl Default for Limits {
+    /// Ten gigabits per second, two moves per host, sixteen per site.
+    fn default() -> Self {
+        Self {
+            links: BTreeMap::new(),
+            link_default: 1_250_000_000,
+            moves_per_host: 2,
+            moves_per_site: 16,
+        }
+    }
+}
+
+impl Limits {
+    /// Bytes per second of a host's link; a link without any counts as one byte, so that every
+    /// estimate is finite.
+    pub fn link(&self, host: &HostName) -> u64 {
+        self.links
+            .get(host)
+            .copied()
+            .unwrap_or(self.link_default)
+            .max(1)
+    }
+}
+
+/// One live migration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The VM.
+    pub vm: VmUid,
+    /// Where it is.
+    pub from: HostName,
+    /// Where it goes.
+    pub to: HostName,
+    /// Predicted start, milliseconds from the start of the plan.
+    pub start_ms: u64,
+    /// Predicted end.
+    pub end_ms: u64,
+    /// Bytes expected on the wire: its memory, and what it writes meanwhile.
+    pub bytes: u64,
+    /// Moves of these VMs must have ended before it starts: they make room.
+    pub after: Vec<VmUid>,
+    /// Why it goes there.
+    pub reason: String,
+}
+
+/// A VM that stays, and why; known before anything starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// The VM.
+    pub vm: VmUid,
+    /// Where it stays.
+    pub host: HostName,
+    /// Why, one sentence.
+    pub why: String,
+}
+
+/// An ordered schedule of live migrations.
+#[must_use = "a plan says what cannot move"]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order in which they start.
+    pub moves: Vec<Move>,
+    /// What cannot move, by uid.
+    pub stuck: Vec<Stuck>,
+    /// VMs that leave already, by a move that is not of this plan.
+    pub leaving: Vec<VmUid>,
+    /// Predicted end of everything, milliseconds.
+    pub end_ms: u64,
+    /// No schedule of these moves can end sooner, milliseconds: the busiest link, the longest
+    /// single move, and the limits on moves at once.
+    pub bound_ms: u64,
+}

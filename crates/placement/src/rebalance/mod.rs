@@ -1,0 +1,339 @@
+//! The few moves that most improve a pool, each worth its cost; nothing when nothing is.
+//!
+//! *Balance*: the imbalance of a pool is the root mean square of how far each host's share of
+//! memory and of CPU is from the pool's, in per mille of the host. The best single move is
+//! looked for among the hosts that are furthest above, again and again, until no move gains
+//! what the mode asks for. *Consolidation*: hosts are emptied, the least loaded first, as long
+//! as everything else keeps its place and N+1 still holds without them.
+//!
+//! A plain local search: exchanges of two VMs are not looked for, so a pool in which only an
+//! exchange would help is left alone.
+
+mod shares;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{HostName, Priority, VmUid};
+
+use crate::engine::Engine;
+use crate::evacuation::{EvacuationRequest, Step, plan_evacuation_on, timed};
+use crate::fleet::{Fleet, Free};
+use crate::headroom::Headroom;
+use crate::plan::{Limits, Plan};
+use shares::Shares;
+
+/// Hosts with the most that are looked at as givers in one step. The furthest above average
+/// nearly always gives the best move; a few more are for when it has nothing that may move.
+const GIVERS: usize = 8;
+
+/// What is wanted of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Hosts carry alike.
+    Balance,
+    /// Few hosts carry all, so that others can be switched off.
+    Consolidate,
+}
+
+/// How much a move must gain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing is moved.
+    Off,
+    /// Only what gains much.
+    Cautious,
+    /// The usual.
+    #[default]
+    Normal,
+    /// Whatever gains something.
+    Eager,
+}
+
+impl Mode {
+    /// Imbalance, per mille, below which nothing is done, and the least that one move must
+    /// take away of the sum of squares, per cent.
+    fn thresholds(self) -> Option<(u64, i128)> {
+        match self {
+            Mode::Off => None,
+            Mode::Cautious => Some((150, 10)),
+            Mode::Normal => Some((80, 5)),
+            Mode::Eager => Some((20, 1)),
+        }
+    }
+}
+
+/// What to improve, and within which limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RebalanceRequest {
+    /// The pool.
+    pub pool: String,
+    /// What is wanted.
+    pub goal: Goal,
+    /// How eagerly.
+    pub mode: Mode,
+    /// At most that many moves.
+    pub moves_max: usize,
+    /// When each VM last moved, seconds on any clock; who is not named has not.
+    pub moved_at_s: BTreeMap<VmUid, u64>,
+    /// The time on that clock.
+    pub now_s: u64,
+    /// A VM that moved is left alone for so long, seconds.
+    pub cool_down_s: u64,
+    /// What the network and the hosts bear.
+    pub limits: Limits,
+    /// Bytes per second that a VM writes to its memory.
+    pub dirty_bytes_per_second: BTreeMap<VmUid, u64>,
+}
+
+impl RebalanceRequest {
+    /// Balance of a pool, as usual: at most eight moves, an hour's cool-down.
+    pub fn new(pool: impl Into<String>) -> Self {
+        Self {
+            pool: pool.into(),
+            goal: Goal::Balance,
+            mode: Mode::Normal,
+            moves_max: 8,
+            moved_at_s: BTreeMap::new(),
+            now_s: 0,
+            cool_down_s: 3_600,
+            limits: Limits::default(),
+            dirty_bytes_per_second: BTreeMap::new(),
+        }
+    }
+
+    fn rests(&self, uid: &VmUid) -> bool {
+        let moved = self.moved_at_s.get(uid);
+        moved.is_some_and(|at| self.now_s < at.saturating_add(self.cool_down_s))
+    }
+
+    fn evacuation(&self, hosts: BTreeSet<HostName>) -> EvacuationRequest {
+        EvacuationRequest {
+            hosts,
+            limits: self.limits.clone(),
+            dirty_bytes_per_second: self.dirty_bytes_per_second.clone(),
+            ..EvacuationRequest::default()
+        }
+    }
+}
+
+/// What one move gains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gain {
+    /// The VM that moves.
+    pub vm: VmUid,
+    /// Imbalance of the pool before it, per mille.
+    pub before_permille: u64,
+    /// And after it.
+    pub after_permille: u64,
+}
+
+/// Moves that improve a pool.
+#[must_use = "a plan says why nothing moves"]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebalance {
+    /// The moves with their times.
+    pub plan: Plan,
+    /// For balance: what each move gains, in the order of choice.
+    pub gains: Vec<Gain>,
+    /// For consolidation: the hosts that are empty afterwards.
+    pub emptied: BTreeSet<HostName>,
+    /// Imbalance of the pool before, per mille.
+    pub before_permille: u64,
+    /// And after everything.
+    pub after_permille: u64,
+    /// One sentence: why so many moves, or none.
+    pub why: String,
+}
+
+/// Plans the moves. Same fleet and request, same plan.
+pub fn plan_rebalance(fleet: &Fleet, request: &RebalanceRequest) -> Rebalance {
+    let engine = Engine::new(fleet.clone());
+    match request.goal {
+        Goal::Balance => balance(engine, request),
+        Goal::Consolidate => consolidate(engine, request),
+    }
+}
+
+/// N+1 is not worse than it was.
+fn keeps_headroom(promised: &Headroom, engine: &mut Engine, pool: &str) -> bool {
+    *promised != Headroom::Proven || engine.prove_headroom(pool) == Headroom::Proven
+}
+
+fn balance(engine: Engine, request: &RebalanceRequest) -> Rebalance {
+    let mut shares = Shares::of(&engine, &request.pool);
+    let before_permille = shares.imbalance();
+    // Where every move has begun and none has ended; and where all have ended.
+    let (mut begun, mut ended) = (engine.clone(), engine);
+    let promised = ended.prove_headroom(&request.pool);
+    let (mut steps, mut gains) = (Vec::new(), Vec::new());
+    let thresholds = request.mode.thresholds();
+    let mut refused: BTreeSet<(VmUid, HostName)> = BTreeSet::new();
+    while let Some((calm, least)) = thresholds
+        && steps.len() < request.moves_max
+        && shares.imbalance() > calm
+    {
+        let total = shares.total();
+        let Some((gain, uid, from, to)) = best_move(&begun, &shares, request, &refused) else {
+            break;
+        };
+        if gain * 100 < total * least {
+            break;
+        }
+        ended.assign(&uid, &to);
+        if !keeps_headroom(&promised, &mut ended, &request.pool) {
+            ended.assign(&uid, &from);
+            refused.insert((uid, to));
+            continue;
+        }
+        let before = shares.imbalance();
+        begun.begin_move(&uid, &to);
+        if let Some(size) = size(&begun, &uid) {
+            shares.shift(size, &from, &to);
+        }
+        let after = shares.imbalance();
+        steps.push(Step {
+            vm: uid.clone(),
+            from,
+            to,
+            after: Vec::new(),
+            reason: format!("imbalance of the pool falls from {before} to {after} per mille"),
+            priority: Priority::default(),
+        });
+        gains.push(Gain {
+            vm: uid,
+            before_permille: before,
+            after_permille: after,
+        });
+    }
+    let why = match (thresholds, gains.len()) {
+        (None, _) => "rebalancing is off".to_owned(),
+        (Some((calm, _)), 0) if before_permille <= calm => {
+            format!("imbalance of {before_permille} per mille is not worth a move")
+        }
+        (Some(_), 0) => "no single move gains enough".to_owned(),
+        (Some(_), 1) => "1 move gains enough".to_owned(),
+        (Some(_), moves) => format!("{moves} moves gain enough"),
+    };
+    Rebalance {
+        plan: timed(begun.fleet(), &request.evacuation(BTreeSet::new()), steps),
+        gains,
+        emptied: BTreeSet::new(),
+        before_permille,
+        after_permille: shares.imbalance(),
+        why,
+    }
+}
+
+fn size(engine: &Engine, uid: &VmUid) -> Option<Free> {
+    Some(engine.vm(engine.vm_number(uid)?).size)
+}
+
+/// A possible move: what it gains, its memory, who, from where, where to.
+type Candidate<'a> = (i128, Reverse<(u64, &'a VmUid, &'a HostName)>, &'a HostName);
+
+/// The move that gains the most, ties by the least memory, then by uid and host.
+fn best_move(
+    engine: &Engine,
+    shares: &Shares,
+    request: &RebalanceRequest,
+    refused: &BTreeSet<(VmUid, HostName)>,
+) -> Option<(i128, VmUid, HostName, HostName)> {
+    let mut givers: Vec<(i128, &HostName)> = shares
+        .hosts
+        .iter()
+        .map(|(name, (capacity, used))| {
+            let distance = shares.distance(*capacity, *used);
+            (-distance[0].max(distance[1]), name)
+        })
+        .collect();
+    givers.sort();
+    let mut best: Option<Candidate<'_>> = None;
+    for (_, from) in givers.into_iter().take(GIVERS) {
+        for uid in engine.on(from) {
+            let Some(vm) = engine.machine(uid) else {
+                continue;
+            };
+            let settled = vm.incoming.is_none() && vm.host.as_ref() == Some(from);
+            if !settled || vm.pinned_to.is_some() || request.rests(uid) {
+                continue;
+            }
+            let Some(size) = size(engine, uid) else {
+                continue;
+            };
+            for to in shares.hosts.keys().filter(|to| *to != from) {
+                let gain = shares.gain(size, from, to);
+                let rank = (gain, Reverse((size.memory_bytes, uid, to)));
+                let better = best
+                    .as_ref()
+                    .is_none_or(|(best, tie, _)| rank > (*best, *tie));
+                if gain > 0
+                    && better
+                    && !refused.contains(&(uid.clone(), to.clone()))
+                    && engine.may_run(uid, to)
+                {
+                    best = Some((rank.0, rank.1, from));
+                }
+            }
+        }
+    }
+    best.map(|(gain, Reverse((_, uid, to)), from)| (gain, uid.clone(), from.clone(), to.clone()))
+}
+
+fn consolidate(mut engine: Engine, request: &RebalanceRequest) -> Rebalance {
+    let shares = Shares::of(&engine, &request.pool);
+    let promised = engine.prove_headroom(&request.pool);
+    let mut order: Vec<(u64, &HostName)> = shares
+        .hosts
+        .iter()
+        .map(|(name, (_, used))| (used.memory_bytes, name))
+        .collect();
+    order.sort();
+    let mut emptied = BTreeSet::new();
+    let mut plan = Plan::default();
+    for (_, name) in order.into_iter().filter(|_| request.mode != Mode::Off) {
+        let mut tried = emptied.clone();
+        tried.insert(name.clone());
+        let attempt = plan_evacuation_on(&engine, &request.evacuation(tried.clone()));
+        let allowed = attempt.stuck.is_empty()
+            && attempt.leaving.is_empty()
+            && attempt.moves.len() <= request.moves_max
+            && attempt.moves.iter().all(|step| !request.rests(&step.vm));
+        if allowed
+            && keeps_headroom(
+                &promised,
+                &mut without(&engine, &tried, &attempt),
+                &request.pool,
+            )
+        {
+            (emptied, plan) = (tried, attempt);
+        }
+    }
+    let why = match emptied.len() {
+        0 if request.mode == Mode::Off => "rebalancing is off".to_owned(),
+        0 => "no host can be emptied".to_owned(),
+        1 => "1 host can be emptied".to_owned(),
+        hosts => format!("{hosts} hosts can be emptied"),
+    };
+    let after = Shares::of(&without(&engine, &emptied, &plan), &request.pool);
+    Rebalance {
+        plan,
+        gains: Vec::new(),
+        emptied,
+        before_permille: shares.imbalance(),
+        after_permille: after.imbalance(),
+        why,
+    }
+}
+
+/// The pool as it would be with the plan carried out and the hosts switched off.
+fn without(engine: &Engine, hosts: &BTreeSet<HostName>, plan: &Plan) -> Engine {
+    let mut engine = engine.clone();
+    for step in &plan.moves {
+        engine.assign(&step.vm, &step.to);
+    }
+    for name in hosts {
+        engine.remove_host(name);
+    }
+    engine
+}

@@ -1,0 +1,139 @@
+//! Random fleets for the property tests.
+#![allow(dead_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{Architecture, HostName, NamespacedName, VmUid, Zone};
+use placement::{Fleet, Host, Pool, Vm};
+use proptest::prelude::*;
+
+pub const GIB: u64 = 1 << 30;
+
+pub fn pool(architecture: Architecture, zones: &[Zone], grade: i32) -> Pool {
+    Pool {
+        zones: zones.iter().copied().collect(),
+        architecture,
+        cpu_overcommit_percent: 100,
+        memory_overcommit_percent: 100,
+        failures_to_tolerate: 1,
+        mlps_grade: grade,
+    }
+}
+
+pub fn host(pool: &str, cpu: u64, memory: u64) -> Host {
+    Host {
+        pool: pool.to_owned(),
+        closed: None,
+        stands: true,
+        cpu,
+        memory_bytes: memory * GIB,
+        storage_pools: BTreeSet::from(["s".to_owned()]),
+        has_network: true,
+    }
+}
+
+pub fn vm(name: &str, cpu: u64, memory: u64) -> Vm {
+    Vm {
+        name: NamespacedName::new("n", name),
+        cpu,
+        memory_bytes: memory * GIB,
+        zones: BTreeSet::from([Zone::Common]),
+        architecture: Architecture::x86_64,
+        storage_pools: BTreeSet::from(["s".to_owned()]),
+        pinned_to: None,
+        mlps_grade: 2,
+        apart: None,
+        restarts_elsewhere: true,
+        host: None,
+        incoming: None,
+    }
+}
+
+pub fn name(index: usize) -> HostName {
+    HostName(format!("h{index}"))
+}
+
+pub fn uid(index: usize) -> VmUid {
+    VmUid(format!("u{index}"))
+}
+
+/// A host with everything that rules look at.
+pub fn any_host(memory_max: u64) -> impl Strategy<Value = Host> {
+    let pool = prop_oneof![8 => Just("main"), 2 => Just("other"), 1 => Just("gone")];
+    let rest = (
+        proptest::bool::weighted(0.15),
+        proptest::bool::weighted(0.9),
+        proptest::bool::weighted(0.5),
+        proptest::bool::weighted(0.9),
+    );
+    (pool, 2..8_u64, 2..memory_max, rest).prop_map(
+        |(pool, cpu, memory, (closed, stands, second, network))| Host {
+            closed: closed.then(|| "maintenance".to_owned()),
+            stands: stands && !closed,
+            has_network: network,
+            storage_pools: if second {
+                BTreeSet::from(["s".to_owned(), "t".to_owned()])
+            } else {
+                BTreeSet::from(["s".to_owned()])
+            },
+            ..host(pool, cpu, memory)
+        },
+    )
+}
+
+/// A VM with everything that rules look at, not yet placed.
+pub fn any_vm(hosts: usize, memory_max: u64) -> impl Strategy<Value = Vm> {
+    let rest = (
+        proptest::bool::weighted(0.1),
+        proptest::bool::weighted(0.2),
+        proptest::option::weighted(0.5, 0..3_u8),
+        proptest::option::weighted(0.1, 0..hosts.max(1)),
+        proptest::bool::weighted(0.1),
+    );
+    (1..4_u64, 1..memory_max, rest).prop_map(
+        |(cpu, memory, (arm, second, apart, pinned, grade))| Vm {
+            architecture: if arm {
+                Architecture::aarch64
+            } else {
+                Architecture::x86_64
+            },
+            storage_pools: BTreeSet::from([if second { "t" } else { "s" }.to_owned()]),
+            apart: apart.map(|group| format!("g{group}")),
+            pinned_to: pinned.map(name),
+            mlps_grade: if grade { 4 } else { 2 },
+            ..vm("v", cpu, memory)
+        },
+    )
+}
+
+/// A fleet whose VMs are not placed.
+pub fn any_fleet(hosts_max: usize, vms_max: usize) -> impl Strategy<Value = Fleet> {
+    let hosts = proptest::collection::vec(any_host(9), 1..=hosts_max);
+    let vms = proptest::collection::vec(any_vm(hosts_max, 5), 1..=vms_max);
+    (hosts, vms).prop_map(|(hosts, vms)| Fleet {
+        pools: BTreeMap::from([
+            (
+                "main".to_owned(),
+                pool(Architecture::x86_64, &[Zone::Common], 3),
+            ),
+            (
+                "other".to_owned(),
+                pool(Architecture::aarch64, &[Zone::Common], 4),
+            ),
+        ]),
+        hosts: hosts
+            .into_iter()
+            .enumerate()
+            .map(|(index, host)| (name(index), host))
+            .collect(),
+        vms: vms
+            .into_iter()
+            .enumerate()
+            .map(|(index, mut vm)| {
+                vm.name.name = format!("v{index}");
+                (uid(index), vm)
+            })
+            .collect(),
+        racks: BTreeMap::new(),
+    })
+}

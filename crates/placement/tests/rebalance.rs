@@ -1,0 +1,173 @@
+//! Rebalancing: every state legal, every move worth it, N+1 kept, and rest for who has moved.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::{any_fleet, host, name, pool, uid, vm};
+use model::{Architecture, Zone};
+use placement::{
+    Fleet, Goal, Headroom, Mode, Rebalance, RebalanceRequest, lint, lint_plan, place,
+    plan_rebalance, prove_headroom,
+};
+use proptest::prelude::*;
+
+fn carried_out(fleet: &Fleet, answer: &Rebalance) -> Fleet {
+    let mut after = fleet.clone();
+    for step in &answer.plan.moves {
+        after.vms.get_mut(&step.vm).unwrap().host = Some(step.to.clone());
+    }
+    after
+}
+
+/// Everything as far as possible on the first hosts.
+fn crammed(mut fleet: Fleet) -> Fleet {
+    for uid in fleet.vms.keys().cloned().collect::<Vec<_>>() {
+        for name in fleet.hosts.keys().cloned().collect::<Vec<_>>() {
+            let mut only = fleet.clone();
+            only.hosts.retain(|other, _| *other == name);
+            if place(&only, &uid, &BTreeSet::new()).is_ok() {
+                fleet.vms.get_mut(&uid).unwrap().host = Some(name);
+                break;
+            }
+        }
+    }
+    fleet.vms.retain(|_, vm| vm.host.is_some());
+    fleet
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![
+        Just(Mode::Off),
+        Just(Mode::Cautious),
+        Just(Mode::Normal),
+        Just(Mode::Eager)
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn balance_is_legal_and_every_move_gains(
+        fleet in any_fleet(6, 12),
+        mode in mode(),
+        moves_max in 0..6_usize,
+        resting in proptest::collection::btree_set(0..12_usize, 0..4),
+    ) {
+        let fleet = crammed(fleet);
+        let request = RebalanceRequest {
+            mode,
+            moves_max,
+            moved_at_s: resting.into_iter().map(|index| (uid(index), 1_000)).collect(),
+            now_s: 2_000,
+            ..RebalanceRequest::new("main")
+        };
+        let answer = plan_rebalance(&fleet, &request);
+        prop_assert_eq!(lint_plan(&fleet, &request.limits, &answer.plan), vec![]);
+        let after = carried_out(&fleet, &answer);
+        prop_assert_eq!(lint(&after).len(), lint(&fleet).len());
+        prop_assert!(answer.gains.len() <= moves_max);
+        prop_assert!(mode != Mode::Off || answer.gains.is_empty());
+        for gain in &answer.gains {
+            prop_assert!(!request.moved_at_s.contains_key(&gain.vm), "it rests");
+            prop_assert!(gain.after_permille <= gain.before_permille);
+        }
+        if prove_headroom(&fleet, "main") == Headroom::Proven {
+            prop_assert_eq!(prove_headroom(&after, "main"), Headroom::Proven);
+        }
+        // Not for ever: what was good enough is left alone the next time.
+        if answer.gains.len() < moves_max {
+            prop_assert_eq!(plan_rebalance(&after, &request).before_permille, answer.after_permille);
+            if request.moved_at_s.is_empty() && prove_headroom(&fleet, "main") != Headroom::Proven {
+                let again = plan_rebalance(&after, &request);
+                prop_assert!(again.gains.len() <= 1, "{:?}", again);
+            }
+        }
+    }
+
+    #[test]
+    fn consolidation_empties_hosts_and_keeps_the_promise(fleet in any_fleet(6, 8), moves_max in 0..6_usize) {
+        let fleet = crammed(fleet);
+        let request = RebalanceRequest { goal: Goal::Consolidate, moves_max, ..RebalanceRequest::new("main") };
+        let answer = plan_rebalance(&fleet, &request);
+        prop_assert_eq!(lint_plan(&fleet, &request.limits, &answer.plan), vec![]);
+        prop_assert!(answer.plan.moves.len() <= moves_max);
+        let mut after = carried_out(&fleet, &answer);
+        for name in &answer.emptied {
+            prop_assert!(after.vms.values().all(|vm| vm.host.as_ref() != Some(name)));
+            after.hosts.remove(name);
+        }
+        if prove_headroom(&fleet, "main") == Headroom::Proven {
+            prop_assert_eq!(prove_headroom(&after, "main"), Headroom::Proven);
+        }
+    }
+}
+
+fn plain(hosts: usize) -> Fleet {
+    let mut fleet = Fleet::default();
+    fleet.pools.insert(
+        "main".into(),
+        pool(Architecture::x86_64, &[Zone::Common], 3),
+    );
+    for index in 0..hosts {
+        fleet.hosts.insert(name(index), host("main", 64, 64));
+    }
+    fleet
+}
+
+#[test]
+fn one_crowded_host_gives_to_the_others() {
+    let mut fleet = plain(3);
+    for index in 0..9 {
+        let mut new = vm("v", 4, 4);
+        new.host = Some(name(0));
+        fleet.vms.insert(uid(index), new);
+    }
+    let request = RebalanceRequest {
+        mode: Mode::Eager,
+        ..RebalanceRequest::new("main")
+    };
+    let answer = plan_rebalance(&fleet, &request);
+    let mut count = BTreeMap::new();
+    for vm in carried_out(&fleet, &answer).vms.values() {
+        *count.entry(vm.host.clone().unwrap()).or_insert(0) += 1;
+    }
+    assert_eq!(count.values().copied().collect::<Vec<_>>(), [3, 3, 3]);
+    assert_eq!((answer.gains.len(), answer.after_permille), (6, 0));
+    assert_eq!(answer.why, "6 moves gain enough");
+}
+
+#[test]
+fn a_calm_pool_is_left_alone() {
+    let mut fleet = plain(3);
+    for index in 0..3 {
+        let mut new = vm("v", 4, 4);
+        new.host = Some(name(index));
+        fleet.vms.insert(uid(index), new);
+    }
+    let answer = plan_rebalance(&fleet, &RebalanceRequest::new("main"));
+    assert_eq!((answer.plan.moves.len(), answer.before_permille), (0, 0));
+    assert_eq!(answer.why, "imbalance of 0 per mille is not worth a move");
+}
+
+#[test]
+fn consolidation_leaves_one_host_to_spare() {
+    let mut fleet = plain(4);
+    for index in 0..4 {
+        let mut new = vm("v", 4, 16);
+        new.host = Some(name(index));
+        fleet.vms.insert(uid(index), new);
+    }
+    let request = RebalanceRequest {
+        goal: Goal::Consolidate,
+        ..RebalanceRequest::new("main")
+    };
+    let answer = plan_rebalance(&fleet, &request);
+    // Four of 16 GiB fit on one host of 64 GiB; a second must be there to take over.
+    assert_eq!(
+        (answer.emptied.len(), answer.why.as_str()),
+        (2, "2 hosts can be emptied")
+    );
+}

@@ -1,0 +1,87 @@
+//! The rules of the design, each as the mutation that removes it.
+
+/// One rule removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mutation {
+    // Rules of the agent and the guard.
+    /// Rule 1: a start rests on the cache; no fresh read before it.
+    StartFromCache,
+    /// Rule 1: an assignment that names another boot counts too.
+    IgnoreBootId,
+    /// Rule 1: an epoch that the ledger knows is started again.
+    ReuseEpoch,
+    /// Rule 1: a start that hangs is waited for without a deadline.
+    NoStartDeadline,
+    /// Rule 2: a higher epoch elsewhere stops nothing.
+    KeepSuperseded,
+    /// Rule 2: no exception for the host that is exactly `incoming`.
+    StopIncoming,
+    /// Words, closed epoch: reported before the domain is gone.
+    ReportBeforeDestroy,
+    /// Words, closed epoch: the domain is destroyed, but `closed` is not written.
+    CloseWithoutLedger,
+    /// Rule 3: a domain whose epoch is closed is left alone on start-up.
+    KeepClosedDomain,
+    /// Rule 3: a domain of another boot is left alone on start-up.
+    KeepOtherBoot,
+    /// Rule 3: without the API, what runs is destroyed.
+    UnreachableDestroys,
+    /// Rule 4: the hook lets pass what the ledger does not know.
+    HookPassesUnknown,
+    /// Rule 4: the hook lets pass what was closed.
+    HookPassesClosed,
+    /// Rule 4: `on_crash restart` is used.
+    CrashRestarts,
+    /// Rule 4: the hook fails on reconnect.
+    HookFailsReconnect,
+    /// Rule 4: a migration's target writes its entry after the source began.
+    TargetWritesLate,
+    /// Rule 5: an agent that is stuck gets its host fenced.
+    FenceStuckAgent,
+    /// Rule 7: a restart of the agent stops its VMs.
+    RestartStopsVms,
+    /// Rule 8: image locking is off (the last line, checked beside another broken rule).
+    NoImageLocking,
+    /// Rule 9: the control plane runs in a VM of the platform.
+    ControlPlaneInside,
+
+    // The operator.
+    /// A time-out counts as a stop proof.
+    TimeOutIsProof,
+    /// A power command's return code counts as a stop proof.
+    ReturnCodeIsProof,
+    /// A proof about one boot counts for the next.
+    ProofForAnyBoot,
+    /// Assignments are written without compare-and-swap.
+    WriteWithoutCompare,
+    /// An epoch is issued again.
+    SameEpochAgain,
+    /// A cut from storage is lifted before its host gave another proof.
+    LiftCutAtOnce,
+
+    // Live migration, line by line.
+    /// Line 1: `incoming` is not written before the target prepares.
+    PrepareBeforeIncoming,
+    /// Line 1: a VM with `incoming` is restarted with a proof of the source alone.
+    IncomingNeedsNoProof,
+    /// Line 2: the copy arrives running.
+    ArrivesRunning,
+    /// Line 2: the target resumes when the source is silent.
+    ResumeOnSilence,
+    /// Line 2: the target resumes when the source is closed.
+    ResumeOnClosed,
+    /// Line 2: after another proof of the source the target is made the assignment.
+    PromoteOnAnyProof,
+    /// Line 2: after another proof of the source the target is not told to close.
+    NeverRefuse,
+    /// Line 3: `incoming` is never moved into the assignment.
+    NeverPromote,
+    /// Line 4: the target refuses before the source has said that it runs.
+    RefuseFirst,
+    /// Line 4: the source says that it runs while its job goes on.
+    SayRunningEarly,
+    /// Line 4: `incoming` is removed before the target has refused.
+    DropUnrefused,
+    /// Line 4: `incoming` stays for ever after a failed move.
+    NeverDrop,
+}
