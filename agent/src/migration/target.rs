@@ -22,6 +22,8 @@ use crate::vm::worker;
 const ASK_EVERY: Duration = Duration::from_millis(10);
 /// How often taps are looked for while the copy arrives.
 const TAPS_EVERY: Duration = Duration::from_millis(30);
+/// How long until a failed delivery is tried again.
+const DELIVER_AGAIN: Duration = Duration::from_millis(200);
 
 /// Decides, from the migration's object, the ledger and the domains.
 pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<Step> {
@@ -149,13 +151,12 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
         }
         match state {
             Some(DomainState::Running) => {
-                if !delivered {
-                    deliver(&taps).await;
-                }
+                ensure_delivered(context, moving, taps, delivered).await;
                 return resumed(context, moving).await;
             }
             Some(DomainState::Paused) if said_by_api || answer.handed_over => {
                 context.hypervisor.resume(uuid).await?;
+                ensure_delivered(context, moving, taps, delivered).await;
                 return resumed(context, moving).await;
             }
             _ => {}
@@ -193,7 +194,11 @@ async fn taps(context: &Arc<Context>, moving: &Move) -> Result<Vec<(String, Stri
 
 async fn isolate(taps: &[(String, String)]) -> bool {
     for (tap, _) in taps {
-        if !network::tap_exists(tap).await || network::isolate(tap).await.is_err() {
+        if !network::tap_exists(tap).await {
+            return false;
+        }
+        if let Err(error) = network::isolate(tap).await {
+            tracing::debug!(tap, %error, "the tap of an arriving copy is not ready yet");
             return false;
         }
     }
@@ -202,9 +207,38 @@ async fn isolate(taps: &[(String, String)]) -> bool {
 
 async fn deliver(taps: &[(String, String)]) -> bool {
     for (tap, mac_address) in taps {
-        if network::deliver(tap, mac_address).await.is_err() {
+        if let Err(error) = network::deliver(tap, mac_address).await {
+            tracing::warn!(tap, %error, "frames do not reach an arriving copy yet");
             return false;
         }
     }
     true
+}
+
+/// A guest that runs must be reached. When that fails now, it is tried until it succeeds or the
+/// guest is gone: nobody else would.
+async fn ensure_delivered(
+    context: &Arc<Context>,
+    moving: &Move,
+    taps: Vec<(String, String)>,
+    delivered: bool,
+) {
+    if delivered || deliver(&taps).await {
+        return;
+    }
+    let (context, vm) = (context.clone(), moving.vm.clone());
+    tokio::spawn(async move {
+        while !deliver(&taps).await {
+            tokio::time::sleep(DELIVER_AGAIN).await;
+            let here = match (context.hypervisor.list().await, vm.uuid()) {
+                (Ok(domains), Ok(uuid)) => domains.iter().any(|domain| domain.uuid == uuid),
+                // Unknown is no reason to give up.
+                _ => true,
+            };
+            if !here {
+                return;
+            }
+        }
+        tracing::info!(vm = vm.name, "frames reach the guest");
+    });
 }
