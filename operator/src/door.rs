@@ -9,7 +9,7 @@ use api::{
 use failover::copy::{CloseCause, CopyPhase, CopyReport};
 use failover::{Policy, PolicyError, Rights};
 use kube::ResourceExt;
-use model::{Bytes, Epoch, HostName, NamespacedName, Severity, VmUid};
+use model::{Bytes, Epoch, Fault, HostName, NamespacedName, Severity, VmUid};
 use placement::Fleet;
 
 use crate::runtime::Context;
@@ -54,9 +54,18 @@ fn translate(spec: &CloudPolicySpec) -> Policy {
     }
 }
 
-/// How many faults of a host quarantine it: Degraded or worse by the site's rating, and last seen
-/// after the last clearance.
-pub fn standing_faults(host: &Host, policy: &CloudPolicySpec) -> usize {
+/// A fault's severity by the site's rating.
+pub fn rated(fault: &Fault, policy: &CloudPolicySpec) -> Severity {
+    policy
+        .severities
+        .iter()
+        .find(|rule| rule.kind == fault.kind)
+        .map_or(fault.severity, |rule| rule.severity)
+}
+
+/// Faults that quarantine a host: Degraded or worse by the site's rating, and last seen after the
+/// last clearance.
+pub fn standing_faults<'a>(host: &'a Host, policy: &CloudPolicySpec) -> Vec<&'a Fault> {
     let cleared = host
         .spec
         .fault_clearance
@@ -70,18 +79,13 @@ pub fn standing_faults(host: &Host, policy: &CloudPolicySpec) -> usize {
         .into_iter()
         .flat_map(|reported| &reported.faults)
         .filter(|fault| {
-            let rated = policy
-                .severities
-                .iter()
-                .find(|rule| rule.kind == fault.kind)
-                .map_or(fault.severity, |rule| rule.severity);
             let last_seen = fault.last_seen.parse::<jiff::Timestamp>().ok();
-            rated >= Severity::Degraded
+            rated(fault, policy) >= Severity::Degraded
                 && last_seen
                     .zip(cleared)
                     .is_none_or(|(seen, cleared)| seen > cleared)
         })
-        .count()
+        .collect()
 }
 
 /// Who may run a VM, as stored.

@@ -8,6 +8,7 @@ pub mod conditions;
 pub mod door;
 pub mod health;
 pub mod hosts;
+pub mod incidents;
 pub mod leader;
 pub mod migrations;
 pub mod options;

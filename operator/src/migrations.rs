@@ -397,7 +397,7 @@ async fn evacuate(context: &Arc<Context>, migrations: &[Arc<VirtualMachineMigrat
     let policy = context.stores.policy();
     for host in context.stores.hosts.state() {
         let name = host.name_any();
-        let faulty = door::standing_faults(&host, &policy) > 0;
+        let faulty = !door::standing_faults(&host, &policy).is_empty();
         let maintained = host
             .spec
             .maintenance

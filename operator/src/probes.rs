@@ -285,14 +285,20 @@ impl Probes {
         self.lock().hosts.get(host).copied().unwrap_or_default()
     }
 
-    /// Downtime of an endpoint within a window.
-    pub fn downtime(&self, key: &str, from: Timestamp, to: Timestamp) -> Downtime {
-        self.lock()
-            .endpoints
-            .get(key)
-            .map_or_else(Downtime::default, |state| {
-                measure(&state.history.iter().copied().collect::<Vec<_>>(), from, to)
+    /// Downtime of endpoints together within a window: down while any of them is.
+    pub fn downtime(&self, keys: &[String], from: Timestamp, to: Timestamp) -> Downtime {
+        let memory = self.lock();
+        let histories: Vec<Vec<(Timestamp, Seen)>> = keys
+            .iter()
+            .map(|key| {
+                memory
+                    .endpoints
+                    .get(key)
+                    .map(|state| state.history.iter().copied().collect())
+                    .unwrap_or_default()
             })
+            .collect();
+        measure(&histories, from, to)
     }
 }
 
@@ -379,28 +385,40 @@ fn note(state: &mut EndpointState, replica: &str, answered: bool, at: Timestamp)
     }
 }
 
-/// Sums what a history says about a window.
-fn measure(history: &[(Timestamp, Seen)], from: Timestamp, to: Timestamp) -> Downtime {
+/// What a history says of a moment. Before its first entry nobody observed.
+fn state_at(history: &[(Timestamp, Seen)], at: Timestamp) -> Seen {
+    let after = history.partition_point(|(begin, _)| *begin <= at);
+    after
+        .checked_sub(1)
+        .map_or(Seen::Unobserved, |index| history[index].1)
+}
+
+/// Sums what histories together say about a window: down while any is, else unobserved while any is.
+fn measure(histories: &[Vec<(Timestamp, Seen)>], from: Timestamp, to: Timestamp) -> Downtime {
+    let mut bounds: BTreeSet<Timestamp> = histories
+        .iter()
+        .flatten()
+        .map(|(at, _)| *at)
+        .filter(|at| *at > from && *at < to)
+        .collect();
+    bounds.extend([from, to]);
+    let bounds: Vec<Timestamp> = bounds.into_iter().collect();
     let mut sum = Downtime::default();
-    for (index, (at, seen)) in history.iter().enumerate() {
-        let end = history.get(index + 1).map_or(to, |(next, _)| *next).min(to);
-        let begin = (*at).max(from);
-        if end <= begin {
-            continue;
-        }
-        let seconds = end.duration_since(begin).as_secs_f64();
-        match seen {
-            Seen::Up => {
-                if sum.down_at.is_some() {
-                    sum.up_at = Some(begin);
-                }
-            }
-            Seen::Down => {
-                sum.down_seconds += seconds;
-                sum.down_at = sum.down_at.or(Some(begin));
-                sum.up_at = None;
-            }
-            Seen::Unobserved => sum.unobserved_seconds += seconds,
+    for span in bounds.windows(2) {
+        let (begin, seconds) = (span[0], span[1].duration_since(span[0]).as_secs_f64());
+        let seen = |wanted: Seen| {
+            histories
+                .iter()
+                .any(|history| state_at(history, begin) == wanted)
+        };
+        if seen(Seen::Down) {
+            sum.down_seconds += seconds;
+            sum.down_at = sum.down_at.or(Some(begin));
+            sum.up_at = None;
+        } else if seen(Seen::Unobserved) {
+            sum.unobserved_seconds += seconds;
+        } else if sum.down_at.is_some() && sum.up_at.is_none() {
+            sum.up_at = Some(begin);
         }
     }
     sum
@@ -423,11 +441,25 @@ mod tests {
             (at(20), Seen::Unobserved),
             (at(30), Seen::Up),
         ];
-        let all = measure(&history, at(0), at(40));
+        let all = measure(std::slice::from_ref(&history), at(0), at(40));
         assert_eq!((all.down_seconds, all.unobserved_seconds), (6.0, 10.0));
-        assert_eq!((all.down_at, all.up_at), (Some(at(10)), Some(at(30))));
-        let part = measure(&history, at(12), at(14));
+        assert_eq!((all.down_at, all.up_at), (Some(at(10)), Some(at(16))));
+        let part = measure(std::slice::from_ref(&history), at(12), at(14));
         assert_eq!((part.down_seconds, part.up_at), (2.0, None));
+        let before = measure(&[history], at(-4), at(2));
+        assert_eq!(
+            before.unobserved_seconds, 4.0,
+            "nobody looked before the first probe"
+        );
+    }
+
+    #[test]
+    fn endpoints_together_are_down_while_any_is() {
+        let one = vec![(at(0), Seen::Up), (at(10), Seen::Down), (at(14), Seen::Up)];
+        let two = vec![(at(0), Seen::Up), (at(12), Seen::Down), (at(19), Seen::Up)];
+        let both = measure(&[one, two], at(0), at(30));
+        assert_eq!(both.down_seconds, 9.0, "the overlap counts once");
+        assert_eq!((both.down_at, both.up_at), (Some(at(10)), Some(at(19))));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use kube::{Client, Config};
 use tokio::task::JoinSet;
 
 use crate::hosts::HostWatch;
+use crate::incidents::Incidents;
 use crate::leader::Leader;
 use crate::options::Options;
 use crate::probes::Probes;
@@ -36,6 +37,8 @@ pub struct Context {
     pub hosts: Mutex<HostWatch>,
     /// What probes saw.
     pub probes: Probes,
+    /// The fault ledger.
+    pub incidents: Incidents,
     /// Id of the fleet, which every claim names.
     pub fleet: String,
 }
@@ -90,6 +93,7 @@ pub async fn run(options: Options) -> Result<()> {
         writer: Writer::new(client.clone(), leader.clone()),
         hosts: Mutex::default(),
         probes: Probes::default(),
+        incidents: Incidents::default(),
         fleet,
         stores,
     });

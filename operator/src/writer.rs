@@ -200,6 +200,19 @@ impl Writer {
             .await
     }
 
+    /// Merges into the spec of an object that is the operator's own, by compare-and-swap.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn spec<K>(&self, object: &K, spec: Value) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let patch =
+            json!({"metadata": {"resourceVersion": object.meta().resource_version}, "spec": spec});
+        self.patch(object, patch, false).await
+    }
+
     async fn patch<K>(&self, object: &K, patch: Value, status: bool) -> Result<(), WriteError>
     where
         K: Resource<DynamicType = ()>,

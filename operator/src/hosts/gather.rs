@@ -75,7 +75,7 @@ pub fn update(context: &Context, watch: &mut HostWatch, hosts: &[Arc<Host>], now
             intent: intent(context, watch, host, &name, now),
             confirmation: confirmation(watch, host, &name, now),
             maintenance: host.spec.maintenance.is_some(),
-            faults: u32::try_from(door::standing_faults(host, &context.stores.policy()))
+            faults: u32::try_from(door::standing_faults(host, &context.stores.policy()).len())
                 .unwrap_or(0),
             unsettled: u32::try_from(unsettled).unwrap_or(u32::MAX),
         };

@@ -13,7 +13,7 @@ use std::time::Duration;
 use api::Host;
 use failover::host::fencing::CommandEnd;
 use failover::host::fleet::{Hosts, ObserverFacts};
-use failover::host::machine::{HostAction, HostFacts};
+use failover::host::machine::{HostAction, HostFacts, HostMachine};
 use failover::proof::power::PowerReading;
 use failover::vm::HostSight;
 use failover::{Moment, Policy};
@@ -77,7 +77,7 @@ impl HostWatch {
     pub fn is_silent(&self, host: &HostName) -> bool {
         self.machines
             .machine(host)
-            .is_some_and(failover::host::machine::HostMachine::is_silent)
+            .is_some_and(HostMachine::is_silent)
     }
 }
 
@@ -117,7 +117,15 @@ async fn turn(context: &Arc<Context>) {
         if step.storm_began {
             tracing::error!("many hosts fell silent at once: nothing is forced off");
         }
-        crate::reconcile::incidents::note(context, &step.events);
+        let silent = facts
+            .keys()
+            .filter(|host| machines.machine(host).is_some_and(HostMachine::is_silent))
+            .count();
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let storm = step
+            .storm_began
+            .then(|| (count(silent), count(facts.len())));
+        context.incidents.note(leads, step.events, storm);
         let views: BTreeMap<HostName, _> = facts
             .iter()
             .filter_map(|(name, facts)| {

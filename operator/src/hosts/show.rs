@@ -39,7 +39,7 @@ pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::
                 .is_some_and(|status| here(&status.assignment) || here(&status.incoming))
         })
         .count();
-    let faults = door::standing_faults(host, &context.stores.policy());
+    let faults = door::standing_faults(host, &context.stores.policy()).len();
     let power = view.power.map(|power| format!("{power:?}"));
     let mut changes = serde_json::Map::new();
     let mut set = |field: &str, old: Value, new: Value| {

@@ -4,7 +4,6 @@
 pub mod addresses;
 mod departments;
 mod images;
-pub mod incidents;
 mod networks;
 mod policies;
 mod pools;
@@ -25,5 +24,5 @@ pub async fn turn(context: &Arc<Context>) {
     systems::turn(context).await;
     volumes::turn(context).await;
     pools::turn(context).await;
-    incidents::turn(context).await;
+    crate::incidents::turn(context).await;
 }

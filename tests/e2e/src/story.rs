@@ -21,6 +21,9 @@ const SYSTEMS: usize = 4;
 /// Sites of the website group, by the seed.
 const SITES: usize = 18;
 
+/// Incident and prober agree within a second.
+const AGREE_SECONDS: f64 = 1.0;
+
 /// How the story is played.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Play {
@@ -258,7 +261,7 @@ async fn power_loss(lab: &Lab, teller: &Teller, kill_operator: bool) -> Result<(
         sites <= 0.0,
         "the website group stopped answering for {sites:.1} s"
     );
-    Ok(())
+    ledger_agrees(lab, teller, &host, &report).await
 }
 
 /// From the failure of a host until all is well elsewhere, with the times of each step.
@@ -375,12 +378,21 @@ async fn return_of_hosts(lab: &Lab, teller: &Teller) -> Result<()> {
 async fn hang(lab: &Lab, teller: &Teller) -> Result<()> {
     let host = busy_host(&lab.client).await?;
     teller.say(&format!("5. {host} hangs; its BMC says On"));
+    let from = judges::now();
     lab.fault(Some(&host), Fault::KernelHang)?;
     recover(lab, teller, &host, false).await?;
     ensure!(
         !lab::host::is_on(&lab.files, &host),
         "{host} was not forced off"
     );
+    let report = judges::judge_probes(
+        &lab.files,
+        Window {
+            from,
+            to: judges::now(),
+        },
+    )?;
+    ledger_agrees(lab, teller, &host, &report).await?;
     lab.heal(Some(&host), Fault::PowerLoss)?;
     until(&lab.client, "the host to return", async || {
         Ok(host_state(&lab.client, &host).await? == Some(HostState::Ready))
@@ -405,6 +417,64 @@ async fn judge_disks(lab: &Lab, teller: &Teller) -> Result<()> {
         "6. The disk ledger: {} data disks, {writes} stamped writes, none lost, none doubled",
         verdicts.len()
     ));
+    Ok(())
+}
+
+/// The Incident's downtime of each system against the prober's. Time that the operator did not
+/// observe, because it was killed meanwhile, may have been either.
+async fn ledger_agrees(
+    lab: &Lab,
+    teller: &Teller,
+    host: &str,
+    report: &judge::report::Report,
+) -> Result<()> {
+    let mut found = None;
+    until(&lab.client, "the Incident to be recovered", async || {
+        let incidents: Vec<Incident> = Api::all(lab.client.clone())
+            .list(&Default::default())
+            .await?
+            .items;
+        found = incidents
+            .into_iter()
+            .filter(|incident| {
+                incident.spec.cause.starts_with("host-silent/")
+                    && incident.spec.host.as_deref() == Some(host)
+            })
+            .max_by_key(|incident| incident.spec.opened_at.0);
+        Ok(found.as_ref().is_some_and(|incident| {
+            incident
+                .status
+                .as_ref()
+                .is_some_and(|status| status.recovered_at.is_some())
+        }))
+    })
+    .await?;
+    let status = found
+        .and_then(|incident| incident.status)
+        .unwrap_or_default();
+    ensure!(
+        !status.systems.is_empty(),
+        "the Incident of {host} names no system"
+    );
+    for system in &status.systems {
+        let probed = report
+            .systems
+            .get(&system.name)
+            .map_or(0.0, |system| system.downtime_seconds.max(0.0));
+        let (least, most) = (
+            system.downtime_seconds,
+            system.downtime_seconds + system.unobserved_seconds,
+        );
+        teller.say(&format!(
+            "   {}: down {least:.1} s by the Incident ({:.1} s unobserved), {probed:.1} s by the prober",
+            system.display_name, system.unobserved_seconds
+        ));
+        ensure!(
+            probed > least - AGREE_SECONDS && probed < most + AGREE_SECONDS,
+            "{}: the Incident says {least:.1} to {most:.1} s, the prober {probed:.1} s",
+            system.name
+        );
+    }
     Ok(())
 }
 

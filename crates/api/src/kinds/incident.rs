@@ -110,6 +110,9 @@ pub struct IncidentStatus {
     pub systems_affected: i32,
     /// The longest downtime of any of them, seconds.
     pub longest_downtime_seconds: f64,
+    /// Until when downtime was measured when this was written: a new leader goes on from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured_until: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime>,
     /// When all services answered again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovered_at: Option<Time>,

@@ -1,0 +1,284 @@
+//! Which systems an incident touches, what became of their VMs, and their downtime from probes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::names::LABEL_SYSTEM;
+use api::{BusinessSystem, Incident as Object, VirtualMachine};
+use failover::host::machine::EventKind;
+use failover::incident::rules::STORM_CAUSE;
+use failover::incident::{AffectedSystem, Downtime, Entry, Incident, Ledger, WallTime};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use model::{Assignment, HostName, NamespacedName, StopProofKind};
+
+use super::{State, cause_is_gone, is_open, now, stored};
+use crate::probes::{self, endpoint_key};
+use crate::runtime::Context;
+
+/// A silence is noticed after the missed renewal, and probes failed before: the window of an
+/// incident of silence begins so much earlier. Renewal interval, grace and probe time-out together.
+const BEFORE_SILENCE: SignedDuration = SignedDuration::from_secs(5);
+
+/// Downtime that a former leader measured, and until when.
+#[derive(Clone, Debug)]
+pub(super) struct Baseline {
+    until: Timestamp,
+    systems: BTreeMap<NamespacedName, AffectedSystem>,
+}
+
+impl Baseline {
+    pub(super) fn of(incident: &Object) -> Option<Self> {
+        let status = incident.status.clone()?;
+        let systems = status.systems.into_iter().map(|system| {
+            let name = NamespacedName::new(system.namespace.clone(), system.name.clone());
+            (name, stored::read_system(system, false))
+        });
+        Some(Self {
+            until: status.measured_until?.0,
+            systems: systems.collect(),
+        })
+    }
+}
+
+/// One look at every incident that is not closed.
+pub(super) fn follow(context: &Context, state: &mut State) {
+    let Some(ledger) = &mut state.ledger else {
+        return;
+    };
+    let (hosts, policy) = (context.stores.hosts.state(), context.stores.policy());
+    let (vms, systems) = (context.stores.vms.state(), context.stores.systems.state());
+    let open: Vec<Incident> = ledger.open().values().cloned().collect();
+    for incident in open {
+        let cause = incident.cause.clone();
+        let gone = cause_is_gone(&incident, &hosts, &policy);
+        let mut settled = true;
+        if is_open(&incident) {
+            let concerns = |right: &Assignment| concerns(context, &incident, right);
+            affect(ledger, &cause, &vms, &systems, &concerns);
+            tell_vms(ledger, &cause, &vms, &concerns);
+            let baseline = state.baselines.get(&cause);
+            measure(context, ledger, &cause, &systems, baseline);
+            let left = vms.iter().any(|vm| assignment(vm).is_some_and(&concerns));
+            // A cut that healed leaves every VM where it was.
+            settled = !left || gone;
+        }
+        if settled && let Some(closed) = ledger.settle(&cause, gone, now()) {
+            state.baselines.remove(&cause);
+            state.dirty.insert(cause, closed);
+        }
+    }
+}
+
+fn assignment(vm: &VirtualMachine) -> Option<&Assignment> {
+    vm.status.as_ref()?.assignment.as_ref()
+}
+
+/// Whether a copy under that assignment is touched by the cause. Of a silence only the incarnation
+/// that fell silent counts: the host that came back carries VMs again.
+fn concerns(context: &Context, incident: &Incident, right: &Assignment) -> bool {
+    if incident.cause == STORM_CAUSE {
+        let watch = context
+            .hosts
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        return watch.is_silent(&right.host);
+    }
+    let own: Option<&HostName> = incident.host.as_ref();
+    let incarnation = incident
+        .cause
+        .strip_prefix("host-silent/")
+        .and_then(|rest| rest.split_once('/'));
+    own == Some(&right.host)
+        && incarnation.is_none_or(|(_, boot_id)| right.boot_id.as_str() == boot_id)
+}
+
+fn system_name(vm: &VirtualMachine) -> Option<NamespacedName> {
+    Some(NamespacedName::new(
+        vm.namespace()?,
+        vm.labels().get(LABEL_SYSTEM)?.clone(),
+    ))
+}
+
+/// Systems with a VM there, or with one that was there until it was proven stopped.
+fn affect(
+    ledger: &mut Ledger,
+    cause: &str,
+    vms: &[Arc<VirtualMachine>],
+    systems: &[Arc<BusinessSystem>],
+    concerns: &dyn Fn(&Assignment) -> bool,
+) {
+    for vm in vms {
+        let silence = !cause.starts_with("hardware/");
+        let proven = silence
+            && vm
+                .status
+                .iter()
+                .flat_map(|status| &status.proofs)
+                .any(|proof| concerns(&proof.assignment));
+        if !proven && !assignment(vm).is_some_and(concerns) {
+            continue;
+        }
+        let Some(name) = system_name(vm) else {
+            continue;
+        };
+        let system = systems.iter().find(|system| {
+            system.name_any() == name.name
+                && system.namespace().as_deref() == Some(name.namespace.as_str())
+        });
+        if let Some(system) = system {
+            ledger.affect(cause, name, &system.spec.display_name, &vm.name_any());
+        }
+    }
+}
+
+/// Restarts and moves of the affected VMs, once each.
+fn tell_vms(
+    ledger: &mut Ledger,
+    cause: &str,
+    vms: &[Arc<VirtualMachine>],
+    concerns: &dyn Fn(&Assignment) -> bool,
+) {
+    let Some(incident) = ledger.get(cause).cloned() else {
+        return;
+    };
+    for vm in vms {
+        let status = vm.status.clone().unwrap_or_default();
+        let affected = system_name(vm)
+            .and_then(|name| incident.systems.get(&name))
+            .is_some_and(|system| system.virtual_machines.contains(&vm.name_any()));
+        let Some(right) = status
+            .assignment
+            .filter(|right| affected && !concerns(right))
+        else {
+            continue;
+        };
+        let runs = status.runtime.is_some_and(|runtime| {
+            runtime.assignment == right && runtime.phase == api::RuntimePhase::Running
+        });
+        let moved = status
+            .proofs
+            .last()
+            .is_some_and(|proof| proof.kind == StopProofKind::HandedOver);
+        if !runs {
+            continue;
+        }
+        let (word, name, host) = (
+            if moved { "moved" } else { "restarted" },
+            vm.name_any(),
+            &right.host,
+        );
+        let (english, chinese) = if moved {
+            (
+                format!("VM {name} moved to {host} without a stop"),
+                format!("虚拟机 {name} 已热迁移至 {host}"),
+            )
+        } else {
+            (
+                format!("VM {name} restarted on {host}"),
+                format!("虚拟机 {name} 已在 {host} 重启"),
+            )
+        };
+        ledger.tell(
+            cause,
+            Entry {
+                at: now(),
+                kind: EventKind::Done,
+                step: format!("{word}/{name}/{}", right.epoch),
+                english,
+                chinese,
+            },
+        );
+    }
+}
+
+/// Downtime of every affected system since the incident began; what a former leader measured
+/// stands, and this operator goes on from there.
+fn measure(
+    context: &Context,
+    ledger: &mut Ledger,
+    cause: &str,
+    systems: &[Arc<BusinessSystem>],
+    baseline: Option<&Baseline>,
+) {
+    let Some(incident) = ledger.get(cause).cloned() else {
+        return;
+    };
+    let opened = Timestamp::from_microsecond(incident.opened_at.0).unwrap_or(Timestamp::UNIX_EPOCH);
+    let begin = if cause.starts_with("hardware/") {
+        opened
+    } else {
+        opened - BEFORE_SILENCE
+    };
+    for (name, known) in &incident.systems {
+        let system = systems.iter().find(|system| {
+            system.name_any() == name.name
+                && system.namespace().as_deref() == Some(name.namespace.as_str())
+        });
+        let Some(system) = system else { continue };
+        let former =
+            baseline.and_then(|baseline| Some((baseline.until, baseline.systems.get(name)?)));
+        let from = former.map_or(begin, |(until, _)| until);
+        let mut measured = look(context, system, from);
+        if let Some((_, former)) = former {
+            add(&mut measured, former);
+        }
+        measured.display_name.clone_from(&known.display_name);
+        ledger.measure(cause, name, &measured);
+    }
+}
+
+fn look(context: &Context, system: &BusinessSystem, from: Timestamp) -> AffectedSystem {
+    let to = Timestamp::now();
+    let keys: Vec<String> = system
+        .spec
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint_key(system, endpoint))
+        .collect();
+    let whole = downtime(context.probes.downtime(&keys, from, to));
+    let mut endpoints = BTreeMap::new();
+    for (endpoint, key) in system.spec.endpoints.iter().zip(&keys) {
+        let own = downtime(context.probes.downtime(std::slice::from_ref(key), from, to));
+        if own.down_milliseconds > 0 || own.unobserved_milliseconds > 0 {
+            endpoints.insert(endpoint.name.clone(), own);
+        }
+    }
+    AffectedSystem {
+        down_milliseconds: whole.down_milliseconds,
+        unobserved_milliseconds: whole.unobserved_milliseconds,
+        endpoints,
+        answers: system
+            .status
+            .as_ref()
+            .is_some_and(|status| status.state == "Ready"),
+        ..AffectedSystem::default()
+    }
+}
+
+fn downtime(seen: probes::Downtime) -> Downtime {
+    // Tenths of a second, as they are stored: finer ones would be a write each.
+    let tenths = |seconds: f64| (seconds * 10.0).round() as u64 * 100;
+    let wall = |at: Timestamp| WallTime(at.as_microsecond());
+    Downtime {
+        down_milliseconds: tenths(seen.down_seconds),
+        unobserved_milliseconds: tenths(seen.unobserved_seconds),
+        down_at: seen.down_at.map(wall),
+        up_at: seen.up_at.map(wall),
+    }
+}
+
+fn add(measured: &mut AffectedSystem, former: &AffectedSystem) {
+    measured.down_milliseconds += former.down_milliseconds;
+    measured.unobserved_milliseconds += former.unobserved_milliseconds;
+    for (name, before) in &former.endpoints {
+        let own = measured.endpoints.entry(name.clone()).or_default();
+        let again = own.down_at.is_some();
+        own.down_milliseconds += before.down_milliseconds;
+        own.unobserved_milliseconds += before.unobserved_milliseconds;
+        own.down_at = before.down_at.or(own.down_at);
+        if !again {
+            own.up_at = own.up_at.or(before.up_at);
+        }
+    }
+}

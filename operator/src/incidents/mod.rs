@@ -1,0 +1,260 @@
+//! The fault ledger in the shell: feeds `failover::incident` with what happened to hosts and
+//! hardware, measures downtime from probes, and keeps one `Incident` per root cause in the API.
+//! A new leader goes on from what is stored: nothing is lost or told twice.
+
+mod affected;
+mod stored;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::{CloudPolicySpec, Host, HostState, Incident};
+use failover::host::machine::{EventKind, HostEvent};
+use failover::incident::rules::{STORM_CAUSE, fault_cause};
+use failover::incident::{Entry, IncidentState, Ledger, WallTime};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use model::HostName;
+
+use crate::door;
+use crate::runtime::Context;
+use crate::writer::logged;
+use affected::Baseline;
+
+/// Events that wait for this operator to lead; older ones are the former leader's.
+const WAITING_MAX: usize = 256;
+/// How long an event may wait, seconds.
+const WAITING_SECONDS: i64 = 30;
+/// Days that a closed incident is kept when the policy says nothing: a year.
+const RETENTION_DAYS: i32 = 365;
+
+/// What the ledger of this operator holds.
+#[derive(Default)]
+pub struct Incidents(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// None until this operator leads: it is then restored from the API.
+    ledger: Option<Ledger>,
+    waiting: VecDeque<(HostEvent, WallTime)>,
+    storm: Option<(u32, u32, WallTime)>,
+    /// Downtime that was measured before this operator led, by cause.
+    baselines: BTreeMap<String, Baseline>,
+    /// Incidents as they are to be written.
+    dirty: BTreeMap<String, failover::incident::Incident>,
+}
+
+fn now() -> WallTime {
+    WallTime(Timestamp::now().as_microsecond())
+}
+
+impl Incidents {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of what happened to hosts; the next turn tells it. `storm` is told with how many
+    /// hosts are silent, of how many.
+    pub fn note(&self, leads: bool, events: Vec<HostEvent>, storm: Option<(u32, u32)>) {
+        let (mut state, at) = (self.lock(), now());
+        if !leads {
+            state.ledger = None;
+        }
+        state
+            .waiting
+            .extend(events.into_iter().map(|event| (event, at)));
+        let excess = state.waiting.len().saturating_sub(WAITING_MAX);
+        state.waiting.drain(..excess);
+        if let Some((silent, of)) = storm {
+            state.storm = Some((silent, of, at));
+        }
+    }
+}
+
+/// One turn: takes events and faults, measures, settles, writes what changed.
+pub async fn turn(context: &Arc<Context>) {
+    let stored = context.stores.incidents.state();
+    let dirty = {
+        let mut state = context.incidents.lock();
+        state.restore(&stored);
+        state.take_events();
+        state.take_faults(context);
+        state.take_closures(&stored);
+        affected::follow(context, &mut state);
+        state.collect();
+        state.dirty.clone()
+    };
+    for (cause, incident) in dirty {
+        if stored::write(context, &stored, &incident).await {
+            let mut state = context.incidents.lock();
+            // A newer version may wait already.
+            if state.dirty.get(&cause) == Some(&incident) {
+                state.dirty.remove(&cause);
+            }
+        }
+    }
+    forget(context, &stored).await;
+}
+
+impl State {
+    fn restore(&mut self, stored: &[Arc<Incident>]) {
+        if self.ledger.is_some() {
+            return;
+        }
+        let open: Vec<_> = stored
+            .iter()
+            .filter(|incident| !stored::is_closed(incident))
+            .collect();
+        self.baselines = open
+            .iter()
+            .filter_map(|incident| Some((incident.spec.cause.clone(), Baseline::of(incident)?)))
+            .collect();
+        self.ledger = Some(Ledger::restore(
+            open.into_iter().map(|incident| stored::read(incident)),
+        ));
+        self.dirty.clear();
+    }
+
+    fn take_events(&mut self) {
+        let Some(ledger) = &mut self.ledger else {
+            return;
+        };
+        if let Some((silent, of, at)) = self.storm.take() {
+            ledger.storm(silent, of, at);
+        }
+        let oldest = now().0 - WAITING_SECONDS * 1_000_000;
+        for (event, at) in self.waiting.drain(..).filter(|(_, at)| at.0 >= oldest) {
+            ledger.host_event(&event, at);
+        }
+    }
+
+    /// Every standing fault that quarantines its host is an incident.
+    fn take_faults(&mut self, context: &Context) {
+        let (policy, at) = (context.stores.policy(), now());
+        let Some(ledger) = &mut self.ledger else {
+            return;
+        };
+        for host in context.stores.hosts.state() {
+            let name = HostName(host.name_any());
+            for fault in door::standing_faults(&host, &policy) {
+                let severity = door::rated(fault, &policy);
+                ledger.fault(
+                    &name,
+                    &fault.component,
+                    fault.kind,
+                    severity,
+                    &fault.evidence,
+                    at,
+                );
+                let cause = fault_cause(&name, &fault.component, fault.kind);
+                ledger.tell(&cause, quarantine(&name, at));
+            }
+        }
+    }
+
+    /// A person's word closes.
+    fn take_closures(&mut self, stored: &[Arc<Incident>]) {
+        let Some(ledger) = &mut self.ledger else {
+            return;
+        };
+        for incident in stored
+            .iter()
+            .filter(|incident| !stored::is_closed(incident))
+        {
+            let Some(closure) = &incident.spec.closure else {
+                continue;
+            };
+            let entry = Entry {
+                at: now(),
+                kind: EventKind::Done,
+                step: "closed".to_owned(),
+                english: format!("closed by {}: {}", closure.by, closure.reason),
+                chinese: format!("{} 关闭:{}", closure.by, closure.reason),
+            };
+            if let Some(closed) = ledger.close(&incident.spec.cause, entry) {
+                self.dirty.insert(closed.cause.clone(), closed);
+            }
+        }
+    }
+
+    /// What changed is to be written.
+    fn collect(&mut self) {
+        let Some(ledger) = &mut self.ledger else {
+            return;
+        };
+        for cause in ledger.take_changed() {
+            if let Some(incident) = ledger.get(&cause) {
+                self.dirty.insert(cause, incident.clone());
+            }
+        }
+    }
+}
+
+fn quarantine(host: &HostName, at: WallTime) -> Entry {
+    Entry {
+        at,
+        kind: EventKind::Decided,
+        step: "quarantine".to_owned(),
+        english: format!("host {host} takes no new VMs and is emptied by live migration"),
+        chinese: format!("宿主机 {host} 停止接收虚拟机,并热迁移疏散"),
+    }
+}
+
+/// Whether the root cause of an incident is gone.
+fn cause_is_gone(
+    incident: &failover::incident::Incident,
+    hosts: &[Arc<Host>],
+    policy: &CloudPolicySpec,
+) -> bool {
+    let ready = |host: &Host| {
+        host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
+    };
+    if incident.cause == STORM_CAUSE {
+        return hosts.iter().all(|host| ready(host));
+    }
+    let own = hosts.iter().find(|host| {
+        incident
+            .host
+            .as_ref()
+            .is_some_and(|name| host.name_any() == name.as_str())
+    });
+    // A host that was deleted can not fail any more.
+    let Some(host) = own else { return true };
+    if incident.cause.starts_with("host-silent/") {
+        return ready(host);
+    }
+    let name = HostName(host.name_any());
+    let standing: BTreeSet<String> = door::standing_faults(host, policy)
+        .into_iter()
+        .map(|fault| fault_cause(&name, &fault.component, fault.kind))
+        .collect();
+    !standing.contains(&incident.cause)
+}
+
+/// Deletes closed incidents that the policy does not keep any longer.
+async fn forget(context: &Context, stored: &[Arc<Incident>]) {
+    let days = context
+        .stores
+        .policy()
+        .incident_retention_days
+        .unwrap_or(RETENTION_DAYS);
+    let oldest = Timestamp::now() - jiff::SignedDuration::from_hours(24 * i64::from(days));
+    for incident in stored {
+        let closed = incident
+            .status
+            .as_ref()
+            .and_then(|status| status.closed_at.clone());
+        if stored::is_closed(incident) && closed.is_some_and(|closed| closed.0 < oldest) {
+            logged(
+                "incident",
+                &incident.name_any(),
+                context.writer.delete(incident.as_ref()).await,
+            );
+        }
+    }
+}
+
+/// Whether its systems have not all answered again yet.
+fn is_open(incident: &failover::incident::Incident) -> bool {
+    incident.state == IncidentState::Open
+}

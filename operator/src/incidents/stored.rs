@@ -1,0 +1,305 @@
+//! Between the ledger's incidents and the objects that hold them.
+
+use std::sync::Arc;
+
+use api::{
+    AffectedSystem, CauseClass, EndpointDowntime, Incident, IncidentSpec, IncidentStatus,
+    TimelineEntry, TimelineKind,
+};
+use failover::host::machine::EventKind;
+use failover::incident::{self, Downtime, Entry, IncidentState, WallTime};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::ResourceExt;
+use kube::api::ObjectMeta;
+use model::{HostName, NamespacedName};
+use serde_json::json;
+
+use crate::runtime::Context;
+use crate::writer::{WriteError, logged};
+
+/// Longest part of an object's name that tells the cause.
+const NAME_MAX: usize = 48;
+
+pub(super) fn is_closed(incident: &Incident) -> bool {
+    incident
+        .status
+        .as_ref()
+        .is_some_and(|status| status.state == "Closed")
+}
+
+/// A name that tells the cause and is new each time that it comes back.
+fn object_name(incident: &incident::Incident) -> String {
+    let mut slug = String::new();
+    for letter in incident.cause.chars().take(NAME_MAX) {
+        if letter.is_ascii_alphanumeric() {
+            slug.push(letter.to_ascii_lowercase());
+        } else if !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    format!(
+        "{}-{}",
+        slug.trim_matches('-'),
+        incident.opened_at.0 / 1_000_000
+    )
+}
+
+fn micro(at: WallTime) -> MicroTime {
+    MicroTime(Timestamp::from_microsecond(at.0).unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+fn wall(at: &MicroTime) -> WallTime {
+    WallTime(at.0.as_microsecond())
+}
+
+fn seconds(milliseconds: u64) -> f64 {
+    // Tenths: a write for each millisecond would be one too many.
+    (milliseconds as f64 / 100.0).round() / 10.0
+}
+
+fn milliseconds(seconds: f64) -> u64 {
+    // Bounded by the API's own numbers; negative ones never stand.
+    (seconds.max(0.0) * 1000.0).round() as u64
+}
+
+/// The ledger's incident as an object's status.
+pub(super) fn status(incident: &incident::Incident) -> IncidentStatus {
+    let timeline = incident.timeline.iter().map(|entry| TimelineEntry {
+        at: micro(entry.at),
+        kind: match entry.kind {
+            EventKind::Seen => TimelineKind::Seen,
+            EventKind::Decided => TimelineKind::Decided,
+            EventKind::Done => TimelineKind::Done,
+            EventKind::NotDone => TimelineKind::NotDone,
+        },
+        step: entry.step.clone(),
+        text: entry.english.clone(),
+        chinese: entry.chinese.clone(),
+    });
+    let systems = incident
+        .systems
+        .iter()
+        .map(|(name, system)| AffectedSystem {
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+            display_name: system.display_name.clone(),
+            virtual_machines: system.virtual_machines.iter().cloned().collect(),
+            downtime_seconds: seconds(system.down_milliseconds),
+            unobserved_seconds: seconds(system.unobserved_milliseconds),
+            endpoints: system
+                .endpoints
+                .iter()
+                .map(|(name, downtime)| EndpointDowntime {
+                    name: name.clone(),
+                    downtime_seconds: seconds(downtime.down_milliseconds),
+                    unobserved_seconds: seconds(downtime.unobserved_milliseconds),
+                    down_at: downtime.down_at.map(micro),
+                    up_at: downtime.up_at.map(micro),
+                })
+                .collect(),
+        });
+    IncidentStatus {
+        state: format!("{:?}", incident.state),
+        timeline: timeline.collect(),
+        timeline_dropped: i32::try_from(incident.dropped).unwrap_or(i32::MAX),
+        systems: systems.collect(),
+        systems_affected: i32::try_from(incident.systems.len()).unwrap_or(i32::MAX),
+        longest_downtime_seconds: seconds(incident.longest_down_milliseconds()),
+        measured_until: None,
+        recovered_at: incident.recovered_at.map(|at| api::Time(micro(at).0)),
+        closed_at: incident.closed_at.map(|at| api::Time(micro(at).0)),
+    }
+}
+
+/// An object as the ledger's incident.
+pub(super) fn read(object: &Incident) -> incident::Incident {
+    let status = object.status.clone().unwrap_or_default();
+    let at = |time: &api::Time| WallTime(time.0.as_microsecond());
+    let entry = |entry: TimelineEntry| Entry {
+        at: wall(&entry.at),
+        kind: match entry.kind {
+            TimelineKind::Seen => EventKind::Seen,
+            TimelineKind::Decided => EventKind::Decided,
+            TimelineKind::Done => EventKind::Done,
+            TimelineKind::NotDone => EventKind::NotDone,
+        },
+        step: entry.step,
+        english: entry.text,
+        chinese: entry.chinese,
+    };
+    let system = |system: AffectedSystem| {
+        let name = NamespacedName::new(system.namespace.clone(), system.name.clone());
+        let recovered = status.recovered_at.is_some();
+        (name, read_system(system, recovered))
+    };
+    incident::Incident {
+        cause: object.spec.cause.clone(),
+        class: class(object.spec.cause_class),
+        title: object.spec.title.clone(),
+        title_chinese: object.spec.title_chinese.clone(),
+        host: object.spec.host.clone().map(HostName),
+        opened_at: at(&object.spec.opened_at),
+        state: match status.state.as_str() {
+            "Closed" => IncidentState::Closed,
+            "Recovered" => IncidentState::Recovered,
+            _ => IncidentState::Open,
+        },
+        timeline: status.timeline.clone().into_iter().map(entry).collect(),
+        dropped: u32::try_from(status.timeline_dropped).unwrap_or(0),
+        systems: status.systems.clone().into_iter().map(system).collect(),
+        recovered_at: status.recovered_at.as_ref().map(at),
+        closed_at: status.closed_at.as_ref().map(at),
+    }
+}
+
+pub(super) fn read_system(system: AffectedSystem, answers: bool) -> incident::AffectedSystem {
+    let endpoint = |endpoint: EndpointDowntime| {
+        let downtime = Downtime {
+            down_milliseconds: milliseconds(endpoint.downtime_seconds),
+            unobserved_milliseconds: milliseconds(endpoint.unobserved_seconds),
+            down_at: endpoint.down_at.as_ref().map(wall),
+            up_at: endpoint.up_at.as_ref().map(wall),
+        };
+        (endpoint.name, downtime)
+    };
+    incident::AffectedSystem {
+        display_name: system.display_name,
+        virtual_machines: system.virtual_machines.into_iter().collect(),
+        down_milliseconds: milliseconds(system.downtime_seconds),
+        unobserved_milliseconds: milliseconds(system.unobserved_seconds),
+        endpoints: system.endpoints.into_iter().map(endpoint).collect(),
+        answers,
+    }
+}
+
+fn class(class: CauseClass) -> incident::CauseClass {
+    match class {
+        CauseClass::Hardware => incident::CauseClass::Hardware,
+        CauseClass::Software => incident::CauseClass::Software,
+        CauseClass::Network => incident::CauseClass::Network,
+        CauseClass::Planned => incident::CauseClass::Planned,
+        CauseClass::Unknown => incident::CauseClass::Unknown,
+    }
+}
+
+fn cause_class(class: incident::CauseClass) -> CauseClass {
+    match class {
+        incident::CauseClass::Hardware => CauseClass::Hardware,
+        incident::CauseClass::Software => CauseClass::Software,
+        incident::CauseClass::Network => CauseClass::Network,
+        incident::CauseClass::Planned => CauseClass::Planned,
+        incident::CauseClass::Unknown => CauseClass::Unknown,
+    }
+}
+
+fn object(incident: &incident::Incident) -> Incident {
+    Incident {
+        metadata: ObjectMeta {
+            name: Some(object_name(incident)),
+            ..ObjectMeta::default()
+        },
+        spec: IncidentSpec {
+            cause: incident.cause.clone(),
+            cause_class: cause_class(incident.class),
+            title: incident.title.clone(),
+            title_chinese: incident.title_chinese.clone(),
+            host: incident.host.as_ref().map(ToString::to_string),
+            opened_at: api::Time(micro(incident.opened_at).0),
+            closure: None,
+        },
+        status: None,
+    }
+}
+
+/// Writes an incident; true when the API holds all of it.
+pub(super) async fn write(
+    context: &Context,
+    stored: &[Arc<Incident>],
+    incident: &incident::Incident,
+) -> bool {
+    let known = stored
+        .iter()
+        .find(|known| known.spec.cause == incident.cause && !is_closed(known));
+    let Some(known) = known else {
+        let made = object(incident);
+        logged(
+            "incident",
+            &made.name_any(),
+            context.writer.create(&made).await,
+        );
+        // Its status follows once the cache holds it.
+        return false;
+    };
+    if !context.writer.settled(known.as_ref()) {
+        return false;
+    }
+    let (class, title) = (cause_class(incident.class), &incident.title);
+    if known.spec.cause_class != class || known.spec.title != *title {
+        let spec =
+            json!({"causeClass": class, "title": title, "titleChinese": incident.title_chinese});
+        let result = context.writer.spec(known.as_ref(), spec).await;
+        logged("incident", &known.name_any(), result);
+        return false;
+    }
+    let mut after = status(incident);
+    let before = known.status.clone().unwrap_or_default();
+    after.measured_until = before.measured_until.clone();
+    if after == before {
+        return true;
+    }
+    after.measured_until = Some(micro(super::now()));
+    let result = context
+        .writer
+        .swap_status(known.as_ref(), json!(after))
+        .await;
+    let written = matches!(result, Ok(()) | Err(WriteError::Gone));
+    logged("incident", &known.name_any(), result);
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_read_back_the_same() {
+        let mut ledger = incident::Ledger::default();
+        let host = HostName("h1".to_owned());
+        let cause = incident::rules::fault_cause(&host, "memory/mc0", model::FaultKind::Fan);
+        ledger.fault(
+            &host,
+            "memory/mc0",
+            model::FaultKind::Fan,
+            model::Severity::Degraded,
+            "0 rpm",
+            WallTime(1_700_000_000_123_456),
+        );
+        let system = NamespacedName::new("egov-center", "oa");
+        ledger.affect(&cause, system.clone(), "OA", "oa-web-0");
+        let measured = incident::AffectedSystem {
+            down_milliseconds: 2_300,
+            endpoints: [(
+                "portal".to_owned(),
+                Downtime {
+                    down_milliseconds: 2_300,
+                    down_at: Some(WallTime(1_700_000_000_500_000)),
+                    ..Downtime::default()
+                },
+            )]
+            .into(),
+            ..incident::AffectedSystem::default()
+        };
+        ledger.measure(&cause, &system, &measured);
+        let before = ledger.get(&cause).expect("open").clone();
+        let mut made = object(&before);
+        made.status = Some(status(&before));
+        let text = serde_json::to_string(&made).expect("JSON");
+        let after = read(&serde_json::from_str(&text).expect("an Incident"));
+        assert_eq!(after, before);
+        assert_eq!(
+            object_name(&before),
+            "hardware-h1-memory-mc0-fan-1700000000"
+        );
+    }
+}
