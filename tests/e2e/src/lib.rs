@@ -1,5 +1,8 @@
 //! The main job as a story, on a real lab: played by `make demo`, asserted by the tests. What
 //! happened is judged by the prober and the disk ledger, which share no code with the product.
 
+pub mod bench;
+mod ledger;
+pub mod recovery;
 pub mod story;
 pub mod watch;

@@ -5,24 +5,21 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use api::{Host, HostState, Incident, VirtualMachine, VirtualMachineMigration};
+use api::{Host, HostState, VirtualMachineMigration};
 use judge::report::Window;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use lab::{Fault, Lab, declarations, guest, judges};
 use serde_json::json;
 
-use crate::watch::{
-    all_well, busy_host, headroom, host_state, hosts, on_host, systems, until, vms,
-};
+use crate::ledger::{ledger_agrees, tell_ledger};
+use crate::recovery;
+use crate::watch::{all_well, busy_host, headroom, host_state, hosts, on_host, systems, until};
 
 /// Business systems that the declarations hold.
-const SYSTEMS: usize = 4;
+pub(crate) const SYSTEMS: usize = 4;
 /// Sites of the website group, by the seed.
 const SITES: usize = 18;
-
-/// Incident and prober agree within a second.
-const AGREE_SECONDS: f64 = 1.0;
 
 /// How the story is played.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,13 +30,21 @@ pub struct Play {
     pub kill_operator: bool,
 }
 
-struct Teller {
+/// Tells the story with the time of each line.
+pub(crate) struct Teller {
     talk: bool,
     begin: Instant,
 }
 
 impl Teller {
-    fn say(&self, text: &str) {
+    pub(crate) fn new(talk: bool) -> Self {
+        Self {
+            talk,
+            begin: Instant::now(),
+        }
+    }
+
+    pub(crate) fn say(&self, text: &str) {
         if self.talk {
             println!("[{:6.1} s] {text}", self.begin.elapsed().as_secs_f64());
         }
@@ -51,10 +56,7 @@ impl Teller {
 /// # Errors
 /// The first thing that is not as it must be.
 pub async fn play(lab: &Lab, how: Play) -> Result<()> {
-    let teller = Teller {
-        talk: how.talk,
-        begin: Instant::now(),
-    };
+    let teller = Teller::new(how.talk);
     deploy(lab, &teller).await?;
     judges::start_prober(&lab.files, &lab.client).await?;
     evacuate(lab, &teller).await?;
@@ -62,12 +64,12 @@ pub async fn play(lab: &Lab, how: Play) -> Result<()> {
     return_of_hosts(lab, &teller).await?;
     hang(lab, &teller).await?;
     judge_disks(lab, &teller).await?;
-    ledger(lab, &teller).await?;
+    tell_ledger(lab, &teller).await?;
     judges::stop_prober(&lab.files)
 }
 
 /// Step 1: everything applied, every system Ready, 18 sites answer.
-async fn deploy(lab: &Lab, teller: &Teller) -> Result<()> {
+pub(crate) async fn deploy(lab: &Lab, teller: &Teller) -> Result<()> {
     teller.say("1. The declarations: OA, website group, two department applications");
     let folder = guest::build()?;
     let values = guest::serve(&lab.files, &folder)?;
@@ -264,72 +266,26 @@ async fn power_loss(lab: &Lab, teller: &Teller, kill_operator: bool) -> Result<(
     ledger_agrees(lab, teller, &host, &report).await
 }
 
-/// From the failure of a host until all is well elsewhere, with the times of each step.
+/// From the failure of a host until all is well elsewhere, told step by step.
 async fn recover(lab: &Lab, teller: &Teller, host: &str, kill_operator: bool) -> Result<()> {
-    let begin = Instant::now();
-    let before: BTreeMap<String, i64> = vms(&lab.client)
-        .await?
-        .iter()
-        .map(|vm| (vm.name_any(), epoch(vm)))
-        .collect();
-    until(&lab.client, "the host to be noticed", async || {
-        Ok(host_state(&lab.client, host).await? != Some(HostState::Ready))
-    })
-    .await?;
-    teller.say(&format!(
-        "   {:.1} s: noticed",
-        begin.elapsed().as_secs_f64()
-    ));
-    if kill_operator {
-        lab.fault(None, Fault::OperatorKill)?;
-        teller.say(&format!(
-            "   {:.1} s: the operator is killed and starts again",
-            begin.elapsed().as_secs_f64()
-        ));
+    let kill = || {
+        if kill_operator {
+            lab.fault(None, Fault::OperatorKill)?;
+            teller.say("   the operator is killed and starts again");
+        }
+        Ok(())
+    };
+    let times = recovery::follow(&lab.client, host, SYSTEMS, kill).await?;
+    for (time, what) in [
+        (times.noticed, "noticed"),
+        (times.proven, "proven off"),
+        (times.decided, "the first VM is assigned elsewhere"),
+        (times.started, "the first VM process runs elsewhere"),
+        (times.answered, "every system answers again"),
+    ] {
+        teller.say(&format!("   {time:.1} s: {what}"));
     }
-    until(&lab.client, "the host to be proven off", async || {
-        Ok(host_state(&lab.client, host).await? == Some(HostState::Fenced))
-    })
-    .await?;
-    teller.say(&format!(
-        "   {:.1} s: proven off",
-        begin.elapsed().as_secs_f64()
-    ));
-    until(&lab.client, "the first VM to start elsewhere", async || {
-        let started = |vm: &VirtualMachine| {
-            let status = vm.status.clone().unwrap_or_default();
-            status.runtime.is_some_and(|runtime| {
-                runtime.phase == api::RuntimePhase::Running
-                    && runtime.assignment.epoch.0 > before.get(&vm.name_any()).copied().unwrap_or(0)
-            })
-        };
-        Ok(vms(&lab.client).await?.iter().any(started))
-    })
-    .await?;
-    teller.say(&format!(
-        "   {:.1} s: first VM process runs elsewhere",
-        begin.elapsed().as_secs_f64()
-    ));
-    until(&lab.client, "the host to carry nothing", async || {
-        Ok(on_host(&lab.client, host).await?.is_empty())
-    })
-    .await?;
-    until(&lab.client, "every system to be Ready again", async || {
-        all_well(&lab.client, SYSTEMS).await
-    })
-    .await?;
-    teller.say(&format!(
-        "   {:.1} s: every system answers again",
-        begin.elapsed().as_secs_f64()
-    ));
     Ok(())
-}
-
-fn epoch(vm: &VirtualMachine) -> i64 {
-    vm.status
-        .as_ref()
-        .and_then(|status| status.assignment.as_ref())
-        .map_or(0, |right| right.epoch.0)
 }
 
 /// Step 4: dead hosts return with a new boot, the quarantined one is cleared, N+1 is whole.
@@ -417,97 +373,6 @@ async fn judge_disks(lab: &Lab, teller: &Teller) -> Result<()> {
         "6. The disk ledger: {} data disks, {writes} stamped writes, none lost, none doubled",
         verdicts.len()
     ));
-    Ok(())
-}
-
-/// The Incident's downtime of each system against the prober's. Time that the operator did not
-/// observe, because it was killed meanwhile, may have been either.
-async fn ledger_agrees(
-    lab: &Lab,
-    teller: &Teller,
-    host: &str,
-    report: &judge::report::Report,
-) -> Result<()> {
-    let mut found = None;
-    until(&lab.client, "the Incident to be recovered", async || {
-        let incidents: Vec<Incident> = Api::all(lab.client.clone())
-            .list(&Default::default())
-            .await?
-            .items;
-        found = incidents
-            .into_iter()
-            .filter(|incident| {
-                incident.spec.cause.starts_with("host-silent/")
-                    && incident.spec.host.as_deref() == Some(host)
-            })
-            .max_by_key(|incident| incident.spec.opened_at.0);
-        Ok(found.as_ref().is_some_and(|incident| {
-            incident
-                .status
-                .as_ref()
-                .is_some_and(|status| status.recovered_at.is_some())
-        }))
-    })
-    .await?;
-    let status = found
-        .and_then(|incident| incident.status)
-        .unwrap_or_default();
-    ensure!(
-        !status.systems.is_empty(),
-        "the Incident of {host} names no system"
-    );
-    for system in &status.systems {
-        let probed = report
-            .systems
-            .get(&system.name)
-            .map_or(0.0, |system| system.downtime_seconds.max(0.0));
-        let (least, most) = (
-            system.downtime_seconds,
-            system.downtime_seconds + system.unobserved_seconds,
-        );
-        teller.say(&format!(
-            "   {}: down {least:.1} s by the Incident ({:.1} s unobserved), {probed:.1} s by the prober",
-            system.display_name, system.unobserved_seconds
-        ));
-        ensure!(
-            probed > least - AGREE_SECONDS && probed < most + AGREE_SECONDS,
-            "{}: the Incident says {least:.1} to {most:.1} s, the prober {probed:.1} s",
-            system.name
-        );
-    }
-    Ok(())
-}
-
-/// What the product's own ledger says.
-async fn ledger(lab: &Lab, teller: &Teller) -> Result<()> {
-    let incidents: Vec<Incident> = Api::all(lab.client.clone())
-        .list(&Default::default())
-        .await?
-        .items;
-    ensure!(
-        incidents.len() >= 3,
-        "{} incidents for three faults",
-        incidents.len()
-    );
-    teller.say("7. The fault ledger");
-    for incident in &incidents {
-        let status = incident.status.clone().unwrap_or_default();
-        teller.say(&format!("   {} [{}]", incident.spec.title, status.state));
-        for entry in &status.timeline {
-            teller.say(&format!(
-                "     {} {:?}: {}",
-                entry.at.0.strftime("%H:%M:%S%.3f"),
-                entry.kind,
-                entry.text
-            ));
-        }
-        for system in &status.systems {
-            teller.say(&format!(
-                "     {}: down {:.1} s, not observed {:.1} s",
-                system.display_name, system.downtime_seconds, system.unobserved_seconds
-            ));
-        }
-    }
     Ok(())
 }
 

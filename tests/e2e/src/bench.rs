@@ -1,0 +1,345 @@
+//! Measures what users wait for: detection, proof, decision and start after power cuts and hangs,
+//! live migrations and what they cost a client, the agent's size, writes of an idle site.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use api::{HostState, MigrationPhase, VirtualMachineMigration, VirtualMachineMigrationSpec};
+use clap::Parser;
+use judge::report::Window;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client, ResourceExt};
+use lab::{Fault, Lab, LabOptions, judges};
+
+use crate::recovery::{self, Times};
+use crate::story::{self, SYSTEMS, Teller, check_programs};
+use crate::watch::{all_well, busy_host, host_state, until, vms};
+
+/// How an idle site is observed.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What is measured, and how often.
+#[derive(Clone, Debug, Parser)]
+#[command(version, about = "Measures a lab")]
+pub struct Options {
+    /// Power cuts.
+    #[arg(long, default_value_t = 10)]
+    pub cuts: u32,
+    /// Kernel hangs.
+    #[arg(long, default_value_t = 10)]
+    pub hangs: u32,
+    /// Live migrations.
+    #[arg(long, default_value_t = 20)]
+    pub migrations: u32,
+    /// Do not watch the idle site and the agents.
+    #[arg(long)]
+    pub no_idle: bool,
+}
+
+/// Runs every measurement and prints its table.
+///
+/// # Errors
+/// Something that was to be measured did not happen.
+pub async fn run(options: Options) -> Result<()> {
+    check_programs()?;
+    let begin = Instant::now();
+    let lab = Lab::up(LabOptions {
+        name: "bench".to_owned(),
+        ..LabOptions::default()
+    })
+    .await?;
+    println!(
+        "lab up (control plane, API, four hosts): {:.1} s",
+        begin.elapsed().as_secs_f64()
+    );
+    let begin = Instant::now();
+    story::deploy(&lab, &Teller::new(false)).await?;
+    println!(
+        "kubectl apply -> every system Ready: {:.1} s",
+        begin.elapsed().as_secs_f64()
+    );
+    judges::start_prober(&lab.files, &lab.client).await?;
+    if !options.no_idle {
+        idle(&lab).await?;
+    }
+    migrations(&lab, options.migrations).await?;
+    failures(&lab, "power cut", options.cuts, Fault::PowerLoss).await?;
+    failures(&lab, "kernel hang", options.hangs, Fault::KernelHang).await?;
+    let verdicts = judges::judge_disks(&lab.files, &lab.client).await?;
+    for (volume, verdict) in &verdicts {
+        ensure!(
+            verdict.is_clean(),
+            "data disk of {volume}: {:?}",
+            verdict.problems
+        );
+    }
+    println!("data disks judged clean: {}", verdicts.len());
+    judges::stop_prober(&lab.files)?;
+    lab.down()
+}
+
+/// The p-th percentile of what was measured, by the nearest rank.
+fn percentile(values: &[f64], p: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (p / 100.0 * sorted.len() as f64).ceil() as usize;
+    sorted
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+
+fn row(what: &str, values: &[f64], unit: &str) {
+    println!(
+        "  {what:<44} p50 {:>8.1} {unit}   p95 {:>8.1} {unit}   n {}",
+        percentile(values, 50.0),
+        percentile(values, 95.0),
+        values.len()
+    );
+}
+
+/// Moves VMs one after another and counts what a client loses.
+async fn migrations(lab: &Lab, count: u32) -> Result<()> {
+    let (mut pauses, mut totals, mut failed, mut probes, mut lost) = (vec![], vec![], 0, 0, 0);
+    let machines = vms(&lab.client).await?;
+    for vm in machines.iter().cycle().take(usize::try_from(count)?) {
+        let from = judges::now();
+        let status = migrate(&lab.client, vm).await?;
+        if status.phase == MigrationPhase::Succeeded {
+            let milliseconds = |value: Option<i64>| value.unwrap_or(-1) as f64;
+            pauses.push(milliseconds(status.pause_milliseconds));
+            totals.push(milliseconds(status.total_milliseconds) / 1000.0);
+        } else {
+            failed += 1;
+            println!(
+                "  {}: {:?} {}",
+                vm.name_any(),
+                status.phase,
+                status.message.unwrap_or_default()
+            );
+        }
+        // A probe that began before the end may fail a time-out later.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let window = Window {
+            from,
+            to: judges::now(),
+        };
+        let report = judges::judge_probes(&lab.files, window)?;
+        for (name, endpoint) in &report.endpoints {
+            probes += endpoint.probes;
+            lost += endpoint.failures;
+            if endpoint.failures > 0 {
+                println!(
+                    "  {} moved: {name} lost {} of {} probes, {:?}",
+                    vm.name_any(),
+                    endpoint.failures,
+                    endpoint.probes,
+                    endpoint.errors
+                );
+            }
+        }
+    }
+    println!("{count} live migrations, {failed} failed; {lost} of {probes} probes lost");
+    row("the guest stands still", &pauses, "ms");
+    row("whole move", &totals, "s");
+    Ok(())
+}
+
+async fn migrate(
+    client: &Client,
+    vm: &api::VirtualMachine,
+) -> Result<api::VirtualMachineMigrationStatus> {
+    let namespace = vm.namespace().unwrap_or_default();
+    let api: Api<VirtualMachineMigration> = Api::namespaced(client.clone(), &namespace);
+    let migration = VirtualMachineMigration {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", vm.name_any())),
+            ..ObjectMeta::default()
+        },
+        spec: VirtualMachineMigrationSpec {
+            virtual_machine: vm.name_any(),
+            target_host: None,
+            reason: Default::default(),
+            cancel: false,
+        },
+        status: None,
+    };
+    let name = api
+        .create(&PostParams::default(), &migration)
+        .await?
+        .name_any();
+    let mut ended = None;
+    until(client, "the migration to end", async || {
+        ended = api
+            .get(&name)
+            .await?
+            .status
+            .filter(|status| status.finished_at.is_some());
+        Ok(ended.is_some())
+    })
+    .await?;
+    ended.context("the migration ended")
+}
+
+/// Lets hosts fail one after another; each returns before the next fails.
+async fn failures(lab: &Lab, what: &str, count: u32, fault: Fault) -> Result<()> {
+    let mut all: Vec<Times> = Vec::new();
+    for _ in 0..count {
+        let host = busy_host(&lab.client).await?;
+        lab.fault(Some(&host), fault)?;
+        let times = recovery::follow(&lab.client, &host, SYSTEMS, || Ok(())).await?;
+        all.push(times);
+        lab.heal(Some(&host), Fault::PowerLoss)?;
+        until(&lab.client, "the host to return", async || {
+            Ok(
+                host_state(&lab.client, &host).await? == Some(HostState::Ready)
+                    && all_well(&lab.client, SYSTEMS).await?,
+            )
+        })
+        .await?;
+    }
+    println!("{count} times {what}, from the fault:");
+    let column = |field: fn(&Times) -> f64| all.iter().map(field).collect::<Vec<f64>>();
+    row("noticed (detect)", &column(|times| times.noticed), "s");
+    row("proven stopped (prove)", &column(|times| times.proven), "s");
+    row(
+        "assigned elsewhere (decide)",
+        &column(|times| times.decided),
+        "s",
+    );
+    row(
+        "first VM process elsewhere (start)",
+        &column(|times| times.started),
+        "s",
+    );
+    row(
+        "every endpoint answers",
+        &column(|times| times.answered),
+        "s",
+    );
+    Ok(())
+}
+
+/// Writes of the idle site, and what the programs take.
+async fn idle(lab: &Lab) -> Result<()> {
+    let (before, begin) = (requests(&lab.client).await?, Instant::now());
+    let ticks: Vec<(String, u64)> = agents(lab)?;
+    tokio::time::sleep(IDLE).await;
+    let (after, minutes) = (
+        requests(&lab.client).await?,
+        begin.elapsed().as_secs_f64() / 60.0,
+    );
+    println!(
+        "idle site, four hosts, twelve VMs, over {:.0} s:",
+        IDLE.as_secs_f64()
+    );
+    for (resource, count) in &after {
+        let more = count
+            - before
+                .iter()
+                .find(|(known, _)| known == resource)
+                .map_or(0.0, |(_, count)| *count);
+        if more > 0.0 {
+            println!("  {:<44} {:>8.1} writes/min", resource, more / minutes);
+        }
+    }
+    // Clock ticks of 10 ms: the kernel's USER_HZ, which is 100 on Linux.
+    for ((name, before), (_, after)) in ticks.iter().zip(agents(lab)?) {
+        let share = (after - before) as f64 / (begin.elapsed().as_secs_f64() * 100.0) * 100.0;
+        println!(
+            "  {name:<44} {share:>8.2} % of a core, {:>6.1} MiB resident",
+            resident(lab, name)?
+        );
+    }
+    Ok(())
+}
+
+/// Mutating requests that the API server has served, by resource.
+async fn requests(client: &Client) -> Result<Vec<(String, f64)>> {
+    let request = http::Request::get("/metrics").body(Vec::new())?;
+    let text = client.request_text(request).await?;
+    let mut sums = std::collections::BTreeMap::<String, f64>::new();
+    for line in text
+        .lines()
+        .filter(|line| line.starts_with("apiserver_request_total{"))
+    {
+        let label = |name: &str| {
+            let (_, rest) = line.split_once(&format!("{name}=\""))?;
+            rest.split_once('"').map(|(value, _)| value.to_owned())
+        };
+        let verb = label("verb").unwrap_or_default();
+        let value = line
+            .rsplit(' ')
+            .next()
+            .and_then(|value| value.parse::<f64>().ok());
+        if ["POST", "PUT", "PATCH", "APPLY", "DELETE"].contains(&verb.as_str()) {
+            *sums
+                .entry(label("resource").unwrap_or_default())
+                .or_default() += value.unwrap_or(0.0);
+        }
+    }
+    Ok(sums.into_iter().collect())
+}
+
+/// Processor time of every agent and guard, in clock ticks.
+fn agents(lab: &Lab) -> Result<Vec<(String, u64)>> {
+    let mut found = Vec::new();
+    for host in lab.hosts()? {
+        for program in ["zhengyun-agent", "zhengyun-guard"] {
+            let pid = process(lab, &host, program)?;
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            // After the name in parentheses: state is field 3, utime 14 and stime 15 (proc(5)).
+            let fields: Vec<&str> = stat
+                .rsplit(')')
+                .next()
+                .unwrap_or_default()
+                .split_whitespace()
+                .collect();
+            let ticks = |index: usize| {
+                fields
+                    .get(index)
+                    .and_then(|text| text.parse::<u64>().ok())
+                    .unwrap_or(0)
+            };
+            found.push((format!("{program} of {host}"), ticks(11) + ticks(12)));
+        }
+    }
+    Ok(found)
+}
+
+fn process(lab: &Lab, host: &str, program: &str) -> Result<i32> {
+    let pids = lab::host::processes(&lab.files, host, program)?;
+    let pid = pids
+        .first()
+        .copied()
+        .with_context(|| format!("{program} does not run on {host}"))?;
+    Ok(pid)
+}
+
+/// Resident memory, MiB.
+fn resident(lab: &Lab, name: &str) -> Result<f64> {
+    let (program, host) = name.split_once(" of ").context("a program's name")?;
+    let pid = process(lab, host, program)?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = status.lines().find_map(|line| {
+        line.strip_prefix("VmRSS:")?
+            .split_whitespace()
+            .next()?
+            .parse::<f64>()
+            .ok()
+    });
+    Ok(kib.unwrap_or(f64::NAN) / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_measured_values_by_the_nearest_rank() {
+        let values = [3.0, 1.0, 2.0, 5.0, 4.0];
+        assert_eq!(percentile(&values, 50.0), 3.0);
+        assert_eq!(percentile(&values, 95.0), 5.0);
+        assert!(percentile(&[], 50.0).is_nan());
+    }
+}
