@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod core;
 mod engine;
 mod evacuation;
 mod filter;
@@ -13,6 +14,8 @@ mod headroom;
 mod lint;
 mod place;
 mod plan;
+pub mod roadef;
+pub mod search;
 mod rebalance;
 
 pub use engine::Engine;
