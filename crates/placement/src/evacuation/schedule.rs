@@ -159,13 +159,18 @@ impl Site {
         let mut bytes = vec![[0.0; 2]; self.links.len()];
         let mut busy = vec![0.0; self.links.len()];
         let (mut longest, mut sum) = (0.0_f64, 0.0);
+        // A move that waits for another ends after both.
+        let mut chains: Vec<f64> = Vec::with_capacity(self.jobs.len());
         for job in &self.jobs {
             let seconds = job.copying.seconds(job.best);
+            let before = job.after.iter().filter_map(|index| chains.get(*index));
+            let chain = seconds + before.copied().fold(0.0, f64::max);
+            chains.push(chain);
             for (host, way) in [(job.from, 0), (job.to, 1)] {
                 bytes[host][way] += job.copying.bytes(job.best);
                 busy[host] += seconds;
             }
-            longest = longest.max(seconds);
+            longest = longest.max(chain);
             sum += seconds;
         }
         let links = bytes
