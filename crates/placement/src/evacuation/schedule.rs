@@ -23,6 +23,10 @@ const PARTS: [f64; 4] = [0.999, 0.5, 0.25, 0.1];
 /// Within this factor of the lower bound no better schedule is looked for.
 const GOOD: f64 = 1.01;
 
+/// Above that many moves links are not shared in other ways: working that out takes time that
+/// grows with the square of the moves, and the busiest link decides anyway.
+const MANY: usize = 1_000;
+
 /// Up to that many moves, exchanges in their order are tried.
 const FEW: usize = 32;
 
@@ -192,7 +196,8 @@ impl Site {
         let good = self.bound() * GOOD;
         let orders = [self.longest_first(), self.busiest_link_first()];
         let mut tried: Vec<Schedule> = Vec::new();
-        for sharing in Sharing::ALL {
+        let many = self.jobs.len() > MANY;
+        for sharing in Sharing::ALL.into_iter().take(if many { 1 } else { 4 }) {
             for part in PARTS {
                 for order in &orders {
                     let schedule = self.run(order.clone(), part, sharing);
