@@ -33,6 +33,14 @@ const HOLD_MAX: Duration = Duration::from_secs(5);
 pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<Step> {
     let status = moving.object.status.as_ref()?;
     let ledger = context.ledger.entry(&moving.vm.uid).ok()?;
+    let shows = |state: DomainState| {
+        domains.iter().any(|domain| {
+            domain.state == state
+                && domain.owner.as_ref().is_some_and(|owner| {
+                    owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.source.epoch
+                })
+        })
+    };
     source(SourceFacts {
         said: moving.source_said(),
         target: moving.target_said(),
@@ -43,12 +51,8 @@ pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<St
         ),
         sending: context.moves.is_moving(&moving.vm.uid),
         epoch: ledger.state(moving.source.epoch.0),
-        running: domains.iter().any(|domain| {
-            domain.state == DomainState::Running
-                && domain.owner.as_ref().is_some_and(|owner| {
-                    owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.source.epoch
-                })
-        }),
+        running: shows(DomainState::Running),
+        paused: shows(DomainState::Paused),
     })
 }
 
@@ -57,6 +61,7 @@ pub async fn carry_out(context: &Arc<Context>, moving: &Move, step: Step) -> Res
     match step {
         Step::Send => send(context, moving).await,
         Step::SayRunning => say_running(context, moving).await,
+        Step::GiveUp => give_up(context, moving).await,
         Step::SayHandedOver => {
             say(
                 context,
@@ -78,6 +83,22 @@ pub async fn carry_out(context: &Arc<Context>, moving: &Move, step: Step) -> Res
             .await
         }
     }
+}
+
+/// A copy that an earlier run of this agent left paused at switch-over.
+async fn give_up(context: &Arc<Context>, moving: &Move) -> Result<()> {
+    if context.hypervisor.job(moving.vm.uuid()?).await?.is_some() {
+        bail!("the job has not ended yet");
+    }
+    worker::close_locally(context, &moving.vm, moving.source.epoch).await?;
+    say(
+        context,
+        moving,
+        MigrationSourcePhase::Closed,
+        &Migrated::default(),
+        Some("left paused at switch-over; closed".to_owned()),
+    )
+    .await
 }
 
 async fn say_running(context: &Arc<Context>, moving: &Move) -> Result<()> {

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! The source is asked first: before it has said that it runs, or is proven stopped, the
-//! target refuses nothing. Both sides proven stopped leads to a cold start, which `vm`
-//! decides. A failed move never stops a VM. Choosing targets, limits and writing are the
-//! caller's work.
+//! target refuses nothing. Both sides proven stopped drops `incoming` and leads to a cold
+//! start, which `vm` decides. A failed move never stops a VM. Choosing targets, limits and
+//! writing are the caller's work.
 
 use model::{Assignment, StopProofKind};
 use serde::{Deserialize, Serialize};
@@ -227,7 +227,9 @@ fn decide_begun(
         };
     }
     match (source_proof(facts, source), target_proof(facts, target)) {
-        (Some(_), Some(_)) => verdict(MigrationStep::Wait, Reason::ColdStart),
+        // What proves the target stopped may stand in the migration alone: without `incoming`
+        // the VM's own decision needs the source's proof only, and starts it anew.
+        (Some(_), Some(proof)) => verdict(MigrationStep::DropIncoming(proof), Reason::ColdStart),
         (Some(proof), None) => source_stopped(facts, proof, target),
         (None, Some(proof)) => target_stopped(facts, proof, source),
         (None, None) => both_alive(facts, source, target, policy, now),
@@ -252,7 +254,9 @@ fn source_stopped(
         (StopProofKind::HandedOver, Some(_)) => {
             verdict(MigrationStep::Promote(proof), Reason::Moved)
         }
-        (StopProofKind::HandedOver, None) => verdict(MigrationStep::Wait, Reason::TargetResumes),
+        (StopProofKind::HandedOver, None) if target_learns(facts) => {
+            verdict(MigrationStep::Wait, Reason::TargetResumes)
+        }
         // It resumes only on a hand-over that it pulled from the source, so the source had
         // handed over before it died; to stop the target now would be needless harm.
         (_, Some(report)) => verdict(MigrationStep::PromoteResumed(proof, report), Reason::Moved),
@@ -261,6 +265,14 @@ fn source_stopped(
         }
         (_, None) => verdict(MigrationStep::RequestRefuse, Reason::SourceStopped),
     }
+}
+
+/// The target learns of the hand-over from the source's word in the migration, or from the
+/// source itself. A source that reported it to the VM's status alone and is lost leaves it
+/// waiting for ever, so that the VM has to start from its disks.
+fn target_learns(facts: &MigrationFacts<'_>) -> bool {
+    let source_lost = facts.source_host.lost || facts.source_host.stop_proof.is_some();
+    facts.source == Some(SourcePhase::HandedOver) || !source_lost
 }
 
 /// The target is proven stopped and the source is not.

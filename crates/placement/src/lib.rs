@@ -1,10 +1,24 @@
 //! Where VMs go, and why: hard rules as filters, a choice among what is left, and the proof that
 //! every VM still finds a place when a host fails. Pure: same fleet, same answer.
 //!
+//! | module | answers |
+//! |---|---|
+//! | `filter` | the hard rules, in one place for every planner |
+//! | `place` | one VM: which host, or how many hosts each rule removed |
+//! | `engine` | the same from indexes that are kept between questions |
+//! | `headroom` | N+1 per host and rack, room left, the most dangerous failure |
+//! | `evacuation` | a timed schedule of moves that empties hosts, and what cannot move |
+//! | `rebalance` | the few moves that improve a pool most, or hosts that can be emptied |
+//! | `lint` | an independent judge of fleets and plans; shares no rule with `filter` |
+//! | `core`, `search`, `roadef` | a general search over the same kind of problem, and its public benchmark |
+//!
+//! Stories in `scenarios/`, figures from `cargo run --release -p placement --bin bench_placement`.
+//!
 //! May not live here: async, clients, CRD types, iteration over unordered maps.
 
 #![forbid(unsafe_code)]
 
+pub mod core;
 mod engine;
 mod evacuation;
 mod filter;
@@ -14,6 +28,8 @@ mod lint;
 mod place;
 mod plan;
 mod rebalance;
+pub mod roadef;
+pub mod search;
 
 pub use engine::Engine;
 pub use evacuation::{EvacuationRequest, plan_evacuation, plan_evacuation_on};

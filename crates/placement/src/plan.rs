@@ -86,6 +86,6 @@ pub struct Plan {
     /// Predicted end of everything, milliseconds.
     pub end_ms: u64,
     /// No schedule of these moves can end sooner, milliseconds: the busiest link, the longest
-    /// single move, and the limits on moves at once.
+    /// single move or chain of moves that wait for one another, and the limits on moves at once.
     pub bound_ms: u64,
 }

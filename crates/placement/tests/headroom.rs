@@ -263,3 +263,33 @@ fn an_unknown_pool_promises_nothing() {
     assert_eq!(headroom_report(&plain(2, 8), "none"), None);
     assert_eq!(room_left(&plain(2, 8), "none", &[]), vec![]);
 }
+
+/// Even sizes in odd holes: one byte of each hole is lost, which only trying everything could
+/// tell, and that takes too long. It is said, not guessed, and counted.
+#[test]
+fn what_is_neither_proven_nor_refuted_is_unknown() {
+    let mut fleet = plain(13, 0);
+    for (index, host) in (0..).zip(fleet.hosts.values_mut()) {
+        (host.cpu, host.memory_bytes) = (1_000, if index == 0 { 1_000 } else { 121 });
+    }
+    let sizes = [22, 26, 28, 32, 34, 38, 44, 46];
+    let mut rest = 12 * 120 + 2;
+    for index in 0.. {
+        let mut size = sizes[index % sizes.len()];
+        if rest < 100 {
+            size = rest.min(50);
+        }
+        let mut new = vm("v", 1, 0);
+        (new.memory_bytes, new.host) = (size, Some(name(0)));
+        fleet.vms.insert(uid(index), new);
+        rest -= size;
+        if rest == 0 {
+            break;
+        }
+    }
+    let unknown = Headroom::Unknown { failure: name(0) };
+    assert_eq!(prove_headroom(&fleet, "main"), unknown);
+    let report = headroom_report(&fleet, "main").unwrap();
+    assert_eq!((report.unknown(), report.headroom.clone()), (1, unknown));
+    assert_eq!(report.most_dangerous().unwrap().survival, Survival::Unknown);
+}

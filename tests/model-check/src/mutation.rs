@@ -12,6 +12,10 @@ pub enum Mutation {
     ReuseEpoch,
     /// Rule 1: a start that hangs is waited for without a deadline.
     NoStartDeadline,
+    /// Rules 1, 4 and 6: a firing of the guard does not void a start that was allowed before.
+    NoFiringCount,
+    /// Rule 6: a host whose guard fired goes on as the same incarnation.
+    FiringKeepsIncarnation,
     /// Rule 2: a higher epoch elsewhere stops nothing.
     KeepSuperseded,
     /// Rule 2: no exception for the host that is exactly `incoming`.
@@ -80,8 +84,12 @@ pub enum Mutation {
     RefuseFirst,
     /// Line 4: the source says that it runs while its job goes on.
     SayRunningEarly,
+    /// Line 4: the source says that it runs without a look after the job's end.
+    SayRunningUnseen,
     /// Line 4: `incoming` is removed before the target has refused.
     DropUnrefused,
     /// Line 4: `incoming` stays for ever after a failed move.
     NeverDrop,
+    /// Line 4: `incoming` that an old leader wrote after the move's end is not taken up.
+    NeverAdopt,
 }

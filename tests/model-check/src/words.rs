@@ -2,6 +2,9 @@
 
 use failover::agent::ledger::{Entry, EpochState};
 use failover::proof::power::{PowerAnswer, PowerReading, PowerWitness};
+use failover::proof::self_fence::{
+    GuardRegistration, HeartbeatReading, LastLook, SelfFenceWitness,
+};
 use failover::signs::{LifeSigns, Sign};
 use failover::{HostStopProof, Moment, Policy};
 use model::{Assignment, BootId, Epoch, HostName, VmUid};
@@ -95,9 +98,9 @@ impl Rights {
     }
 }
 
-/// A host's ledger for the one VM: a number per epoch.
+/// A host's ledger for the one VM: a number per epoch, and the guard's firings as noted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Ledger([u8; EPOCHS]);
+pub struct Ledger([u8; EPOCHS], u8);
 
 const STATES: [EpochState; 4] = [
     EpochState::Used,
@@ -115,7 +118,7 @@ impl Ledger {
         });
         Entry {
             epochs: known.collect(),
-            guard_firings: 0,
+            guard_firings: u64::from(self.1),
         }
     }
 
@@ -138,6 +141,7 @@ impl Ledger {
                 .and_then(|state| STATES.iter().position(|known| *known == state));
             *slot = index.map_or(0, |index| u8::try_from(index + 1).unwrap_or(0));
         }
+        self.1 = u8::try_from(entry.guard_firings).unwrap_or(u8::MAX);
         true
     }
 }
@@ -166,6 +170,39 @@ pub fn powered_off(host: u8, boot: u8) -> Option<HostStopProof> {
         witness.observe(&reading, &signs);
     }
     witness.conclude(&signs, &policy, Moment(2 * window))
+}
+
+/// The proof that production's witness gives for a host with an armed guard that an observer on
+/// another host watches for the whole window. Whether an observer can be deceived is the affair
+/// of the model `fence`.
+pub fn self_fenced(host: u8, boot: u8) -> Option<HostStopProof> {
+    let policy = Policy::default();
+    let pool = "pool".to_owned();
+    let guard = GuardRegistration {
+        armed: true,
+        contract_milliseconds: policy.contract_milliseconds,
+        watchdog_milliseconds: policy.watchdog_milliseconds,
+        pools: [pool.clone()].into(),
+    };
+    let mut witness = SelfFenceWitness::new(host_name(host), boot_id(host, boot), guard);
+    let step = policy.heartbeat_interval_milliseconds;
+    for beat in 0..=policy.self_fence_window_milliseconds().div_ceil(step) {
+        let reading = HeartbeatReading {
+            observer: HostName::from("observer"),
+            pool: pool.clone(),
+            observer_wrote: true,
+            beat: 1,
+            at: Moment(beat * step),
+        };
+        witness.observe(&reading, &policy);
+    }
+    let look = LastLook {
+        lease_changed_at: Moment(0),
+        lease_confirmed_unchanged: true,
+        assigned_at: Moment(0),
+        probe_answered_at: None,
+    };
+    witness.conclude(&look, &policy).ok()
 }
 
 /// The proof that production gives for a boot that another one has followed.

@@ -4,7 +4,8 @@
 use model_check::check::walk;
 use model_check::cluster::Cluster;
 use model_check::cluster::configurations::{
-    AUTOSTART, AUTOSTART_WITHOUT_HOOK, CALM, CRASHES, CUTS, HALT, ISOLATION, POWER, STUCK_AGENT,
+    AUTOSTART, AUTOSTART_WITHOUT_HOOK, CALM, CRASHES, CUTS, GUARD, HALT, ISOLATION, LOCKED, POWER,
+    STUCK_AGENT,
 };
 
 fn pinned(model: Cluster, states: usize) {
@@ -26,6 +27,7 @@ fn agent_guest_and_libvirt_fail_in_the_middle_of_a_start() {
 #[test]
 fn a_host_runs_on_without_its_management_network() {
     pinned(ISOLATION, 3698);
+    pinned(LOCKED, 3698);
 }
 
 #[test]
@@ -35,7 +37,12 @@ fn its_user_halts_the_vm_while_host_and_agent_fail() {
 
 #[test]
 fn storage_cuts_hosts_off_where_no_bmc_answers() {
-    pinned(CUTS, 9596);
+    pinned(CUTS, 8759);
+}
+
+#[test]
+fn guards_fire_where_neither_bmc_nor_storage_can_cut() {
+    pinned(GUARD, 9026);
 }
 
 #[test]
@@ -46,6 +53,6 @@ fn restarts_of_agents_and_libvirt_and_an_unreachable_api_stop_nothing() {
 
 #[test]
 fn libvirt_starts_by_itself_what_ran_before_the_power_loss() {
-    pinned(AUTOSTART, 467);
+    pinned(AUTOSTART, 599);
     pinned(AUTOSTART_WITHOUT_HOOK, 73);
 }

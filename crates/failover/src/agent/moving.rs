@@ -24,6 +24,8 @@ pub struct SourceFacts {
     pub epoch: Option<EpochState>,
     /// A domain of that epoch runs here.
     pub running: bool,
+    /// A domain of that epoch stands still here.
+    pub paused: bool,
 }
 
 /// What the source does next.
@@ -37,6 +39,9 @@ pub enum SourceStep {
     SayHandedOver,
     /// Say that it is closed here.
     SayClosed,
+    /// Once no job is left: close the epoch and say so. Switch-over was reached and its end is
+    /// not known, so the guest may not run on here beside a copy there.
+    GiveUp,
 }
 
 /// Decides for the source.
@@ -50,15 +55,22 @@ pub fn source(facts: SourceFacts) -> Option<SourceStep> {
     }
     match facts.epoch {
         Some(EpochState::HandedOver) => return Some(SourceStep::SayHandedOver),
+        // It died between `closed` and the domain's end.
+        Some(EpochState::Closed) if facts.running || facts.paused => {
+            return Some(SourceStep::GiveUp);
+        }
         Some(EpochState::Closed) => return Some(SourceStep::SayClosed),
         _ => {}
-    }
-    if facts.ended || !facts.running {
-        return None;
     }
     // A migration that was under way when this agent was restarted: libvirt may still run it, or
     // it ended; either way it is not begun a second time.
     let begun_before = facts.said == Some(SourcePhase::Migrating);
+    if !facts.ended && begun_before && facts.paused {
+        return Some(SourceStep::GiveUp);
+    }
+    if facts.ended || !facts.running {
+        return None;
+    }
     let prepared = facts.target == Some(TargetPhase::Prepared);
     match (facts.abort_requested || begun_before, prepared) {
         (true, _) => Some(SourceStep::SayRunning),
@@ -106,6 +118,12 @@ pub fn target(facts: TargetFacts) -> Option<TargetStep> {
         return None;
     }
     match (facts.epoch, facts.refuse_requested) {
+        // It was handed over and died before it was said to run: the VM starts from its disks.
+        (Some(EpochState::Started), _) if facts.handed_over && !facts.copy => {
+            Some(TargetStep::Refuse)
+        }
+        // It died between `closed` and the copy's end: closed is said when no copy is left.
+        (Some(EpochState::Closed), _) if facts.copy => Some(TargetStep::Refuse),
         (Some(EpochState::Closed), _) => Some(TargetStep::SayRefused),
         (_, true) if !(facts.handed_over && facts.copy) => Some(TargetStep::Refuse),
         (None, _) => {
@@ -130,6 +148,7 @@ mod tests {
             sending: false,
             epoch: Some(EpochState::Started),
             running: true,
+            paused: false,
         };
         assert_eq!(source(ready), Some(SourceStep::Send));
         for (facts, step) in [
@@ -170,6 +189,15 @@ mod tests {
             ),
             (
                 SourceFacts {
+                    said: Some(SourcePhase::Migrating),
+                    running: false,
+                    paused: true,
+                    ..ready
+                },
+                Some(SourceStep::GiveUp),
+            ),
+            (
+                SourceFacts {
                     epoch: Some(EpochState::HandedOver),
                     ended: true,
                     ..ready
@@ -179,6 +207,64 @@ mod tests {
         ] {
             assert_eq!(source(facts), step, "{facts:?}");
         }
+    }
+
+    /// Found by the model check: an agent that dies between `closed` and the domain's end.
+    #[test]
+    fn closed_is_said_only_when_no_domain_is_left() {
+        let closed = SourceFacts {
+            said: Some(SourcePhase::Migrating),
+            target: Some(TargetPhase::Prepared),
+            abort_requested: false,
+            ended: false,
+            sending: false,
+            epoch: Some(EpochState::Closed),
+            running: false,
+            paused: false,
+        };
+        assert_eq!(source(closed), Some(SourceStep::SayClosed));
+        for (running, paused) in [(true, false), (false, true)] {
+            let left = SourceFacts {
+                running,
+                paused,
+                ..closed
+            };
+            assert_eq!(source(left), Some(SourceStep::GiveUp));
+        }
+        let refused = TargetFacts {
+            said: Some(TargetPhase::Prepared),
+            handed_over: false,
+            abort_requested: true,
+            refuse_requested: true,
+            epoch: Some(EpochState::Closed),
+            copy: false,
+        };
+        assert_eq!(target(refused), Some(TargetStep::SayRefused));
+        let left = TargetFacts {
+            copy: true,
+            ..refused
+        };
+        assert_eq!(target(left), Some(TargetStep::Refuse));
+    }
+
+    /// Found by the model check: the copy died after the hand-over, and nobody had said that it
+    /// ran; the move waited for it for ever.
+    #[test]
+    fn a_copy_that_died_after_the_hand_over_is_closed() {
+        let waits = TargetFacts {
+            said: Some(TargetPhase::Prepared),
+            handed_over: true,
+            abort_requested: false,
+            refuse_requested: false,
+            epoch: Some(EpochState::Started),
+            copy: true,
+        };
+        assert_eq!(target(waits), Some(TargetStep::Receive));
+        let died = TargetFacts {
+            copy: false,
+            ..waits
+        };
+        assert_eq!(target(died), Some(TargetStep::Refuse));
     }
 
     #[test]

@@ -62,8 +62,12 @@ impl Engine {
         }
     }
 
-    /// The fullest open host on which a VM fits, other than where it is.
-    pub(crate) fn place_tightest(&self, uid: &VmUid) -> Result<Choice, Refusal> {
+    /// The fullest open host on which a VM fits, other than where it is: packs instead of
+    /// spreading.
+    ///
+    /// # Errors
+    /// How many hosts each rule removed.
+    pub fn place_tightest(&self, uid: &VmUid) -> Result<Choice, Refusal> {
         let (Some(vm), Some(slot)) = (self.machine(uid), self.vm_number(uid)) else {
             return Err(Refusal::default());
         };

@@ -23,6 +23,10 @@ const PARTS: [f64; 4] = [0.999, 0.5, 0.25, 0.1];
 /// Within this factor of the lower bound no better schedule is looked for.
 const GOOD: f64 = 1.01;
 
+/// Above that many moves links are not shared in other ways: working that out takes time that
+/// grows with the square of the moves, and the busiest link decides anyway.
+const MANY: usize = 1_000;
+
 /// Up to that many moves, exchanges in their order are tried.
 const FEW: usize = 32;
 
@@ -159,13 +163,18 @@ impl Site {
         let mut bytes = vec![[0.0; 2]; self.links.len()];
         let mut busy = vec![0.0; self.links.len()];
         let (mut longest, mut sum) = (0.0_f64, 0.0);
+        // A move that waits for another ends after both.
+        let mut chains: Vec<f64> = Vec::with_capacity(self.jobs.len());
         for job in &self.jobs {
             let seconds = job.copying.seconds(job.best);
+            let before = job.after.iter().filter_map(|index| chains.get(*index));
+            let chain = seconds + before.copied().fold(0.0, f64::max);
+            chains.push(chain);
             for (host, way) in [(job.from, 0), (job.to, 1)] {
                 bytes[host][way] += job.copying.bytes(job.best);
                 busy[host] += seconds;
             }
-            longest = longest.max(seconds);
+            longest = longest.max(chain);
             sum += seconds;
         }
         let links = bytes
@@ -187,7 +196,8 @@ impl Site {
         let good = self.bound() * GOOD;
         let orders = [self.longest_first(), self.busiest_link_first()];
         let mut tried: Vec<Schedule> = Vec::new();
-        for sharing in Sharing::ALL {
+        let many = self.jobs.len() > MANY;
+        for sharing in Sharing::ALL.into_iter().take(if many { 1 } else { 4 }) {
             for part in PARTS {
                 for order in &orders {
                     let schedule = self.run(order.clone(), part, sharing);

@@ -149,6 +149,7 @@ pub(crate) fn pack_elsewhere(
     let instance = instance::Instance::new(engine, &bins, but, vms);
     let packing = match pack::greedy(&instance, 0) {
         Ok(packing) => packing,
+        Err(_) if vms.len() > proofs::SEARCHED_MAX => return None,
         Err(first) if bounds::impossible(&instance, first).is_some() => return None,
         Err(_) => match pack::search(&instance, &mut allowance) {
             pack::Searched::Found(packing) => packing,

@@ -18,8 +18,9 @@ use crate::fleet::Free;
 /// Looks at a bin that the searches of one question may spend together: some milliseconds.
 pub(super) const LOOKS_MAX: u64 = 1_500_000;
 
-/// Lost VMs above which nothing is searched: the search would only spend its allowance.
-const SEARCHED_MAX: usize = 400;
+/// VMs above which nothing is searched: the search would only spend its allowance, and its depth
+/// is theirs.
+pub(super) const SEARCHED_MAX: usize = 400;
 
 #[derive(Clone, Debug)]
 enum Known {

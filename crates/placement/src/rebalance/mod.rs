@@ -211,6 +211,9 @@ fn balance(engine: Engine, request: &RebalanceRequest) -> Rebalance {
         (Some((calm, _)), 0) if before_permille <= calm => {
             format!("imbalance of {before_permille} per mille is not worth a move")
         }
+        (Some(_), 0) if !refused.is_empty() => {
+            "the moves that gain enough would break N+1".to_owned()
+        }
         (Some(_), 0) => "no single move gains enough".to_owned(),
         (Some(_), 1) => "1 move gains enough".to_owned(),
         (Some(_), moves) => format!("{moves} moves gain enough"),

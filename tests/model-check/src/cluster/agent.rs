@@ -6,7 +6,7 @@ use failover::agent::ledger::EpochState;
 use failover::copy::CopyPhase;
 use model::Epoch;
 
-use super::{Cluster, Report, State, Task};
+use super::{Cluster, Host, Report, State, Task};
 use crate::mutation::Mutation;
 use crate::words::{Slot, boot_id, host_name};
 
@@ -31,8 +31,10 @@ impl Cluster {
         let me = &mut next.hosts[usize::from(index)];
         match host.task {
             Task::Idle => return self.converge(state, index),
-            Task::Allowed(epoch) => {
-                let taken = me.ledger.change(|entry| entry.take(i64::from(epoch), 0));
+            Task::Allowed(epoch, firings) => {
+                let taken = me
+                    .ledger
+                    .change(|entry| entry.take(i64::from(epoch), u64::from(firings)));
                 if taken || self.lacks(Mutation::ReuseEpoch) {
                     (me.pending, me.hung) = (Some((host.boot, epoch)), false);
                     me.task = Task::Starting(epoch);
@@ -79,6 +81,15 @@ impl Cluster {
         next
     }
 
+    /// How often the guard has fired, as a start notes it and the hook compares it.
+    pub(super) fn firings(&self, host: &Host) -> u8 {
+        if self.lacks(Mutation::NoFiringCount) {
+            0
+        } else {
+            host.firings
+        }
+    }
+
     fn report_closed(&self, next: &mut State, index: u8, epoch: u8) {
         let own = next.api.rights.assignment.filter(|own| {
             own.host == index && own.epoch == epoch && !next.hosts[usize::from(index)].isolated
@@ -108,7 +119,7 @@ impl Cluster {
                 if !(fresh || self.lacks(Mutation::StartFromCache)) {
                     return None;
                 }
-                me.task = Task::Allowed(slot.epoch);
+                me.task = Task::Allowed(slot.epoch, self.firings(&host));
             }
             Action::Shutdown(assignment) | Action::Close(assignment, _) => {
                 let slot = Slot::of(&assignment);

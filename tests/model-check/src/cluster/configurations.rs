@@ -55,14 +55,43 @@ pub const ISOLATION: Cluster = Cluster {
 /// Recovery: the same without a BMC; storage cuts hosts off.
 pub const CUTS: Cluster = Cluster {
     faults: Faults {
-        isolations: 2,
+        isolations: 1,
         power_losses: 1,
         power_returns: 1,
+        pauses: 1,
         ..Faults::NONE
     },
     bmc: false,
     cuts: true,
     ..Cluster::new(2)
+};
+
+/// Recovery: the same with an armed guard instead; a start hangs meanwhile.
+pub const GUARD: Cluster = Cluster {
+    faults: Faults {
+        isolations: 1,
+        hangs: 1,
+        pauses: 1,
+        ..Faults::NONE
+    },
+    bmc: false,
+    guard: true,
+    ..Cluster::new(2)
+};
+
+/// The same with one leader.
+pub const GUARD_ONE_LEADER: Cluster = Cluster {
+    faults: Faults {
+        pauses: 0,
+        ..GUARD.faults
+    },
+    ..GUARD
+};
+
+/// Isolation with QEMU's image locking on.
+pub const LOCKED: Cluster = Cluster {
+    locking: true,
+    ..ISOLATION
 };
 
 /// Nothing that happens here is a reason to stop the VM.
@@ -112,4 +141,82 @@ pub const AUTOSTART_WITHOUT_HOOK: Cluster = Cluster {
     hook: false,
     bmc: false,
     ..Cluster::new(2)
+};
+
+/// Three hosts, and the VM moves.
+const MOVE: Cluster = Cluster {
+    moves: true,
+    ..Cluster::new(3)
+};
+
+/// Migration: its connection breaks, a person cancels.
+pub const MOVE_BREAKS: Cluster = Cluster {
+    faults: Faults {
+        job_breaks: 1,
+        cancels: 1,
+        ..Faults::NONE
+    },
+    ..MOVE
+};
+
+/// Migration: hosts die.
+pub const MOVE_POWER: Cluster = Cluster {
+    faults: Faults {
+        power_losses: 1,
+        power_returns: 1,
+        job_breaks: 1,
+        ..Faults::NONE
+    },
+    ..MOVE
+};
+
+/// Migration: both hosts die.
+pub const MOVE_BOTH_DIE: Cluster = Cluster {
+    faults: Faults {
+        power_losses: 2,
+        ..Faults::NONE
+    },
+    ..MOVE
+};
+
+/// Migration: agents die.
+pub const MOVE_AGENTS: Cluster = Cluster {
+    faults: Faults {
+        agent_crashes: 2,
+        job_breaks: 1,
+        ..Faults::NONE
+    },
+    ..MOVE
+};
+
+/// Migration: guest and agent crash.
+pub const MOVE_GUEST: Cluster = Cluster {
+    faults: Faults {
+        guest_crashes: 1,
+        agent_crashes: 1,
+        ..Faults::NONE
+    },
+    ..MOVE
+};
+
+/// Migration: the guest crashes, and its connection breaks.
+pub const MOVE_GUEST_BREAKS: Cluster = Cluster {
+    faults: Faults {
+        guest_crashes: 1,
+        job_breaks: 1,
+        ..Faults::NONE
+    },
+    ..MOVE
+};
+
+/// Migration: a leader is paused at any of its steps; a person cancels, its user halts
+/// the VM.
+pub const MOVE_LEADERS: Cluster = Cluster {
+    faults: Faults {
+        pauses: 1,
+        cancels: 1,
+        halts: 1,
+        ..Faults::NONE
+    },
+    ..MOVE
 };

@@ -9,7 +9,7 @@ use failover::{CopiesStopped, Moment, Policy, Reason, RightsChange, assignment};
 
 use super::{Cluster, Effect, Move, Report, State};
 use crate::mutation::Mutation;
-use crate::words::{self, Rights, Slot, boot_id, host_name, powered_off, rebooted};
+use crate::words::{self, Rights, Slot, boot_id, host_name, powered_off, rebooted, self_fenced};
 
 impl Report {
     fn to_production(self) -> failover::copy::CopyReport {
@@ -38,6 +38,8 @@ impl Cluster {
         let gone = !host.on || host.isolated;
         let proof = if read {
             powered_off(slot.host, slot.boot)
+        } else if host.fired {
+            self_fenced(slot.host, slot.boot)
         } else {
             rebooted(slot.host, slot.boot, state.api.registered[index])
         };
@@ -78,11 +80,17 @@ impl Cluster {
             VmDecision::Clear { stopped } if target == 0 => assignment::clear(&rights, stopped),
             VmDecision::Wait => {
                 let current = self.cut_off(state, before)?;
+                // Its own host too, where that is back: the new epoch makes it close the old one.
+                let home = before.assignment.is_some_and(|slot| slot.host == target);
                 let stopped = CopiesStopped {
                     current,
                     incoming: None,
                 };
-                assignment::restart(&rights, stopped, host_name(target), place()?)
+                let boot = place().or_else(|| {
+                    let host = state.hosts[usize::from(target)];
+                    (home && host.on && !host.isolated).then(|| boot_id(target, host.boot))
+                })?;
+                assignment::restart(&rights, stopped, host_name(target), boot)
             }
             VmDecision::Clear { .. } | VmDecision::Finalize => return None,
         };
@@ -316,11 +324,12 @@ impl Cluster {
     pub(super) fn cut(&self, state: &State, index: u8) -> Option<State> {
         let host = state.hosts[usize::from(index)];
         let slot = state.api.rights.assignment?;
-        if !self.cuts || slot.host != index || !host.isolated || host.cut.is_some() {
+        let wanted = Some((slot.boot, slot.epoch));
+        if !self.cuts || slot.host != index || !host.isolated || host.cut == wanted {
             return None;
         }
         let mut next = *state;
-        next.hosts[usize::from(index)].cut = Some((slot.boot, slot.epoch));
+        next.hosts[usize::from(index)].cut = wanted;
         Some(next)
     }
 
@@ -332,24 +341,20 @@ impl Cluster {
         // no domain is left.
         let mut ledger = host.ledger;
         let closed = host.boot == boot
-            && host.domain.is_none()
+            && host.domain.is_none_or(|domain| {
+                domain.epoch != epoch
+                    && state.api.rights.assignment.map(|slot| slot.epoch) == Some(domain.epoch)
+            })
             && ledger.change(|entry| entry.close(i64::from(epoch)));
         let rebooted = state.api.registered[usize::from(index)] > boot;
-        // A cut made in vain: the VM was not given away, and its host is back.
-        let unused = state.api.rights.assignment
-            == Some(Slot {
-                host: index,
-                boot,
-                epoch,
-            });
-        let allowed = rebooted || closed || unused || self.lacks(Mutation::LiftCutAtOnce);
+        let allowed = rebooted || closed || self.lacks(Mutation::LiftCutAtOnce);
         if !host.on || host.isolated || !allowed {
             return None;
         }
         let mut next = *state;
         let me = &mut next.hosts[usize::from(index)];
         me.cut = None;
-        if closed && !unused {
+        if closed {
             me.ledger = ledger;
         }
         Some(next)

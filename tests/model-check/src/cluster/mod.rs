@@ -32,6 +32,8 @@ pub struct Cluster {
     pub bmc: bool,
     /// Storage can cut a host off.
     pub cuts: bool,
+    /// Hosts have an armed guard whose heartbeat pool the isolation cuts off as well.
+    pub guard: bool,
     /// Agents see the API as late as they like; else at once.
     pub stale_caches: bool,
     /// Libvirt starts what ran last when its host boots, against the rules.
@@ -56,6 +58,7 @@ impl Cluster {
             faults: Faults::NONE,
             bmc: true,
             cuts: false,
+            guard: false,
             stale_caches: false,
             autostart: false,
             hook: true,
@@ -108,6 +111,8 @@ pub enum Action {
     Prove(u8),
     /// The leader forces a host off that runs but is isolated.
     Fence(u8),
+    /// The guard fires.
+    Fire(u8),
     /// The leader has storage cut an isolated host off.
     Cut(u8),
     /// The leader has the cut lifted.
@@ -118,6 +123,8 @@ pub enum Action {
     Move(u8),
     /// The move's time runs out.
     Late,
+    /// The leader takes up an `incoming` that no move stands behind.
+    Adopt,
 
     // Faults and other things that need not happen.
     /// Power is lost.
@@ -212,7 +219,7 @@ impl Cluster {
                 A::Vm(host),
             ]);
             if self.faults.isolations > 0 {
-                actions.extend([A::Fence(host), A::Cut(host), A::Lift(host)]);
+                actions.extend([A::Fire(host), A::Fence(host), A::Cut(host), A::Lift(host)]);
             }
             if self.stale_caches {
                 actions.push(A::See(host));
@@ -222,7 +229,7 @@ impl Cluster {
             }
         }
         if self.moves {
-            actions.extend([A::Switch, A::Finish, A::Late]);
+            actions.extend([A::Switch, A::Finish, A::Late, A::Adopt]);
         }
         if self.lacks(Mutation::FenceStuckAgent) {
             actions.extend(self.each().map(A::Fence));
@@ -249,11 +256,13 @@ impl Cluster {
             A::Finish => self.job_finishes(state),
             A::Prove(host) => self.prove(state, host),
             A::Fence(host) => self.fence(state, host),
+            A::Fire(host) => self.fire(state, host),
             A::Cut(host) => self.cut(state, host),
             A::Lift(host) => self.lift(state, host),
             A::Vm(host) => self.apply(state, self.decide_vm(state, host)?),
             A::Move(host) => self.apply(state, self.decide_move(state, host)?),
             A::Late => self.late(state),
+            A::Adopt => self.adopt(state),
             A::PowerLoss(host) => self.power_loss(state, host),
             A::PowerOn(host) => self.power_on(state, host),
             A::AgentCrash(host) => self.agent_crash(state, host),

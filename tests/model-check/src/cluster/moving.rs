@@ -30,21 +30,25 @@ impl Cluster {
         let (source, target) = Self::sides(state)?;
         let host = Self::mine(state, index, source)?;
         let object = state.api.moving;
-        let runs = carries(&host, source).is_some_and(|domain| domain.runs);
+        let copy = carries(&host, source);
         let mut next = *state;
         match host.task {
             Task::Sending => return self.sending(state, source, target),
             Task::Aborting => {
                 match state.job {
                     Job::Switched => return None,
-                    Job::Copying if !self.lacks(Mutation::SayRunningEarly) => {
+                    Job::Copying => {
                         self.job_ends(&mut next, target);
                         return Some(next);
                     }
                     _ => {}
                 }
-                next.api.moving.source = Some(SourcePhase::StillRunning);
+                // The job is over: it looks again at what became of the guest.
                 next.hosts[usize::from(index)].task = Task::Idle;
+                if copy.is_some_and(|domain| domain.runs) || self.lacks(Mutation::SayRunningUnseen)
+                {
+                    next.api.moving.source = Some(SourcePhase::StillRunning);
+                }
                 return Some(next);
             }
             Task::Idle => {}
@@ -57,7 +61,8 @@ impl Cluster {
             ended: object.ended.is_some(),
             sending: false,
             epoch: host.ledger.state(source.epoch),
-            running: runs,
+            running: copy.is_some_and(|domain| domain.runs),
+            paused: copy.is_some_and(|domain| !domain.runs),
         })?;
         match step {
             SourceStep::Send => {
@@ -72,6 +77,10 @@ impl Cluster {
             SourceStep::SayRunning => next.hosts[usize::from(index)].task = Task::Aborting,
             SourceStep::SayHandedOver => {
                 next.api.moving.source = Some(SourcePhase::HandedOver);
+            }
+            SourceStep::GiveUp => {
+                return (!matches!(state.job, Job::Copying | Job::Switched))
+                    .then(|| self.close(state, index, source.epoch));
             }
             SourceStep::SayClosed => next.api.moving.source = Some(SourcePhase::Closed),
         }
@@ -102,6 +111,12 @@ impl Cluster {
                     });
                 }
                 next.job = if begun { Job::Copying } else { Job::Failed };
+            }
+            Job::Copying | Job::Switched
+                if object.abort && self.lacks(Mutation::SayRunningEarly) =>
+            {
+                next.api.moving.source = Some(SourcePhase::StillRunning);
+                next.hosts[usize::from(source.host)].task = Task::Idle;
             }
             Job::Copying if object.abort || object.cancel => self.job_ends(&mut next, target),
             Job::Copying | Job::Switched => return None,
@@ -282,6 +297,24 @@ impl Cluster {
                 self.source_left(next, source, target, true);
             }
         }
+    }
+
+    /// `incoming` that stands without a move that could end it (an old leader wrote it after
+    /// the move was cancelled) is taken up by a new move that is cancelled at once.
+    pub(super) fn adopt(&self, state: &State) -> Option<State> {
+        let incoming = state.api.rights.incoming?;
+        let object = state.api.moving;
+        let known = object.sides.is_some_and(|(_, target)| target == incoming);
+        if object.ended.is_none() || known || self.lacks(Mutation::NeverAdopt) {
+            return None;
+        }
+        let mut next = *state;
+        next.api.moving = super::Move {
+            cancel: true,
+            ..super::Move::default()
+        };
+        next.disturbed = true;
+        Some(next)
     }
 
     pub(super) fn late(&self, state: &State) -> Option<State> {

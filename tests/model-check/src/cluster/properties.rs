@@ -11,10 +11,7 @@ use crate::words::{EPOCHS, Slot};
 pub const ONE_WRITER: &str = "at most one writer";
 
 fn writes(host: &Host) -> bool {
-    host.on
-        && host
-            .domain
-            .is_some_and(|domain| domain.runs && host.cut != Some((domain.boot, domain.epoch)))
+    host.on && host.cut.is_none() && host.domain.is_some_and(|domain| domain.runs)
 }
 
 fn one_writer(_: &Cluster, state: &State) -> bool {
@@ -86,7 +83,7 @@ fn settled(model: &Cluster, state: &State) -> bool {
     let gone = |slot: Option<Slot>| {
         slot.is_some_and(|slot| {
             let host = state.hosts[usize::from(slot.host)];
-            !model.bmc && (!host.on || (host.isolated && !model.cuts))
+            !model.bmc && (!host.on || (host.isolated && !model.cuts && !model.guard))
         })
     };
     let reachable = |host: &&Host| host.on && !host.isolated;
@@ -103,7 +100,10 @@ fn settled(model: &Cluster, state: &State) -> bool {
         .iter()
         .filter(reachable)
         .any(|host| host.cut.is_some());
-    let open = model.moves && state.api.moving.ended.is_none();
+    let object = state.api.moving;
+    // A move without any host to go to is blocked, and says so.
+    let blocked = object.sides.is_none() && state.hosts.iter().filter(reachable).count() < 2;
+    let open = model.moves && object.ended.is_none() && !blocked;
     let copies = state
         .hosts
         .iter()
@@ -217,7 +217,7 @@ pub(super) fn all(model: &Cluster) -> Vec<Property<Cluster>> {
         (faults.power_losses > 0 || faults.isolations > 0)
             && !model.moves
             && !model.calm
-            && model.bmc,
+            && (model.bmc || model.cuts || model.guard),
         "restarted elsewhere",
         elsewhere,
     );

@@ -83,8 +83,8 @@ pub enum Task {
     /// Nothing.
     #[default]
     Idle,
-    /// A fresh read allowed a start at this epoch.
-    Allowed(u8),
+    /// A fresh read allowed a start at this epoch; the guard's firings noted before it.
+    Allowed(u8, u8),
     /// Libvirt was asked to start this epoch.
     Starting(u8),
     /// This epoch is closed; its domain is to be destroyed.
@@ -108,7 +108,7 @@ pub struct Host {
     pub isolated: bool,
     /// Which boot it is in, or was in last.
     pub boot: u8,
-    /// Storage has cut this boot and epoch off.
+    /// Storage has cut the host off, because of this boot and epoch.
     pub cut: Option<(u8, u8)>,
     /// The ledger of this boot.
     pub ledger: Ledger,
@@ -116,6 +116,10 @@ pub struct Host {
     pub domain: Option<Domain>,
     /// Boot and epoch of a start in libvirt that is not done; outlives the agent.
     pub pending: Option<(u8, u8)>,
+    /// How often the guard has fired in this boot.
+    pub firings: u8,
+    /// It fired in the present silence.
+    pub fired: bool,
     /// That start hangs: it is done late, or never.
     pub hung: bool,
     /// What libvirt would start at boot, where somebody turned that on.

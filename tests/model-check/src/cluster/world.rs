@@ -25,6 +25,8 @@ impl Cluster {
             domain: None,
             pending: None,
             hung: false,
+            firings: 0,
+            fired: false,
             autostart: None,
             cache: None,
             task: Task::Idle,
@@ -74,15 +76,19 @@ impl Cluster {
     pub(super) fn libvirt(&self, state: &State, index: u8) -> Option<State> {
         let mut next = *state;
         let locked = self.locking
+            && !self.lacks(Mutation::NoImageLocking)
             && state
                 .hosts
                 .iter()
                 .any(|other| other.on && other.domain.is_some_and(|domain| domain.runs));
+        let firings = u64::from(self.firings(&state.hosts[usize::from(index)]));
         let me = &mut next.hosts[usize::from(index)];
         let (boot, epoch) = me.pending.take()?;
         me.hung = false;
         let known = me.ledger.state(epoch);
-        let passed = me.ledger.change(|entry| entry.start(i64::from(epoch), 0))
+        let passed = me
+            .ledger
+            .change(|entry| entry.start(i64::from(epoch), firings))
             || !self.hook
             || (self.lacks(Mutation::HookPassesUnknown) && known.is_none())
             || (self.lacks(Mutation::HookPassesClosed) && known.is_some())
@@ -121,7 +127,7 @@ impl Cluster {
         let host = state.hosts[usize::from(index)];
         let registered = state.api.registered[usize::from(index)];
         let clean = host.domain.is_none_or(|domain| domain.boot == host.boot)
-            && host.pending.is_none_or(|(boot, _)| boot == host.boot);
+            && (self.hook || host.pending.is_none_or(|(boot, _)| boot == host.boot));
         if !host.on || host.isolated || !(clean || self.lacks(Mutation::KeepOtherBoot)) {
             return None;
         }
@@ -166,6 +172,8 @@ impl Cluster {
             domain: None,
             pending: None,
             hung: false,
+            firings: 0,
+            fired: false,
             cache: None,
             task: Task::Idle,
             ..*me
@@ -248,7 +256,24 @@ impl Cluster {
         if !me.isolated {
             return None;
         }
-        me.isolated = false;
+        (me.isolated, me.fired) = (false, false);
+        Some(next)
+    }
+
+    /// The contract time has passed without Lease and heartbeat: the guard counts, and kills.
+    pub(super) fn fire(&self, state: &State, index: u8) -> Option<State> {
+        let mut next = *state;
+        let me = &mut next.hosts[usize::from(index)];
+        if !self.guard || !me.isolated || me.fired {
+            return None;
+        }
+        me.firings += 1;
+        (me.fired, me.domain) = (true, None);
+        // A firing ends the incarnation: else an assignment that was proven void could be
+        // started when the host is back, before the write that rests on the proof.
+        if !self.lacks(Mutation::FiringKeepsIncarnation) {
+            me.boot += 1;
+        }
         Some(next)
     }
 

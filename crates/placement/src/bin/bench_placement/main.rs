@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use generate::{GIB, Random, dirty, filled, host_name, uid};
 use placement::{
-    Engine, EvacuationRequest, Headroom, Limits, lint, lint_plan, plan_evacuation,
-    plan_evacuation_on,
+    Engine, EvacuationRequest, Headroom, Limits, Mode, RebalanceRequest, lint, lint_plan,
+    plan_evacuation, plan_evacuation_on, plan_rebalance,
 };
 
 struct Row {
@@ -32,6 +32,8 @@ fn main() {
     for memory in [256, 300, 400] {
         headroom(&mut rows, memory);
     }
+    packing(&mut rows);
+    rebalancing(&mut rows);
     repair(&mut rows);
     evacuations(&mut rows);
     print(&rows);
@@ -226,6 +228,90 @@ fn headroom(rows: &mut Vec<Row>, memory: u64) {
         ),
         bar: "unknown counted",
         good: None,
+    });
+}
+
+/// Ten thousand VMs packed on as few equal hosts as possible, against a lower bound: volume, and
+/// L2 (large VMs that cannot share a host, and what does not fit beside them).
+fn packing(rows: &mut Vec<Row>) {
+    const MEMORY: u64 = 96;
+    let mut fleet = generate::hosts(4_000, 1);
+    for host in fleet.hosts.values_mut() {
+        (host.cpu, host.memory_bytes) = (64, MEMORY * GIB);
+        host.storage_pools = ["fast".to_owned(), "bulk".to_owned()].into();
+    }
+    let mut engine = Engine::new(fleet);
+    let mut random = Random(23);
+    let mut vms: Vec<_> = (0..10_000)
+        .map(|index| generate::vm(&mut random, index, 1, 0))
+        .collect();
+    vms.sort_by_key(|vm| std::cmp::Reverse((vm.memory_bytes, vm.cpu)));
+    let (mut used, mut refused) = (BTreeSet::new(), 0);
+    for (index, vm) in vms.iter().enumerate() {
+        engine.upsert_vm(uid(index), vm.clone());
+        match engine.place_tightest(&uid(index)) {
+            Ok(choice) => {
+                engine.assign(&uid(index), &choice.host);
+                used.insert(choice.host);
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    let sizes: Vec<u64> = vms.iter().map(|vm| vm.memory_bytes / GIB).collect();
+    let cpu = vms.iter().map(|vm| vm.cpu).sum::<u64>().div_ceil(64 * 4);
+    let memory = (0..=MEMORY / 2).map(|small| {
+        let counted = sizes.iter().map(|size| match *size {
+            size if size > MEMORY - small => MEMORY,
+            size if size >= small => size,
+            _ => 0,
+        });
+        counted.sum::<u64>().div_ceil(MEMORY)
+    });
+    let bound = memory.max().unwrap_or(0).max(cpu);
+    rows.push(Row {
+        what: "hosts used / lower bound (volume, L2), 10,000 VMs, tightest fit".into(),
+        measured: format!(
+            "{} / {bound} = {:.4} ({refused} refused)",
+            used.len(),
+            used.len() as f64 / bound as f64
+        ),
+        bar: "reported",
+        good: None,
+    });
+}
+
+/// A pool that was filled host by host.
+fn rebalancing(rows: &mut Vec<Row>) {
+    let mut random = Random(29);
+    let mut engine = Engine::new(generate::hosts(500, 1));
+    let mut placed = 0;
+    for index in 0..10_000 {
+        engine.upsert_vm(uid(index), generate::vm(&mut random, index, 1, 200));
+        if let Ok(choice) = engine.place_tightest(&uid(index)) {
+            engine.assign(&uid(index), &choice.host);
+            placed += 1;
+        }
+    }
+    let request = RebalanceRequest {
+        mode: Mode::Eager,
+        moves_max: 50,
+        ..RebalanceRequest::new("pool-00")
+    };
+    let fleet = engine.into_fleet();
+    let begun = Instant::now();
+    let answer = plan_rebalance(&fleet, &request);
+    let took = begun.elapsed();
+    let faults = lint_plan(&fleet, &request.limits, &answer.plan).len();
+    rows.push(Row {
+        what: format!("rebalance of 500 hosts, {placed} VMs filled host by host, at most 50 moves"),
+        measured: format!(
+            "{took:.2?}, {} moves, imbalance {} -> {} per mille, {faults} faults",
+            answer.gains.len(),
+            answer.before_permille,
+            answer.after_permille
+        ),
+        bar: "0 faults",
+        good: Some(faults == 0),
     });
 }
 

@@ -1,0 +1,80 @@
+//! Improves an assignment of the ROADEF/EURO 2012 machine reassignment benchmark, with the search
+//! that rebalancing uses. The answer is written only after an independent judge found it legal.
+
+use std::error::Error;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use placement::roadef::{Effort, Options, solve_files, write_assignment};
+
+const USAGE: &str = "usage: reassign -t SECONDS -p MODEL -i START -o ANSWER [-s SEED] \
+[--threads N] [--iterations N]
+
+  -t SECONDS      wall time, reading included (1 to 86400)
+  --threads N     threads (default 2, at most 64)
+  --iterations N  proposals on each thread instead of a time: the same answer every time";
+
+fn main() -> ExitCode {
+    let began = Instant::now();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|a| a == "-h" || a == "--help") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    match run(args, began) {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprint!("reassign: {error}");
+            let mut cause = error.source();
+            while let Some(next) = cause {
+                eprint!(": {next}");
+                cause = next.source();
+            }
+            eprintln!();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Vec<String>, began: Instant) -> Result<String, Box<dyn Error>> {
+    let known = ["-t", "-p", "-i", "-o", "-s", "--threads", "--iterations"];
+    let options = Options::new(args.into_iter(), &known).map_err(|e| format!("{e}\n{USAGE}"))?;
+    let iterations = match options.text("--iterations") {
+        Some(_) => Some(options.number("--iterations", 0)?),
+        None => None,
+    };
+    // A number of iterations stands for a time.
+    if iterations.is_none() {
+        options.required("-t")?;
+    }
+    let effort = Effort {
+        began,
+        time: Duration::from_secs(options.number("-t", 1)?.clamp(1, 86_400)),
+        iterations,
+        seed: options.number("-s", 1)?,
+        threads: options.number("--threads", 2)?.clamp(1, 64) as usize,
+    };
+    let model = Path::new(options.required("-p")?);
+    let start = Path::new(options.required("-i")?);
+    let answer_path = options.required("-o")?;
+    let answer = solve_files(model, start, effort)?;
+    std::fs::write(answer_path, write_assignment(&answer.assignment))
+        .map_err(|e| format!("{answer_path}: {e}"))?;
+    Ok(format!(
+        "{} from {}; load {}, balance {}, process moves {}, service moves {}, machine moves {}; \
+         {} proposals, {:.1} s",
+        answer.cost.total(),
+        answer.initial.total(),
+        answer.cost.load,
+        answer.cost.balance,
+        answer.cost.process_moves,
+        answer.cost.service_moves,
+        answer.cost.machine_moves,
+        answer.proposals,
+        began.elapsed().as_secs_f64()
+    ))
+}

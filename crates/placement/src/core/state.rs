@@ -1,0 +1,291 @@
+//! Where every item is now, and all sums that depend on it, kept up to date change by change.
+
+use super::model::{Model, NO_ROW};
+
+/// The host of an item that has been lifted and not put down yet.
+pub const NOWHERE: u32 = u32::MAX;
+
+/// The parts of the cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Load above safety and missing balance, over all hosts.
+    pub hosts: i64,
+    /// Items away from home, with their pairs of hosts.
+    pub moves: i64,
+    /// The group with most items away from home.
+    pub groups: i64,
+}
+
+impl Cost {
+    /// The whole cost.
+    pub fn total(&self) -> i64 {
+        self.hosts + self.moves + self.groups
+    }
+}
+
+/// One placement of all items, with everything needed to judge the next change quickly.
+#[derive(Clone, Debug)]
+pub struct State<'m> {
+    pub(super) model: &'m Model,
+    pub(super) at: Vec<u32>,
+    /// Per host: room under the hard limits, then distance to the safety load (may be negative).
+    pub(super) rows: Vec<i64>,
+    pub(super) host_cost: Vec<i64>,
+    /// Price of a unit over a hard limit; empty while nothing may be over.
+    pub(super) price: Vec<i64>,
+    over: usize,
+    on: Vec<Vec<u32>>,
+    slot: Vec<u32>,
+    pub(super) zone_count: Vec<u32>,
+    pub(super) zone_distinct: Vec<u32>,
+    pub(super) hood_count: Vec<u32>,
+    pub(super) host_count: Vec<u32>,
+    pub(super) short: i64,
+    pub(super) broken: i64,
+    pub(super) moved: Vec<u32>,
+    /// How many groups have so many moved items, and the largest such number.
+    pub(super) moved_hist: Vec<u32>,
+    pub(super) moved_max: u32,
+    cost: Cost,
+}
+
+impl<'m> State<'m> {
+    /// Every item at home.
+    pub fn at_home(model: &'m Model) -> State<'m> {
+        let r = model.resources;
+        let mut rows = vec![0; model.hosts * r * 2];
+        for h in 0..model.hosts {
+            let row = &mut rows[h * r * 2..(h + 1) * r * 2];
+            row[..r].copy_from_slice(&model.capacity[h * r..(h + 1) * r]);
+            row[r..].copy_from_slice(&model.safety[h * r..(h + 1) * r]);
+        }
+        let largest = model.members.iter().map(Vec::len).max().unwrap_or(0);
+        let mut moved_hist = vec![0; largest + 2];
+        moved_hist[0] = model.groups as u32;
+        let spread: u32 = (0..model.groups)
+            .filter(|&g| model.zone_row[g] != NO_ROW)
+            .map(|g| model.spread_min[g])
+            .sum();
+        let mut state = State {
+            model,
+            at: vec![NOWHERE; model.items],
+            rows,
+            host_cost: vec![0; model.hosts],
+            price: Vec::new(),
+            over: 0,
+            on: vec![Vec::new(); model.hosts],
+            slot: vec![0; model.items],
+            zone_count: vec![0; model.zone_rows * model.zones],
+            zone_distinct: vec![0; model.zone_rows],
+            hood_count: vec![0; model.hood_rows * model.hoods],
+            host_count: vec![0; model.host_rows * model.hosts],
+            short: i64::from(spread),
+            broken: 0,
+            moved: vec![0; model.groups],
+            moved_hist,
+            moved_max: 0,
+            cost: Cost::default(),
+        };
+        // What is transient stays claimed at home wherever the item goes: claimed here, once.
+        for item in 0..model.items {
+            let home = model.home[item] as usize;
+            let need = &model.need[item * r..item * r + model.transients];
+            for (room, n) in state.rows[home * r * 2..].iter_mut().zip(need) {
+                *room -= n;
+            }
+        }
+        for h in 0..model.hosts {
+            state.refresh_host(h);
+            state.over += usize::from(state.room(h as u32).iter().any(|&x| x < 0));
+        }
+        for item in 0..model.items as u32 {
+            state.put(item, model.home[item as usize]);
+        }
+        state
+    }
+
+    /// The problem this places.
+    pub fn model(&self) -> &'m Model {
+        self.model
+    }
+
+    /// The host of an item, or [`NOWHERE`].
+    pub fn host_of(&self, item: u32) -> u32 {
+        self.at[item as usize]
+    }
+
+    /// The host of every item.
+    pub fn placement(&self) -> &[u32] {
+        &self.at
+    }
+
+    /// The items on a host, in no useful order.
+    pub fn items_on(&self, host: u32) -> &[u32] {
+        &self.on[host as usize]
+    }
+
+    /// The parts of the cost. Lifted items count nowhere.
+    pub fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// Load and balance cost of one host.
+    pub fn host_cost(&self, host: u32) -> i64 {
+        self.host_cost[host as usize]
+    }
+
+    /// Room of a host under its hard limits, in the model's own order of resources.
+    pub fn room(&self, host: u32) -> &[i64] {
+        let r = self.model.resources;
+        &self.rows[host as usize * r * 2..host as usize * r * 2 + r]
+    }
+
+    /// How far rules between items are broken: zones missing to spreads, and dependencies unmet.
+    /// Zero in a legal placement. Capacity and exclusion are not counted: nothing can break them
+    /// but an illegal start or a caller that puts without asking.
+    pub fn broken_rules(&self) -> i64 {
+        self.short + self.broken
+    }
+
+    /// Hosts over a hard limit. Zero in a legal placement.
+    pub fn hosts_over(&self) -> usize {
+        self.over
+    }
+
+    /// Whether every hard rule is kept, by every count the state keeps.
+    pub fn is_legal(&self) -> bool {
+        self.over == 0 && self.short == 0 && self.broken == 0
+    }
+
+    /// Lets a search pass through placements over hard limits, at so much a unit (one price per
+    /// resource, in the model's own order); an empty list ends that. Prices are part of the cost
+    /// of hosts, so the cost means what it says only while [`State::hosts_over`] is zero.
+    pub fn price_overflow(&mut self, price: &[i64]) {
+        self.price.clear();
+        self.price.extend_from_slice(price);
+        for h in 0..self.model.hosts {
+            self.refresh_host(h);
+        }
+    }
+
+    /// How far each resource is over its hard limits, summed over hosts.
+    pub fn overflow(&self, into: &mut Vec<i64>) {
+        let r = self.model.resources;
+        into.clear();
+        into.resize(r, 0);
+        for row in self.rows.chunks_exact((r * 2).max(1)) {
+            for (sum, room) in into.iter_mut().zip(&row[..r]) {
+                *sum += (-room).max(0);
+            }
+        }
+    }
+
+    /// Takes an item off its host. Does nothing when it is nowhere.
+    pub fn lift(&mut self, item: u32) {
+        let (i, model) = (item as usize, self.model);
+        let host = self.at[i];
+        if host == NOWHERE {
+            return;
+        }
+        let h = host as usize;
+        let slot = self.slot[i] as usize;
+        self.on[h].swap_remove(slot);
+        if let Some(&other) = self.on[h].get(slot) {
+            self.slot[other as usize] = slot as u32;
+        }
+        self.at[i] = NOWHERE;
+        self.load(item, h, -1);
+        self.leave_rules(model.group_of[i] as usize, h);
+        if host != model.home[i] {
+            self.cost.moves -= model.move_cost(item, host);
+            self.count_moved(model.group_of[i] as usize, -1);
+        }
+    }
+
+    /// Puts a lifted item on a host. Whether it may is the caller's question to `can_put`.
+    pub fn put(&mut self, item: u32, host: u32) {
+        let (i, h, model) = (item as usize, host as usize, self.model);
+        debug_assert_eq!(self.at[i], NOWHERE, "lift before put");
+        self.slot[i] = self.on[h].len() as u32;
+        self.on[h].push(item);
+        self.at[i] = host;
+        self.load(item, h, 1);
+        self.enter_rules(model.group_of[i] as usize, h);
+        if host != model.home[i] {
+            self.cost.moves += model.move_cost(item, host);
+            self.count_moved(model.group_of[i] as usize, 1);
+        }
+    }
+
+    /// Moves an item and returns the host it came from: moving it back is the undo.
+    pub fn apply_move(&mut self, item: u32, to: u32) -> u32 {
+        let from = self.at[item as usize];
+        if from != to {
+            self.lift(item);
+            self.put(item, to);
+        }
+        from
+    }
+
+    /// Exchanges the hosts of two items; doing it again is the undo.
+    pub fn apply_swap(&mut self, a: u32, b: u32) {
+        let (host_a, host_b) = (self.at[a as usize], self.at[b as usize]);
+        self.lift(a);
+        self.lift(b);
+        self.put(a, host_b);
+        self.put(b, host_a);
+    }
+
+    /// Brings all items to where `placement` says, touching only what differs.
+    pub fn become_like(&mut self, placement: &[u32]) {
+        for (item, &to) in placement.iter().enumerate().take(self.at.len()) {
+            if self.at[item] != to {
+                self.apply_move(item as u32, to);
+            }
+        }
+    }
+
+    fn load(&mut self, item: u32, h: usize, sign: i64) {
+        let model = self.model;
+        let (r, t) = (model.resources, model.transients);
+        let need = model.need(item);
+        // At home the transient resources are claimed for good.
+        let first = if model.home[item as usize] as usize == h {
+            t
+        } else {
+            0
+        };
+        let (room, slack) = self.rows[h * r * 2..(h + 1) * r * 2].split_at_mut(r);
+        let was_over = room.iter().any(|&x| x < 0);
+        for (room, n) in room[first..].iter_mut().zip(&need[first..]) {
+            *room -= sign * n;
+        }
+        for (slack, n) in slack.iter_mut().zip(need) {
+            *slack -= sign * n;
+        }
+        let is_over = room.iter().any(|&x| x < 0);
+        self.over = self.over + usize::from(is_over) - usize::from(was_over);
+        self.refresh_host(h);
+    }
+
+    fn refresh_host(&mut self, h: usize) {
+        let cost = self.host_cost_now(h);
+        self.cost.hosts += cost - self.host_cost[h];
+        self.host_cost[h] = cost;
+    }
+
+    fn count_moved(&mut self, g: usize, by: i64) {
+        let old = self.moved[g];
+        let new = (i64::from(old) + by) as u32;
+        self.moved[g] = new;
+        self.moved_hist[old as usize] -= 1;
+        self.moved_hist[new as usize] += 1;
+        if new > self.moved_max {
+            self.moved_max = new;
+        }
+        while self.moved_max > 0 && self.moved_hist[self.moved_max as usize] == 0 {
+            self.moved_max -= 1;
+        }
+        self.cost.groups = self.model.group_move_weight * i64::from(self.moved_max);
+    }
+}

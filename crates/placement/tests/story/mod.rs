@@ -1,0 +1,203 @@
+//! How a story is written: `fleet.yaml` of a scenario. Memory in GiB; whatever is left out has
+//! the usual value.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{Architecture, HostName, NamespacedName, Priority, VmUid, Zone};
+use placement::{Fleet, Host, Limits, Pool, Vm};
+use serde::Deserialize;
+
+pub const GIB: u64 = 1 << 30;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    #[serde(default)]
+    pub pools: BTreeMap<String, PoolText>,
+    pub hosts: BTreeMap<String, HostText>,
+    pub vms: BTreeMap<String, VmText>,
+    #[serde(with = "serde_yaml::with::singleton_map_recursive")]
+    pub ask: Vec<Ask>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolText {
+    pub zones: BTreeSet<Zone>,
+    pub architecture: Architecture,
+    pub cpu_percent: u64,
+    pub failures: u32,
+    pub grade: i32,
+}
+
+impl Default for PoolText {
+    fn default() -> Self {
+        Self {
+            zones: BTreeSet::from([Zone::Common]),
+            architecture: Architecture::x86_64,
+            cpu_percent: 400,
+            failures: 1,
+            grade: 3,
+        }
+    }
+}
+
+/// Memory in GiB.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostText {
+    pub pool: String,
+    pub cpu: u64,
+    pub memory: u64,
+    pub closed: Option<String>,
+    pub storage: BTreeSet<String>,
+    pub network: bool,
+    pub rack: Option<String>,
+    /// GiB per second.
+    pub link: u64,
+}
+
+impl Default for HostText {
+    fn default() -> Self {
+        Self {
+            pool: "main".into(),
+            cpu: 16,
+            memory: 32,
+            closed: None,
+            storage: BTreeSet::from(["shared".into()]),
+            network: true,
+            rack: None,
+            link: 1,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VmText {
+    pub cpu: u64,
+    pub memory: u64,
+    pub on: Option<String>,
+    pub to: Option<String>,
+    pub zones: BTreeSet<Zone>,
+    pub architecture: Architecture,
+    pub storage: BTreeSet<String>,
+    pub pinned: Option<String>,
+    pub grade: i32,
+    pub apart: Option<String>,
+    pub restarts: bool,
+    pub priority: Priority,
+    /// MiB written per second.
+    pub dirty: u64,
+    pub moved_minutes_ago: Option<u64>,
+}
+
+impl Default for VmText {
+    fn default() -> Self {
+        Self {
+            cpu: 2,
+            memory: 8,
+            on: None,
+            to: None,
+            zones: BTreeSet::from([Zone::Common]),
+            architecture: Architecture::x86_64,
+            storage: BTreeSet::from(["shared".into()]),
+            pinned: None,
+            grade: 2,
+            apart: None,
+            restarts: true,
+            priority: Priority::Normal,
+            dirty: 0,
+            moved_minutes_ago: None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    Place(String),
+    Batch(Vec<String>),
+    Headroom(String),
+    RoomLeft(Vec<(String, u64, u64)>),
+    Evacuate(BTreeSet<String>),
+    Balance(String),
+    Consolidate(String),
+}
+
+impl Scenario {
+    pub fn fleet(&self) -> Fleet {
+        let mut fleet = Fleet::default();
+        let standard = PoolText::default();
+        let pools = self.pools.iter().map(|(name, pool)| (name.as_str(), pool));
+        for (name, pool) in [("main", &standard)].into_iter().chain(pools) {
+            fleet.pools.insert(
+                name.into(),
+                Pool {
+                    zones: pool.zones.clone(),
+                    architecture: pool.architecture,
+                    cpu_overcommit_percent: pool.cpu_percent,
+                    memory_overcommit_percent: 100,
+                    failures_to_tolerate: pool.failures,
+                    mlps_grade: pool.grade,
+                },
+            );
+        }
+        for (name, host) in &self.hosts {
+            let rack = host.rack.iter().cloned();
+            fleet
+                .racks
+                .extend(rack.map(|rack| (HostName(name.clone()), rack)));
+            fleet.hosts.insert(
+                HostName(name.clone()),
+                Host {
+                    pool: host.pool.clone(),
+                    closed: host.closed.clone(),
+                    stands: host.closed.is_none(),
+                    cpu: host.cpu,
+                    memory_bytes: host.memory * GIB,
+                    storage_pools: host.storage.clone(),
+                    has_network: host.network,
+                },
+            );
+        }
+        for (name, vm) in &self.vms {
+            fleet.vms.insert(
+                VmUid(name.clone()),
+                Vm {
+                    name: NamespacedName::new("story", name),
+                    cpu: vm.cpu,
+                    memory_bytes: vm.memory * GIB,
+                    zones: vm.zones.clone(),
+                    architecture: vm.architecture,
+                    storage_pools: vm.storage.clone(),
+                    pinned_to: vm.pinned.clone().map(HostName),
+                    mlps_grade: vm.grade,
+                    apart: vm.apart.clone(),
+                    restarts_elsewhere: vm.restarts,
+                    host: vm.on.clone().map(HostName),
+                    incoming: vm.to.clone().map(HostName),
+                },
+            );
+        }
+        fleet
+    }
+
+    pub fn limits(&self) -> Limits {
+        Limits {
+            links: self
+                .hosts
+                .iter()
+                .map(|(name, host)| (HostName(name.clone()), host.link * GIB))
+                .collect(),
+            ..Limits::default()
+        }
+    }
+
+    pub fn dirty(&self) -> BTreeMap<VmUid, u64> {
+        self.vms
+            .iter()
+            .map(|(name, vm)| (VmUid(name.clone()), vm.dirty << 20))
+            .collect()
+    }
+}
