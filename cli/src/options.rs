@@ -66,6 +66,10 @@ pub enum Command {
         /// Why; shown with every VM that moves.
         #[arg(long, default_value = "drained with zyctl")]
         reason: String,
+        /// Say who would move where, in which order and how long it takes, and what can not move;
+        /// change nothing.
+        #[arg(long, conflicts_with = "undo")]
+        dry_run: bool,
         /// Take the host back into service instead.
         #[arg(long)]
         undo: bool,
@@ -92,6 +96,12 @@ pub enum Command {
         /// Return at once instead of following the move to its end.
         #[arg(long)]
         no_wait: bool,
+    },
+    /// Fencing and restarting of dead hosts' VMs, for the whole site.
+    Failover {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: FailoverAction,
     },
     /// The fault ledger.
     Incident {
@@ -125,6 +135,38 @@ pub enum HostAction {
         #[arg(long)]
         reason: String,
     },
+    /// It is powered off, on your word: its VMs start elsewhere. A wrong word destroys data.
+    ConfirmDead {
+        /// Name of the host.
+        host: String,
+        /// How you know, such as `power cord pulled, rack 3`.
+        #[arg(long)]
+        reason: String,
+        /// The host's name once more, instead of typing it when asked.
+        #[arg(long)]
+        confirm: Option<String>,
+    },
+}
+
+/// What to do with failover.
+#[derive(Debug, Subcommand)]
+pub enum FailoverAction {
+    /// Whether dead hosts are fenced now, and the timers in force.
+    Status,
+    /// Force nothing off for a while, for work on the network. Arms itself again.
+    Disarm {
+        /// How long, such as `30m` or `2h`; at most a day.
+        #[arg(long = "for", value_name = "DURATION")]
+        duration: String,
+        /// What the work is.
+        #[arg(long)]
+        reason: String,
+        /// The word `disarm`, instead of typing it when asked.
+        #[arg(long)]
+        confirm: Option<String>,
+    },
+    /// Arm again before the time is over.
+    Arm,
 }
 
 /// What to do with the ledger.

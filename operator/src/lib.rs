@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod conditions;
 pub mod door;
+pub mod evacuation;
 pub mod health;
 pub mod hosts;
 pub mod incidents;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use api::{
-    MigrationPhase, MigrationReason, MigrationSourcePhase, MigrationTargetPhase, VirtualMachine,
-    VirtualMachineMigration, VirtualMachineMigrationSpec, VirtualMachinePhase,
+    MigrationPhase, MigrationSourcePhase, MigrationTargetPhase, VirtualMachine,
+    VirtualMachineMigration,
 };
 use failover::migration::{
     MigrationFacts, MigrationOutcome, MigrationStep, SourcePhase, TargetPhase, decide,
@@ -14,20 +14,19 @@ use failover::migration::{
 use failover::vm::HostSight;
 use failover::{Policy, assignment};
 use kube::ResourceExt;
-use kube::api::ObjectMeta;
 use model::{Assignment, HostName};
 use placement::{Fleet, place};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::runtime::Context;
 use crate::vms::{Memory, claim, rights_patch, volumes_of, write_seed};
 use crate::writer::{WriteError, logged};
-use crate::{clock, door};
+use crate::{clock, door, evacuation};
 
 /// One turn over all moves and hosts to be emptied.
 pub async fn turn(context: &Arc<Context>, memory: &mut Memory, fleet: &mut Fleet, policy: &Policy) {
     let migrations = context.stores.migrations.state();
-    evacuate(context, &migrations).await;
+    evacuation::turn(context, &mut memory.evacuations, fleet, policy, &migrations).await;
     let vms = context.stores.vms.state();
     let mut load = load(&migrations);
     for migration in migrations {
@@ -54,7 +53,8 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory, fleet: &mut Fleet
     }
 }
 
-fn ended(migration: &VirtualMachineMigration) -> bool {
+/// Whether a move is over, however it ended.
+pub fn ended(migration: &VirtualMachineMigration) -> bool {
     let phase = migration
         .status
         .as_ref()
@@ -321,6 +321,12 @@ async fn begin(
     }
     let choice = match place(&open, &uid, &Default::default()) {
         Ok(choice) => choice,
+        Err(refusal) if evacuation::planned(migration) => {
+            // The plan of a moment ago does not hold any more: the next one chooses anew.
+            let message = format!("planned anew: {}", refusal.sentence());
+            finish(context, migration, MigrationPhase::Cancelled, &message).await;
+            return Ok(());
+        }
         Err(refusal) => return show(context, migration, &refusal.sentence()).await,
     };
     let boot_id = context
@@ -388,159 +394,5 @@ async fn finish(
         "migration",
         &migration.name_any(),
         context.writer.swap_status(migration, patch).await,
-    );
-}
-
-/// Hosts to be emptied: a move for each running VM that has none, and the evacuation's progress.
-async fn evacuate(context: &Arc<Context>, migrations: &[Arc<VirtualMachineMigration>]) {
-    let vms = context.stores.vms.state();
-    let policy = context.stores.policy();
-    for host in context.stores.hosts.state() {
-        let name = host.name_any();
-        let faulty = !door::standing_faults(&host, &policy).is_empty();
-        let maintained = host
-            .spec
-            .maintenance
-            .as_ref()
-            .is_some_and(|maintenance| maintenance.evacuate);
-        let standing = host.status.clone().unwrap_or_default().evacuation;
-        if !faulty && !maintained {
-            if standing.as_ref().is_some_and(|evacuation| {
-                evacuation.phase == "Running" || evacuation.phase == "Blocked"
-            }) {
-                let patch = json!({"evacuation": {"phase": "Cancelled", "remaining": 0, "blocked": [], "finishedAt": clock::wall()}});
-                logged(
-                    "evacuation",
-                    &name,
-                    context.writer.status(host.as_ref(), patch).await,
-                );
-            }
-            continue;
-        }
-        let here: Vec<_> = vms
-            .iter()
-            .filter(|vm| {
-                vm.status.as_ref().is_some_and(|status| {
-                    status
-                        .assignment
-                        .as_ref()
-                        .is_some_and(|right| right.host.as_str() == name)
-                })
-            })
-            .collect();
-        let reason = if faulty {
-            MigrationReason::HardwareFault
-        } else {
-            MigrationReason::Maintenance
-        };
-        let mut blocked = Vec::new();
-        for vm in &here {
-            blocked.extend(move_away(context, vm, reason, migrations).await);
-        }
-        progress(context, &host, standing, here.len(), blocked).await;
-    }
-}
-
-/// Makes a move for one VM unless it has one; returns why it can not move, if so.
-async fn move_away(
-    context: &Context,
-    vm: &VirtualMachine,
-    reason: MigrationReason,
-    migrations: &[Arc<VirtualMachineMigration>],
-) -> Option<String> {
-    let status = vm.status.clone().unwrap_or_default();
-    let name = format!("{}/{}", vm.namespace().unwrap_or_default(), vm.name_any());
-    let local = volumes_of(context, vm)
-        .unwrap_or_default()
-        .iter()
-        .find_map(|volume| volume.status.as_ref()?.pinned_host.clone());
-    if let Some(pinned) = local {
-        return Some(format!(
-            "{name}: its data lies on the local pool of {pinned}"
-        ));
-    }
-    let own = migrations.iter().filter(|migration| {
-        migration.namespace() == vm.namespace() && migration.spec.virtual_machine == vm.name_any()
-    });
-    let running: Vec<_> = own.filter(|migration| !ended(migration)).collect();
-    if let Some(migration) = running.first() {
-        let message = migration
-            .status
-            .as_ref()
-            .and_then(|status| status.message.clone())
-            .unwrap_or_default();
-        return message
-            .starts_with("no host fits")
-            .then(|| format!("{name}: {message}"));
-    }
-    let epoch = status
-        .assignment
-        .as_ref()
-        .map(|right| right.epoch.0)
-        .unwrap_or_default();
-    let attempts = migrations
-        .iter()
-        .filter(|migration| {
-            migration
-                .name_any()
-                .starts_with(&format!("{}-e{epoch}-", vm.name_any()))
-        })
-        .count();
-    if status.phase == Some(VirtualMachinePhase::Running) {
-        let migration = VirtualMachineMigration {
-            // Named by the epoch that it leaves: another operator makes the same one.
-            metadata: ObjectMeta {
-                name: Some(format!("{}-e{epoch}-{attempts}", vm.name_any())),
-                namespace: vm.namespace(),
-                ..ObjectMeta::default()
-            },
-            spec: VirtualMachineMigrationSpec {
-                virtual_machine: vm.name_any(),
-                target_host: None,
-                reason,
-                cancel: false,
-            },
-            status: None,
-        };
-        logged("migration", &name, context.writer.create(&migration).await);
-    }
-    None
-}
-
-async fn progress(
-    context: &Context,
-    host: &api::Host,
-    standing: Option<api::Evacuation>,
-    remaining: usize,
-    blocked: Vec<String>,
-) {
-    let phase = match (remaining, blocked.len()) {
-        (0, _) => "Done",
-        (remaining, blocked) if remaining == blocked => "Blocked",
-        _ => "Running",
-    };
-    let remaining = i32::try_from(remaining).unwrap_or(i32::MAX);
-    let same = standing.as_ref().is_some_and(|known| {
-        known.phase == phase && known.remaining == remaining && known.blocked == blocked
-    });
-    if same {
-        return;
-    }
-    let mut patch: Value = json!({"phase": phase, "remaining": remaining, "blocked": blocked});
-    if standing.is_none_or(|known| known.phase == "Done" || known.phase == "Cancelled") {
-        patch["startedAt"] = json!(clock::wall());
-    }
-    patch["finishedAt"] = if phase == "Done" {
-        json!(clock::wall())
-    } else {
-        Value::Null
-    };
-    logged(
-        "evacuation",
-        &host.name_any(),
-        context
-            .writer
-            .status(host, json!({"evacuation": patch}))
-            .await,
     );
 }

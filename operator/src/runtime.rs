@@ -18,6 +18,7 @@ use crate::incidents::Incidents;
 use crate::leader::Leader;
 use crate::options::Options;
 use crate::probes::Probes;
+use crate::reconcile::pools::Proofs;
 use crate::store::Stores;
 use crate::writer::Writer;
 use crate::{health, hosts, reconcile, vms};
@@ -37,6 +38,8 @@ pub struct Context {
     pub hosts: Mutex<HostWatch>,
     /// What probes saw.
     pub probes: Probes,
+    /// What was proven of N+1.
+    pub proofs: Proofs,
     /// The fault ledger.
     pub incidents: Incidents,
     /// Id of the fleet, which every claim names.
@@ -93,6 +96,7 @@ pub async fn run(options: Options) -> Result<()> {
         writer: Writer::new(client.clone(), leader.clone()),
         hosts: Mutex::default(),
         probes: Probes::default(),
+        proofs: Proofs::default(),
         incidents: Incidents::default(),
         fleet,
         stores,

@@ -1,4 +1,4 @@
-//! `zyctl host clear`.
+//! `zyctl host clear` and `zyctl host confirm-dead`.
 
 use anyhow::{Context as _, Result, bail};
 use api::Host;
@@ -6,16 +6,14 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::Context;
+use super::{Context, person};
 
 /// Declares a host's faults up to now as dealt with.
 ///
 /// # Errors
 /// Says why the host can not be cleared.
 pub async fn clear(context: &Context, name: &str, reason: &str) -> Result<()> {
-    if reason.trim().is_empty() {
-        bail!("--reason: say in a few words what was done about the faults");
-    }
+    person::needs_reason(reason, "what was done about the faults")?;
     let hosts: Api<Host> = Api::all(context.client.clone());
     let host = get(&hosts, name).await?;
     let faults = host
@@ -23,7 +21,7 @@ pub async fn clear(context: &Context, name: &str, reason: &str) -> Result<()> {
         .and_then(|status| status.reported)
         .map(|reported| reported.faults)
         .unwrap_or_default();
-    let by = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
+    let by = person::name(context).await?;
     let patch = json!({"spec": {"faultClearance": {"at": jiff::Timestamp::now().to_string(), "reason": reason, "by": by}}});
     hosts
         .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
@@ -47,6 +45,51 @@ pub async fn clear(context: &Context, name: &str, reason: &str) -> Result<()> {
     for fault in faults {
         println!("  {}: {}", fault.component, fault.evidence);
     }
+    Ok(())
+}
+
+/// A named person's word that the present incarnation of a host is powered off.
+///
+/// # Errors
+/// The host shows life, the word was not typed, or the API refuses.
+pub async fn confirm_dead(
+    context: &Context,
+    name: &str,
+    reason: &str,
+    typed: Option<&str>,
+) -> Result<()> {
+    person::needs_reason(reason, "how you know that it is powered off")?;
+    let hosts: Api<Host> = Api::all(context.client.clone());
+    let host = get(&hosts, name).await?;
+    let status = host.status.unwrap_or_default();
+    if status.state == Some(api::HostState::Ready) {
+        bail!("host {name} is Ready: it shows life, so it is not powered off; drain it instead");
+    }
+    let boot_id = status
+        .accepted
+        .map(|incarnation| incarnation.boot_id)
+        .with_context(|| format!("host {name} was never registered: nothing runs there"))?;
+    person::confirm(
+        context,
+        typed,
+        name,
+        context.say(
+            "If this host still runs, its VMs will run twice and destroy their data.",
+            "如果该宿主机仍在运行,其虚拟机将同时运行两份并损坏数据。",
+        ),
+    )?;
+    let by = person::name(context).await?;
+    let patch = json!({"spec": {"confirmedOff": {"bootId": boot_id, "at": jiff::Timestamp::now().to_string(), "by": by, "reason": reason}}});
+    hosts
+        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await?;
+    println!(
+        "{}",
+        context.say(
+            "Confirmed. Any sign of life voids it; follow with: zyctl status --watch",
+            "已确认。若再出现存活迹象则自动作废;查看进展:zyctl status --watch"
+        )
+    );
     Ok(())
 }
 

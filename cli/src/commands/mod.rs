@@ -1,11 +1,14 @@
 //! One file per command.
 
 mod drain;
+mod drain_plan;
 mod explain;
+mod failover;
 mod follow;
 mod host;
 mod incident;
 mod migrate;
+mod person;
 mod status;
 
 use anyhow::Result;
@@ -13,7 +16,9 @@ use kube::Client;
 
 use crate::client::connect;
 use crate::language::Language;
-use crate::options::{Command, HostAction, IncidentAction, Options, Output, Subject};
+use crate::options::{
+    Command, FailoverAction, HostAction, IncidentAction, Options, Output, Subject,
+};
 
 /// What every command needs.
 pub struct Context {
@@ -56,6 +61,11 @@ pub async fn run(options: &Options) -> Result<()> {
         Command::Drain {
             host, undo: true, ..
         } => drain::undo(&context, host).await,
+        Command::Drain {
+            host,
+            dry_run: true,
+            ..
+        } => drain_plan::run(&context, host).await,
 
         Command::Drain {
             host,
@@ -66,6 +76,23 @@ pub async fn run(options: &Options) -> Result<()> {
         Command::Host {
             action: HostAction::Clear { host, reason },
         } => host::clear(&context, host, reason).await,
+        Command::Host {
+            action:
+                HostAction::ConfirmDead {
+                    host,
+                    reason,
+                    confirm,
+                },
+        } => host::confirm_dead(&context, host, reason, confirm.as_deref()).await,
+        Command::Failover { action } => match action {
+            FailoverAction::Status => failover::status(&context).await,
+            FailoverAction::Disarm {
+                duration,
+                reason,
+                confirm,
+            } => failover::disarm(&context, duration, reason, confirm.as_deref()).await,
+            FailoverAction::Arm => failover::arm(&context).await,
+        },
         Command::Migrate {
             vm,
             namespace,

@@ -43,6 +43,8 @@ pub struct StandingFault {
     pub evidence: String,
     /// Since when it stands, on this operator's clock.
     pub since: Moment,
+    /// When the probe saw it last, seconds of the wall clock.
+    pub last_seen_seconds: i64,
     /// When it was last reported, on this operator's clock.
     pub reported_at: Moment,
     /// Boot that reported it last.
@@ -99,6 +101,7 @@ impl FaultBook {
                 severity,
                 evidence: fault.evidence.clone(),
                 since,
+                last_seen_seconds: fault.last_seen_seconds,
                 reported_at: now,
                 boot_id: boot_id.clone(),
             };
@@ -109,8 +112,10 @@ impl FaultBook {
         self.standing.retain(|key, fault| {
             let same_boot = fault.boot_id == *boot_id;
             let absent_long = now.since(fault.reported_at) >= policy.fault_clear_milliseconds;
+            let cleared =
+                cleared_until_seconds.is_some_and(|until| fault.last_seen_seconds <= until);
             let keep = present.contains(key)
-                || !(cleared_by_person.contains(key) || same_boot || absent_long);
+                || !(cleared || cleared_by_person.contains(key) || same_boot || absent_long);
             if !keep {
                 changes.cleared.push(key.clone());
             }
@@ -259,6 +264,19 @@ mod tests {
         let _ = book.observe(&"b2".into(), &[], None, &policy, Moment(1_799_999));
         assert_eq!(book.quarantining(), 1);
         let _ = book.observe(&"b2".into(), &[], None, &policy, Moment(1_800_000));
+        assert_eq!(book.quarantining(), 0);
+    }
+
+    #[test]
+    fn a_person_clears_what_a_former_boot_reported() {
+        let policy = Policy::default();
+        let mut book = FaultBook::default();
+        let seen = fault(FaultKind::MemoryCorrectedErrors, Severity::Degraded, 100);
+        let _ = book.observe(&"b1".into(), &[seen], None, &policy, Moment(0));
+        let _ = book.observe(&"b2".into(), &[], Some(99), &policy, Moment(1));
+        assert_eq!(book.quarantining(), 1, "cleared before it was seen last");
+        let changes = book.observe(&"b2".into(), &[], Some(100), &policy, Moment(2));
+        assert_eq!(changes.cleared.len(), 1, "the module was replaced");
         assert_eq!(book.quarantining(), 0);
     }
 

@@ -50,6 +50,7 @@ pub fn update(context: &Context, watch: &mut HostWatch, hosts: &[Arc<Host>], now
             Some(Registration::Refuse(problem)) => Some(problem.to_string()),
             _ => None,
         };
+        observe_faults(context, watch, host, &name, now);
         let facts = HostFacts {
             identity: accepted,
             retired: status
@@ -75,14 +76,45 @@ pub fn update(context: &Context, watch: &mut HostWatch, hosts: &[Arc<Host>], now
             intent: intent(context, watch, host, &name, now),
             confirmation: confirmation(watch, host, &name, now),
             maintenance: host.spec.maintenance.is_some(),
-            faults: u32::try_from(door::standing_faults(host, &context.stores.policy()).len())
-                .unwrap_or(0),
+            faults: watch.quarantining(&name),
             unsettled: u32::try_from(unsettled).unwrap_or(u32::MAX),
         };
         watch.facts.insert(name.clone(), facts);
         names.insert(name);
     }
     watch.facts.retain(|name, _| names.contains(name));
+    watch.books.retain(|name, _| names.contains(name));
+}
+
+/// Takes what the host reports into its book. Faults of a boot that is gone stand on until they
+/// have been absent long enough, or a person clears them.
+fn observe_faults(
+    context: &Context,
+    watch: &mut HostWatch,
+    host: &Host,
+    name: &HostName,
+    now: Moment,
+) {
+    let reported = host
+        .status
+        .as_ref()
+        .and_then(|status| status.reported.as_ref());
+    let Some(reported) = reported else { return };
+    let boot_id = BootId::new(reported.incarnation.boot_id.as_str());
+    let cleared = host
+        .spec
+        .fault_clearance
+        .as_ref()
+        .map(|clearance| clearance.at.0.as_second());
+    let policy = door::policy(&context.stores.policy());
+    let book = watch.books.entry(name.clone()).or_default();
+    let changes = book.observe(&boot_id, &door::faults(host), cleared, &policy, now);
+    for (component, kind) in changes.raised {
+        tracing::warn!(host = %name, component, ?kind, "a hardware fault stands");
+    }
+    for (component, kind) in changes.cleared {
+        tracing::info!(host = %name, component, ?kind, "a hardware fault does not stand any more");
+    }
 }
 
 fn intent(

@@ -15,10 +15,11 @@ use failover::host::fencing::CommandEnd;
 use failover::host::fleet::{Hosts, ObserverFacts};
 use failover::host::machine::{HostAction, HostFacts, HostMachine};
 use failover::proof::power::PowerReading;
+use failover::severity::{FaultBook, FaultKey, StandingFault};
 use failover::vm::HostSight;
 use failover::{Moment, Policy};
 use kube::ResourceExt;
-use model::{Assignment, HostName};
+use model::{Assignment, HostName, Severity};
 use serde_json::json;
 
 use crate::runtime::Context;
@@ -39,6 +40,8 @@ pub struct HostWatch {
     forcing: BTreeSet<HostName>,
     /// Fencing intents first seen, with the moment.
     intents: BTreeMap<HostName, (String, Moment)>,
+    /// Faults that stand, by host.
+    books: BTreeMap<HostName, FaultBook>,
     /// Confirmations first seen.
     confirmations: BTreeMap<HostName, Moment>,
 }
@@ -71,6 +74,27 @@ impl HostWatch {
             .as_ref()
             .map(|identity| identity.boot_id.clone())
             .ok_or_else(|| "not registered".to_owned())
+    }
+
+    /// Faults that stand on a host.
+    pub fn faults(&self, host: &HostName) -> Vec<(FaultKey, StandingFault)> {
+        self.books
+            .get(host)
+            .into_iter()
+            .flat_map(FaultBook::standing)
+            .map(|(key, fault)| (key.clone(), fault.clone()))
+            .collect()
+    }
+
+    /// The worst fault that stands on a host and quarantines it.
+    pub fn worst(&self, host: &HostName) -> Option<Severity> {
+        let worst = self.books.get(host).and_then(FaultBook::worst);
+        worst.filter(|severity| *severity >= Severity::Degraded)
+    }
+
+    /// How many faults that stand quarantine a host.
+    pub fn quarantining(&self, host: &HostName) -> u32 {
+        self.books.get(host).map_or(0, FaultBook::quarantining)
     }
 
     /// Whether a host misses renewals just now.

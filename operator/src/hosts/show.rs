@@ -9,10 +9,10 @@ use model::{Assignment, HostName};
 use serde_json::{Value, json};
 
 use super::{gather, lock};
+use crate::clock;
 use crate::conditions::{Judged, conditions};
 use crate::runtime::Context;
 use crate::writer::logged;
-use crate::{clock, door};
 
 /// Writes what people see, when it changed.
 pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::machine::HostView) {
@@ -39,7 +39,7 @@ pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::
                 .is_some_and(|status| here(&status.assignment) || here(&status.incoming))
         })
         .count();
-    let faults = door::standing_faults(host, &context.stores.policy()).len();
+    let faults = lock(context).quarantining(&HostName(name.clone()));
     let power = view.power.map(|power| format!("{power:?}"));
     let mut changes = serde_json::Map::new();
     let mut set = |field: &str, old: Value, new: Value| {
@@ -87,7 +87,7 @@ pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::
 }
 
 /// What `kubectl wait` and alerts ask of a host.
-fn judged(context: &Context, host: &Host, view: &HostView, faults: usize) -> [Judged; 5] {
+fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judged; 5] {
     let state = format!("{:?}", view.state);
     let stuck = agent_is_stuck(context, &host.name_any());
     let seen = |good: bool, yes: &str, no: &str| if good { yes } else { no }.to_owned();

@@ -1,7 +1,7 @@
 //! Which systems an incident touches, what became of their VMs, and their downtime from probes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use api::names::LABEL_SYSTEM;
 use api::{BusinessSystem, Incident as Object, VirtualMachine};
@@ -46,12 +46,15 @@ pub(super) fn follow(context: &Context, state: &mut State) {
     let Some(ledger) = &mut state.ledger else {
         return;
     };
-    let (hosts, policy) = (context.stores.hosts.state(), context.stores.policy());
+    let hosts = context.stores.hosts.state();
     let (vms, systems) = (context.stores.vms.state(), context.stores.systems.state());
     let open: Vec<Incident> = ledger.open().values().cloned().collect();
     for incident in open {
         let cause = incident.cause.clone();
-        let gone = cause_is_gone(&incident, &hosts, &policy);
+        let gone = {
+            let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+            cause_is_gone(&incident, &hosts, &watch)
+        };
         let mut settled = true;
         if is_open(&incident) {
             let concerns = |right: &Assignment| concerns(context, &incident, right);

@@ -5,18 +5,18 @@
 mod affected;
 mod stored;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api::{CloudPolicySpec, Host, HostState, Incident};
+use api::{Host, HostState, Incident};
 use failover::host::machine::{EventKind, HostEvent};
 use failover::incident::rules::{STORM_CAUSE, fault_cause};
 use failover::incident::{Entry, IncidentState, Ledger, WallTime};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use model::HostName;
+use model::{HostName, Severity};
 
-use crate::door;
+use crate::hosts::HostWatch;
 use crate::runtime::Context;
 use crate::writer::logged;
 use affected::Baseline;
@@ -130,23 +130,19 @@ impl State {
 
     /// Every standing fault that quarantines its host is an incident.
     fn take_faults(&mut self, context: &Context) {
-        let (policy, at) = (context.stores.policy(), now());
+        let at = now();
+        let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(ledger) = &mut self.ledger else {
             return;
         };
         for host in context.stores.hosts.state() {
             let name = HostName(host.name_any());
-            for fault in door::standing_faults(&host, &policy) {
-                let severity = door::rated(fault, &policy);
-                ledger.fault(
-                    &name,
-                    &fault.component,
-                    fault.kind,
-                    severity,
-                    &fault.evidence,
-                    at,
-                );
-                let cause = fault_cause(&name, &fault.component, fault.kind);
+            for ((component, kind), fault) in watch.faults(&name) {
+                if fault.severity < Severity::Degraded {
+                    continue;
+                }
+                ledger.fault(&name, &component, kind, fault.severity, &fault.evidence, at);
+                let cause = fault_cause(&name, &component, kind);
                 ledger.tell(&cause, quarantine(&name, at));
             }
         }
@@ -204,7 +200,7 @@ fn quarantine(host: &HostName, at: WallTime) -> Entry {
 fn cause_is_gone(
     incident: &failover::incident::Incident,
     hosts: &[Arc<Host>],
-    policy: &CloudPolicySpec,
+    watch: &HostWatch,
 ) -> bool {
     let ready = |host: &Host| {
         host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
@@ -224,11 +220,10 @@ fn cause_is_gone(
         return ready(host);
     }
     let name = HostName(host.name_any());
-    let standing: BTreeSet<String> = door::standing_faults(host, policy)
-        .into_iter()
-        .map(|fault| fault_cause(&name, &fault.component, fault.kind))
-        .collect();
-    !standing.contains(&incident.cause)
+    !watch
+        .faults(&name)
+        .iter()
+        .any(|((component, kind), _)| fault_cause(&name, component, *kind) == incident.cause)
 }
 
 /// Deletes closed incidents that the policy does not keep any longer.

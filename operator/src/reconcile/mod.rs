@@ -6,7 +6,7 @@ mod departments;
 mod images;
 mod networks;
 mod policies;
-mod pools;
+pub mod pools;
 pub mod quota;
 mod systems;
 mod volumes;

@@ -1,11 +1,12 @@
 //! Aggregates of host pools and storage pools, and the N+1 proof.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::{Headroom, HostPoolStatus, HostState, StoragePoolStatus};
 use kube::ResourceExt;
-use model::Bytes;
-use placement::prove_headroom;
+use model::{Bytes, VmUid};
+use placement::{Fleet, headroom_report, room_left};
 use serde_json::json;
 
 use crate::conditions::condition;
@@ -42,7 +43,7 @@ pub async fn turn(context: &Arc<Context>) {
             free_cpu += free.cpu;
             free_memory += free.memory_bytes;
         }
-        let headroom = headroom(&fleet, &name);
+        let headroom = headroom(context, &fleet, &name);
         let proven = headroom.state == "Proven" || headroom.state == "NotPromised";
         let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
         let mebibytes = |bytes: u64| i64::try_from(bytes >> 20).unwrap_or(i64::MAX);
@@ -77,54 +78,100 @@ pub async fn turn(context: &Arc<Context>) {
     storage(context).await;
 }
 
-fn headroom(fleet: &placement::Fleet, pool: &str) -> Headroom {
-    let pinned: Vec<String> = fleet
-        .vms
-        .values()
-        .filter(|vm| {
-            vm.pinned_to.is_some()
-                && vm
-                    .host
-                    .as_ref()
-                    .and_then(|host| fleet.hosts.get(host))
-                    .is_some_and(|host| host.pool == pool)
-        })
-        .map(|vm| vm.name.to_string())
-        .collect();
-    let (state, worst_failure, message) = match prove_headroom(fleet, pool) {
+/// What was proven, and of which fleet: the proof is made anew only when the fleet changed.
+#[derive(Default)]
+pub struct Proofs(Mutex<Proven>);
+
+#[derive(Default)]
+struct Proven {
+    fleet: Fleet,
+    pools: BTreeMap<String, Headroom>,
+}
+
+fn headroom(context: &Context, fleet: &Fleet, pool: &str) -> Headroom {
+    let mut proven = context
+        .proofs
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    if proven.fleet != *fleet {
+        *proven = Proven {
+            fleet: fleet.clone(),
+            pools: BTreeMap::new(),
+        };
+    }
+    proven
+        .pools
+        .entry(pool.to_owned())
+        .or_insert_with(|| prove(context, fleet, pool))
+        .clone()
+}
+
+fn prove(context: &Context, fleet: &Fleet, pool: &str) -> Headroom {
+    let name = |uid: &VmUid| {
+        fleet
+            .vms
+            .get(uid)
+            .map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
+    };
+    // The fleet is made of the same objects: the pool is in it.
+    let Some(report) = headroom_report(fleet, pool) else {
+        return Headroom::default();
+    };
+    let (state, message) = match &report.headroom {
         placement::Headroom::Proven => (
             "Proven",
-            None,
             "any one host may fail and every VM finds a place".to_owned(),
         ),
-        placement::Headroom::NotPromised => (
-            "NotPromised",
-            None,
-            "spec.failuresToTolerate is 0".to_owned(),
-        ),
-        placement::Headroom::Broken { failure, vm } => {
-            let vm = fleet
-                .vms
-                .get(&vm)
-                .map_or_else(|| vm.to_string(), |vm| vm.name.to_string());
-            (
-                "Broken",
-                Some(failure.to_string()),
-                format!("if host {failure} failed, {vm} would find no place"),
-            )
+        placement::Headroom::NotPromised => {
+            ("NotPromised", "spec.failuresToTolerate is 0".to_owned())
         }
+        placement::Headroom::Broken { failure, vm } => (
+            "Broken",
+            format!(
+                "if host {failure} failed, {} would find no place; add a host or remove a VM",
+                name(vm)
+            ),
+        ),
         placement::Headroom::Unknown { failure } => (
             "Unknown",
-            Some(failure.to_string()),
-            format!("not proven for the failure of host {failure}"),
+            format!("not proven for the failure of host {failure}; add a host or remove a VM"),
         ),
     };
+    let flavors: Vec<(String, u64, u64)> = context
+        .stores
+        .flavors
+        .state()
+        .iter()
+        .filter_map(|flavor| {
+            let memory = Bytes::parse(&flavor.spec.memory).ok()?.0;
+            Some((
+                flavor.name_any(),
+                u64::try_from(flavor.spec.cpu).ok()?,
+                memory,
+            ))
+        })
+        .collect();
+    let mut room: Vec<_> = room_left(fleet, pool, &flavors)
+        .into_iter()
+        .filter(|room| room.more > 0)
+        .collect();
+    room.sort_by(|one, two| {
+        two.more
+            .cmp(&one.more)
+            .then_with(|| one.name.cmp(&two.name))
+    });
     Headroom {
         state: state.to_owned(),
-        worst_failure,
+        worst_failure: report
+            .most_dangerous()
+            .map(|failure| failure.failure.to_string()),
         message,
-        room_left: Vec::new(),
-        pinned,
+        room_left: room
+            .into_iter()
+            .map(|room| format!("{} more {}", room.more, room.name))
+            .collect(),
+        pinned: report.outside.iter().map(name).collect(),
     }
 }
 

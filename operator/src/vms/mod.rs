@@ -19,6 +19,7 @@ use failover::{Moment, RightsChange};
 use model::VmUid;
 use serde_json::Value;
 
+use crate::evacuation::Evacuations;
 use crate::runtime::Context;
 use crate::{clock, door, migrations};
 
@@ -32,6 +33,8 @@ pub struct Memory {
     failures: BTreeMap<VmUid, (Failures, i64)>,
     /// Moves under way, by migration uid: when this operator saw them begin.
     pub moves: BTreeMap<String, Moment>,
+    /// Hosts that are being emptied.
+    pub evacuations: Evacuations,
 }
 
 /// One turn over all VMs and moves.

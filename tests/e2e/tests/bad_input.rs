@@ -9,7 +9,6 @@ use e2e::story::check_programs;
 use e2e::watch::{busy_host, headroom, on_host, systems, until, vms};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use lab::install::apply_yaml;
 use lab::{Fault, Lab, LabOptions, declarations, guest};
 use serde_json::{Value, json};
 
@@ -57,7 +56,7 @@ async fn prepare(lab: &Lab) -> Result<String> {
         ("huge", 4, "1Gi"),
     ] {
         let flavor = json!({"apiVersion": "zhengyun.io/v1alpha1", "kind": "Flavor", "metadata": {"name": name}, "spec": {"cpu": cpu, "memory": memory}});
-        apply_yaml(&lab.client, &flavor.to_string()).await?;
+        put(lab, &flavor).await?;
     }
     Ok(values["image.name"].clone())
 }
@@ -71,6 +70,11 @@ fn system(name: &str, image: &str) -> Value {
             "storagePool": "shared", "spread": {"over": "Host", "required": false},
             "cloudInit": {"userData": "#cloud-config\nzhengyun: {role: default, tier: web}\n"}}]}
     })
+}
+
+/// Applies an object; one of a department waits for the department's namespace.
+async fn put(lab: &Lab, object: &Value) -> Result<()> {
+    declarations::apply(&lab.client, std::slice::from_ref(object)).await
 }
 
 async fn until_vm(lab: &Lab, what: &str, name: &str, sentence: &str) -> Result<()> {
@@ -143,11 +147,11 @@ async fn systems_that_do_not_fit(lab: &Lab, image: &str) -> Result<()> {
         for (field, value) in change.as_object().into_iter().flatten() {
             tier[field] = value.clone();
         }
-        apply_yaml(&lab.client, &object.to_string()).await?;
+        put(lab, &object).await?;
     }
     let mut object = system("grade", image);
     object["spec"]["mlpsGrade"] = json!(4);
-    apply_yaml(&lab.client, &object.to_string()).await?;
+    put(lab, &object).await?;
     let grade = (
         "grade",
         json!({}),
@@ -185,11 +189,11 @@ async fn systems_that_do_not_fit(lab: &Lab, image: &str) -> Result<()> {
 async fn vms_that_find_no_place(lab: &Lab, image: &str) -> Result<()> {
     let mut huge = system("huge", image);
     huge["spec"]["tiers"][0]["flavor"] = json!("huge");
-    apply_yaml(&lab.client, &huge.to_string()).await?;
+    put(lab, &huge).await?;
     let mut wide = system("wide", image);
     wide["metadata"]["namespace"] = json!("trade-union");
     wide["spec"]["tiers"][0]["flavor"] = json!("wide");
-    apply_yaml(&lab.client, &wide.to_string()).await?;
+    put(lab, &wide).await?;
     until_vm(
         lab,
         "the refusal of an impossible size",
@@ -236,13 +240,13 @@ async fn running(lab: &Lab) -> Result<usize> {
 async fn fill_the_pool(lab: &Lab, image: &str) -> Result<()> {
     let mut fill = system("fill", image);
     fill["spec"]["tiers"][0]["replicas"] = json!(PLACES);
-    apply_yaml(&lab.client, &fill.to_string()).await?;
+    put(lab, &fill).await?;
     let all = usize::try_from(PLACES)?;
     until(&lab.client, "the pool to be full", async || {
         Ok(running(lab).await? == all)
     })
     .await?;
-    apply_yaml(&lab.client, &system("more", image).to_string()).await?;
+    put(lab, &system("more", image)).await?;
     until_vm(
         lab,
         "the refusal of one VM past N+1",
@@ -356,12 +360,8 @@ async fn one_disk_for_two(lab: &Lab, image: &str) -> Result<()> {
                      "disks": [{"name": "system", "volume": volume}]}
         })
     };
-    apply_yaml(
-        &lab.client,
-        &contender("contender", "fill-web-0-system").to_string(),
-    )
-    .await?;
-    apply_yaml(&lab.client, &contender("diskless", "nowhere").to_string()).await?;
+    put(lab, &contender("contender", "fill-web-0-system")).await?;
+    put(lab, &contender("diskless", "nowhere")).await?;
     until_vm(
         lab,
         "the refusal of a claimed volume",

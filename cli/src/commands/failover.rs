@@ -1,0 +1,171 @@
+//! `zyctl failover status|disarm|arm`.
+
+use anyhow::{Context as _, Result, bail};
+use api::CloudPolicy;
+use jiff::{SignedDuration, Timestamp};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::{Context, person};
+use crate::client::list;
+use crate::options::Output;
+
+/// Name of the site's policy.
+const POLICY: &str = "default";
+/// Longest time without fencing, hours: a forgotten one must not last a weekend.
+const DISARM_HOURS_MAX: i64 = 24;
+
+/// Whether fencing is armed, and the timers in force.
+///
+/// # Errors
+/// The API can not be read.
+pub async fn status(context: &Context) -> Result<()> {
+    let policies: Vec<CloudPolicy> = list(&context.client).await?;
+    let policy = policies.first().cloned();
+    let spec = policy
+        .as_ref()
+        .map(|policy| policy.spec.clone())
+        .unwrap_or_default();
+    let failover = spec.failover;
+    let disarmed = failover
+        .disarmed
+        .clone()
+        .filter(|disarmed| disarmed.until.0 > Timestamp::now());
+    if context.output == Output::Json {
+        return context.print_json(&json!({"armed": disarmed.is_none(), "policy": failover}));
+    }
+    match disarmed {
+        None => println!(
+            "{}",
+            context.say(
+                "Armed: dead hosts are fenced, their VMs restart elsewhere.",
+                "已启用:故障宿主机将被隔离,其虚拟机在其他宿主机重启。"
+            )
+        ),
+        Some(disarmed) => println!(
+            "{} {} ({}: {})",
+            context.say("Disarmed until", "已停用,直至"),
+            disarmed.until.0,
+            disarmed.by,
+            disarmed.reason
+        ),
+    }
+    let row = |english: &str, chinese: &str, value: String| {
+        println!("  {}: {value}", context.say(english, chinese));
+    };
+    row(
+        "Lease every",
+        "租约间隔",
+        format!("{} s", failover.lease_interval_seconds),
+    );
+    row(
+        "unreachable after",
+        "判定失联",
+        format!("{} s", failover.unreachable_after_seconds),
+    );
+    row(
+        "storm guard at",
+        "风暴保护阈值",
+        format!(
+            "{} % / {} s",
+            failover.storm_percent, failover.storm_window_seconds
+        ),
+    );
+    let valid = policy.and_then(|policy| policy.status).and_then(|status| {
+        status
+            .conditions
+            .into_iter()
+            .find(|condition| condition.type_ == "Valid")
+    });
+    if let Some(valid) = valid.filter(|valid| valid.status != "True") {
+        println!(
+            "{}: {}",
+            context.say("The policy is not used", "策略未生效"),
+            valid.message
+        );
+    }
+    Ok(())
+}
+
+/// `30m`, `2h`, `90s`.
+fn parse(text: &str) -> Result<SignedDuration> {
+    let duration: SignedDuration = text
+        .parse()
+        .with_context(|| format!("--for {text:?}: write a duration such as 30m or 2h"))?;
+    if duration <= SignedDuration::ZERO || duration > SignedDuration::from_hours(DISARM_HOURS_MAX) {
+        bail!(
+            "--for {text}: must be more than nothing and at most {DISARM_HOURS_MAX}h; disarm again when more is needed"
+        );
+    }
+    Ok(duration)
+}
+
+/// Forces nothing off for a while.
+///
+/// # Errors
+/// Says which argument is wrong, or what the API server answered.
+pub async fn disarm(
+    context: &Context,
+    duration: &str,
+    reason: &str,
+    typed: Option<&str>,
+) -> Result<()> {
+    person::needs_reason(reason, "what the work is")?;
+    let until = Timestamp::now() + parse(duration)?;
+    person::confirm(
+        context,
+        typed,
+        "disarm",
+        context.say(
+            "Until then no host is forced off: VMs of a hung host wait for a person.",
+            "在此期间不会强制关机:挂死宿主机上的虚拟机须等待人工处理。",
+        ),
+    )?;
+    let by = person::name(context).await?;
+    write(
+        context,
+        json!({"until": until.to_string(), "reason": reason, "by": by}),
+    )
+    .await?;
+    println!("{} {until}", context.say("Disarmed until", "已停用,直至"));
+    Ok(())
+}
+
+/// Arms again.
+///
+/// # Errors
+/// What the API server answered.
+pub async fn arm(context: &Context) -> Result<()> {
+    write(context, serde_json::Value::Null).await?;
+    println!(
+        "{}",
+        context.say("Armed. All timers start anew.", "已启用,所有计时重新开始。")
+    );
+    Ok(())
+}
+
+async fn write(context: &Context, disarmed: serde_json::Value) -> Result<()> {
+    let policies: Api<CloudPolicy> = Api::all(context.client.clone());
+    let patch = json!({"spec": {"failover": {"disarmed": disarmed}}});
+    policies
+        .patch(POLICY, &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .with_context(|| format!("CloudPolicy {POLICY} can not be changed; the site needs one: manifests/base/policy.yaml"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_bounded_and_readable() {
+        assert_eq!(parse("30m").expect("fine"), SignedDuration::from_mins(30));
+        assert_eq!(parse("2h").expect("fine"), SignedDuration::from_hours(2));
+        for wrong in ["", "soon", "-5m", "0s", "25h"] {
+            let error = format!("{:#}", parse(wrong).expect_err(wrong));
+            assert!(error.contains("--for"), "{error}");
+        }
+    }
+}

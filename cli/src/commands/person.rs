@@ -1,0 +1,75 @@
+//! What dangerous commands ask of a person: a reason, a typed word, a name that the API server knows.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::Api;
+use kube::api::PostParams;
+
+use super::Context;
+
+/// The name under which the API server knows this person.
+///
+/// # Errors
+/// The API server does not tell.
+pub async fn name(context: &Context) -> Result<String> {
+    let reviews: Api<SelfSubjectReview> = Api::all(context.client.clone());
+    reviews
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await?
+        .status
+        .and_then(|status| status.user_info)
+        .and_then(|user| user.username)
+        .context("the API server does not say who you are")
+}
+
+/// Refuses an empty reason.
+///
+/// # Errors
+/// It is empty; names what to say.
+pub fn needs_reason(reason: &str, what: &str) -> Result<()> {
+    if reason.trim().is_empty() {
+        bail!("--reason: say in a few words {what}");
+    }
+    Ok(())
+}
+
+/// Asks for a word unless it was given with `--confirm`.
+///
+/// # Errors
+/// Another word was typed: nothing is done.
+pub fn confirm(context: &Context, given: Option<&str>, word: &str, danger: &str) -> Result<()> {
+    let typed = match given {
+        Some(given) => given.to_owned(),
+        None => {
+            eprintln!("{danger}");
+            eprint!(
+                "{} {word}: ",
+                context.say("To go on, type", "如要继续,请输入")
+            );
+            std::io::stderr().flush()?;
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line)?;
+            line
+        }
+    };
+    if typed.trim() != word {
+        bail!(
+            "--confirm: {:?} is not {word:?}; nothing was done",
+            typed.trim()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_of_blanks_is_none() {
+        assert!(needs_reason("  ", "why").is_err());
+        assert!(needs_reason("cord pulled", "why").is_ok());
+    }
+}

@@ -1,0 +1,206 @@
+//! The door from API objects to the `Fleet` that `placement` reads: one translation for the
+//! operator, which decides, and for the command line, which asks what would happen.
+//!
+//! May not live here: reading the API, decisions, clocks.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use api::names::{LABEL_SYSTEM, LABEL_TIER};
+use api::{
+    CloudPolicySpec, HighAvailability, Host, HostPool, Image, Network, VirtualMachine, Volume,
+};
+use kube::ResourceExt;
+use model::{Architecture, Bytes, HostName, NamespacedName, VmUid};
+use placement::{EvacuationRequest, Fleet, Limits};
+
+/// Label of a host that names its rack; a rack is a failure domain.
+pub const LABEL_RACK: &str = "topology.kubernetes.io/rack";
+
+/// The objects that a fleet is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// Host pools.
+    pub host_pools: Vec<Arc<HostPool>>,
+    /// Hosts.
+    pub hosts: Vec<Arc<Host>>,
+    /// VMs of all departments.
+    pub vms: Vec<Arc<VirtualMachine>>,
+    /// Volumes of all departments.
+    pub volumes: Vec<Arc<Volume>>,
+    /// Networks.
+    pub networks: Vec<Arc<Network>>,
+    /// Images.
+    pub images: Vec<Arc<Image>>,
+}
+
+impl Objects {
+    /// The fleet. `closed` says why nothing may be placed on a host now; none when it may.
+    pub fn fleet(&self, closed: impl Fn(&Host) -> Option<String>) -> Fleet {
+        let mut fleet = Fleet::default();
+        for object in &self.host_pools {
+            fleet.pools.insert(object.name_any(), pool(object));
+        }
+        for object in &self.hosts {
+            let name = HostName(object.name_any());
+            if let Some(host) = host(object, closed(object)) {
+                fleet.hosts.insert(name.clone(), host);
+            }
+            if let Some(rack) = object.labels().get(LABEL_RACK) {
+                fleet.racks.insert(name, rack.clone());
+            }
+        }
+        for object in &self.vms {
+            fleet.vms.insert(uid(object), self.vm(object));
+        }
+        fleet
+    }
+
+    /// What emptying hosts has to respect: who leaves first, and what the site's policy allows.
+    pub fn evacuation(
+        &self,
+        policy: &CloudPolicySpec,
+        hosts: BTreeSet<HostName>,
+    ) -> EvacuationRequest {
+        let mut limits = Limits {
+            moves_per_host: u32::try_from(policy.migration.per_host).unwrap_or(1),
+            ..Limits::default()
+        };
+        let bandwidth = policy
+            .migration
+            .bandwidth_mebibytes_per_second
+            .and_then(|bandwidth| u64::try_from(bandwidth).ok());
+        if let Some(bandwidth) = bandwidth {
+            // The policy bounds one move; a link carries as many as a host may have at once.
+            limits.link_default = (bandwidth << 20) * u64::from(limits.moves_per_host);
+        }
+        EvacuationRequest {
+            hosts,
+            limits,
+            priorities: self
+                .vms
+                .iter()
+                .map(|vm| (uid(vm), vm.spec.priority))
+                .collect(),
+            ..EvacuationRequest::default()
+        }
+    }
+
+    fn vm(&self, object: &VirtualMachine) -> placement::Vm {
+        let namespace = object.namespace().unwrap_or_default();
+        let status = object.status.clone().unwrap_or_default();
+        let zones = object
+            .spec
+            .networks
+            .iter()
+            .filter_map(|name| {
+                self.networks
+                    .iter()
+                    .find(|network| network.name_any() == *name)
+            })
+            .map(|network| network.spec.zone);
+        let image = self
+            .images
+            .iter()
+            .find(|image| image.name_any() == object.spec.image);
+        let volumes: Vec<_> = object
+            .spec
+            .disks
+            .iter()
+            .filter_map(|disk| {
+                self.volumes.iter().find(|volume| {
+                    volume.name_any() == disk.volume
+                        && volume.namespace().as_deref() == Some(namespace.as_str())
+                })
+            })
+            .collect();
+        placement::Vm {
+            name: NamespacedName::new(namespace.clone(), object.name_any()),
+            cpu: u64::try_from(object.spec.cpu).unwrap_or(0),
+            // What can not be read fits nowhere; the API server's pattern keeps it out.
+            memory_bytes: Bytes::parse(&object.spec.memory).map_or(u64::MAX / 4, |bytes| bytes.0),
+            zones: zones.collect(),
+            architecture: image.map_or(Architecture::x86_64, |image| image.spec.architecture),
+            storage_pools: volumes
+                .iter()
+                .map(|volume| volume.spec.pool.clone())
+                .collect::<BTreeSet<_>>(),
+            pinned_to: volumes
+                .iter()
+                .find_map(|volume| volume.status.as_ref()?.pinned_host.clone())
+                .map(HostName),
+            mlps_grade: object.spec.mlps_grade,
+            apart: apart(object, &namespace),
+            restarts_elsewhere: object.spec.high_availability == HighAvailability::Restart,
+            host: status.assignment.map(|assignment| assignment.host),
+            incoming: status.incoming.map(|incoming| incoming.host),
+        }
+    }
+}
+
+/// A VM's uid.
+pub fn uid(vm: &VirtualMachine) -> VmUid {
+    VmUid(vm.metadata.uid.clone().unwrap_or_default())
+}
+
+/// Replicas of a tier that must be on different hosts are one group.
+fn apart(object: &VirtualMachine, namespace: &str) -> Option<String> {
+    let required = object
+        .spec
+        .spread
+        .as_ref()
+        .is_some_and(|spread| spread.required);
+    let label = |name: &str| object.labels().get(name);
+    required
+        .then(|| {
+            Some(format!(
+                "{namespace}/{}/{}",
+                label(LABEL_SYSTEM)?,
+                label(LABEL_TIER)?
+            ))
+        })
+        .flatten()
+}
+
+fn pool(object: &HostPool) -> placement::Pool {
+    let number = |value: i32| u64::try_from(value).unwrap_or(0);
+    placement::Pool {
+        zones: object.spec.zones.iter().copied().collect(),
+        architecture: object.spec.architecture,
+        cpu_overcommit_percent: number(object.spec.cpu_overcommit_percent),
+        memory_overcommit_percent: number(object.spec.memory_overcommit_percent),
+        failures_to_tolerate: u32::try_from(object.spec.failures_to_tolerate).unwrap_or(0),
+        mlps_grade: object.spec.mlps_grade,
+    }
+}
+
+/// A host that has reported; one that never did offers nothing.
+fn host(object: &Host, closed: Option<String>) -> Option<placement::Host> {
+    let reported = object.status.as_ref()?.reported.as_ref()?;
+    Some(placement::Host {
+        pool: object.spec.pool.clone(),
+        stands: closed.is_none(),
+        closed: closed.or_else(|| reported.starts_forbidden.clone()),
+        cpu: u64::try_from(reported.capacity.cpu).unwrap_or(0),
+        memory_bytes: Bytes::parse(&reported.capacity.memory).map_or(0, |bytes| bytes.0),
+        storage_pools: reported
+            .storage_pools
+            .iter()
+            .filter(|pool| pool.state != "Lost")
+            .map(|pool| pool.name.clone())
+            .collect(),
+        has_network: reported.vtep_address.is_some(),
+    })
+}
+
+/// Why nothing may be placed on a host, as the operator's `Schedulable` condition tells it.
+pub fn closed_by_condition(host: &Host) -> Option<String> {
+    let status = host.status.as_ref()?;
+    let schedulable = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Schedulable")?;
+    (schedulable.status != "True").then(|| schedulable.message.clone())
+}

@@ -1,0 +1,415 @@
+//! Hosts to be emptied, because their hardware fails or for work on them: asks `placement` for a
+//! plan each time that something changed, starts the moves whose turn it is, and tells what can
+//! not move and why.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
+
+use api::{
+    Evacuation, Host, MigrationReason, VirtualMachine, VirtualMachineMigration,
+    VirtualMachineMigrationSpec, VirtualMachinePhase,
+};
+use failover::severity::EvacuationLedger;
+use failover::{Moment, Policy};
+use kube::ResourceExt;
+use kube::api::ObjectMeta;
+use model::{HostName, Severity, VmUid};
+use placement::{Fleet, Headroom, Plan, plan_evacuation, prove_headroom};
+use serde_json::{Value, json};
+
+use crate::migrations::ended;
+use crate::runtime::Context;
+use crate::writer::logged;
+use crate::{clock, door};
+
+/// Between two plans: facts change with every step of a move, and a plan of a large host is work.
+const PLAN_EVERY: u64 = 1_000;
+/// A move that failed is tried again after so many seconds, and after as many more each time.
+const RETRY_SECONDS: i64 = 10;
+/// Longest such wait, seconds.
+const RETRY_SECONDS_MAX: i64 = 120;
+
+/// What the loop remembers of evacuations.
+#[derive(Default)]
+pub struct Evacuations {
+    ledger: EvacuationLedger,
+    planned: Option<Moment>,
+}
+
+/// Whether the operator made this move for an evacuation, with the target of a plan.
+pub fn planned(migration: &VirtualMachineMigration) -> bool {
+    migration.spec.target_host.is_some()
+        && matches!(
+            migration.spec.reason,
+            MigrationReason::HardwareFault | MigrationReason::Maintenance
+        )
+}
+
+/// One turn.
+pub async fn turn(
+    context: &Arc<Context>,
+    memory: &mut Evacuations,
+    fleet: &Fleet,
+    policy: &Policy,
+    migrations: &[Arc<VirtualMachineMigration>],
+) {
+    let now = clock::now();
+    if memory
+        .planned
+        .is_some_and(|planned| now.since(planned) < PLAN_EVERY)
+    {
+        return;
+    }
+    memory.planned = Some(now);
+    let hosts = context.stores.hosts.state();
+    let mut wanted = BTreeMap::new();
+    for host in &hosts {
+        match why(context, host) {
+            Some(why) => drop(wanted.insert(HostName(host.name_any()), (host.clone(), why))),
+            None => {
+                memory.ledger.forget(&HostName(host.name_any()));
+                cancel(context, host, migrations).await;
+            }
+        }
+    }
+    let (permitted, waiting) = permit(memory, &wanted, policy, now);
+    if wanted.is_empty() {
+        return;
+    }
+    let request = door::objects(context).evacuation(&context.stores.policy(), permitted);
+    let plan = plan_evacuation(fleet, &request);
+    for (name, (host, why)) in &wanted {
+        let outcome = match waiting.get(name) {
+            Some(reason) => Outcome::whole(here(context, name).len(), reason.clone()),
+            None => empty(context, fleet, &plan, name, *why, migrations).await,
+        };
+        progress(context, host, outcome).await;
+    }
+}
+
+/// Why a host is to be emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Maintenance,
+    Fault(Severity),
+}
+
+fn why(context: &Context, host: &Host) -> Option<Why> {
+    let maintained = host
+        .spec
+        .maintenance
+        .as_ref()
+        .is_some_and(|maintenance| maintenance.evacuate);
+    if maintained {
+        return Some(Why::Maintenance);
+    }
+    let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+    watch.worst(&HostName(host.name_any())).map(Why::Fault)
+}
+
+fn under_way(host: &Host) -> bool {
+    let evacuation = host
+        .status
+        .as_ref()
+        .and_then(|status| status.evacuation.as_ref());
+    evacuation
+        .is_some_and(|evacuation| evacuation.phase == "Running" || evacuation.phase == "Blocked")
+}
+
+/// Which hosts are emptied now, and why others wait. A person's drain always goes; of faulty hosts
+/// only so many at once.
+fn permit(
+    memory: &mut Evacuations,
+    wanted: &BTreeMap<HostName, (Arc<Host>, Why)>,
+    policy: &Policy,
+    now: Moment,
+) -> (BTreeSet<HostName>, BTreeMap<HostName, String>) {
+    let mut running: BTreeSet<HostName> = wanted
+        .iter()
+        .filter(|(_, (host, _))| under_way(host))
+        .map(|(name, _)| name.clone())
+        .collect();
+    let (mut permitted, mut waiting) = (BTreeSet::new(), BTreeMap::new());
+    // The worst first.
+    let mut order: Vec<_> = wanted.iter().collect();
+    order.sort_by_key(|(name, (_, why))| {
+        let rank = match why {
+            Why::Fault(Severity::Critical) => 0,
+            Why::Maintenance => 1,
+            Why::Fault(_) => 2,
+        };
+        (rank, (*name).clone())
+    });
+    for (name, (host, why)) in order {
+        let done = host
+            .status
+            .as_ref()
+            .and_then(|status| status.evacuation.as_ref())
+            .is_some_and(|evacuation| evacuation.phase == "Done");
+        let answer = match why {
+            Why::Maintenance => Ok(()),
+            // What is empty stays so: a VM that came back would be no new evacuation.
+            Why::Fault(_) if done => Ok(()),
+            Why::Fault(_) => memory.ledger.permit(name, &running, policy, now),
+        };
+        match answer {
+            Ok(()) => {
+                if !running.contains(name) && !done {
+                    memory.ledger.begin(name.clone(), now);
+                    running.insert(name.clone());
+                }
+                permitted.insert(name.clone());
+            }
+            Err(reason) => drop(waiting.insert(name.clone(), reason.english())),
+        }
+    }
+    (permitted, waiting)
+}
+
+fn here(context: &Context, host: &HostName) -> Vec<Arc<VirtualMachine>> {
+    let assigned = |vm: &Arc<VirtualMachine>| {
+        vm.status
+            .as_ref()
+            .and_then(|status| status.assignment.as_ref())
+            .is_some_and(|right| right.host == *host)
+    };
+    let all = context.stores.vms.state();
+    all.into_iter().filter(assigned).collect()
+}
+
+/// How far an evacuation is.
+struct Outcome {
+    remaining: usize,
+    /// VMs that can not move and why; or why none does.
+    blocked: Vec<String>,
+    /// None moves.
+    whole: bool,
+}
+
+impl Outcome {
+    fn whole(remaining: usize, reason: String) -> Self {
+        Self {
+            remaining,
+            blocked: vec![reason],
+            whole: true,
+        }
+    }
+}
+
+/// Starts the moves of one host whose turn it is.
+async fn empty(
+    context: &Context,
+    fleet: &Fleet,
+    plan: &Plan,
+    name: &HostName,
+    why: Why,
+    migrations: &[Arc<VirtualMachineMigration>],
+) -> Outcome {
+    let vms = here(context, name);
+    let remaining = vms.len();
+    if let Some(reason) = too_costly(fleet, plan, name, why) {
+        return Outcome::whole(remaining, reason);
+    }
+    let mut blocked: Vec<String> = plan
+        .stuck
+        .iter()
+        .filter(|stuck| stuck.host == *name)
+        .map(|stuck| format!("{}: {}", label(fleet, &stuck.vm), stuck.why))
+        .collect();
+    let reason = match why {
+        Why::Maintenance => MigrationReason::Maintenance,
+        Why::Fault(_) => MigrationReason::HardwareFault,
+    };
+    let all = context.stores.vms.state();
+    for step in &plan.moves {
+        // A move that makes room for one of this host's belongs to its evacuation.
+        let own = step.from == *name
+            || plan
+                .moves
+                .iter()
+                .any(|other| other.from == *name && other.after.contains(&step.vm));
+        let waits = !step.after.is_empty();
+        let vm = all.iter().find(|vm| door::uid(vm) == step.vm);
+        let Some(vm) = vm.filter(|_| own && !waits) else {
+            continue;
+        };
+        blocked.extend(start(context, vm, &step.to, reason, migrations).await);
+    }
+    Outcome {
+        remaining,
+        blocked,
+        whole: false,
+    }
+}
+
+fn label(fleet: &Fleet, uid: &VmUid) -> String {
+    fleet
+        .vms
+        .get(uid)
+        .map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
+}
+
+/// A host that is only degraded still carries its VMs: it is not emptied when that would use up the
+/// reserve that a dying host needs.
+fn too_costly(fleet: &Fleet, plan: &Plan, name: &HostName, why: Why) -> Option<String> {
+    if why != Why::Fault(Severity::Degraded) {
+        return None;
+    }
+    let pool = fleet.hosts.get(name)?.pool.clone();
+    let mut after = fleet.clone();
+    for step in &plan.moves {
+        if let Some(vm) = after.vms.get_mut(&step.vm) {
+            (vm.host, vm.incoming) = (Some(step.to.clone()), None);
+        }
+    }
+    match prove_headroom(&after, &pool) {
+        Headroom::Proven | Headroom::NotPromised => None,
+        Headroom::Broken { failure, vm } => Some(format!(
+            "its VMs stay for now: with them elsewhere N+1 of pool {pool} would break (if host {failure} failed, {} would find no place); add a host, or empty it with zyctl drain {name}",
+            label(fleet, &vm)
+        )),
+        Headroom::Unknown { failure } => Some(format!(
+            "its VMs stay for now: with them elsewhere N+1 of pool {pool} could not be proven for the failure of host {failure}; add a host, or empty it with zyctl drain {name}"
+        )),
+    }
+}
+
+/// Makes the move of one VM unless it has one, or one failed a moment ago; returns why it waits.
+async fn start(
+    context: &Context,
+    vm: &VirtualMachine,
+    to: &HostName,
+    reason: MigrationReason,
+    migrations: &[Arc<VirtualMachineMigration>],
+) -> Option<String> {
+    let status = vm.status.clone().unwrap_or_default();
+    if status.phase != Some(VirtualMachinePhase::Running) {
+        return None;
+    }
+    let epoch = status.assignment.as_ref()?.epoch.0;
+    let own: Vec<_> = migrations
+        .iter()
+        .filter(|migration| {
+            migration.namespace() == vm.namespace()
+                && migration.spec.virtual_machine == vm.name_any()
+        })
+        .collect();
+    if own.iter().any(|migration| !ended(migration)) {
+        return None;
+    }
+    // Named by the epoch that it leaves: another operator makes the same one.
+    let prefix = format!("{}-e{epoch}-", vm.name_any());
+    let former: Vec<_> = own
+        .into_iter()
+        .filter(|migration| migration.name_any().starts_with(&prefix))
+        .collect();
+    if let Some(wait) = retry_after(&former) {
+        return Some(format!(
+            "{}/{}: {wait}",
+            vm.namespace().unwrap_or_default(),
+            vm.name_any()
+        ));
+    }
+    let migration = VirtualMachineMigration {
+        metadata: ObjectMeta {
+            name: Some(format!("{prefix}{}", former.len())),
+            namespace: vm.namespace(),
+            ..ObjectMeta::default()
+        },
+        spec: VirtualMachineMigrationSpec {
+            virtual_machine: vm.name_any(),
+            target_host: Some(to.to_string()),
+            reason,
+            cancel: false,
+        },
+        status: None,
+    };
+    let result = context.writer.create(&migration).await;
+    logged("migration", &migration.name_any(), result);
+    None
+}
+
+/// Why a VM whose move failed is not tried again at once.
+fn retry_after(former: &[&Arc<VirtualMachineMigration>]) -> Option<String> {
+    let failed: Vec<_> = former
+        .iter()
+        .filter_map(|migration| migration.status.as_ref())
+        .filter(|status| status.phase == api::MigrationPhase::Failed)
+        .collect();
+    let last = failed
+        .iter()
+        .max_by_key(|status| status.finished_at.as_ref().map(|at| at.0))?;
+    let count = i64::try_from(failed.len()).unwrap_or(RETRY_SECONDS_MAX);
+    let wait = (RETRY_SECONDS * count).min(RETRY_SECONDS_MAX);
+    let since = jiff::Timestamp::now().as_second() - last.finished_at.as_ref()?.0.as_second();
+    (since < wait).then(|| {
+        format!(
+            "its move failed {count} times and is tried again: {}",
+            last.message.clone().unwrap_or_default()
+        )
+    })
+}
+
+/// A host that is not to be emptied any more: moves that have not begun are taken back, those under
+/// way end by themselves.
+async fn cancel(context: &Context, host: &Host, migrations: &[Arc<VirtualMachineMigration>]) {
+    if !under_way(host) {
+        return;
+    }
+    let vms = here(context, &HostName(host.name_any()));
+    for migration in migrations
+        .iter()
+        .filter(|migration| !ended(migration) && planned(migration) && !migration.spec.cancel)
+    {
+        let leaves = vms.iter().any(|vm| {
+            vm.namespace() == migration.namespace()
+                && vm.name_any() == migration.spec.virtual_machine
+        });
+        if leaves {
+            let result = context
+                .writer
+                .spec(migration.as_ref(), json!({"cancel": true}))
+                .await;
+            logged("migration", &migration.name_any(), result);
+        }
+    }
+    let patch = json!({"evacuation": {"phase": "Cancelled", "remaining": 0, "blocked": [], "finishedAt": clock::wall()}});
+    let result = context.writer.status(host, patch).await;
+    logged("evacuation", &host.name_any(), result);
+}
+
+async fn progress(context: &Context, host: &Host, outcome: Outcome) {
+    let Outcome {
+        remaining,
+        mut blocked,
+        whole,
+    } = outcome;
+    blocked.sort();
+    let standing: Option<Evacuation> = host.status.clone().unwrap_or_default().evacuation;
+    let phase = match remaining {
+        0 => "Done",
+        remaining if whole || (!blocked.is_empty() && remaining <= blocked.len()) => "Blocked",
+        _ => "Running",
+    };
+    let remaining = i32::try_from(remaining).unwrap_or(i32::MAX);
+    let same = standing.as_ref().is_some_and(|known| {
+        known.phase == phase && known.remaining == remaining && known.blocked == blocked
+    });
+    if same {
+        return;
+    }
+    let mut patch: Value = json!({"phase": phase, "remaining": remaining, "blocked": blocked});
+    if standing.is_none_or(|known| known.phase == "Done" || known.phase == "Cancelled") {
+        patch["startedAt"] = json!(clock::wall());
+    }
+    patch["finishedAt"] = if phase == "Done" {
+        json!(clock::wall())
+    } else {
+        Value::Null
+    };
+    let result = context
+        .writer
+        .status(host, json!({"evacuation": patch}))
+        .await;
+    logged("evacuation", &host.name_any(), result);
+}

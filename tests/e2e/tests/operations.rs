@@ -1,0 +1,284 @@
+//! What happens around the main job: parts of the platform die and no VM notices; hosts are drained,
+//! rehearsed first; a cut management network fences nobody; a person's word replaces a dead BMC.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use api::{Host, HostState};
+use e2e::story::check_programs;
+use e2e::watch::{all_well, busy_host, host_state, hosts, on_host, until, vms};
+use judge::report::Window;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use lab::{Fault, Lab, LabOptions, declarations, guest, judges};
+use serde_json::{Value, json};
+
+/// Systems of this lab: two of the declared ones, seven VMs less.
+const SYSTEMS: usize = 2;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_die_and_people_work_and_no_vm_notices() -> Result<()> {
+    check_programs()?;
+    let lab = Lab::up(LabOptions {
+        name: "operations".to_owned(),
+        ..LabOptions::default()
+    })
+    .await?;
+    deploy(&lab).await?;
+    judges::start_prober(&lab.files, &lab.client).await?;
+    let from = judges::now();
+    the_platform_dies_piece_by_piece(&lab).await?;
+    a_host_is_drained(&lab).await?;
+    a_drain_is_taken_back(&lab).await?;
+    management_is_cut(&lab).await?;
+    let report = judges::judge_probes(
+        &lab.files,
+        Window {
+            from,
+            to: judges::now(),
+        },
+    )?;
+    for (name, endpoint) in &report.endpoints {
+        println!(
+            "{name}: {} probes, {} failed, down {:.1} s",
+            endpoint.probes,
+            endpoint.failures,
+            endpoint.downtime_seconds.max(0.0)
+        );
+    }
+    ensure!(
+        report
+            .guests
+            .values()
+            .all(|witness| witness.boots.len() <= 1),
+        "a guest rebooted"
+    );
+    a_person_confirms(&lab).await?;
+    judges::stop_prober(&lab.files)?;
+    lab.down()
+}
+
+async fn deploy(lab: &Lab) -> Result<()> {
+    let folder = guest::build()?;
+    let values = guest::serve(&lab.files, &folder)?;
+    let mut objects = declarations::for_lab(&declarations::folder(), &values)?;
+    objects.retain(|object| {
+        object["kind"] != "BusinessSystem"
+            || ["tourism", "trade-union"]
+                .contains(&object["metadata"]["name"].as_str().unwrap_or_default())
+    });
+    declarations::apply(&lab.client, &objects).await?;
+    until(&lab.client, "both systems to be Ready", async || {
+        all_well(&lab.client, SYSTEMS).await
+    })
+    .await
+    .map(drop)
+}
+
+/// What runs: VM, epoch, host.
+async fn standing(lab: &Lab) -> Result<BTreeMap<String, (i64, String)>> {
+    Ok(vms(&lab.client)
+        .await?
+        .iter()
+        .filter_map(|vm| {
+            let right = vm.status.as_ref()?.assignment.clone()?;
+            Some((vm.name_any(), (right.epoch.0, right.host.to_string())))
+        })
+        .collect())
+}
+
+/// QEMU processes of every host.
+fn guests(lab: &Lab) -> Result<BTreeMap<String, Vec<i32>>> {
+    lab.hosts()?
+        .into_iter()
+        .map(|host| {
+            let mut pids = lab::host::processes(&lab.files, &host, "qemu-system-x86_64")?;
+            pids.sort_unstable();
+            Ok((host, pids))
+        })
+        .collect()
+}
+
+/// Agents, guards, libvirtd, the operator and the API server are killed; every QEMU process lives on
+/// and nothing is assigned anew.
+async fn the_platform_dies_piece_by_piece(lab: &Lab) -> Result<()> {
+    let (assigned, running) = (standing(lab).await?, guests(lab)?);
+    lab.fault(None, Fault::ApiDown)?;
+    for host in lab.hosts()? {
+        for fault in [Fault::AgentKill, Fault::GuardKill, Fault::LibvirtdKill] {
+            lab.fault(Some(&host), fault)?;
+        }
+    }
+    lab.fault(None, Fault::OperatorKill)?;
+    // Longer than the time after which a silent host would be fenced, were the silence its own.
+    tokio::time::sleep(std::time::Duration::from_secs(12)).await;
+    ensure!(
+        guests(lab)? == running,
+        "QEMU processes changed while the API server was down"
+    );
+    lab.heal(None, Fault::ApiDown)?;
+    until(&lab.client, "all to be well again", async || {
+        let ready = |host: &Host| {
+            host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
+        };
+        Ok(all_well(&lab.client, SYSTEMS).await? && hosts(&lab.client).await?.iter().all(ready))
+    })
+    .await?;
+    ensure!(guests(lab)? == running, "QEMU processes changed");
+    ensure!(standing(lab).await? == assigned, "VMs were assigned anew");
+    println!("API server, operator, agents, guards and libvirtd died: no VM noticed");
+    Ok(())
+}
+
+fn zyctl(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    let program = lab::process::zylab()?.with_file_name("zyctl");
+    let output = Command::new(program)
+        .arg("--kubeconfig")
+        .arg(lab.files.kubeconfig("admin"))
+        .args(arguments)
+        .output()
+        .context("zyctl")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success(),
+        "zyctl {}: {}{text}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(text)
+}
+
+/// The rehearsal changes nothing and says what the drain then does.
+async fn a_host_is_drained(lab: &Lab) -> Result<()> {
+    let host = busy_host(&lab.client).await?;
+    let before = standing(lab).await?;
+    let text = zyctl(lab, &["drain", &host, "--dry-run", "-o", "json"])?;
+    let plan: Value = serde_json::from_str(&text)?;
+    ensure!(
+        standing(lab).await? == before,
+        "a rehearsal moved something"
+    );
+    let planned = plan["moves"].as_array().map_or(0, Vec::len);
+    let here = on_host(&lab.client, &host).await?.len();
+    ensure!(
+        planned == here && plan["stuck"] == json!([]),
+        "{here} VMs on {host}, the plan: {plan:#}"
+    );
+    zyctl(lab, &["drain", &host, "--reason", "new fans"])?;
+    ensure!(
+        on_host(&lab.client, &host).await?.is_empty(),
+        "{host} is not empty"
+    );
+    ensure!(
+        host_state(&lab.client, &host).await? == Some(HostState::Maintenance),
+        "{host} is not in maintenance"
+    );
+    zyctl(lab, &["drain", &host, "--undo"])?;
+    until(&lab.client, "the host to be back", async || {
+        Ok(host_state(&lab.client, &host).await? == Some(HostState::Ready))
+    })
+    .await?;
+    println!("{host} was emptied of {here} VMs as rehearsed, and taken back");
+    Ok(())
+}
+
+/// A drain that is taken back ends; every VM runs, here or there.
+async fn a_drain_is_taken_back(lab: &Lab) -> Result<()> {
+    let host = busy_host(&lab.client).await?;
+    zyctl(lab, &["drain", &host, "--no-wait"])?;
+    until(&lab.client, "the first move to begin", async || {
+        Ok(vms(&lab.client).await?.iter().any(|vm| {
+            vm.status
+                .as_ref()
+                .is_some_and(|status| status.incoming.is_some())
+        }))
+    })
+    .await?;
+    zyctl(lab, &["drain", &host, "--undo"])?;
+    until(&lab.client, "the drain to end", async || {
+        let api: Api<Host> = Api::all(lab.client.clone());
+        let status = api.get(&host).await?.status.unwrap_or_default();
+        let ended = status.evacuation.is_some_and(|evacuation| {
+            evacuation.phase == "Cancelled" || evacuation.phase == "Done"
+        });
+        let moving = vms(&lab.client).await?.iter().any(|vm| {
+            vm.status
+                .as_ref()
+                .is_some_and(|status| status.incoming.is_some())
+        });
+        Ok(ended && !moving && all_well(&lab.client, SYSTEMS).await?)
+    })
+    .await?;
+    println!("a drain was taken back midway");
+    Ok(())
+}
+
+/// The host's Lease stops and its VMs answer: it is not fenced, and nothing is placed there.
+async fn management_is_cut(lab: &Lab) -> Result<()> {
+    let host = busy_host(&lab.client).await?;
+    let before = standing(lab).await?;
+    lab.fault(Some(&host), Fault::ManagementCut)?;
+    until(&lab.client, "the silence to be noticed", async || {
+        Ok(host_state(&lab.client, &host).await? != Some(HostState::Ready))
+    })
+    .await?;
+    // Well past the time-out after which a dead host would be fenced.
+    tokio::time::sleep(std::time::Duration::from_secs(12)).await;
+    ensure!(
+        lab::host::is_on(&lab.files, &host),
+        "{host} was forced off though its VMs answer"
+    );
+    ensure!(standing(lab).await? == before, "VMs were assigned anew");
+    lab.heal(Some(&host), Fault::ManagementCut)?;
+    until(&lab.client, "the host to be Ready", async || {
+        Ok(host_state(&lab.client, &host).await? == Some(HostState::Ready))
+    })
+    .await?;
+    ensure!(standing(lab).await? == before, "VMs were assigned anew");
+    println!("the management network of {host} was cut and healed: nobody was fenced");
+    Ok(())
+}
+
+/// Power and BMC die together: nothing restarts until a named person confirms.
+async fn a_person_confirms(lab: &Lab) -> Result<()> {
+    let host = busy_host(&lab.client).await?;
+    let before = standing(lab).await?;
+    lab.fault(Some(&host), Fault::BmcDead)?;
+    lab.fault(Some(&host), Fault::PowerLoss)?;
+    until(&lab.client, "a person to be asked", async || {
+        let api: Api<Host> = Api::all(lab.client.clone());
+        let status = api.get(&host).await?.status.unwrap_or_default();
+        Ok(status.state != Some(HostState::Ready)
+            && status
+                .state_reason
+                .is_some_and(|reason| reason.contains("confirm-dead")))
+    })
+    .await?;
+    ensure!(
+        standing(lab).await? == before,
+        "VMs were assigned anew without a proof"
+    );
+    zyctl(
+        lab,
+        &[
+            "host",
+            "confirm-dead",
+            &host,
+            "--reason",
+            "power cord pulled",
+            "--confirm",
+            &host,
+        ],
+    )?;
+    until(&lab.client, "its VMs to run elsewhere", async || {
+        Ok(on_host(&lab.client, &host).await?.is_empty() && all_well(&lab.client, SYSTEMS).await?)
+    })
+    .await?;
+    let api: Api<Host> = Api::all(lab.client.clone());
+    let clear = json!({"spec": {"confirmedOff": null}});
+    api.patch(&host, &PatchParams::default(), &Patch::Merge(&clear))
+        .await?;
+    println!("{host} and its BMC died: its VMs waited for a person's word");
+    Ok(())
+}
