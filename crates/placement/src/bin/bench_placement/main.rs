@@ -358,7 +358,10 @@ fn repair(rows: &mut Vec<Row>) {
 /// One to three hosts of a random pool emptied over links of 10 and 25 Gbit/s.
 fn evacuations(rows: &mut Vec<Row>) {
     let (mut ratios, mut faults) = (Vec::new(), 0);
-    for case in 0..200_u64 {
+    for case in 0.. {
+        if ratios.len() == 200 {
+            break;
+        }
         let mut random = Random(case);
         let hosts = 6 + random.below(18);
         let engine = filled(case, hosts, 1, hosts * (4 + random.below(8)), 20);
