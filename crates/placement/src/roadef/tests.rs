@@ -113,12 +113,18 @@ fn compare_all(
         let from = state.host_of(a);
         for to in (0..instance.machines.len() as u32).filter(|&to| to != from) {
             placement[a as usize] = to;
-            judge(&placement, state.delta_move(a, to), state.can_move(a, to));
+            let delta = state.delta_move(a, to);
+            judge(&placement, delta, state.can_move(a, to));
+            assert!(state.move_costs_at_most(a, to, delta));
+            assert!(!state.move_costs_at_most(a, to, delta - 1));
         }
         placement[a as usize] = from;
         for b in (0..a).filter(|&b| state.host_of(b) != from) {
             placement.swap(a as usize, b as usize);
-            judge(&placement, state.delta_swap(a, b), state.can_swap(a, b));
+            let delta = state.delta_swap(a, b);
+            judge(&placement, delta, state.can_swap(a, b));
+            assert!(state.swap_costs_at_most(a, b, delta));
+            assert!(!state.swap_costs_at_most(a, b, delta - 1));
             placement.swap(a as usize, b as usize);
         }
     }
