@@ -57,9 +57,8 @@ impl<'m> Annealer<'m> {
             prices.apply(&mut self.state);
         }
         // A look at the prices costs a pass over all hosts: a few percent of the work between.
-        let period = (model.host_count() as u64 * 10)
-            .max(8_000)
-            .next_multiple_of(BATCH);
+        let period = (model.host_count() as u64 * 10).max(8_000);
+        let mut since = 0;
         loop {
             let done = progress(self.proposals);
             if done >= phase.until {
@@ -74,9 +73,11 @@ impl<'m> Annealer<'m> {
                 self.consider(change, limit, soft);
             }
             self.proposals += BATCH;
+            since += BATCH;
             if let Some(prices) = &mut phase.prices
-                && self.proposals.is_multiple_of(period)
+                && since >= period
             {
+                since = 0;
                 prices.adapt(&mut self.state);
             }
         }
