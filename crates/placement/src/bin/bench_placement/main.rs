@@ -35,6 +35,7 @@ fn main() {
     packing(&mut rows);
     rebalancing(&mut rows);
     repair(&mut rows);
+    full(&mut rows);
     evacuations(&mut rows);
     print(&rows);
 }
@@ -352,6 +353,35 @@ fn repair(rows: &mut Vec<Row>) {
         measured: format!("{:.3}", plan.end_ms as f64 / plan.bound_ms as f64),
         bar: "<= 1.1",
         good: Some(plan.end_ms * 10 <= plan.bound_ms * 11),
+    });
+}
+
+/// The worst case of an evacuation: a fleet so full that hardly anybody finds a place, and other
+/// VMs must step aside.
+fn full(rows: &mut Vec<Row>) {
+    let engine = filled(17, 5_000, 10, 200_000, 2_000);
+    let request = EvacuationRequest {
+        hosts: (0..20).map(|index| host_name(index * 250)).collect(),
+        ..EvacuationRequest::default()
+    };
+    let begun = Instant::now();
+    let plan = plan_evacuation_on(&engine, &request);
+    let took = begun.elapsed();
+    let faults = lint_plan(engine.fleet(), &request.limits, &plan).len();
+    let waiting = plan.moves.iter().filter(|step| !step.after.is_empty());
+    rows.push(Row {
+        what: format!(
+            "drain 20 of 5,000 full hosts, {} VMs",
+            engine.fleet().vms.len()
+        ),
+        measured: format!(
+            "{took:.2?} ({} moves, {} after another, {} stuck, {faults} faults)",
+            plan.moves.len(),
+            waiting.count(),
+            plan.stuck.len()
+        ),
+        bar: "0 faults",
+        good: Some(faults == 0),
     });
 }
 
