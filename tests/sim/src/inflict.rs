@@ -89,6 +89,68 @@ impl World {
         }
     }
 
+    /// Faults that follow an event: each once.
+    pub fn pull_triggers(&mut self) {
+        let Some(told) = self.story.lines.last() else {
+            return;
+        };
+        let due = self
+            .plan
+            .triggers
+            .iter()
+            .position(|trigger| trigger.on.matches(told));
+        if let Some(due) = due {
+            let trigger = self.plan.triggers.remove(due);
+            if trigger.after == 0 {
+                // A crash at just this point, before whatever would have come next.
+                return self.inflict(&trigger.fault);
+            }
+            let index = self.plan.faults.len();
+            let at = self.now + trigger.after;
+            self.plan.faults.push(crate::plan::Timed {
+                at,
+                fault: trigger.fault,
+            });
+            self.push(trigger.after, Event::Fault(index));
+        }
+    }
+
+    /// Where everything stands when a scenario is over.
+    pub fn tell_the_end(&mut self) {
+        for vm in self.api.objects.vms.clone() {
+            let runs = self.machines.iter().position(|machine| {
+                machine.power
+                    && machine
+                        .domains
+                        .get(&vm.uid)
+                        .is_some_and(|domain| domain.state == DomainState::Running)
+            });
+            let host = runs.map_or("nowhere".to_owned(), |host| self.names[host].to_string());
+            let phase = if vm.exists {
+                format!("{:?}", vm.phase)
+            } else {
+                "gone".to_owned()
+            };
+            self.tell(
+                "end",
+                &[("vm", &vm.uid), ("host", &host), ("phase", &phase)],
+            );
+        }
+        for (index, object) in self.api.objects.moves.clone().iter().enumerate() {
+            let outcome = object
+                .outcome
+                .map_or("open".to_owned(), |outcome| format!("{outcome:?}"));
+            self.tell(
+                "endOfMove",
+                &[
+                    ("vm", &object.uid),
+                    ("number", &(index + 1)),
+                    ("outcome", &outcome),
+                ],
+            );
+        }
+    }
+
     /// What people ask the API for; with the API down they try again later.
     fn ask(&mut self, fault: &Fault) {
         match *fault {

@@ -25,5 +25,6 @@ pub mod operator;
 pub mod plan;
 pub mod rng;
 pub mod run;
+pub mod scenario;
 pub mod story;
 pub mod world;

@@ -2,11 +2,10 @@
 //! scenario. What a seed may combine, and what it may not because no operator could tell it
 //! from death, is decided here and explained in `tests/sim/README.md`.
 
-use failover::Policy;
-use serde::Deserialize;
-
 use crate::faults::{BmcMode, Fault, HostIndex, OperatorIndex, VmIndex};
 use crate::rng::Rng;
+use crate::story::Pattern;
+use failover::Policy;
 
 /// A VM of the site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,12 +25,22 @@ pub struct VmSpec {
 }
 
 /// A fault and when, milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timed {
     /// When.
     pub at: u64,
     /// What.
-    #[serde(flatten)]
+    pub fault: Fault,
+}
+
+/// A fault that follows the first event of some kind: a crash at just that point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// The event's kind and properties, as in expectations.
+    pub on: Pattern,
+    /// How long after it, milliseconds.
+    pub after: u64,
+    /// What.
     pub fault: Fault,
 }
 
@@ -54,6 +63,10 @@ pub struct Plan {
     pub leave_one_off: bool,
     /// What happens, in order of time.
     pub faults: Vec<Timed>,
+    /// What happens upon events.
+    pub triggers: Vec<Trigger>,
+    /// All faults end at `heal_at` and the world must come to rest; else it just ends.
+    pub heals: bool,
     /// When all faults end.
     pub heal_at: u64,
     /// How long after that everything must be at rest.
@@ -96,6 +109,8 @@ impl Plan {
             probes: rng.chance(400),
             leave_one_off: rng.chance(500),
             faults: Vec::new(),
+            triggers: Vec::new(),
+            heals: true,
             heal_at: 0,
             settle_bound: 240_000,
         };

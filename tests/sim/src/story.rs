@@ -36,6 +36,34 @@ impl fmt::Display for Told {
     }
 }
 
+/// A kind of event with properties that it must have; `vm1` stands for every VM of that name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    /// The kind.
+    pub what: String,
+    /// Properties; an event may have more.
+    pub fields: Vec<(String, String)>,
+}
+
+impl Pattern {
+    /// Whether an event is of this kind.
+    pub fn matches(&self, told: &Told) -> bool {
+        told.what == self.what
+            && self.fields.iter().all(|(key, wanted)| {
+                let value = if key == "who" {
+                    Some(told.who.as_str())
+                } else {
+                    told.field(key)
+                };
+                value.is_some_and(|value| {
+                    let rest = value.strip_prefix(wanted.as_str());
+                    let numbered = key == "vm" && rest.is_some_and(|rest| rest.starts_with('-'));
+                    value == wanted || numbered
+                })
+            })
+    }
+}
+
 /// A story under way.
 #[derive(Clone, Debug, Default)]
 pub struct Story {

@@ -223,8 +223,10 @@ impl World {
             let at = self.plan.faults[index].at;
             self.push(at, Event::Fault(index));
         }
-        let heal = self.plan.heal_at;
-        self.push(heal, Event::Heal);
+        if self.plan.heals {
+            let heal = self.plan.heal_at;
+            self.push(heal, Event::Heal);
+        }
         self.push(LOOK_EVERY, Event::Look);
     }
 
@@ -294,7 +296,11 @@ impl World {
         while let Some(Reverse(next)) = self.queue.pop() {
             self.now = next.at;
             if self.now > end {
-                self.judge_the_end();
+                if self.plan.heals {
+                    self.judge_the_end();
+                } else {
+                    self.tell_the_end();
+                }
                 break;
             }
             self.happen(next.event);
@@ -391,6 +397,9 @@ impl World {
                 .collect();
             (who.to_owned(), fields)
         });
+        if !self.plan.triggers.is_empty() {
+            self.pull_triggers();
+        }
     }
 
     /// Boot id that a machine runs under.

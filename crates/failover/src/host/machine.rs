@@ -224,6 +224,8 @@ pub struct HostMachine {
     power: Option<(PowerState, Moment)>,
     told: BTreeSet<String>,
     signs_at_confirmation: Option<(Moment, LifeSigns)>,
+    /// A person's word that stood while the host lived: it counts for nothing, ever.
+    void_word: Option<Confirmation>,
     /// Renewals seen when it fell silent: only another one ends the silence.
     renewals_at_silence: u64,
 }
@@ -256,6 +258,7 @@ impl HostMachine {
             power: None,
             told: BTreeSet::new(),
             signs_at_confirmation: None,
+            void_word: None,
             renewals_at_silence: 0,
         }
     }
@@ -518,6 +521,9 @@ impl HostMachine {
             self.power = None;
         }
         self.signs_at_confirmation = None;
+        if let Some((word, _)) = &facts.confirmation {
+            self.void_word = Some(word.clone());
+        }
         let recovering = facts.unsettled > 0 && matches!(self.life, Life::Recovering);
         self.enter(
             if recovering {
@@ -656,6 +662,9 @@ impl HostMachine {
             return Some(proof);
         }
         let (confirmation, seen_at) = facts.confirmation.as_ref()?;
+        if self.void_word.as_ref() == Some(confirmation) {
+            return None;
+        }
         let seen_at = (*seen_at).max(self.floor);
         let (then, before) = *self.signs_at_confirmation.get_or_insert((seen_at, *signs));
         let power = self.current_power(policy, now);
