@@ -7,6 +7,10 @@
 //!                                             └──────────── a new storm ─────────────┘
 //! ```
 //!
+//! While every host that counts is silent nothing is released: there is no host to recover on,
+//! and the management network is suspected however long it takes. Nor is it just after a host
+//! has come back: the network heals, and the others may follow.
+//!
 //! Hosts that are proven dead are known down: they count neither as silent nor among the
 //! hosts. Proofs that are only read still count in a storm; the guard stops forcing only.
 
@@ -64,6 +68,10 @@ pub struct StormGuard {
     silent_before: BTreeSet<HostName>,
     last_silence: Option<Moment>,
     facts_allow: Option<Reason>,
+    /// When a host was last seen to come back.
+    last_return: Option<Moment>,
+    /// Silent hosts and hosts, while nothing may be released although the storm is over.
+    held: Option<(u32, u32)>,
     turn: Option<HostName>,
 }
 
@@ -79,6 +87,10 @@ impl StormGuard {
             self.fell_silent.insert(host.clone(), now);
             self.last_silence = Some(now);
         }
+        let mut returned = self.silent_before.difference(&facts.silent);
+        if returned.any(|host| !facts.known_down.contains(host)) {
+            self.last_return = Some(now);
+        }
         self.silent_before.clone_from(&facts.silent);
         self.fell_silent.retain(|host, at| {
             now.since(*at) <= policy.storm_window_milliseconds && !facts.known_down.contains(host)
@@ -91,6 +103,11 @@ impl StormGuard {
         let together = u32::try_from(self.fell_silent.len()).unwrap_or(u32::MAX);
         let began = self.advance(together, facts, policy, now);
         self.turn = self.next_turn(facts);
+        let silent = u32::try_from(facts.silent.len()).unwrap_or(u32::MAX);
+        let heals = self
+            .last_return
+            .is_some_and(|at| now.since(at) < policy.unreachable_after_milliseconds);
+        self.held = (silent >= facts.counted || heals).then_some((silent, facts.counted));
         began
     }
 
@@ -156,8 +173,12 @@ impl StormGuard {
                 silent: *silent,
                 of: *of,
             }),
-            StormState::Releasing => match &self.turn {
-                Some(turn) if turn != host => FencePermit::Refused(Reason::StormReleases {
+            StormState::Releasing => match (&self.held, &self.turn) {
+                (Some((silent, of)), _) => FencePermit::Refused(Reason::Storm {
+                    silent: *silent,
+                    of: *of,
+                }),
+                (None, Some(turn)) if turn != host => FencePermit::Refused(Reason::StormReleases {
                     other: turn.clone(),
                 }),
                 _ => FencePermit::Granted,
@@ -238,6 +259,20 @@ mod tests {
         assert!(!refused(&guard, "b"));
         guard.observe(&facts(&[], 4), &policy, Moment(80_000));
         assert_eq!(guard.state(), &StormState::Calm);
+    }
+
+    #[test]
+    fn nothing_is_forced_off_while_no_host_lives() {
+        let policy = Policy::default();
+        let mut guard = StormGuard::default();
+        guard.observe(&facts(&["a", "b", "c"], 3), &policy, Moment(0));
+        guard.observe(&facts(&["a", "b", "c"], 3), &policy, Moment(90_000));
+        assert_eq!(guard.state(), &StormState::Releasing);
+        assert!(refused(&guard, "a"), "a switch that is away for long");
+        guard.observe(&facts(&["a", "b"], 3), &policy, Moment(91_000));
+        assert!(refused(&guard, "a"), "the others may follow");
+        guard.observe(&facts(&["a", "b"], 3), &policy, Moment(99_000));
+        assert!(!refused(&guard, "a") && refused(&guard, "b"));
     }
 
     #[test]

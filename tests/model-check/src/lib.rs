@@ -20,7 +20,9 @@
 
 pub mod check;
 pub mod cluster;
+pub mod fence;
 pub mod mutation;
+pub mod power;
 pub mod words;
 
 pub use mutation::Mutation;

@@ -63,6 +63,17 @@ pub enum Mutation {
     /// A cut from storage is lifted before its host gave another proof.
     LiftCutAtOnce,
 
+    /// Restored etcd: the leader does not remember the highest version.
+    LeaderForgets,
+    /// Restored etcd: a rebase does not raise `lastEpoch`.
+    RebaseKeepsLast,
+    /// Restored etcd: a rebase does not wait for every host's report.
+    RebaseUnheard,
+    /// Restored etcd: starts that were allowed before the restore outlive the rebase.
+    RebaseKeepsStarts,
+    /// Restored etcd: a rebase leaves the restored assignment beside a copy that runs.
+    RebaseWithoutAdopting,
+
     // Live migration, line by line.
     /// Line 1: `incoming` is not written before the target prepares.
     PrepareBeforeIncoming,
@@ -93,3 +104,54 @@ pub enum Mutation {
     /// Line 4: `incoming` that an old leader wrote after the move's end is not taken up.
     NeverAdopt,
 }
+
+/// Every rule, in the order of the list above.
+pub const ALL: [Mutation; 47] = [
+    Mutation::StartFromCache,
+    Mutation::IgnoreBootId,
+    Mutation::ReuseEpoch,
+    Mutation::NoStartDeadline,
+    Mutation::NoFiringCount,
+    Mutation::FiringKeepsIncarnation,
+    Mutation::KeepSuperseded,
+    Mutation::StopIncoming,
+    Mutation::ReportBeforeDestroy,
+    Mutation::CloseWithoutLedger,
+    Mutation::KeepClosedDomain,
+    Mutation::KeepOtherBoot,
+    Mutation::UnreachableDestroys,
+    Mutation::HookPassesUnknown,
+    Mutation::HookPassesClosed,
+    Mutation::CrashRestarts,
+    Mutation::HookFailsReconnect,
+    Mutation::TargetWritesLate,
+    Mutation::FenceStuckAgent,
+    Mutation::RestartStopsVms,
+    Mutation::NoImageLocking,
+    Mutation::ControlPlaneInside,
+    Mutation::TimeOutIsProof,
+    Mutation::ReturnCodeIsProof,
+    Mutation::ProofForAnyBoot,
+    Mutation::WriteWithoutCompare,
+    Mutation::SameEpochAgain,
+    Mutation::LiftCutAtOnce,
+    Mutation::LeaderForgets,
+    Mutation::RebaseKeepsLast,
+    Mutation::RebaseUnheard,
+    Mutation::RebaseKeepsStarts,
+    Mutation::RebaseWithoutAdopting,
+    Mutation::PrepareBeforeIncoming,
+    Mutation::IncomingNeedsNoProof,
+    Mutation::ArrivesRunning,
+    Mutation::ResumeOnSilence,
+    Mutation::ResumeOnClosed,
+    Mutation::PromoteOnAnyProof,
+    Mutation::NeverRefuse,
+    Mutation::NeverPromote,
+    Mutation::RefuseFirst,
+    Mutation::SayRunningEarly,
+    Mutation::SayRunningUnseen,
+    Mutation::DropUnrefused,
+    Mutation::NeverDrop,
+    Mutation::NeverAdopt,
+];

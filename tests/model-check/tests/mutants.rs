@@ -6,8 +6,9 @@ use model_check::cluster::Cluster;
 use model_check::cluster::configurations::{
     AUTOSTART, AUTOSTART_WITHOUT_HOOK, CALM, CRASHES, CUTS, GUARD, GUARD_ONE_LEADER, HALT,
     ISOLATION, LOCKED, MOVE_AGENTS, MOVE_BREAKS, MOVE_GUEST_BREAKS, MOVE_LEADERS, MOVE_POWER,
-    POWER, STUCK_AGENT,
+    POWER, RESTORE, STUCK_AGENT,
 };
+use model_check::mutation::ALL;
 
 /// The rule, the configuration in which it is needed, and the property that breaks without it.
 type Row = (&'static [Mutation], Cluster, &'static str);
@@ -59,6 +60,11 @@ const RECOVERY: &[Row] = &[
     (&[Mutation::WriteWithoutCompare], POWER, WRITER),
     (&[Mutation::SameEpochAgain], CRASHES, STUCK),
     (&[Mutation::LiftCutAtOnce], CUTS, WRITER),
+    (&[Mutation::LeaderForgets], RESTORE, WRITER),
+    (&[Mutation::RebaseKeepsLast], RESTORE, STUCK),
+    (&[Mutation::RebaseUnheard], RESTORE, WRITER),
+    (&[Mutation::RebaseKeepsStarts], RESTORE, WRITER),
+    (&[Mutation::RebaseWithoutAdopting], RESTORE, WRITER),
 ];
 
 const MIGRATION: &[Row] = &[
@@ -130,4 +136,17 @@ fn the_rules_that_cover_for_another_do_so() {
             found.story()
         );
     }
+}
+
+/// A rule that is in the list and in no row would be one that nobody checks.
+#[test]
+fn every_rule_of_the_list_is_removed_once() {
+    let rows = || RECOVERY.iter().chain(MIGRATION);
+    for rule in ALL {
+        assert!(
+            rows().any(|(without, ..)| without.contains(&rule)),
+            "{rule:?}"
+        );
+    }
+    assert_eq!((ALL.len(), rows().count()), (47, 47));
 }

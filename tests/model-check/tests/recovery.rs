@@ -5,7 +5,7 @@ use model_check::check::walk;
 use model_check::cluster::Cluster;
 use model_check::cluster::configurations::{
     AUTOSTART, AUTOSTART_WITHOUT_HOOK, CALM, CRASHES, CUTS, GUARD, HALT, ISOLATION, LOCKED, POWER,
-    STUCK_AGENT,
+    RESTORE, STUCK_AGENT,
 };
 
 fn pinned(model: Cluster, states: usize) {
@@ -43,6 +43,11 @@ fn storage_cuts_hosts_off_where_no_bmc_answers() {
 #[test]
 fn guards_fire_where_neither_bmc_nor_storage_can_cut() {
     pinned(GUARD, 9026);
+}
+
+#[test]
+fn etcd_is_restored() {
+    pinned(RESTORE, 5117);
 }
 
 #[test]

@@ -224,6 +224,10 @@ pub struct HostMachine {
     power: Option<(PowerState, Moment)>,
     told: BTreeSet<String>,
     signs_at_confirmation: Option<(Moment, LifeSigns)>,
+    /// A person's word that stood while the host lived: it counts for nothing, ever.
+    void_word: Option<Confirmation>,
+    /// Renewals seen when it fell silent: only another one ends the silence.
+    renewals_at_silence: u64,
 }
 
 /// The result of one step.
@@ -254,6 +258,8 @@ impl HostMachine {
             power: None,
             told: BTreeSet::new(),
             signs_at_confirmation: None,
+            void_word: None,
+            renewals_at_silence: 0,
         }
     }
 
@@ -318,7 +324,12 @@ impl HostMachine {
         self.take_reading(facts, &signs);
         let signals = self.signals(facts, &signs, policy, now);
         let conclusion = conclude(signals);
-        if signals.lease == Freshness::Fresh {
+        let renewals = signs.lease.map_or(0, |sign| sign.changes);
+        let known_silent = self.is_silent() || self.life == Life::Fenced;
+        let only_windows_began_anew = known_silent && renewals == self.renewals_at_silence;
+        if signals.lease == Freshness::Fresh && only_windows_began_anew {
+            self.wait_anew(facts, policy, now, &mut out);
+        } else if signals.lease == Freshness::Fresh {
             self.live(facts, policy, now, &mut out);
         } else {
             self.be_silent(facts, &signs, conclusion, permit, policy, now, &mut out);
@@ -494,7 +505,10 @@ impl HostMachine {
             return;
         }
         if self.life == Life::Fenced {
+            // Renewed after all, or a renewal came late: a new proof needs a new window.
             self.alive_after_proof = true;
+            (self.witness, self.power) = (None, None);
+            self.told.clear();
         }
         if self.fencing.take().is_some() || matches!(facts.intent, Intent::Ours { .. }) {
             out.actions.push(HostAction::ClearIntent);
@@ -507,6 +521,9 @@ impl HostMachine {
             self.power = None;
         }
         self.signs_at_confirmation = None;
+        if let Some((word, _)) = &facts.confirmation {
+            self.void_word = Some(word.clone());
+        }
         let recovering = facts.unsettled > 0 && matches!(self.life, Life::Recovering);
         self.enter(
             if recovering {
@@ -516,6 +533,22 @@ impl HostMachine {
             },
             now,
         );
+    }
+
+    /// The windows began anew and no renewal has been seen since: nobody knows more than
+    /// before, so it is no sign of life, and nothing is forced off before the windows are over.
+    fn wait_anew(&mut self, facts: &HostFacts, policy: &Policy, now: Moment, out: &mut HostStep) {
+        if self.fencing.as_ref().is_some_and(Fencing::in_flight) {
+            self.advance_fencing(facts, policy, now, out);
+            return;
+        }
+        if self.life == Life::Fenced {
+            return;
+        }
+        if self.fencing.take().is_some() || matches!(facts.intent, Intent::Ours { .. }) {
+            out.actions.push(HostAction::ClearIntent);
+        }
+        self.enter(Life::Suspect, now);
     }
 
     #[allow(
@@ -541,6 +574,7 @@ impl HostMachine {
             Life::Ready | Life::Recovering | Life::NotRegistered
         ) {
             self.enter(Life::Suspect, now);
+            self.renewals_at_silence = signs.lease.map_or(0, |sign| sign.changes);
             self.tell(
                 out,
                 EventKind::Seen,
@@ -628,6 +662,9 @@ impl HostMachine {
             return Some(proof);
         }
         let (confirmation, seen_at) = facts.confirmation.as_ref()?;
+        if self.void_word.as_ref() == Some(confirmation) {
+            return None;
+        }
         let seen_at = (*seen_at).max(self.floor);
         let (then, before) = *self.signs_at_confirmation.get_or_insert((seen_at, *signs));
         let power = self.current_power(policy, now);
@@ -652,6 +689,7 @@ impl HostMachine {
             evidence: proof.evidence().to_owned(),
         };
         self.proof = Some(proof);
+        self.alive_after_proof = false;
         self.enter(Life::Fenced, now);
         self.tell(out, EventKind::Decided, reason);
     }

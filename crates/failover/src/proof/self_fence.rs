@@ -80,7 +80,7 @@ pub enum SelfFenceError {
     /// The Lease was not confirmed unchanged.
     #[error("the Lease was not confirmed unchanged by a quorum read")]
     LeaseUnconfirmed,
-    /// A VM on the host answered within the window.
+    /// A VM on the host answered after guard and watchdog should have killed it.
     #[error("a VM on this host answered a probe; it runs")]
     ProbeAnswered,
 }
@@ -161,7 +161,17 @@ impl SelfFenceWitness {
                 .pools
                 .get(pool)
                 .ok_or_else(|| SelfFenceError::Unobserved(pool.clone()))?;
-            let began = window.began.max(floor);
+            let silent_since = window.began.max(floor);
+            // By then everything is gone, if guard and watchdog kept their word: a VM that
+            // answers later proves that they did not.
+            let gone_by = silent_since
+                .plus(self.guard.contract_milliseconds)
+                .plus(self.guard.watchdog_milliseconds);
+            if look.probe_answered_at.is_some_and(|at| at >= gone_by) {
+                return Err(SelfFenceError::ProbeAnswered);
+            }
+            // One that answers while it may still run begins the window anew.
+            let began = silent_since.max(look.probe_answered_at.unwrap_or_default());
             let waited = window.last.since(began);
             if waited < needed {
                 return Err(SelfFenceError::TooEarly {
@@ -169,12 +179,6 @@ impl SelfFenceWitness {
                     waited: seconds(waited),
                     needed: seconds(needed),
                 });
-            }
-            if look
-                .probe_answered_at
-                .is_some_and(|answered| answered >= began)
-            {
-                return Err(SelfFenceError::ProbeAnswered);
             }
         }
         if !look.lease_confirmed_unchanged {
@@ -286,13 +290,24 @@ mod tests {
             whole.conclude(&assigned, &policy),
             Err(SelfFenceError::TooEarly { .. })
         ));
-        let probed = LastLook {
-            probe_answered_at: Some(Moment(9_000)),
+        let probed = |at| LastLook {
+            probe_answered_at: Some(Moment(at)),
             ..look()
         };
         assert_eq!(
-            whole.conclude(&probed, &policy),
+            whole.conclude(&probed(40_000), &policy),
             Err(SelfFenceError::ProbeAnswered)
+        );
+        assert!(matches!(
+            whole.conclude(&probed(9_000), &policy),
+            Err(SelfFenceError::TooEarly { .. })
+        ));
+        // Found by the model check: an answer from before the guard fired vetoed for ever.
+        assert!(
+            watched(60, |_, _| {})
+                .conclude(&probed(9_000), &policy)
+                .is_ok(),
+            "a VM may answer until the guard fires"
         );
         let unconfirmed = LastLook {
             lease_confirmed_unchanged: false,

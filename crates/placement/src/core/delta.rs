@@ -100,6 +100,14 @@ impl State<'_> {
         self.added(item, to) - self.freed(item) + self.delta_away(item, to)
     }
 
+    /// Whether [`State::delta_move`] is at most `limit`, often answered from one host alone: the
+    /// host left behind cannot gain more than it costs now.
+    pub fn move_costs_at_most(&self, item: u32, to: u32, limit: i64) -> bool {
+        let known = self.delta_away(item, to) + self.added(item, to);
+        let from = self.at[item as usize];
+        known - self.host_cost[from as usize] <= limit && known - self.freed(item) <= limit
+    }
+
     /// Change of the cost of moves (items, pairs, worst group) if a placed item moved.
     pub fn delta_away(&self, item: u32, to: u32) -> i64 {
         let model = self.model;
@@ -210,6 +218,14 @@ impl State<'_> {
         let (host_a, host_b) = (self.at[a as usize], self.at[b as usize]);
         let hosts = self.exchanged(host_a, a, b) + self.exchanged(host_b, b, a);
         hosts + self.delta_away_swap(a, b)
+    }
+
+    /// Whether [`State::delta_swap`] is at most `limit`, often answered from one host alone.
+    pub fn swap_costs_at_most(&self, a: u32, b: u32, limit: i64) -> bool {
+        let (host_a, host_b) = (self.at[a as usize], self.at[b as usize]);
+        let known = self.delta_away_swap(a, b) + self.exchanged(host_a, a, b);
+        known - self.host_cost[host_b as usize] <= limit
+            && known + self.exchanged(host_b, b, a) <= limit
     }
 
     fn delta_away_swap(&self, a: u32, b: u32) -> i64 {

@@ -19,6 +19,8 @@ mod model;
 mod rules;
 mod spec;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use error::ModelError;
 pub use model::Model;

@@ -168,6 +168,15 @@ impl<'m> State<'m> {
         }
     }
 
+    /// [`State::price_overflow`] when only these hosts are and will be over a limit.
+    pub fn price_overflow_on(&mut self, price: &[i64], hosts: &[u32]) {
+        self.price.clear();
+        self.price.extend_from_slice(price);
+        for &h in hosts {
+            self.refresh_host(h as usize);
+        }
+    }
+
     /// How far each resource is over its hard limits, summed over hosts.
     pub fn overflow(&self, into: &mut Vec<i64>) {
         let r = self.model.resources;

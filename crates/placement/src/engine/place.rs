@@ -6,7 +6,7 @@ use model::{HostName, Priority, VmUid};
 
 use super::kinds::number;
 use super::{Engine, VmSlot};
-use crate::filter::{Filter, There, fits_data, fits_kind, judge};
+use crate::filter::{Filter, There, judge};
 use crate::fleet::{Free, Vm};
 use crate::place::{Choice, Refusal};
 
@@ -110,19 +110,6 @@ impl Engine {
         let found = self.machine(uid).zip(self.vm_number(uid));
         let place = found.zip(self.number(host));
         place.is_some_and(|((vm, slot), host)| self.removes(vm, self.vm(slot), host).is_none())
-    }
-
-    /// How much room an open host lacks for a VM that every other rule but its group's allows
-    /// there; none when another rule forbids it.
-    pub(crate) fn lacks(&self, vm: &Vm, name: &HostName, host: &crate::Host) -> Option<Free> {
-        let forbidden = fits_data(vm, name)
-            .or_else(|| fits_kind(self.fleet.pools.get(&host.pool), vm, host))
-            .is_some();
-        let free = self.free(name).filter(|_| !forbidden)?;
-        Some(Free {
-            cpu: vm.cpu.saturating_sub(free.cpu),
-            memory_bytes: vm.memory_bytes.saturating_sub(free.memory_bytes),
-        })
     }
 
     /// Places pending VMs and assigns each: by priority, then the largest first (which packs

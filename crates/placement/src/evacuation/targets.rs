@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::{HostName, Priority, VmUid};
 
 use super::EvacuationRequest;
-use crate::engine::Engine;
-use crate::fleet::{Fleet, Vm};
+use crate::engine::{Engine, VmSlot};
+use crate::fleet::{Fleet, Free, Vm};
 use crate::headroom::pack_elsewhere;
 use crate::plan::Stuck;
 
-/// How many VMs may be tried as the one that makes room, per VM that is stuck. Bounds the
-/// time of a hopeless case.
+/// How many VMs may be tried as the one that makes room: for one VM that is stuck, and for all
+/// together. Bounds the time of a hopeless case, a fleet that is full.
 const WAYS_MAX: usize = 2_000;
+const WAYS_ALL_MAX: usize = 20_000;
 
 /// A move whose time is not yet known.
 #[derive(Clone, Debug)]
@@ -42,6 +43,20 @@ struct Attempt<'a> {
     /// Moves that made room, by the host that they leave: who arrives later waits for them.
     vacated: BTreeMap<HostName, Vec<usize>>,
     refused: Vec<(Priority, VmUid, String)>,
+    /// Classes and sizes of VMs that could step aside nowhere. Found once for each, since room
+    /// becomes scarcer with every move; that a step aside makes a little again is ignored.
+    nowhere: BTreeSet<(u32, Free)>,
+    /// Numbers of the VMs that have a step.
+    settled: BTreeSet<u32>,
+}
+
+/// A VM that could step aside, and where it is.
+struct Neighbour {
+    size: Free,
+    class: u32,
+    grouped: bool,
+    vm: u32,
+    host: u32,
 }
 
 pub(super) fn choose(engine: &Engine, request: &EvacuationRequest) -> Chosen {
@@ -126,7 +141,8 @@ fn best_attempt<'a>(
     if let Some(packed) = packed(engine, request, &order) {
         return packed;
     }
-    wide.make_room();
+    let neighbours = neighbours(engine, request);
+    wide.make_room(&neighbours);
     if wide.refused.is_empty() {
         return wide;
     }
@@ -135,7 +151,7 @@ fn best_attempt<'a>(
     for (_, uid) in &order {
         tight.tightest(uid);
     }
-    tight.make_room();
+    tight.make_room(&neighbours);
     if tight.cost() < wide.cost() {
         tight
     } else {
@@ -180,6 +196,8 @@ impl<'a> Attempt<'a> {
             steps: Vec::new(),
             vacated: BTreeMap::new(),
             refused: Vec::new(),
+            nowhere: BTreeSet::new(),
+            settled: BTreeSet::new(),
         }
     }
 
@@ -221,6 +239,7 @@ impl<'a> Attempt<'a> {
         let from = self.engine.machine(uid).and_then(|vm| vm.host.clone());
         let Some(from) = from else { return };
         self.engine.begin_move(uid, &to);
+        self.settled.extend(self.engine.vm_number(uid));
         self.steps.push(Step {
             vm: uid.clone(),
             from,
@@ -232,25 +251,66 @@ impl<'a> Attempt<'a> {
     }
 
     /// Moves one VM out of the way of each that found no place.
-    fn make_room(&mut self) {
+    fn make_room(&mut self, neighbours: &[Neighbour]) {
+        let mut allowance = WAYS_ALL_MAX;
+        // Sizes for which nobody could make room: a larger one of the class need not be tried.
+        let mut hopeless: Vec<(u32, Free)> = Vec::new();
         for (priority, uid, why) in std::mem::take(&mut self.refused) {
-            if !self.make_room_for(&uid, priority) {
-                self.refused.push((priority, uid, why));
+            let Some(slot) = self
+                .engine
+                .vm_number(&uid)
+                .map(|vm| self.engine.vm(vm).clone())
+            else {
+                continue;
+            };
+            let tried = hopeless.iter().any(|(class, size)| {
+                *class == slot.class
+                    && size.cpu <= slot.size.cpu
+                    && size.memory_bytes <= slot.size.memory_bytes
+            });
+            if !tried && self.make_room_for(&slot, priority, neighbours, &mut allowance) {
+                continue;
             }
+            if !tried && slot.group.is_none() {
+                hopeless.push((slot.class, slot.size));
+            }
+            self.refused.push((priority, uid, why));
         }
     }
 
-    fn make_room_for(&mut self, uid: &VmUid, priority: Priority) -> bool {
-        let ways: Vec<(VmUid, HostName)> = self.ways(uid);
-        for (other, host) in ways {
+    fn make_room_for(
+        &mut self,
+        slot: &VmSlot,
+        priority: Priority,
+        neighbours: &[Neighbour],
+        allowance: &mut usize,
+    ) -> bool {
+        let mut tried = 0;
+        for way in neighbours {
+            if !self.in_the_way(slot, way) {
+                continue;
+            }
+            tried += 1;
+            if tried > WAYS_MAX {
+                return false;
+            }
+            let Some(left) = allowance.checked_sub(1) else {
+                return false;
+            };
+            *allowance = left;
+            let other = self.engine.vm(way.vm).uid.clone();
+            let host = self.engine.host(way.host).name.clone();
             let Ok(elsewhere) = self.engine.place_away(&other) else {
+                if !way.grouped {
+                    self.nowhere.insert((way.class, way.size));
+                }
                 continue;
             };
             // Try it: the other one gone, does the stuck one fit where it was?
             let before = self.engine.machine(&other).cloned();
             self.engine.begin_move(&other, &elsewhere);
             self.engine.end_move(&other, true);
-            let fits = self.engine.may_run(uid, &host);
+            let fits = self.engine.may_run(&slot.uid, &host);
             if let Some(before) = before {
                 self.engine.upsert_vm(other.clone(), before);
             }
@@ -258,44 +318,64 @@ impl<'a> Attempt<'a> {
                 continue;
             }
             let index = self.steps.len();
-            self.go(&other, elsewhere, format!("makes room on {host} for {uid}"));
+            let reason = format!("makes room on {host} for {}", slot.uid);
+            self.go(&other, elsewhere, reason);
             if let Some(step) = self.steps.last_mut() {
                 // It is as urgent as the VM that waits for it.
                 step.priority = step.priority.min(priority);
             }
             self.engine.end_move(&other, true);
             self.vacated.entry(host.clone()).or_default().push(index);
-            self.go(uid, host, format!("fits once {other} has left"));
+            self.go(&slot.uid, host, format!("fits once {other} has left"));
             return true;
         }
         false
     }
 
-    /// VMs that could be in the way, and the host on which they are: the smallest first, since
-    /// it moves fastest. VMs that move already, or are pinned, cannot make room.
-    fn ways(&self, uid: &VmUid) -> Vec<(VmUid, HostName)> {
-        let fleet = self.engine.fleet();
-        let Some(vm) = fleet.vms.get(uid) else {
-            return Vec::new();
+    /// With that neighbour gone the VM may fit, and the neighbour may have somewhere to go.
+    /// Nobody moves twice.
+    fn in_the_way(&self, slot: &VmSlot, other: &Neighbour) -> bool {
+        let there = self.engine.host(other.host);
+        let free = there.free();
+        free.memory_bytes.saturating_add(other.size.memory_bytes) >= slot.size.memory_bytes
+            && free.cpu.saturating_add(other.size.cpu) >= slot.size.cpu
+            && there
+                .kind
+                .is_some_and(|kind| self.engine.class_allows(slot.class, kind))
+            && !self.nowhere.contains(&(other.class, other.size))
+            && !self.settled.contains(&other.vm)
+    }
+}
+
+/// VMs on other open hosts that may move: the smallest first, since it moves fastest, ties by
+/// uid.
+fn neighbours(engine: &Engine, request: &EvacuationRequest) -> Vec<Neighbour> {
+    let mut found = Vec::new();
+    for (name, host) in &engine.fleet().hosts {
+        let number = engine.number(name).filter(|_| host.closed.is_none());
+        let Some(number) = number.filter(|_| !request.hosts.contains(name)) else {
+            continue;
         };
-        let settled: BTreeSet<&VmUid> = self.steps.iter().map(|step| &step.vm).collect();
-        let mut ways = Vec::new();
-        for (name, host) in fleet.hosts.iter().filter(|(_, host)| host.closed.is_none()) {
-            let lacking = self.engine.lacks(vm, name, host);
-            let Some(lacking) = lacking else { continue };
-            for other in self.engine.on(name) {
-                let Some(there) = fleet.vms.get(other) else {
-                    continue;
-                };
-                let enough = there.memory_bytes >= lacking.memory_bytes && there.cpu >= lacking.cpu;
-                let free = there.pinned_to.is_none() && there.incoming.is_none();
-                if free && enough && !settled.contains(other) {
-                    ways.push((there.memory_bytes, other.clone(), name.clone()));
-                }
+        for vm in &engine.host(number).vms {
+            let slot = engine.vm(*vm);
+            let free = engine
+                .machine(&slot.uid)
+                .is_some_and(|vm| vm.pinned_to.is_none() && vm.incoming.is_none());
+            if free {
+                found.push(Neighbour {
+                    size: slot.size,
+                    class: slot.class,
+                    grouped: slot.group.is_some(),
+                    vm: *vm,
+                    host: number,
+                });
             }
         }
-        ways.sort();
-        ways.truncate(WAYS_MAX);
-        ways.into_iter().map(|(_, vm, host)| (vm, host)).collect()
     }
+    found.sort_by(|one, two| {
+        let uid = |neighbour: &Neighbour| &engine.vm(neighbour.vm).uid;
+        let memory = one.size.memory_bytes.cmp(&two.size.memory_bytes);
+        memory.then_with(|| uid(one).cmp(uid(two)))
+    });
+    found
 }

@@ -51,14 +51,15 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Imbalance, per mille, below which nothing is done, and the least that one move must
-    /// take away of the sum of squares, per cent.
-    fn thresholds(self) -> Option<(u64, i128)> {
+    /// Imbalance, per mille, below which nothing is done, and how much of the squared distance
+    /// of its two hosts one move must take away, per cent: a small VM on a crowded host is not
+    /// worth its migration.
+    fn thresholds(self) -> Option<(u64, i64)> {
         match self {
             Mode::Off => None,
-            Mode::Cautious => Some((150, 10)),
-            Mode::Normal => Some((80, 5)),
-            Mode::Eager => Some((20, 1)),
+            Mode::Cautious => Some((150, 20)),
+            Mode::Normal => Some((80, 10)),
+            Mode::Eager => Some((20, 3)),
         }
     }
 }
@@ -173,11 +174,10 @@ fn balance(engine: Engine, request: &RebalanceRequest) -> Rebalance {
         && steps.len() < request.moves_max
         && shares.imbalance() > calm
     {
-        let total = shares.total();
         let Some((gain, uid, from, to)) = best_move(&begun, &shares, request, &refused) else {
             break;
         };
-        if gain * 100 < total * least {
+        if gain * 100 < shares.pair(&from, &to) * least {
             break;
         }
         ended.assign(&uid, &to);
@@ -233,7 +233,7 @@ fn size(engine: &Engine, uid: &VmUid) -> Option<Free> {
 }
 
 /// A possible move: what it gains, its memory, who, from where, where to.
-type Candidate<'a> = (i128, Reverse<(u64, &'a VmUid, &'a HostName)>, &'a HostName);
+type Candidate<'a> = (i64, Reverse<(u64, &'a VmUid, &'a HostName)>, &'a HostName);
 
 /// The move that gains the most, ties by the least memory, then by uid and host.
 fn best_move(
@@ -241,18 +241,18 @@ fn best_move(
     shares: &Shares,
     request: &RebalanceRequest,
     refused: &BTreeSet<(VmUid, HostName)>,
-) -> Option<(i128, VmUid, HostName, HostName)> {
-    let mut givers: Vec<(i128, &HostName)> = shares
+) -> Option<(i64, VmUid, HostName, HostName)> {
+    let mut givers: Vec<(i64, &HostName, (Free, Free))> = shares
         .hosts
         .iter()
         .map(|(name, (capacity, used))| {
             let distance = shares.distance(*capacity, *used);
-            (-distance[0].max(distance[1]), name)
+            (-distance[0].max(distance[1]), name, (*capacity, *used))
         })
         .collect();
     givers.sort();
     let mut best: Option<Candidate<'_>> = None;
-    for (_, from) in givers.into_iter().take(GIVERS) {
+    for (_, from, giver) in givers.into_iter().take(GIVERS) {
         for uid in engine.on(from) {
             let Some(vm) = engine.machine(uid) else {
                 continue;
@@ -264,8 +264,8 @@ fn best_move(
             let Some(size) = size(engine, uid) else {
                 continue;
             };
-            for to in shares.hosts.keys().filter(|to| *to != from) {
-                let gain = shares.gain(size, from, to);
+            for (to, taker) in shares.hosts.iter().filter(|(to, _)| *to != from) {
+                let gain = shares.gain(size, giver, *taker);
                 let rank = (gain, Reverse((size.memory_bytes, uid, to)));
                 let better = best
                     .as_ref()

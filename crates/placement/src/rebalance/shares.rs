@@ -11,18 +11,30 @@ use crate::fleet::Free;
 pub(super) struct Shares {
     /// By name: capacity, and what is on it.
     pub(super) hosts: BTreeMap<HostName, (Free, Free)>,
-    /// Of all of them.
-    capacity: Free,
-    used: Free,
+    /// Shares of all of them together, per mille. Moves within the pool do not change it.
+    mean: [i64; 2],
+}
+
+/// Used memory and CPU, per mille. In 64 bits, since this is asked for every VM and host; a
+/// host of more than sixteen pebibytes would look emptier than it is.
+fn permille(capacity: Free, used: Free) -> [i64; 2] {
+    let share = |used: u64, capacity: u64| {
+        let share = used.saturating_mul(1_000) / capacity.max(1);
+        i64::try_from(share.min(1_000_000)).unwrap_or(1_000_000)
+    };
+    [
+        share(used.memory_bytes, capacity.memory_bytes),
+        share(used.cpu, capacity.cpu),
+    ]
 }
 
 impl Shares {
     pub(super) fn of(engine: &Engine, pool: &str) -> Self {
         let mut shares = Self {
             hosts: BTreeMap::new(),
-            capacity: Free::default(),
-            used: Free::default(),
+            mean: [0, 0],
         };
+        let (mut all, mut all_used) = (Free::default(), Free::default());
         for (name, number) in engine.pool_hosts(pool) {
             let slot = engine.host(number);
             if slot.kind.is_none() {
@@ -33,30 +45,33 @@ impl Shares {
                 cpu: slot.capacity.cpu - free.cpu.min(slot.capacity.cpu),
                 memory_bytes: slot.capacity.memory_bytes - free.memory_bytes,
             };
-            shares.capacity = sum(shares.capacity, slot.capacity);
-            shares.used = sum(shares.used, used);
+            all = sum(all, slot.capacity);
+            all_used = sum(all_used, used);
             shares.hosts.insert(name.clone(), (slot.capacity, used));
         }
+        let share = |used: u64, capacity: u64| {
+            let share = u128::from(used) * 1_000 / u128::from(capacity.max(1));
+            i64::try_from(share).unwrap_or(1_000_000)
+        };
+        shares.mean = [
+            share(all_used.memory_bytes, all.memory_bytes),
+            share(all_used.cpu, all.cpu),
+        ];
         shares
     }
 
     /// How far a host is from the pool's share, per mille: memory and CPU.
-    pub(super) fn distance(&self, capacity: Free, used: Free) -> [i128; 2] {
-        let permille =
-            |used: u64, capacity: u64| i128::from(used) * 1_000 / i128::from(capacity.max(1));
-        [
-            permille(used.memory_bytes, capacity.memory_bytes)
-                - permille(self.used.memory_bytes, self.capacity.memory_bytes),
-            permille(used.cpu, capacity.cpu) - permille(self.used.cpu, self.capacity.cpu),
-        ]
+    pub(super) fn distance(&self, capacity: Free, used: Free) -> [i64; 2] {
+        let [memory, cpu] = permille(capacity, used);
+        [memory - self.mean[0], cpu - self.mean[1]]
     }
 
-    fn squares(&self, capacity: Free, used: Free) -> i128 {
+    fn squares(&self, capacity: Free, used: Free) -> i64 {
         let distance = self.distance(capacity, used);
         distance.into_iter().map(|share| share * share).sum()
     }
 
-    pub(super) fn total(&self) -> i128 {
+    fn total(&self) -> i64 {
         let hosts = self.hosts.values();
         hosts
             .map(|(capacity, used)| self.squares(*capacity, *used))
@@ -70,15 +85,22 @@ impl Shares {
         u64::try_from(mean.isqrt()).unwrap_or(u64::MAX)
     }
 
-    /// What the sum of squares loses when a VM of this size goes from one host to another.
-    pub(super) fn gain(&self, size: Free, from: &HostName, to: &HostName) -> i128 {
-        let (Some(giver), Some(taker)) = (self.hosts.get(from), self.hosts.get(to)) else {
-            return 0;
-        };
-        let before = self.squares(giver.0, giver.1) + self.squares(taker.0, taker.1);
-        let after =
-            self.squares(giver.0, minus(giver.1, size)) + self.squares(taker.0, sum(taker.1, size));
+    /// What the sum of squares loses when a VM of this size goes from one host to another,
+    /// each given by its capacity and what is on it.
+    pub(super) fn gain(&self, size: Free, from: (Free, Free), to: (Free, Free)) -> i64 {
+        let before = self.squares(from.0, from.1) + self.squares(to.0, to.1);
+        let after = self.squares(from.0, minus(from.1, size)) + self.squares(to.0, sum(to.1, size));
         before - after
+    }
+
+    /// Squared distance of two hosts.
+    pub(super) fn pair(&self, one: &HostName, two: &HostName) -> i64 {
+        let hosts = [one, two]
+            .into_iter()
+            .filter_map(|name| self.hosts.get(name));
+        hosts
+            .map(|(capacity, used)| self.squares(*capacity, *used))
+            .sum()
     }
 
     pub(super) fn shift(&mut self, size: Free, from: &HostName, to: &HostName) {

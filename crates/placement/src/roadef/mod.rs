@@ -4,6 +4,8 @@
 //! It is the public problem closest to rebalancing, so it judges the search that production uses.
 //! [`judge`] knows nothing of the core: it recomputes legality and cost from the text's own terms.
 
+#[cfg(test)]
+mod file_tests;
 mod instance;
 mod judge;
 mod run;

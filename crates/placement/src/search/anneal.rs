@@ -57,9 +57,8 @@ impl<'m> Annealer<'m> {
             prices.apply(&mut self.state);
         }
         // A look at the prices costs a pass over all hosts: a few percent of the work between.
-        let period = (model.host_count() as u64 * 10)
-            .max(8_000)
-            .next_multiple_of(BATCH);
+        let period = (model.host_count() as u64 * 10).max(8_000);
+        let mut since = 0;
         loop {
             let done = progress(self.proposals);
             if done >= phase.until {
@@ -70,27 +69,34 @@ impl<'m> Annealer<'m> {
                 let Some(change) = propose(&self.state, &mut self.rng) else {
                     continue;
                 };
-                let log = self.logs[self.rng.bits() as usize % LOGS];
-                self.consider(change, (heat * log) as i64, soft);
+                let limit = self.limit(heat);
+                self.consider(change, limit, soft);
             }
             self.proposals += BATCH;
+            since += BATCH;
             if let Some(prices) = &mut phase.prices
-                && self.proposals.is_multiple_of(period)
+                && since >= period
             {
+                since = 0;
                 prices.adapt(&mut self.state);
             }
         }
         self.state.price_overflow(&[]);
     }
 
+    /// The most that the next change may cost at a heat.
+    pub(super) fn limit(&mut self, heat: f64) -> i64 {
+        (heat * self.logs[self.rng.bits() as usize % LOGS]) as i64
+    }
+
     /// Makes a change when the rules allow it and it costs at most `limit`. The cheapest question
     /// that most often says no comes first.
-    fn consider(&mut self, change: Change, limit: i64, soft: bool) {
+    pub(super) fn consider(&mut self, change: Change, limit: i64, soft: bool) {
         let state = &mut self.state;
         match change {
             Change::Move(item, to) => {
                 if !soft && !state.fits(item, to)
-                    || state.delta_move(item, to) > limit
+                    || !state.move_costs_at_most(item, to, limit)
                     || !state.rules_let_move(item, to)
                 {
                     return;
@@ -102,7 +108,7 @@ impl<'m> Annealer<'m> {
                 let (host_a, host_b) = (state.host_of(a), state.host_of(b));
                 let fits =
                     soft || state.fits_instead(b, host_a, a) && state.fits_instead(a, host_b, b);
-                if !fits || state.delta_swap(a, b) > limit || !state.rules_let_swap(a, b) {
+                if !fits || !state.swap_costs_at_most(a, b, limit) || !state.rules_let_swap(a, b) {
                     return;
                 }
                 state.apply_swap(a, b);

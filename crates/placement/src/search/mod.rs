@@ -1,5 +1,6 @@
 //! Search for a cheaper placement over `crate::core`: simulated annealing that passes through
-//! placements over their limits at a price, then a cold finish that keeps every limit.
+//! placements over their limits at a price, then annealing of a few hosts at a time, then a cold
+//! finish that keeps every limit.
 //!
 //! Knows no clock: the caller's [`Budget`] says how far the run is. With a number of proposals the
 //! answer depends on nothing but the model, the seed and the number of threads.
@@ -8,6 +9,7 @@ mod anneal;
 mod best;
 mod price;
 mod propose;
+mod region;
 mod rng;
 
 use crate::core::{Model, State};
@@ -46,41 +48,86 @@ pub struct Found {
     pub proposals: u64,
 }
 
-/// Heat at the start and at the end of annealing, as parts of the cost of a mean host's whole load,
-/// and the heat, in units of cost, that the finish ends with.
+/// Heat at the start and at the end of annealing, as parts of the cost of a mean host's whole load.
 const HOT: f64 = 0.05;
-const WARM: f64 = 5e-5;
+const WARM: f64 = 1e-4;
+/// The heat that the finish starts from, in the same unit, and the one it ends with, in cost.
+const COOL: f64 = 1e-5;
 const COLD: f64 = 1.0;
-/// Part of the run after which every limit is kept.
-const FINISH: f64 = 0.9;
+/// The heat at which the result of a melted region is judged.
+const OUTER: f64 = 1e-6;
+
+/// Progress at which the phases end: a first descent, annealing, melting of regions. The rest is
+/// the finish.
+const DESCENT: f64 = 0.03;
+const ANNEAL: f64 = 0.85;
+const MELT: f64 = 0.95;
+
+/// Proposals per item with which annealing may not start warmer than it ends, and with which it
+/// may start as hot as it likes.
+const PER_ITEM: (f64, f64) = (300.0, 30_000.0);
+
+/// The heat to start annealing from: a large fleet in a short time is better improved than melted.
+fn start_heat(proposals_in_all: f64, items: usize) -> f64 {
+    let per_item = proposals_in_all / items.max(1) as f64;
+    let part = (per_item / PER_ITEM.0).ln() / (PER_ITEM.1 / PER_ITEM.0).ln();
+    WARM * (HOT / WARM).powf(part.clamp(0.0, 1.0))
+}
+
+/// From `a` at the start of a phase to `b` at its end, by equal factors.
+fn cool(a: f64, b: f64, from: f64, to: f64, done: f64) -> f64 {
+    a * (b / a).powf(((done - from) / (to - from)).clamp(0.0, 1.0))
+}
 
 /// Searches from every item at home.
 pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> Found {
     let scale = host_scale(model);
-    let (hot, warm) = ((scale * HOT).max(COLD), (scale * WARM).max(COLD));
-    let anneal = |done: f64| hot * (warm / hot).powf(done / FINISH);
-    let finish = |done: f64| warm * (COLD / warm).powf((done - FINISH) / (1.0 - FINISH));
     let mut team: Vec<Annealer<'_>> = (0..threads.max(1))
         .map(|t| Annealer::new(State::at_home(model), Rng::new(seed, t as u64)))
         .collect();
+    let progress = |n: u64| budget.progress(n);
 
+    // Something good soon, and a measure of how much can be done in the time.
     each(&mut team, &|one| {
-        let phase = Phase {
-            heat: &anneal,
-            prices: Some(Prices::new(model)),
-            until: FINISH,
-        };
-        one.run(phase, &|n| budget.progress(n));
+        let heat = |_: f64| (scale * COOL).max(COLD);
+        one.run(
+            Phase {
+                heat: &heat,
+                prices: None,
+                until: DESCENT,
+            },
+            &progress,
+        );
+    });
+    each(&mut team, &|one| {
+        let done = progress(one.proposals).max(DESCENT);
+        let hot = start_heat(one.proposals as f64 / done, model.item_count());
+        let heat = |done: f64| (scale * cool(hot, WARM, DESCENT, ANNEAL, done)).max(COLD);
+        let prices = Some(Prices::new(model));
+        one.run(
+            Phase {
+                heat: &heat,
+                prices,
+                until: ANNEAL,
+            },
+            &progress,
+        );
     });
     share_best(&mut team);
     each(&mut team, &|one| {
+        let outer = |done: f64| scale * OUTER * (MELT - done) / (MELT - ANNEAL);
+        region::melt(one, &outer, MELT, &progress);
+    });
+    share_best(&mut team);
+    each(&mut team, &|one| {
+        let heat = |done: f64| cool((scale * COOL).max(COLD), COLD, MELT, 1.0, done);
         one.run(
             Phase {
-                heat: &finish,
+                heat: &heat,
                 prices: None,
                 until: 1.0,
             },
-            &|n| budget.progress(n),
+            &progress,
         );
     });
     share_best(&mut team);

@@ -14,6 +14,9 @@ const RISE: f64 = 1.02;
 /// Bounds of a price, times its unit.
 const LEVELS: (f64, f64) = (1e-3, 1e6);
 
+/// The largest price of a unit.
+const PRICE_MAX: f64 = 1e9;
+
 /// One price per resource.
 #[derive(Clone, Debug)]
 pub(super) struct Prices {
@@ -53,7 +56,7 @@ impl Prices {
             self.unit
                 .iter()
                 .zip(&self.level)
-                .map(|(u, l)| (u * l).min(1e9) as i64 + 1),
+                .map(|(u, l)| (u * l).min(PRICE_MAX) as i64 + 1),
         );
         state.price_overflow(&self.now);
     }
@@ -67,6 +70,13 @@ impl Prices {
         }
         self.apply(state);
     }
+}
+
+/// Prices at which a thousandth of a mean host over its limit costs as much as `heat`: passed
+/// through while that hot, and left behind as the heat falls.
+pub(super) fn flat_prices(model: &Model, heat: f64) -> Vec<i64> {
+    let price = |(_, cap): (i64, i64)| (1e3 * heat / cap.max(1) as f64).min(PRICE_MAX) as i64 + 1;
+    model.scales().into_iter().map(price).collect()
 }
 
 /// The largest cost that the whole capacity of a mean host can have: the scale of heat.

@@ -15,7 +15,7 @@ pub(super) enum Change {
 
 // Shares of 1,024. Going home frees the transient resources of two hosts, and chance alone would
 // hardly ever propose it in a large fleet; members of one group can nearly always change places.
-const MOVES: u64 = 300;
+const MOVES: u64 = 400;
 const MOVES_HOME: u64 = 300;
 const SWAPS_HOME: u64 = 205;
 const SWAPS_IN_GROUP: u64 = 105;

@@ -105,6 +105,7 @@ impl Cluster {
     fn converge(&self, state: &State, index: u8) -> Option<State> {
         let host = state.hosts[usize::from(index)];
         let mut next = *state;
+        let acts = self.agent_acts(state, index);
         let me = &mut next.hosts[usize::from(index)];
         match self.decide_copy(state, index) {
             Action::Nothing => return None,
@@ -116,11 +117,13 @@ impl Cluster {
                             || (self.lacks(Mutation::IgnoreBootId)
                                 && (now.host, now.epoch) == (slot.host, slot.epoch))
                     });
-                if !(fresh || self.lacks(Mutation::StartFromCache)) {
+                if !acts || !(fresh || self.lacks(Mutation::StartFromCache)) {
                     return None;
                 }
                 me.task = Task::Allowed(slot.epoch, self.firings(&host));
             }
+            // Frozen: nothing that runs is stopped. What is gone may be closed.
+            Action::Shutdown(_) | Action::CheckSuperseded(_) if !acts => return None,
             Action::Shutdown(assignment) | Action::Close(assignment, _) => {
                 let slot = Slot::of(&assignment);
                 if slot.boot != host.boot && self.lacks(Mutation::KeepOtherBoot) {

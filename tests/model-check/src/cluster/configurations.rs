@@ -94,6 +94,18 @@ pub const LOCKED: Cluster = Cluster {
     ..ISOLATION
 };
 
+/// etcd is restored while guests crash and a host is cut off.
+pub const RESTORE: Cluster = Cluster {
+    faults: Faults {
+        guest_crashes: 2,
+        isolations: 1,
+        restores: 1,
+        ..Faults::NONE
+    },
+    bmc: false,
+    ..Cluster::new(2)
+};
+
 /// Nothing that happens here is a reason to stop the VM.
 pub const CALM: Cluster = Cluster {
     faults: Faults {

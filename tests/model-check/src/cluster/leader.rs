@@ -62,6 +62,9 @@ impl Cluster {
         if inside && !state.hosts.iter().any(vm_runs) {
             return None;
         }
+        if !self.leader_acts(state) {
+            return None;
+        }
         let before = state.api.rights;
         let mut shown = before;
         if self.lacks(Mutation::IncomingNeedsNoProof) {
@@ -267,6 +270,7 @@ impl Cluster {
                     return None;
                 }
                 next.api.rights = after;
+                next.versions.now += u8::from(self.faults.restores > 0);
             }
             Effect::Move(before, after) => {
                 if state.api.moving != before && !blind {

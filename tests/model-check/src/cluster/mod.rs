@@ -10,6 +10,7 @@ pub mod configurations;
 mod leader;
 mod moving;
 mod properties;
+mod restore;
 mod state;
 mod world;
 
@@ -155,6 +156,14 @@ pub enum Action {
     Cancel,
     /// The VM's user wants it halted.
     Halt,
+    /// What the API server holds is copied.
+    BackUp,
+    /// The copy is restored.
+    Restore,
+    /// Somebody meets a lower version.
+    Freeze,
+    /// A person rebases the fleet.
+    Rebase,
 }
 
 impl Model for Cluster {
@@ -190,6 +199,9 @@ impl Model for Cluster {
             actions.extend([A::JobBreaks, A::JobHangs, A::Cancel]);
         }
         actions.push(A::Halt);
+        if self.faults.restores > 0 {
+            actions.extend([A::BackUp, A::Restore]);
+        }
     }
 
     fn next_state(&self, state: &State, action: Action) -> Option<State> {
@@ -230,6 +242,9 @@ impl Cluster {
         }
         if self.moves {
             actions.extend([A::Switch, A::Finish, A::Late, A::Adopt]);
+        }
+        if self.faults.restores > 0 {
+            actions.extend([A::Freeze, A::Rebase]);
         }
         if self.lacks(Mutation::FenceStuckAgent) {
             actions.extend(self.each().map(A::Fence));
@@ -277,6 +292,10 @@ impl Cluster {
             A::JobHangs => self.job_breaks(state, false),
             A::Cancel => self.cancel(state),
             A::Halt => self.halt(state),
+            A::BackUp => self.back_up(state),
+            A::Restore => self.restore(state),
+            A::Freeze => self.freeze(state),
+            A::Rebase => self.rebase(state),
         }
     }
 
@@ -291,6 +310,7 @@ impl Cluster {
                 }
             }
         }
+        self.remember(&mut state);
         let mut due = Vec::new();
         self.due(&mut due);
         state.quiet = due

@@ -87,6 +87,10 @@ fn settled(model: &Cluster, state: &State) -> bool {
         })
     };
     let reachable = |host: &&Host| host.on && !host.isolated;
+    // A rebase waits for every host's report.
+    if state.versions.frozen && state.hosts.iter().any(|host| host.isolated) {
+        return true;
+    }
     if !state.hosts[..usize::from(model.hosts)]
         .iter()
         .any(|host| reachable(&host))
@@ -182,6 +186,17 @@ fn died_after_hand_over(_: &Cluster, state: &State) -> bool {
     })
 }
 
+/// After a restore that took an assignment back, the VM runs under a new one.
+fn rebased(_: &Cluster, state: &State) -> bool {
+    let versions = state.versions;
+    let rights = state.api.rights;
+    versions.restored
+        && !versions.frozen
+        && versions.now >= versions.leader
+        && rights.last > 3
+        && rights.assignment.is_some_and(|slot| lives(state, slot))
+}
+
 fn halted(_: &Cluster, state: &State) -> bool {
     state.api.halt && state.api.rights.assignment.is_none()
 }
@@ -243,6 +258,7 @@ pub(super) fn all(model: &Cluster) -> Vec<Property<Cluster>> {
         "source died after the hand-over",
         died_after_hand_over,
     );
+    guard(faults.restores > 0, "rebased", rebased);
     guard(faults.halts > 0, "halted", halted);
     guard(model.cuts, "cut off and given away", cut_and_given_away);
     list

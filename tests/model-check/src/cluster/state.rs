@@ -3,6 +3,7 @@
 use failover::copy::CopyPhase;
 use failover::migration::{MigrationOutcome, SourcePhase, TargetPhase};
 
+use super::restore::Versions;
 use crate::words::{HOSTS, Ledger, Rights, Slot};
 
 /// What may go wrong, and how often.
@@ -28,6 +29,8 @@ pub struct Faults {
     pub job_breaks: u8,
     /// Cancelled moves.
     pub cancels: u8,
+    /// Restores of etcd.
+    pub restores: u8,
     /// Halts by the VM's user.
     pub halts: u8,
 }
@@ -45,6 +48,7 @@ impl Faults {
         pauses: 0,
         job_breaks: 0,
         cancels: 0,
+        restores: 0,
         halts: 0,
     };
 }
@@ -213,6 +217,8 @@ pub struct State {
     pub proofs: [u8; HOSTS],
     /// The paused leader's write.
     pub paused: Option<Effect>,
+    /// What is remembered of the API's versions.
+    pub versions: Versions,
     /// The migration job.
     pub job: Job,
     /// What may still go wrong.

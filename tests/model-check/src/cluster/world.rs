@@ -2,6 +2,7 @@
 
 use failover::host::incarnation::{Identity, Registration, register};
 
+use super::restore::Versions;
 use super::{Api, Cluster, Domain, Host, Job, State, Task};
 use crate::mutation::Mutation;
 use crate::words::{HOSTS, Ledger, Rights, Slot, boot_id};
@@ -64,6 +65,7 @@ impl Cluster {
             },
             proofs: [0; HOSTS],
             paused: None,
+            versions: Versions::default(),
             job: Job::None,
             left: self.faults,
             disturbed: false,

@@ -35,6 +35,7 @@ fn main() {
     packing(&mut rows);
     rebalancing(&mut rows);
     repair(&mut rows);
+    full(&mut rows);
     evacuations(&mut rows);
     print(&rows);
 }
@@ -355,10 +356,42 @@ fn repair(rows: &mut Vec<Row>) {
     });
 }
 
+/// The worst case of an evacuation: a fleet so full that hardly anybody finds a place, and other
+/// VMs must step aside.
+fn full(rows: &mut Vec<Row>) {
+    let engine = filled(17, 5_000, 10, 200_000, 2_000);
+    let request = EvacuationRequest {
+        hosts: (0..20).map(|index| host_name(index * 250)).collect(),
+        ..EvacuationRequest::default()
+    };
+    let begun = Instant::now();
+    let plan = plan_evacuation_on(&engine, &request);
+    let took = begun.elapsed();
+    let faults = lint_plan(engine.fleet(), &request.limits, &plan).len();
+    let waiting = plan.moves.iter().filter(|step| !step.after.is_empty());
+    rows.push(Row {
+        what: format!(
+            "drain 20 of 5,000 full hosts, {} VMs",
+            engine.fleet().vms.len()
+        ),
+        measured: format!(
+            "{took:.2?} ({} moves, {} after another, {} stuck, {faults} faults)",
+            plan.moves.len(),
+            waiting.count(),
+            plan.stuck.len()
+        ),
+        bar: "0 faults",
+        good: Some(faults == 0),
+    });
+}
+
 /// One to three hosts of a random pool emptied over links of 10 and 25 Gbit/s.
 fn evacuations(rows: &mut Vec<Row>) {
     let (mut ratios, mut faults) = (Vec::new(), 0);
-    for case in 0..200_u64 {
+    for case in 0.. {
+        if ratios.len() == 200 {
+            break;
+        }
         let mut random = Random(case);
         let hosts = 6 + random.below(18);
         let engine = filled(case, hosts, 1, hosts * (4 + random.below(8)), 20);

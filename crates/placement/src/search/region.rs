@@ -1,0 +1,152 @@
+//! Annealing of a few hosts at a time. In a cold fleet a large item sits where it froze; here only
+//! the hosts around it melt, everything between them is tried in a few thousand proposals, and the
+//! result stays only when it is legal and not dearer.
+
+use crate::core::State;
+
+use super::anneal::Annealer;
+use super::price::{flat_prices, host_scale};
+use super::propose::Change;
+use super::rng::Rng;
+
+/// Least and most hosts of a region.
+const HOSTS: (usize, usize) = (2, 8);
+/// Bounds of the heat a region starts from, and the heat it ends with, as parts of a host's scale.
+const HOT: (f64, f64) = (1e-4, 3e-2);
+const COLD: f64 = 2e-6;
+/// Proposals per item of a region of few hosts; more hosts get more.
+const STEPS: usize = 30;
+/// Proposals between two changes of the heat.
+const BLOCK: usize = 64;
+
+/// The hosts that melt together, what is on them, and where it was.
+struct Region {
+    hosts: Vec<u32>,
+    items: Vec<u32>,
+    was: Vec<u32>,
+}
+
+/// A host to start from: any, or as often in proportion to cost, so that the last dear host of a
+/// large fleet is found.
+fn pick_first(state: &State<'_>, rng: &mut Rng) -> u32 {
+    let hosts = state.model().host_count() as u32;
+    let total: i64 = (0..hosts).map(|h| state.host_cost(h)).sum();
+    let any = rng.below(hosts as usize) as u32;
+    if total == 0 || rng.below(2) == 0 {
+        return any;
+    }
+    let mut left = (rng.unit() * total as f64) as i64;
+    for host in 0..hosts {
+        left -= state.host_cost(host);
+        if left < 0 {
+            return host;
+        }
+    }
+    any
+}
+
+/// Picks a first host, and with it hosts by chance, or hosts that its items come from or that
+/// items of the same groups are on.
+fn pick(state: &State<'_>, rng: &mut Rng) -> Region {
+    let model = state.model();
+    let size = (HOSTS.0 + rng.below(HOSTS.1 + 1 - HOSTS.0)).min(model.host_count());
+    let mut hosts = vec![pick_first(state, rng)];
+    let related = rng.below(2) == 0;
+    // Relations may lead to nothing new, so the tries are bounded.
+    for _ in 0..size * 8 {
+        if hosts.len() >= size {
+            break;
+        }
+        let from = hosts[rng.below(hosts.len())];
+        let on = state.items_on(from);
+        let next = if related && !on.is_empty() {
+            let item = on[rng.below(on.len())];
+            let members = model.members(model.group(item));
+            if model.home(item) != from && rng.below(4) > 0 {
+                model.home(item)
+            } else {
+                state.host_of(members[rng.below(members.len())])
+            }
+        } else {
+            rng.below(model.host_count()) as u32
+        };
+        if !hosts.contains(&next) {
+            hosts.push(next);
+        }
+    }
+    let items: Vec<u32> = hosts
+        .iter()
+        .flat_map(|&h| state.items_on(h).iter().copied())
+        .collect();
+    let was = items.iter().map(|&i| state.host_of(i)).collect();
+    Region { hosts, items, was }
+}
+
+/// Draws a change inside the region.
+fn propose(region: &Region, state: &State<'_>, rng: &mut Rng) -> Option<Change> {
+    let item = region.items[rng.below(region.items.len())];
+    let here = state.host_of(item);
+    if rng.below(5) < 2 {
+        let home = state.model().home(item);
+        let to = if rng.below(2) == 0 && region.hosts.contains(&home) {
+            home
+        } else {
+            region.hosts[rng.below(region.hosts.len())]
+        };
+        return (to != here).then_some(Change::Move(item, to));
+    }
+    let other = region.items[rng.below(region.items.len())];
+    (state.host_of(other) != here).then_some(Change::Swap(item, other))
+}
+
+/// Melts region after region until `until`. `outer` is the heat at which a whole region's result
+/// is judged, as a function of progress.
+pub(super) fn melt(
+    one: &mut Annealer<'_>,
+    outer: &dyn Fn(f64) -> f64,
+    until: f64,
+    progress: &dyn Fn(u64) -> f64,
+) {
+    let model = one.state.model();
+    if model.item_count() == 0 || model.host_count() < 2 || !one.state.is_legal() {
+        return;
+    }
+    let scale = host_scale(model);
+    loop {
+        let done = progress(one.proposals);
+        if done >= until {
+            return;
+        }
+        let region = pick(&one.state, &mut one.rng);
+        // An empty region costs a step too, or a fleet of empty hosts would never end.
+        one.proposals += 1;
+        if region.items.is_empty() {
+            continue;
+        }
+        let before = one.state.cost().total();
+        let hot = scale * HOT.0 * (HOT.1 / HOT.0).powf(one.rng.unit());
+        one.state
+            .price_overflow_on(&flat_prices(model, hot), &region.hosts);
+        let blocks = (region.items.len() * STEPS * (4 + region.hosts.len()) / (4 * BLOCK)).max(1);
+        for block in 0..blocks {
+            let heat = hot * (scale * COLD / hot).powf(block as f64 / blocks as f64);
+            for _ in 0..BLOCK {
+                if let Some(change) = propose(&region, &one.state, &mut one.rng) {
+                    let limit = one.limit(heat);
+                    one.consider(change, limit, true);
+                }
+            }
+        }
+        one.proposals += (blocks * BLOCK) as u64;
+        one.state.price_overflow_on(&[], &region.hosts);
+        let limit = one.limit(outer(done));
+        if !one.state.is_legal() || one.state.cost().total() > before + limit {
+            for (&item, &host) in region.items.iter().zip(&region.was) {
+                if one.state.host_of(item) != host {
+                    one.state.apply_move(item, host);
+                    one.best.touch(item);
+                }
+            }
+        }
+    }
+}

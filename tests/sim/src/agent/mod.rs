@@ -1,0 +1,273 @@
+//! The agent of a host: its loop gathers facts for `failover::agent`, which decides, and begins
+//! the work. `work` carries it out step by step; `moves` is its side of live migrations.
+
+mod moves;
+mod work;
+
+use failover::agent::copy::{Action, ApiFacts, Domain as Copy, Facts, decide};
+use failover::copy::{CloseCause, CopyPhase, CopyReport};
+use failover::host::incarnation::Identity;
+use failover::migration::{SourcePhase, TargetPhase};
+use failover::vm::Wanted;
+use model::{Assignment, VmUid};
+
+use crate::api::VmObject;
+use crate::mutant::Mutant;
+use crate::world::{Event, World};
+
+/// How often an agent's loop goes round when nothing wakes it, milliseconds.
+const TURN: u64 = 1_000;
+
+/// Which work a step belongs to: one piece of each at a time.
+#[derive(Clone, Debug)]
+pub enum Key {
+    /// Of one VM.
+    Vm(VmUid),
+    /// The source's of one move.
+    Source(usize),
+    /// The target's of one move.
+    Target(usize),
+}
+
+/// What an agent merges into the API.
+#[derive(Clone, Debug)]
+pub enum Patch {
+    /// `status.runtime` of a VM.
+    Runtime(usize, VmUid, CopyReport),
+    /// `status.incomingRuntime` of a VM.
+    Incoming(usize, VmUid, CopyReport),
+    /// The source's word in a move.
+    Source(usize, SourcePhase),
+    /// The target's word in a move.
+    Target(usize, TargetPhase),
+    /// The host's own report.
+    Reported(usize, Identity),
+}
+
+/// A step of an agent's work.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// The fresh read before a start; the guard's firings were counted before it.
+    StartRead(usize, VmUid, Assignment, u64),
+    /// Everything is ready: take the epoch and ask libvirt.
+    StartTake(usize, VmUid, Assignment, u64),
+    /// libvirt answered a start.
+    StartEnded(VmUid, Assignment, bool),
+    /// Close: the ledger, then the domain, then go on.
+    Close(Key, VmUid, Assignment, Option<Box<Task>>),
+    /// The fresh read for a copy whose right is in doubt.
+    Check(usize, VmUid, Assignment),
+    /// The guest is asked to shut down.
+    Shutdown(usize, VmUid, Assignment),
+    /// A patch is sent; the work goes on, or is over.
+    Say(Key, Patch, Option<Box<Task>>),
+    /// The source reads afresh before it sends.
+    SendRead(usize),
+    /// The job is given to libvirt.
+    SendJob(usize),
+    /// The job ended: move, VM, uid, source, as migrated or not.
+    JobEnded(usize, usize, VmUid, Assignment, bool),
+    /// The source asks libvirt to abort and says that it runs.
+    SayRunning(usize),
+    /// The target reads afresh before it prepares; the guard's firings.
+    PrepareRead(usize, u64),
+    /// The target waits for the copy and the hand-over.
+    Receive(usize),
+    /// The copy was let run.
+    Resumed(usize),
+    /// The work of a key is over.
+    Done(Key),
+}
+
+impl World {
+    /// An agent's loop goes round.
+    pub fn agent_turn(&mut self, host: usize, run: u64, extra: bool) {
+        let now = self.now;
+        let machine = &self.machines[host];
+        if !machine.power || !machine.up || !machine.agent.alive || machine.agent.run != run {
+            return;
+        }
+        let still = machine.hung_until.max(machine.agent.stuck_until);
+        if now < still {
+            if !extra {
+                self.push(still - now + 1, Event::AgentTurn(host, run, false));
+            }
+            return;
+        }
+        if !extra {
+            self.push(TURN, Event::AgentTurn(host, run, false));
+        }
+        self.machines[host].agent.loop_at = now;
+        self.agent_syncs(host);
+        self.say_who_i_am(host, run);
+        for (uid, vm, action) in self.decisions(host) {
+            self.begin(host, run, vm, uid, action);
+        }
+        if self.machines[host].agent.synced {
+            self.move_turn(host, run);
+        }
+    }
+
+    fn agent_syncs(&mut self, host: usize) {
+        let machine = &self.machines[host];
+        let reaches = machine.on_management(self.now)
+            && self.now >= machine.agent.stale_until
+            && self.api_serves();
+        if reaches && !self.message_lost() {
+            let agent = &mut self.machines[host].agent;
+            agent.cache.clone_from(&self.api.objects);
+            agent.synced = true;
+        }
+    }
+
+    fn say_who_i_am(&mut self, host: usize, run: u64) {
+        let machine = &self.machines[host];
+        let same = machine.agent.cache.hosts.get(host).is_some_and(|object| {
+            object.reported.as_ref().map(|reported| &reported.boot_id) == Some(&machine.boot_id)
+        });
+        if machine.agent.synced && !same {
+            let identity = Identity {
+                boot_id: machine.boot_id.clone(),
+                system_uuid: machine.uuid.clone(),
+            };
+            let wait = self.latency();
+            // No work waits for it, so its key is one that nobody holds.
+            let say = Task::Say(
+                Key::Target(usize::MAX),
+                Patch::Reported(host, identity),
+                None,
+            );
+            self.push(wait, Event::Task(host, run, Box::new(say)));
+        }
+    }
+
+    /// What the agent decides for every VM that concerns it.
+    fn decisions(&self, host: usize) -> Vec<(VmUid, usize, Action)> {
+        let machine = &self.machines[host];
+        let agent = &machine.agent;
+        let name = &self.names[host];
+        let mine = |vm: &VmObject| {
+            vm.exists
+                && vm
+                    .rights
+                    .assignment
+                    .iter()
+                    .chain(&vm.rights.incoming)
+                    .any(|right| right.host == *name)
+        };
+        let known: &[_] = if agent.synced { &agent.cache.vms } else { &[] };
+        let mut out = Vec::new();
+        let mut judge = |uid: &VmUid, vm: usize, object: Option<&VmObject>| {
+            let sending = agent.sending.values().any(|sent| sent == uid);
+            if sending || agent.busy.contains(uid) {
+                return;
+            }
+            let mut entry = machine.entry(uid);
+            if self.mutant == Mutant::LedgerForgets {
+                entry.epochs.clear();
+            }
+            let action = decide(&Facts {
+                host: name,
+                boot_id: &machine.boot_id,
+                api: object.map(|object| api_facts(object, name)),
+                ledger: &entry,
+                domain: machine.domains.get(uid).map(|domain| Copy {
+                    boot_id: domain.boot_id.clone(),
+                    epoch: domain.epoch,
+                    ending: domain.ending,
+                }),
+                moving_out: false,
+                shut_down_inside: agent.shut_down.contains(uid),
+            });
+            if action != Action::Nothing {
+                out.push((uid.clone(), vm, action));
+            }
+        };
+        for (vm, object) in known.iter().enumerate() {
+            if mine(object) {
+                judge(&object.uid, vm, Some(object));
+            }
+        }
+        for (uid, domain) in &machine.domains {
+            let told = known
+                .iter()
+                .any(|object| object.uid == *uid && mine(object));
+            if !told {
+                judge(uid, domain.vm, None);
+            }
+        }
+        out
+    }
+
+    fn begin(&mut self, host: usize, run: u64, vm: usize, uid: VmUid, action: Action) {
+        let key = Key::Vm(uid.clone());
+        let firings = self.machines[host].firings;
+        let wait = self.latency();
+        let (wait, task) = match action {
+            Action::Nothing => return,
+            Action::Start(right) => (wait, Task::StartRead(vm, uid.clone(), right, firings)),
+            Action::Shutdown(right) => (wait, Task::Shutdown(vm, uid.clone(), right)),
+            Action::Close(right, cause) => {
+                let then = self.report_closed(host, vm, &uid, &right, cause);
+                (1, Task::Close(key, uid.clone(), right, then))
+            }
+            Action::CheckSuperseded(right) => (wait, Task::Check(vm, uid.clone(), right)),
+            Action::Report(right, phase, cause) => {
+                let mut report = CopyReport::new(right, phase);
+                report.cause = cause;
+                (
+                    wait,
+                    Task::Say(key, Patch::Runtime(vm, uid.clone(), report), None),
+                )
+            }
+        };
+        self.machines[host].agent.busy.insert(uid);
+        self.push(wait, Event::Task(host, run, Box::new(task)));
+    }
+
+    /// The report after a close; a copy of another boot has nothing to report.
+    pub(crate) fn report_closed(
+        &self,
+        host: usize,
+        vm: usize,
+        uid: &VmUid,
+        right: &Assignment,
+        cause: CloseCause,
+    ) -> Option<Box<Task>> {
+        (right.boot_id == self.machines[host].boot_id).then(|| {
+            let report = CopyReport::closed(right.clone(), cause);
+            let patch = Patch::Runtime(vm, uid.clone(), report);
+            Box::new(Task::Say(Key::Vm(uid.clone()), patch, None))
+        })
+    }
+
+    /// Something changed that concerns hosts: their watches tell them.
+    pub fn wake<'a>(&mut self, rights: impl Iterator<Item = &'a Assignment>) {
+        let hosts: Vec<usize> = rights.map(|right| self.index_of(&right.host)).collect();
+        for host in hosts {
+            if let Some(machine) = self.machines.get(host) {
+                let run = machine.agent.run;
+                let wait = self.rng.range(10, 150);
+                self.push(wait, Event::AgentTurn(host, run, true));
+            }
+        }
+    }
+}
+
+fn api_facts(vm: &VmObject, host: &model::HostName) -> ApiFacts {
+    let own = vm
+        .runtime
+        .as_ref()
+        .filter(|report| report.assignment.host == *host);
+    ApiFacts {
+        assignment: vm.rights.assignment.clone(),
+        incoming: vm.rights.incoming.clone(),
+        halt: !vm.wanted.runs() || vm.wanted == Wanted::Deleted,
+        reported: own.map(|report| (report.assignment.epoch.0, report.phase)),
+    }
+}
+
+/// The phase after which a report ends an arrival's own one.
+pub(crate) fn ends_arrival(phase: CopyPhase) -> bool {
+    phase == CopyPhase::Running
+}

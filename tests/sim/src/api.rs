@@ -1,0 +1,210 @@
+//! The API server as the programs see it: versioned objects, compare-and-swap, merge patches.
+//! Outages and lost messages are decided by the world, before a call reaches this.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use failover::assignment::Rights;
+use failover::copy::CopyReport;
+use failover::host::incarnation::Identity;
+use failover::migration::{MigrationOutcome, SourcePhase, TargetPhase};
+use failover::proof::confirmation::Confirmation;
+use failover::vm::{VmPhase, Wanted};
+use model::{Assignment, BootId, VmUid};
+
+/// A `Host` object.
+#[derive(Clone, Debug, Default)]
+pub struct HostObject {
+    /// resourceVersion.
+    pub version: u64,
+    /// The accepted incarnation.
+    pub accepted: Option<Identity>,
+    /// Boot ids that never come back.
+    pub retired: BTreeSet<BootId>,
+    /// The incarnation that the agent reports.
+    pub reported: Option<Identity>,
+    /// Fencing intent: incarnation, operator process, its expiry in milliseconds, a mark.
+    pub intent: Option<(BootId, usize, u64, u64)>,
+    /// A person's word.
+    pub confirmed: Option<Confirmation>,
+    /// It is to be emptied.
+    pub drain: bool,
+    /// Faults that quarantine it.
+    pub faults: u32,
+}
+
+/// A host's Lease.
+#[derive(Clone, Debug, Default)]
+pub struct LeaseObject {
+    /// resourceVersion.
+    pub version: u64,
+    /// Boot id that the guard renews under.
+    pub boot_id: Option<BootId>,
+    /// Age of the agent's loop, milliseconds.
+    pub loop_age: u64,
+}
+
+/// A `VirtualMachine` object.
+#[derive(Clone, Debug)]
+pub struct VmObject {
+    /// resourceVersion.
+    pub version: u64,
+    /// Its uid; a VM that is deleted and made again has another one.
+    pub uid: VmUid,
+    /// What its user wants.
+    pub wanted: Wanted,
+    /// Who may run it.
+    pub rights: Rights,
+    /// Report of the assigned host.
+    pub runtime: Option<CopyReport>,
+    /// Report of the incoming host.
+    pub incoming_runtime: Option<CopyReport>,
+    /// What people see.
+    pub phase: VmPhase,
+    /// Index of its volume.
+    pub volume: usize,
+    /// The object exists.
+    pub exists: bool,
+}
+
+/// A `Volume` object.
+#[derive(Clone, Debug, Default)]
+pub struct VolumeObject {
+    /// resourceVersion.
+    pub version: u64,
+    /// Who may write it.
+    pub claim: Option<(VmUid, Assignment)>,
+    /// Who may receive it.
+    pub incoming_claim: Option<(VmUid, Assignment)>,
+}
+
+/// A `VirtualMachineMigration` object.
+#[derive(Clone, Debug, Default)]
+pub struct MoveObject {
+    /// resourceVersion.
+    pub version: u64,
+    /// Index of the VM.
+    pub vm: usize,
+    /// Uid of the VM when the move was made.
+    pub uid: String,
+    /// The only target that will do.
+    pub target_host: Option<usize>,
+    /// It was made to empty a host.
+    pub drain: bool,
+    /// Somebody cancelled it.
+    pub cancel: bool,
+    /// Source and target, once begun.
+    pub sides: Option<(Assignment, Assignment)>,
+    /// What the source said.
+    pub source: Option<SourcePhase>,
+    /// What the target said.
+    pub target: Option<TargetPhase>,
+    /// The source was asked to abort.
+    pub abort_requested: bool,
+    /// The target was asked to refuse.
+    pub refuse_requested: bool,
+    /// How it ended.
+    pub outcome: Option<MigrationOutcome>,
+    /// Why it stands where it stands.
+    pub message: String,
+}
+
+/// All objects. A cache is a clone of it, possibly an old one.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// Hosts.
+    pub hosts: Vec<Rc<HostObject>>,
+    /// Leases, by host.
+    pub leases: Vec<Rc<LeaseObject>>,
+    /// VMs.
+    pub vms: Vec<Rc<VmObject>>,
+    /// Volumes.
+    pub volumes: Vec<Rc<VolumeObject>>,
+    /// Moves.
+    pub moves: Vec<Rc<MoveObject>>,
+    /// The operators' Lease: version and holder.
+    pub leader: (u64, usize),
+}
+
+/// The server.
+#[derive(Clone, Debug, Default)]
+pub struct Server {
+    /// The objects as they are now.
+    pub objects: Objects,
+    revision: u64,
+}
+
+macro_rules! editor {
+    ($(#[$doc:meta])* $name:ident, $list:ident, $object:ty) => {
+        $(#[$doc])*
+        /// `expected`: the version that the writer read; none merges whatever stands. Returns
+        /// whether it was written.
+        pub fn $name(&mut self, index: usize, expected: Option<u64>, edit: impl FnOnce(&mut $object)) -> bool {
+            let Some(slot) = self.objects.$list.get_mut(index) else { return false };
+            if expected.is_some_and(|version| version != slot.version) {
+                return false;
+            }
+            self.revision += 1;
+            let mut object = <$object>::clone(slot);
+            edit(&mut object);
+            object.version = self.revision;
+            *slot = Rc::new(object);
+            true
+        }
+    };
+}
+
+impl Server {
+    editor!(
+        /// Writes a host.
+        host, hosts, HostObject
+    );
+    editor!(
+        /// Writes a Lease.
+        lease, leases, LeaseObject
+    );
+    editor!(
+        /// Writes a VM.
+        vm, vms, VmObject
+    );
+    editor!(
+        /// Writes a volume.
+        volume, volumes, VolumeObject
+    );
+    editor!(
+        /// Writes a move.
+        moving, moves, MoveObject
+    );
+
+    /// Makes a move; of two writers that make the same one, one wins.
+    pub fn create_move(&mut self, mut object: MoveObject) {
+        self.revision += 1;
+        object.version = self.revision;
+        self.objects.moves.push(Rc::new(object));
+    }
+
+    /// Takes or renews the operators' Lease by compare-and-swap.
+    pub fn lead(&mut self, expected: u64, holder: usize) -> bool {
+        if self.objects.leader.0 != expected {
+            return false;
+        }
+        self.revision += 1;
+        self.objects.leader = (self.revision, holder);
+        true
+    }
+
+    /// Whether the volume of a VM is claimed for exactly this right.
+    pub fn claimed(&self, vm: &VmObject, right: &Assignment, incoming: bool) -> bool {
+        let Some(volume) = self.objects.volumes.get(vm.volume) else {
+            return false;
+        };
+        let standing = if incoming {
+            &volume.incoming_claim
+        } else {
+            &volume.claim
+        };
+        standing
+            .as_ref()
+            .is_some_and(|(uid, claimed)| *uid == vm.uid && claimed == right)
+    }
+}

@@ -1,0 +1,251 @@
+//! What can go wrong, and what people do, as data: a plan is a list of these with times. The
+//! world inflicts them (`inflict`); programs see only the consequences.
+
+use serde::{Deserialize, Deserializer};
+
+use crate::machine::Bmc;
+
+macro_rules! index {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name(pub usize);
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                text.strip_prefix($prefix)
+                    .and_then(|number| number.parse::<usize>().ok())
+                    .and_then(|number| number.checked_sub(1))
+                    .map(Self)
+                    .ok_or_else(|| format!("{text:?} is not {}1, {}2, …", $prefix, $prefix))
+            }
+        }
+    };
+}
+
+index!(
+    /// A host by its name, `h1` being the first.
+    HostIndex,
+    "h"
+);
+index!(
+    /// A VM by its name, `vm1` being the first.
+    VmIndex,
+    "vm"
+);
+index!(
+    /// An operator, `operator1` being the first.
+    OperatorIndex,
+    "operator"
+);
+
+/// Seconds in a file, milliseconds here.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let value = f64::deserialize(deserializer)?;
+    if !(0.0..1e6).contains(&value) {
+        return Err(serde::de::Error::custom("seconds out of range"));
+    }
+    // Whole milliseconds are meant; the range was checked.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked above"
+    )]
+    Ok((value * 1000.0).round() as u64)
+}
+
+/// What goes wrong, or what people do. Durations are milliseconds (seconds in files).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(
+    tag = "do",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    deny_unknown_fields
+)]
+#[allow(missing_docs, reason = "the names of the fields say it")]
+pub enum Fault {
+    /// A host loses power; with its BMC when `bmc` is set.
+    PowerLoss {
+        host: HostIndex,
+        #[serde(default)]
+        bmc: bool,
+    },
+    /// Power returns, or a person presses the button.
+    PowerOn { host: HostIndex },
+    /// The kernel reboots.
+    Reboot { host: HostIndex },
+    /// All processes of a host stand still; guests may run on.
+    Hang {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// A host is cut off from the management network.
+    ManagementCut {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// A host is cut off from its storage.
+    StorageCut {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// The management switch reboots: every host is cut off.
+    SwitchReboot {
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// A BMC misbehaves.
+    Bmc {
+        host: HostIndex,
+        mode: BmcMode,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// An operator's process dies and is started again.
+    OperatorCrash {
+        operator: OperatorIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// An operator's process stands still and goes on.
+    OperatorPause {
+        operator: OperatorIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// Both operators believe that they lead.
+    SplitLeaders {
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// An operator's watches stand still.
+    StaleOperator {
+        operator: OperatorIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// An agent's watches stand still.
+    StaleAgent {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// The API server answers nobody.
+    ApiDown {
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// The API server loses and delays messages.
+    ApiLossy {
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// An agent dies and is started again.
+    AgentCrash {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// An agent's loop is stuck.
+    AgentStuck {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// A guard does not run.
+    GuardStop {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// A host's wall clock jumps forward.
+    ClockJump {
+        host: HostIndex,
+        #[serde(deserialize_with = "seconds")]
+        by: u64,
+    },
+    /// A VM's QEMU crashes.
+    GuestCrash { vm: VmIndex },
+    /// A guest shuts itself down.
+    GuestShutdown { vm: VmIndex },
+    /// Its user halts a VM.
+    Halt { vm: VmIndex },
+    /// Its user wants a VM to run (again).
+    Run { vm: VmIndex },
+    /// Its user deletes a VM.
+    Delete { vm: VmIndex },
+    /// A VM of the same name and volume is made again, once the former is gone.
+    Recreate { vm: VmIndex },
+    /// A host is to be emptied.
+    Drain { host: HostIndex },
+    /// No longer.
+    EndDrain { host: HostIndex },
+    /// A VM is to move.
+    Move {
+        vm: VmIndex,
+        #[serde(default)]
+        to: Option<HostIndex>,
+    },
+    /// All moves are cancelled.
+    CancelMoves,
+    /// Starts of QEMU hang on a host.
+    StartHangs {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// Starts of QEMU fail on a host.
+    StartFails {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// Moves lose their last reply.
+    FinishLost {
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// A person confirms that a host, by its registered boot, is off.
+    Confirm { host: HostIndex },
+    /// A person disarms failover.
+    Disarm {
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// A hardware alarm is raised.
+    Alarm { host: HostIndex },
+    /// The alarm is cleared.
+    EndAlarm { host: HostIndex },
+}
+
+/// A BMC's misbehaviour in files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "documented at machine::Bmc")]
+pub enum BmcMode {
+    Dead,
+    Slow,
+    AcksOnly,
+    LiesOn,
+    LiesOff,
+    OtherMachine,
+}
+
+impl From<BmcMode> for Bmc {
+    fn from(mode: BmcMode) -> Self {
+        match mode {
+            BmcMode::Dead => Bmc::Dead,
+            BmcMode::Slow => Bmc::Slow,
+            BmcMode::AcksOnly => Bmc::AcksOnly,
+            BmcMode::LiesOn => Bmc::LiesOn,
+            BmcMode::LiesOff => Bmc::LiesOff,
+            BmcMode::OtherMachine => Bmc::OtherMachine,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A physical host: power, kernel, networks, BMC, libvirt's domains, the agent and the guard
+//! as processes. What is in here is the truth; programs see only parts of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use failover::agent::ledger::Entry;
+use model::{BootId, Epoch, VmUid};
+
+use crate::api::Objects;
+
+/// What a BMC does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bmc {
+    /// Tells the truth and obeys.
+    Honest,
+    /// Does not answer, or refuses the login.
+    Dead,
+    /// Answers and obeys after seconds.
+    Slow,
+    /// Says that it obeyed and does nothing.
+    AcksOnly,
+    /// Reads On whatever is.
+    LiesOn,
+    /// Reads Off whatever is.
+    LiesOff,
+    /// Belongs to another machine.
+    OtherMachine,
+}
+
+/// A QEMU process as libvirt shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DomainState {
+    /// Being made; its guest does not run yet.
+    Starting,
+    /// Its guest runs and may write.
+    Running,
+    /// Its guest stands still: it arrived, or is being switched over.
+    Paused,
+}
+
+/// A domain.
+#[derive(Clone, Debug)]
+pub struct Domain {
+    /// The VM in its metadata.
+    pub uid: VmUid,
+    /// Index of the VM.
+    pub vm: usize,
+    /// Index of the disk that it writes.
+    pub volume: usize,
+    /// The incarnation in its metadata.
+    pub boot_id: BootId,
+    /// The epoch in its metadata.
+    pub epoch: Epoch,
+    /// Its state.
+    pub state: DomainState,
+    /// Being destroyed.
+    pub ending: bool,
+    /// A job sends it to this host.
+    pub job: Option<usize>,
+    /// The job was asked to abort.
+    pub abort: bool,
+}
+
+/// The agent as a process.
+#[derive(Clone, Debug, Default)]
+pub struct Agent {
+    /// Runs.
+    pub alive: bool,
+    /// Counts its runs: work of a former run is void.
+    pub run: u64,
+    /// What its watches have told it.
+    pub cache: Objects,
+    /// It has listed the API at least once in this run.
+    pub synced: bool,
+    /// Its watches stand still until then.
+    pub stale_until: u64,
+    /// VMs with work under way.
+    pub busy: BTreeSet<VmUid>,
+    /// Moves with work of the source under way.
+    pub busy_source: BTreeSet<usize>,
+    /// Moves with work of the target under way.
+    pub busy_target: BTreeSet<usize>,
+    /// VMs that this run sends, by move.
+    pub sending: BTreeMap<usize, VmUid>,
+    /// VMs whose guest was seen to shut itself down.
+    pub shut_down: BTreeSet<VmUid>,
+    /// Its loop is stuck until then.
+    pub stuck_until: u64,
+    /// When its loop last went round.
+    pub loop_at: u64,
+}
+
+/// A host.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// It has power.
+    pub power: bool,
+    /// Its kernel runs (it has booted).
+    pub up: bool,
+    /// Counts boots.
+    pub boots: u64,
+    /// Boot id of the running, or last, kernel.
+    pub boot_id: BootId,
+    /// SMBIOS UUID.
+    pub uuid: String,
+    /// Its processes stand still until then; guests may run on.
+    pub hung_until: u64,
+    /// Cut off from the management network until then.
+    pub management_until: u64,
+    /// Cut off from storage until then.
+    pub storage_until: u64,
+    /// What its BMC does, until when.
+    pub bmc: (Bmc, u64),
+    /// The BMC has no power until then.
+    pub bmc_dark_until: u64,
+    /// Starts of QEMU hang until then.
+    pub start_hangs_until: u64,
+    /// Starts of QEMU fail until then.
+    pub start_fails_until: u64,
+    /// The guard does not run until then.
+    pub guard_until: u64,
+    /// The wall clock has jumped by so much, milliseconds.
+    pub clock_jump: u64,
+    /// Storage heartbeats written.
+    pub beat: u64,
+    /// When a Lease renewal or a heartbeat was last acknowledged, for the guard's contract.
+    pub kept_alive_at: u64,
+    /// How often the guard has fired in this boot.
+    pub firings: u64,
+    /// The guard has fired and nothing may start until a renewal succeeds.
+    pub fired: bool,
+    /// Active domains, by uid of the VM.
+    pub domains: BTreeMap<VmUid, Domain>,
+    /// The ledger of this boot.
+    pub ledger: BTreeMap<VmUid, Entry>,
+    /// The agent.
+    pub agent: Agent,
+}
+
+impl Machine {
+    /// A host that runs, under its first boot.
+    pub fn new(index: usize) -> Self {
+        Self {
+            power: true,
+            up: true,
+            boots: 1,
+            boot_id: boot_id(index, 1),
+            uuid: format!("{:08}-2222-3333-4444-555555555555", index + 10_000_001),
+            hung_until: 0,
+            management_until: 0,
+            storage_until: 0,
+            bmc: (Bmc::Honest, 0),
+            bmc_dark_until: 0,
+            start_hangs_until: 0,
+            start_fails_until: 0,
+            guard_until: 0,
+            clock_jump: 0,
+            beat: 1,
+            kept_alive_at: 0,
+            firings: 0,
+            fired: false,
+            domains: BTreeMap::new(),
+            ledger: BTreeMap::new(),
+            agent: Agent {
+                alive: true,
+                ..Agent::default()
+            },
+        }
+    }
+
+    /// Its processes run now.
+    pub fn runs(&self, now: u64) -> bool {
+        self.power && self.up && now >= self.hung_until
+    }
+
+    /// It reaches the management network now.
+    pub fn on_management(&self, now: u64) -> bool {
+        self.runs(now) && now >= self.management_until
+    }
+
+    /// It reaches its storage now.
+    pub fn on_storage(&self, now: u64) -> bool {
+        self.runs(now) && now >= self.storage_until
+    }
+
+    /// What its BMC does now.
+    pub fn bmc_now(&self, now: u64) -> Bmc {
+        if now < self.bmc_dark_until {
+            Bmc::Dead
+        } else if now < self.bmc.1 {
+            self.bmc.0
+        } else {
+            Bmc::Honest
+        }
+    }
+
+    /// The ledger's entry of a VM.
+    pub fn entry(&self, uid: &VmUid) -> Entry {
+        self.ledger.get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Everything that dies with the kernel.
+    pub fn kernel_dies(&mut self) {
+        self.up = false;
+        self.hung_until = 0;
+        self.domains.clear();
+        self.ledger.clear();
+        self.firings = 0;
+        self.fired = false;
+        self.agent_dies();
+    }
+
+    /// The agent's process ends; libvirt and QEMU run on.
+    pub fn agent_dies(&mut self) {
+        let agent = &mut self.agent;
+        agent.alive = false;
+        agent.run += 1;
+        agent.synced = false;
+        agent.busy.clear();
+        agent.busy_source.clear();
+        agent.busy_target.clear();
+        agent.sending.clear();
+        agent.shut_down.clear();
+    }
+}
+
+/// Boot id of a host's n-th boot.
+pub fn boot_id(index: usize, boot: u64) -> BootId {
+    BootId(format!("h{}-boot{boot}", index + 1))
+}

@@ -1,0 +1,50 @@
+//! Errors planted on purpose: each breaks one rule, and a checker must notice.
+
+/// A planted error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mutant {
+    /// None: the real thing.
+    #[default]
+    None,
+    /// The operator takes a force-off's return code for a reading of Off.
+    TrustsCommand,
+    /// The operator writes rights and claims without comparing versions.
+    NoCompareAndSwap,
+    /// The operator does not compare a BMC's system UUID with the host's.
+    TrustsAnyBmc,
+    /// The agent forgets what it did with an epoch.
+    LedgerForgets,
+    /// The target lets its copy run when it has arrived.
+    ResumesEagerly,
+    /// The operator forgets the epoch of a move that failed.
+    LosesEpoch,
+    /// The operator shows a VM as it last reported, whatever its host.
+    ShowsStale,
+    /// The operator never reads or switches power.
+    NeverFences,
+    /// The operator begins moves and forgets them.
+    ForgetsMoves,
+}
+
+impl Mutant {
+    /// All of them, with the name that the command line takes.
+    pub const ALL: [(&'static str, Mutant); 9] = [
+        ("trusts-command", Mutant::TrustsCommand),
+        ("no-compare-and-swap", Mutant::NoCompareAndSwap),
+        ("trusts-any-bmc", Mutant::TrustsAnyBmc),
+        ("ledger-forgets", Mutant::LedgerForgets),
+        ("resumes-eagerly", Mutant::ResumesEagerly),
+        ("loses-epoch", Mutant::LosesEpoch),
+        ("shows-stale", Mutant::ShowsStale),
+        ("never-fences", Mutant::NeverFences),
+        ("forgets-moves", Mutant::ForgetsMoves),
+    ];
+
+    /// By name.
+    pub fn named(name: &str) -> Option<Mutant> {
+        Self::ALL
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, mutant)| *mutant)
+    }
+}

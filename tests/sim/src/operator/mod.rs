@@ -1,0 +1,299 @@
+//! An operator as a process: leadership, caches that may be stale, and its loops. What it
+//! decides it decides with `failover` and `placement`; the loops here are short retellings of
+//! the operator's own (`operator/src/hosts`, `vms`, `migrations`).
+
+mod fleet;
+mod hosts;
+mod moves;
+mod power;
+mod rights;
+mod vms;
+mod writes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use failover::Moment;
+use failover::host::fencing::CommandEnd;
+use failover::host::fleet::Hosts;
+use failover::host::machine::HostFacts;
+use failover::proof::HostStopProof;
+use failover::proof::power::PowerReading;
+use failover::proof::self_fence::SelfFenceWitness;
+use failover::recovery::RecoveryClock;
+use failover::signs::Sign;
+use failover::vm::Failures;
+use model::{BootId, Epoch, HostName, VmUid};
+
+use crate::api::Objects;
+use crate::world::{Event, World};
+pub use writes::{MoveEdit, Work};
+
+/// How often the leader renews, how long it may write after a renewal, how long others wait
+/// for it, milliseconds (as in `operator/src/leader.rs`).
+const RENEW: u64 = 1_500;
+const WRITES_FOR: u64 = 4_000;
+const TAKE_AFTER: u64 = 6_000;
+
+/// What an operator saw of a host's Lease.
+#[derive(Clone, Debug)]
+pub struct Renewals {
+    version: u64,
+    sign: Sign,
+    boot_id: Option<BootId>,
+    loop_age: u64,
+}
+
+/// An operator.
+#[derive(Debug)]
+pub struct Operator {
+    /// Its process runs.
+    pub alive: bool,
+    /// Counts its runs.
+    pub run: u64,
+    /// It stands still until then.
+    pub paused_until: u64,
+    /// Its watches stand still until then.
+    pub stale_until: u64,
+    /// Its clock began so long before the world's.
+    pub clock: u64,
+    cache: Objects,
+    synced: bool,
+    renewals: Vec<Option<Renewals>>,
+    beats: Vec<Option<(u64, Sign)>>,
+    hosts: Hosts,
+    facts: BTreeMap<HostName, HostFacts>,
+    seen: Vec<(u64, u64)>,
+    readings: Vec<Option<PowerReading>>,
+    asked_at: Vec<Option<Moment>>,
+    commands: Vec<Option<CommandEnd>>,
+    forcing: BTreeSet<usize>,
+    trusting: BTreeSet<usize>,
+    intents: Vec<Option<(u64, Moment)>>,
+    confirmations: Vec<Option<Moment>>,
+    witnesses: Vec<Option<SelfFenceWitness>>,
+    self_fenced: Vec<Option<HostStopProof>>,
+    assigned_at: BTreeMap<VmUid, (Epoch, Moment)>,
+    recovery: RecoveryClock,
+    failures: BTreeMap<VmUid, (Failures, i64)>,
+    moves_begun: BTreeMap<usize, Moment>,
+    written: BTreeMap<(u8, usize), u64>,
+    works: u32,
+    renewed_at: Option<u64>,
+    election_at: u64,
+    leader_seen: Option<(u64, u64)>,
+    troubled: bool,
+}
+
+impl Operator {
+    /// A process that has just started.
+    pub fn new(index: usize) -> Self {
+        let clock = 1_000 + 77_777 * u64::try_from(index).unwrap_or(0);
+        Self {
+            alive: true,
+            run: 0,
+            paused_until: 0,
+            stale_until: 0,
+            clock,
+            cache: Objects::default(),
+            synced: false,
+            renewals: Vec::new(),
+            beats: Vec::new(),
+            hosts: Hosts::default(),
+            facts: BTreeMap::new(),
+            seen: Vec::new(),
+            readings: Vec::new(),
+            asked_at: Vec::new(),
+            commands: Vec::new(),
+            forcing: BTreeSet::new(),
+            trusting: BTreeSet::new(),
+            intents: Vec::new(),
+            confirmations: Vec::new(),
+            witnesses: Vec::new(),
+            self_fenced: Vec::new(),
+            assigned_at: BTreeMap::new(),
+            recovery: RecoveryClock::default(),
+            failures: BTreeMap::new(),
+            moves_begun: BTreeMap::new(),
+            written: BTreeMap::new(),
+            works: 0,
+            renewed_at: None,
+            election_at: 0,
+            leader_seen: None,
+            troubled: false,
+        }
+    }
+
+    fn sized(&mut self, hosts: usize) {
+        if self.renewals.len() != hosts {
+            self.renewals = vec![None; hosts];
+            self.beats = vec![None; hosts];
+            self.seen = vec![(u64::MAX, u64::MAX); hosts];
+            self.readings = vec![None; hosts];
+            self.asked_at = vec![None; hosts];
+            self.commands = vec![None; hosts];
+            self.intents = vec![None; hosts];
+            self.confirmations = vec![None; hosts];
+            self.witnesses = vec![None; hosts];
+            self.self_fenced = vec![None; hosts];
+        }
+    }
+}
+
+/// Name of an operator in stories.
+pub fn name(operator: usize) -> &'static str {
+    if operator == 0 {
+        "operator-a"
+    } else {
+        "operator-b"
+    }
+}
+
+/// Who an operator's process is in intents: another one after each restart.
+fn identity(operator: usize, run: u64) -> usize {
+    operator + 2 * usize::try_from(run).unwrap_or(0)
+}
+
+impl World {
+    fn moment(&self, operator: usize) -> Moment {
+        Moment(self.now + self.operators[operator].clock)
+    }
+
+    /// Whether an operator may write, as far as it knows.
+    pub fn leads(&self, operator: usize) -> bool {
+        let renewed = self.operators[operator].renewed_at;
+        let leads = renewed.is_some_and(|at| self.now - at < WRITES_FOR);
+        leads || (self.now < self.split_until && self.operators[operator].synced)
+    }
+
+    /// An operator's loops go round once.
+    pub fn operator_turn(&mut self, operator: usize, run: u64) {
+        let now = self.now;
+        let hosts = self.machines.len();
+        let this = &mut self.operators[operator];
+        if !this.alive || this.run != run {
+            return;
+        }
+        if now < this.paused_until {
+            let after = this.paused_until - now + 1;
+            return self.push(after, Event::OperatorTurn(operator, run));
+        }
+        this.sized(hosts);
+        self.operator_syncs(operator);
+        self.elect(operator);
+        if self.operators[operator].synced {
+            let trouble_with_hosts = self.host_turn(operator);
+            let mut trouble = trouble_with_hosts;
+            if self.leads(operator) && self.operators[operator].works == 0 {
+                trouble |= self.vm_turn(operator);
+                self.operators[operator].troubled = trouble;
+            }
+            trouble |= self.operators[operator].troubled;
+            let wait = if trouble {
+                self.rng.range(200, 350)
+            } else {
+                self.rng.range(850, 1_050)
+            };
+            self.push(wait, Event::OperatorTurn(operator, run));
+        } else {
+            self.push(500, Event::OperatorTurn(operator, run));
+        }
+    }
+
+    /// A crashed operator starts again with nothing remembered.
+    pub fn operator_up(&mut self, operator: usize, run: u64) {
+        let this = &mut self.operators[operator];
+        if this.alive || this.run != run {
+            return;
+        }
+        let clock = this.clock + 12_345;
+        *this = Operator::new(operator);
+        (this.run, this.clock) = (run, clock);
+        self.tell_as(name(operator), "operatorUp", &[]);
+        self.push(1, Event::OperatorTurn(operator, run));
+    }
+
+    fn operator_syncs(&mut self, operator: usize) {
+        if !self.api_serves()
+            || self.now < self.operators[operator].stale_until
+            || self.message_lost()
+        {
+            return;
+        }
+        let moment = self.moment(operator);
+        let this = &mut self.operators[operator];
+        this.cache.clone_from(&self.api.objects);
+        this.synced = true;
+        for (known, lease) in this.renewals.iter_mut().zip(&this.cache.leases) {
+            match known {
+                Some(known) if known.version == lease.version => {}
+                Some(known) => {
+                    known.version = lease.version;
+                    known.sign.changes += 1;
+                    known.sign.changed_at = moment;
+                    known.boot_id.clone_from(&lease.boot_id);
+                    known.loop_age = lease.loop_age;
+                }
+                None => {
+                    let sign = Sign {
+                        changes: 1,
+                        changed_at: moment,
+                    };
+                    *known = Some(Renewals {
+                        version: lease.version,
+                        sign,
+                        boot_id: lease.boot_id.clone(),
+                        loop_age: lease.loop_age,
+                    });
+                }
+            }
+        }
+        for vm in &this.cache.vms {
+            if let Some(right) = &vm.rights.assignment {
+                let known = this.assigned_at.get(&vm.uid);
+                if known.is_none_or(|(epoch, _)| *epoch != right.epoch) {
+                    this.assigned_at
+                        .insert(vm.uid.clone(), (right.epoch, moment));
+                }
+            }
+        }
+    }
+
+    /// Leader election on a Lease, only by this operator's own clock.
+    fn elect(&mut self, operator: usize) {
+        let now = self.now;
+        if now < self.operators[operator].election_at {
+            return;
+        }
+        self.operators[operator].election_at = now + RENEW;
+        if !self.api_serves() || self.message_lost() {
+            return;
+        }
+        let (version, holder) = self.api.objects.leader;
+        let this = &mut self.operators[operator];
+        let mine = identity(operator, this.run);
+        if holder != mine {
+            this.renewed_at = None;
+            match this.leader_seen {
+                Some((known, since)) if known == version => {
+                    if now - since <= TAKE_AFTER {
+                        return;
+                    }
+                }
+                _ => {
+                    this.leader_seen = Some((version, now));
+                    return;
+                }
+            }
+        }
+        if self.api.lead(version, mine) {
+            let led = self.operators[operator].renewed_at.is_some();
+            // A reply that is lost leaves a holder that does not know it.
+            if !self.message_lost() {
+                self.operators[operator].renewed_at = Some(now);
+            }
+            if !led {
+                self.tell_as(name(operator), "leads", &[]);
+            }
+        }
+    }
+}

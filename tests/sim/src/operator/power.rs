@@ -1,0 +1,151 @@
+//! Reading and switching power, as the machines of hosts ask for it.
+
+use failover::Moment;
+use failover::host::fencing::CommandEnd;
+use failover::host::machine::HostAction;
+use failover::proof::power::{PowerAnswer, PowerReading};
+
+use super::{Work, identity, name};
+use crate::machine::Bmc;
+use crate::mutant::Mutant;
+use crate::world::{Event, World};
+
+impl World {
+    /// Carries out what a host's machine asks for.
+    pub(super) fn host_action(
+        &mut self,
+        operator: usize,
+        host: usize,
+        action: HostAction,
+        now: Moment,
+    ) {
+        let run = self.operators[operator].run;
+        if self.mutant == Mutant::NeverFences {
+            return;
+        }
+        match action {
+            HostAction::ReadPower => {
+                if self.operators[operator].asked_at[host].is_none() {
+                    self.operators[operator].asked_at[host] = Some(now);
+                    let wait = match self.machines[host].bmc_now(self.now) {
+                        Bmc::Slow => self.rng.range(800, 2_500),
+                        Bmc::Dead => self.rng.range(1_000, 3_000),
+                        _ => self.rng.range(10, 80),
+                    };
+                    self.push(wait, Event::BmcAsked(operator, run, host));
+                }
+            }
+            HostAction::WriteIntent {
+                boot_id,
+                expires_after_milliseconds,
+            } => {
+                let version = self.operators[operator].cache.hosts[host].version;
+                let by = identity(operator, run);
+                let expires = expires_after_milliseconds;
+                self.write(operator, Work::Intent(host, version, boot_id, by, expires));
+            }
+            HostAction::ForceOff {
+                attempt,
+                expires_at,
+                ..
+            } => {
+                if self.operators[operator].forcing.insert(host) {
+                    let slow = self.machines[host].bmc_now(self.now) == Bmc::Slow;
+                    let wait = if slow {
+                        self.rng.range(1_000, 4_500)
+                    } else {
+                        self.rng.range(50, 900)
+                    };
+                    if now < expires_at {
+                        let name_of = self.names[host].clone();
+                        self.tell_as(
+                            name(operator),
+                            "forceOffSent",
+                            &[("host", &name_of), ("attempt", &attempt)],
+                        );
+                        self.push(wait, Event::ForceOff(host));
+                    }
+                    let after = wait + self.rng.range(1, 500);
+                    self.push(after, Event::ForceEnded(operator, run, host, attempt));
+                }
+            }
+            HostAction::ClearIntent => self.write(operator, Work::ClearIntent(host)),
+        }
+    }
+
+    /// A BMC is asked; its answer is on its way.
+    pub fn bmc_asked(&mut self, operator: usize, run: u64, host: usize) {
+        let says = self.bmc_says(host);
+        let other = self.machines[host].bmc_now(self.now) == Bmc::OtherMachine;
+        let uuid = if other && self.mutant != Mutant::TrustsAnyBmc {
+            "99999999-9999-4999-8999-999999999999".to_owned()
+        } else {
+            self.machines[host].uuid.clone()
+        };
+        let (answer, system_uuid) = match says {
+            Some(true) => (PowerAnswer::On, Some(uuid)),
+            Some(false) => (PowerAnswer::Off, Some(uuid)),
+            None => (PowerAnswer::NoAnswer, None),
+        };
+        let sent_at = self.operators[operator]
+            .asked_at
+            .get(host)
+            .copied()
+            .flatten();
+        let reading = PowerReading {
+            answer,
+            system_uuid,
+            sent_at: sent_at.unwrap_or_default(),
+            received_at: Moment(0),
+        };
+        let wait = self.rng.range(5, 150);
+        self.push(
+            wait,
+            Event::BmcAnswers(operator, run, host, Box::new(reading)),
+        );
+    }
+
+    /// A BMC's answer reaches the operator that asked.
+    pub fn bmc_answers(
+        &mut self,
+        operator: usize,
+        run: u64,
+        host: usize,
+        mut reading: PowerReading,
+    ) {
+        reading.received_at = self.moment(operator);
+        let uuid = self.machines[host].uuid.clone();
+        let now = self.now;
+        let this = &mut self.operators[operator];
+        if !this.alive || this.run != run || this.readings.len() <= host {
+            return;
+        }
+        if now < this.paused_until {
+            let after = this.paused_until - now + 1;
+            return self.push(
+                after,
+                Event::BmcAnswers(operator, run, host, Box::new(reading)),
+            );
+        }
+        if this.trusting.contains(&host) {
+            reading.answer = PowerAnswer::Off;
+            reading.system_uuid = Some(uuid);
+        }
+        this.asked_at[host] = None;
+        this.readings[host] = Some(reading);
+    }
+
+    /// The operator learns that a force-off ended, well or badly.
+    pub fn force_ended(&mut self, operator: usize, run: u64, host: usize, attempt: u32) {
+        let at = self.moment(operator);
+        let trusts = self.mutant == Mutant::TrustsCommand;
+        let this = &mut self.operators[operator];
+        if this.alive && this.run == run && this.commands.len() > host {
+            this.forcing.remove(&host);
+            this.commands[host] = Some(CommandEnd { attempt, at });
+            if trusts {
+                this.trusting.insert(host);
+            }
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The VMs' loop: `failover::vm` decides, `recovery` orders, `placement` chooses, and
+//! `assignment` makes the new rights.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use failover::assignment;
+use failover::copy::{CloseCause, CopyPhase};
+use failover::recovery::{Candidate, TierFact, Tiers, slot};
+use failover::vm::{
+    Failures, HostSight, VmDecision, VmFacts, VmPhase, VmVerdict, Volumes, Wanted, decide,
+};
+use failover::{Moment, RightsChange};
+use model::{HostName, NamespacedName, Priority};
+use placement::{Fleet, place};
+
+use super::{Work, name};
+use crate::api::VmObject;
+use crate::mutant::Mutant;
+use crate::world::World;
+
+/// Kinds of objects in the memory of writes.
+pub(super) const VM: u8 = 0;
+pub(super) const MOVE: u8 = 1;
+pub(super) const HOST: u8 = 2;
+pub(super) const VOLUME: u8 = 3;
+
+impl World {
+    /// One turn over all VMs and moves; returns whether anything is not at rest.
+    pub(super) fn vm_turn(&mut self, operator: usize) -> bool {
+        let now = self.moment(operator);
+        let mut verdicts = Vec::new();
+        let vms = self.operators[operator].cache.vms.clone();
+        let mut trouble = false;
+        for (index, vm) in vms.iter().enumerate() {
+            trouble |= vm.exists && !matches!(vm.phase, VmPhase::Running | VmPhase::Stopped);
+            if vm.exists && self.settled(operator, VM, index, vm.version) {
+                let failures = self.count_failures(operator, vm, now);
+                let verdict = self.judge_vm(operator, index, vm, failures, now);
+                verdicts.push((index, vm.clone(), verdict));
+            }
+        }
+        let candidates = self.candidates(&verdicts);
+        let tiers = self.tiers(&vms);
+        let turns = self.operators[operator]
+            .recovery
+            .turns(&candidates, &tiers, now);
+        let mut fleet = None;
+        let mut starting = starting(&vms);
+        for (index, vm, verdict) in verdicts {
+            if turns.wait.contains_key(&vm.uid) {
+                self.show(operator, index, &vm, verdict.phase);
+                continue;
+            }
+            self.plan_vm(
+                operator,
+                &mut fleet,
+                &mut starting,
+                index,
+                &vm,
+                verdict,
+                now,
+            );
+        }
+        trouble | self.moves_turn(operator, fleet, now)
+    }
+
+    /// Whether the cache has moved on since an object was last written.
+    pub(super) fn settled(&self, operator: usize, kind: u8, index: usize, version: u64) -> bool {
+        self.operators[operator].written.get(&(kind, index)) != Some(&version)
+    }
+
+    fn count_failures(&mut self, operator: usize, vm: &VmObject, now: Moment) -> Failures {
+        let entry = self.operators[operator]
+            .failures
+            .entry(vm.uid.clone())
+            .or_default();
+        let Some(report) = &vm.runtime else {
+            return entry.0;
+        };
+        let failed = report.phase == CopyPhase::Closed
+            && matches!(
+                report.cause,
+                Some(CloseCause::Crashed | CloseCause::StartFailed | CloseCause::Declined)
+            );
+        if failed && entry.1 != report.assignment.epoch.0 {
+            *entry = (
+                Failures {
+                    in_a_row: entry.0.in_a_row + 1,
+                    last_seen_at: Some(now),
+                },
+                report.assignment.epoch.0,
+            );
+        }
+        let long_ago = entry
+            .0
+            .last_seen_at
+            .is_some_and(|at| now.since(at) > self.policy.back_off_reset_milliseconds);
+        if long_ago && report.phase == CopyPhase::Running {
+            entry.0 = Failures::default();
+        }
+        entry.0
+    }
+
+    fn judge_vm(
+        &self,
+        operator: usize,
+        index: usize,
+        vm: &VmObject,
+        failures: Failures,
+        now: Moment,
+    ) -> VmVerdict {
+        let sight = |right: &Option<model::Assignment>| {
+            right
+                .as_ref()
+                .map_or_else(HostSight::default, |right| self.sight(operator, right))
+        };
+        let mut host = sight(&vm.rights.assignment);
+        if self.mutant == Mutant::ShowsStale && host.stop_proof.is_none() {
+            (host.silent, host.lost) = (false, false);
+        }
+        decide(
+            &VmFacts {
+                rights: &vm.rights,
+                wanted: vm.wanted,
+                report: vm.runtime.as_ref(),
+                incoming_report: vm.incoming_runtime.as_ref(),
+                host,
+                incoming_host: sight(&vm.rights.incoming),
+                volumes: Volumes::Ready,
+                pinned_to: self.pinned(index),
+                restart_elsewhere: !self.plan.vms[index].stays,
+                failures,
+            },
+            &self.policy,
+            now,
+        )
+    }
+
+    /// The host whose local pool holds a VM's only data.
+    pub(super) fn pinned(&self, vm: usize) -> Option<HostName> {
+        let host = self.plan.vms[vm].pinned?;
+        self.names.get(host).cloned()
+    }
+
+    fn candidates(&self, verdicts: &[(usize, std::rc::Rc<VmObject>, VmVerdict)]) -> Vec<Candidate> {
+        let starts = |verdict: &VmVerdict| {
+            matches!(
+                verdict.decision,
+                VmDecision::Place { .. } | VmDecision::Restart { .. }
+            )
+        };
+        verdicts
+            .iter()
+            .filter(|(_, _, verdict)| starts(verdict))
+            .map(|(index, vm, _)| Candidate {
+                vm: vm.uid.clone(),
+                system: self.plan.vms[*index].tier.map(|_| system()),
+                priority: Priority::Normal,
+                order: self.plan.vms[*index].tier.unwrap_or(0),
+            })
+            .collect()
+    }
+
+    fn tiers(&self, vms: &[std::rc::Rc<VmObject>]) -> Tiers {
+        let mut tiers = Tiers::new();
+        for (spec, vm) in self.plan.vms.iter().zip(vms) {
+            if let Some(order) = spec.tier {
+                let fact = tiers.entry((system(), order)).or_insert(TierFact {
+                    answers: None,
+                    runs: true,
+                    timeout_milliseconds: 20_000,
+                });
+                fact.runs &= vm.phase == VmPhase::Running;
+            }
+        }
+        tiers
+    }
+
+    /// Shows a phase when it changed, and releases the claims of a VM without any right.
+    pub(super) fn show(&mut self, operator: usize, index: usize, vm: &VmObject, phase: VmPhase) {
+        if vm.phase != phase {
+            self.write(operator, Work::Show(index, vm.version, phase));
+        }
+        if vm.rights.assignment.is_none() && vm.rights.incoming.is_none() {
+            self.release_claims(operator, vm);
+        } else {
+            self.repair_claims(operator, index, vm);
+        }
+    }
+
+    /// The rights are the truth: a claim that does not follow them (a late write won over the
+    /// one that the claim was made for) is written again, or the VM would wait for ever.
+    fn repair_claims(&mut self, operator: usize, index: usize, vm: &VmObject) {
+        let Some(volume) = self.operators[operator].cache.volumes.get(vm.volume) else {
+            return;
+        };
+        let version = volume.version;
+        let sides = [
+            (&vm.rights.assignment, &volume.claim, false),
+            (&vm.rights.incoming, &volume.incoming_claim, true),
+        ];
+        let astray = sides.iter().find_map(|(right, claim, incoming)| {
+            let right = (*right).clone()?;
+            let ours = claim.as_ref().is_none_or(|(uid, _)| *uid == vm.uid);
+            let same = claim.as_ref().is_some_and(|(_, claimed)| *claimed == right);
+            (ours && !same).then_some((right, *incoming))
+        });
+        if let Some((right, incoming)) = astray
+            && self.settled(operator, VOLUME, vm.volume, version)
+        {
+            let work = Work::Claim(index, version, vm.uid.clone(), right, incoming);
+            self.write(operator, work);
+        }
+    }
+
+    fn release_claims(&mut self, operator: usize, vm: &VmObject) {
+        let Some(volume) = self.operators[operator].cache.volumes.get(vm.volume) else {
+            return;
+        };
+        let held = volume
+            .claim
+            .iter()
+            .chain(&volume.incoming_claim)
+            .any(|(uid, _)| *uid == vm.uid);
+        let version = volume.version;
+        if held && self.settled(operator, VOLUME, vm.volume, version) {
+            self.write(operator, Work::Release(vm.volume, version));
+        }
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one VM's whole picture, passed once"
+    )]
+    fn plan_vm(
+        &mut self,
+        operator: usize,
+        fleet: &mut Option<Fleet>,
+        starting: &mut BTreeMap<HostName, u32>,
+        index: usize,
+        vm: &VmObject,
+        verdict: VmVerdict,
+        now: Moment,
+    ) {
+        let phase = verdict.phase;
+        let (only, avoid, stopped) = match verdict.decision {
+            VmDecision::Wait => return self.show(operator, index, vm, phase),
+            VmDecision::Finalize => {
+                self.release_claims(operator, vm);
+                let held = self.operators[operator].cache.volumes[vm.volume]
+                    .claim
+                    .as_ref()
+                    .is_some_and(|(uid, _)| *uid == vm.uid);
+                if !held {
+                    self.write(operator, Work::Finalize(index, vm.version));
+                }
+                return;
+            }
+            VmDecision::Clear { stopped } => {
+                if let Ok(change) = assignment::clear(&vm.rights, stopped) {
+                    let after = Box::new(change.after().clone());
+                    self.write(
+                        operator,
+                        Work::Rights(index, vm.version, after, VmPhase::Stopped),
+                    );
+                }
+                return;
+            }
+            VmDecision::Place { only } => (only, BTreeSet::new(), None),
+            VmDecision::Restart {
+                stopped,
+                only,
+                avoid,
+                ..
+            } => (only, avoid, Some(stopped)),
+        };
+        let fleet = fleet.get_or_insert_with(|| self.fleet(operator, now));
+        if let Some(fleet_vm) = fleet.vms.get_mut(&vm.uid) {
+            (fleet_vm.host, fleet_vm.incoming) = (None, None);
+            if let Some(only) = only {
+                fleet_vm.pinned_to = Some(only);
+            }
+        }
+        let choice = match place(fleet, &vm.uid, &avoid) {
+            Ok(choice) => choice,
+            Err(refusal) => {
+                if vm.phase != phase {
+                    let text = format!("\"{}\"", refusal.sentence());
+                    self.tell_as(
+                        name(operator),
+                        "noHost",
+                        &[("vm", &vm.uid), ("text", &text)],
+                    );
+                }
+                return self.show(operator, index, vm, phase);
+            }
+        };
+        let taken = starting.get(&choice.host).copied().unwrap_or(0);
+        if slot(&choice.host, taken, &self.policy).is_err() {
+            return self.show(operator, index, vm, phase);
+        }
+        if let Some(fleet_vm) = fleet.vms.get_mut(&vm.uid) {
+            fleet_vm.host = Some(choice.host.clone());
+        }
+        let Ok(boot_id) = self.placeable(operator, &choice.host, now) else {
+            return self.show(operator, index, vm, phase);
+        };
+        let shown = if stopped.is_some() {
+            VmPhase::Recovering
+        } else {
+            VmPhase::Starting
+        };
+        let change: Result<RightsChange, _> = match stopped {
+            Some(stopped) => assignment::restart(&vm.rights, stopped, choice.host.clone(), boot_id),
+            None => assignment::first(&vm.rights, choice.host.clone(), boot_id),
+        };
+        if let Ok(change) = change {
+            *starting.entry(choice.host).or_insert(0) += 1;
+            let after = Box::new(change.after().clone());
+            let volume = self.operators[operator].cache.volumes[vm.volume].version;
+            self.write(
+                operator,
+                Work::Assign(index, vm.version, after, shown, volume),
+            );
+        }
+    }
+}
+
+fn system() -> NamespacedName {
+    NamespacedName::new("site", "system")
+}
+
+/// How many VMs each host is starting.
+fn starting(vms: &[std::rc::Rc<VmObject>]) -> BTreeMap<HostName, u32> {
+    let mut count = BTreeMap::new();
+    for vm in vms
+        .iter()
+        .filter(|vm| vm.exists && vm.wanted != Wanted::Deleted)
+    {
+        let Some(right) = &vm.rights.assignment else {
+            continue;
+        };
+        let runs = vm.runtime.as_ref().is_some_and(|report| {
+            report.assignment == *right
+                && report.phase != CopyPhase::Starting
+                && report.phase != CopyPhase::Preparing
+        });
+        if !runs {
+            *count.entry(right.host.clone()).or_insert(0) += 1;
+        }
+    }
+    count
+}

@@ -1,0 +1,274 @@
+//! An operator's writes on their way to the API server: a chain of requests, each of which may
+//! be late, lost, or arrive after its sender has died, lost its lead or fallen asleep.
+
+use failover::assignment::Rights;
+use failover::host::incarnation::Identity;
+use failover::migration::MigrationOutcome;
+use failover::vm::VmPhase;
+use model::{Assignment, BootId, VmUid};
+
+use super::vms::{HOST, MOVE, VM, VOLUME};
+use super::{name, vms};
+use crate::api::MoveObject;
+use crate::world::{Event, World};
+
+/// A change of a move's status.
+#[derive(Clone, Debug)]
+pub enum MoveEdit {
+    /// The source is asked to abort.
+    Abort(String),
+    /// The target is asked to refuse.
+    Refuse(String),
+    /// It ended.
+    Finish(MigrationOutcome),
+    /// What it waits for.
+    Message(String),
+    /// Its sides.
+    Record(Assignment, Assignment),
+}
+
+/// A chain of writes.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// A VM's phase.
+    Show(usize, u64, VmPhase),
+    /// The claim, then the rights: VM, its version, rights, phase, the volume's version.
+    Assign(usize, u64, Box<Rights>, VmPhase, u64),
+    /// Rights taken away.
+    Rights(usize, u64, Box<Rights>, VmPhase),
+    /// A claim that follows a standing right: VM, the volume's version, uid, right, incoming.
+    Claim(usize, u64, VmUid, Assignment, bool),
+    /// Claims of a volume released.
+    Release(usize, u64),
+    /// The VM is gone.
+    Finalize(usize, u64),
+    /// A new incarnation: host, version, identity, the boot id that is retired.
+    Register(usize, u64, Identity, Option<BootId>),
+    /// A fencing intent: host, version, incarnation, writer, expiry.
+    Intent(usize, u64, BootId, usize, u64),
+    /// The intent is over.
+    ClearIntent(usize),
+    /// A move's status.
+    Move(usize, u64, MoveEdit),
+    /// A move begins: claim, `incoming`, record (versions of move, VM and volume).
+    Begin(usize, usize, (u64, u64, u64), Box<Rights>),
+    /// A move's end in the rights, then in the claims; the last tells whether it arrived.
+    Swap(usize, u64, Box<Rights>, bool),
+    /// A move is made to empty a host, or (cancelled) to take back an orphan `incoming`.
+    CreateMove(usize, VmUid, bool),
+}
+
+/// What became of one request.
+pub(super) enum Outcome {
+    /// Written; another one follows.
+    Next,
+    /// Written, or nothing to write; the chain is over.
+    Over,
+    /// Somebody else was faster.
+    Conflict,
+}
+
+impl World {
+    /// Sends the first request of a chain.
+    pub(super) fn write(&mut self, operator: usize, work: Work) {
+        let run = self.operators[operator].run;
+        self.operators[operator].works += 1;
+        let wait = self.latency();
+        self.push(wait, Event::Write(operator, run, Box::new(work), 0));
+    }
+
+    /// A request arrives at the API server.
+    pub fn write_arrives(&mut self, operator: usize, run: u64, work: Box<Work>, stage: u8) {
+        if !self.api_serves() {
+            return self.chain_over(operator, run);
+        }
+        if self.message_lost() {
+            if self.rng.chance(500) {
+                // It comes late, when its sender has given it up.
+                let wait = self.rng.range(500, 20_000);
+                self.push(wait, Event::Write(operator, u64::MAX, work.clone(), stage));
+                return self.chain_over(operator, run);
+            }
+            if self.rng.chance(500) {
+                // It was written, and the reply is lost.
+                self.carry_out(operator, &work, stage);
+            }
+            return self.chain_over(operator, run);
+        }
+        match self.carry_out(operator, &work, stage) {
+            Outcome::Next => self.send_next(operator, run, work, stage + 1),
+            Outcome::Over => {
+                self.note_written(operator, run, &work);
+                self.chain_over(operator, run);
+            }
+            Outcome::Conflict => self.chain_over(operator, run),
+        }
+    }
+
+    fn send_next(&mut self, operator: usize, run: u64, work: Box<Work>, stage: u8) {
+        let wait = self.latency();
+        let this = &self.operators[operator];
+        if !this.alive || this.run != run {
+            return;
+        }
+        let asleep = this.paused_until.saturating_sub(self.now);
+        // Leadership is checked at the moment of sending, after a pause too.
+        let led_then = this
+            .renewed_at
+            .is_some_and(|at| self.now + asleep - at < super::WRITES_FOR);
+        if led_then || self.now < self.split_until {
+            self.push(asleep + wait, Event::Write(operator, run, work, stage));
+        } else {
+            self.chain_over(operator, run);
+        }
+    }
+
+    fn chain_over(&mut self, operator: usize, run: u64) {
+        let this = &mut self.operators[operator];
+        if this.run == run {
+            this.works = this.works.saturating_sub(1);
+        }
+    }
+
+    /// Remembers from which version an object was written, so that nobody decides twice from it.
+    fn note_written(&mut self, operator: usize, run: u64, work: &Work) {
+        let this = &mut self.operators[operator];
+        if this.run != run {
+            return;
+        }
+        let (kind, index, version) = match work {
+            Work::Show(vm, version, _)
+            | Work::Assign(vm, version, ..)
+            | Work::Rights(vm, version, ..)
+            | Work::Swap(vm, version, ..)
+            | Work::Finalize(vm, version) => (VM, *vm, *version),
+            Work::Begin(_, vm, versions, _) => (VM, *vm, versions.1),
+            Work::Move(index, version, _) => (MOVE, *index, *version),
+            Work::Register(host, version, ..) | Work::Intent(host, version, ..) => {
+                (HOST, *host, *version)
+            }
+            Work::Release(volume, version) => (VOLUME, *volume, *version),
+            Work::ClearIntent(_) | Work::CreateMove(..) | Work::Claim(..) => return,
+        };
+        this.written.insert((kind, index), version);
+    }
+
+    fn carry_out(&mut self, operator: usize, work: &Work, stage: u8) -> Outcome {
+        let done = |written: bool| {
+            if written {
+                Outcome::Over
+            } else {
+                Outcome::Conflict
+            }
+        };
+        match work {
+            Work::Show(vm, version, phase) => {
+                let (uid, shown) = (self.api.objects.vms[*vm].uid.clone(), format!("{phase:?}"));
+                let written = self
+                    .api
+                    .vm(*vm, Some(*version), |object| object.phase = *phase);
+                if written {
+                    self.tell_as(name(operator), "shows", &[("vm", &uid), ("phase", &shown)]);
+                }
+                done(written)
+            }
+            Work::Assign(vm, version, after, phase, volume) => match (stage, &after.assignment) {
+                (0, Some(right)) => self.claim(*vm, *volume, &after.vm, right, false),
+                _ => done(self.write_rights(operator, *vm, *version, after, Some(*phase))),
+            },
+            Work::Rights(vm, version, after, phase) => {
+                done(self.write_rights(operator, *vm, *version, after, Some(*phase)))
+            }
+            Work::Claim(vm, version, uid, right, incoming) => {
+                match self.claim(*vm, *version, uid, right, *incoming) {
+                    Outcome::Next => Outcome::Over,
+                    other => other,
+                }
+            }
+            Work::Release(volume, version) => {
+                done(self.api.volume(*volume, Some(*version), |volume| {
+                    (volume.claim, volume.incoming_claim) = (None, None);
+                }))
+            }
+            Work::Finalize(vm, version) => {
+                let uid = self.api.objects.vms[*vm].uid.clone();
+                let written = self
+                    .api
+                    .vm(*vm, Some(*version), |object| object.exists = false);
+                if written {
+                    self.tell_as(name(operator), "deleted", &[("vm", &uid)]);
+                }
+                done(written)
+            }
+            Work::Register(host, version, identity, retired) => {
+                let boot = identity.boot_id.clone();
+                let written = self.api.host(*host, Some(*version), |object| {
+                    object.accepted = Some(identity.clone());
+                    object.retired.extend(retired.iter().cloned());
+                });
+                if written {
+                    let host = self.names[*host].clone();
+                    self.tell_as(
+                        name(operator),
+                        "accepted",
+                        &[("host", &host), ("boot", &boot)],
+                    );
+                }
+                done(written)
+            }
+            Work::Intent(host, version, boot_id, by, expires) => {
+                let mark = self.now;
+                done(self.api.host(*host, Some(*version), |object| {
+                    object.intent = Some((boot_id.clone(), *by, *expires, mark));
+                }))
+            }
+            Work::ClearIntent(host) => {
+                done(self.api.host(*host, None, |object| object.intent = None))
+            }
+            Work::Move(index, version, edit) => {
+                done(self.edit_move(operator, *index, *version, edit))
+            }
+            Work::Begin(index, vm, versions, after) => {
+                self.begin_stage(operator, stage, *index, *vm, *versions, after)
+            }
+            Work::Swap(vm, version, after, moved) => {
+                if stage == 0 {
+                    return if self.write_rights(operator, *vm, *version, after, None) {
+                        Outcome::Next
+                    } else {
+                        Outcome::Conflict
+                    };
+                }
+                let volume = self.api.objects.vms[*vm].volume;
+                let version = self.operators[operator].cache.volumes[volume].version;
+                done(self.api.volume(volume, Some(version), |volume| {
+                    let incoming = volume.incoming_claim.take();
+                    if *moved && incoming.is_some() {
+                        volume.claim = incoming;
+                    }
+                }))
+            }
+            Work::CreateMove(vm, uid, cancel) => {
+                let moving = self
+                    .api
+                    .objects
+                    .moves
+                    .iter()
+                    .any(|object| object.outcome.is_none() && object.uid == uid.as_str());
+                if !moving {
+                    self.api.create_move(MoveObject {
+                        vm: *vm,
+                        uid: uid.to_string(),
+                        drain: !cancel,
+                        cancel: *cancel,
+                        ..MoveObject::default()
+                    });
+                }
+                Outcome::Over
+            }
+        }
+    }
+}
+
+/// Kinds are told apart by their number alone; they must differ.
+const _: () = assert!(vms::VM != vms::MOVE && vms::MOVE != vms::HOST && vms::HOST != vms::VOLUME);

@@ -1,0 +1,381 @@
+//! A schedule: the site, and what happens to it when. Made from a seed, or read from a
+//! scenario. What a seed may combine, and what it may not because no operator could tell it
+//! from death, is decided here and explained in `tests/sim/README.md`.
+
+use crate::faults::{BmcMode, Fault, HostIndex, OperatorIndex, VmIndex};
+use crate::rng::Rng;
+use crate::story::Pattern;
+use failover::Policy;
+
+/// A VM of the site.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VmSpec {
+    /// Where it runs at the start; none: it is new.
+    pub home: Option<usize>,
+    /// Index of its volume; two VMs that name the same one quarrel.
+    pub volume: usize,
+    /// The host whose local pool holds its data.
+    pub pinned: Option<usize>,
+    /// It is not restarted elsewhere.
+    pub stays: bool,
+    /// Never on one host with others of its kind.
+    pub apart: bool,
+    /// Order of its tier in the one business system; none: it stands alone.
+    pub tier: Option<i32>,
+}
+
+/// A fault and when, milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timed {
+    /// When.
+    pub at: u64,
+    /// What.
+    pub fault: Fault,
+}
+
+/// A fault that follows the first event of some kind: a crash at just that point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// The event's kind and properties, as in expectations.
+    pub on: Pattern,
+    /// How long after it, milliseconds.
+    pub after: u64,
+    /// What.
+    pub fault: Fault,
+}
+
+/// A schedule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Seed of all chance in delays and losses.
+    pub seed: u64,
+    /// Number of hosts.
+    pub hosts: usize,
+    /// VMs that fit on one host.
+    pub room: u64,
+    /// VMs.
+    pub vms: Vec<VmSpec>,
+    /// A pool carries storage heartbeats, and guards keep their contract.
+    pub heartbeat: bool,
+    /// VMs have addresses of their own that are probed.
+    pub probes: bool,
+    /// A host that is off when the faults end may stay off.
+    pub leave_one_off: bool,
+    /// What happens, in order of time.
+    pub faults: Vec<Timed>,
+    /// What happens upon events.
+    pub triggers: Vec<Trigger>,
+    /// All faults end at `heal_at` and the world must come to rest; else it just ends.
+    pub heals: bool,
+    /// When all faults end.
+    pub heal_at: u64,
+    /// How long after that everything must be at rest.
+    pub settle_bound: u64,
+}
+
+/// Faults begin after this and end before `heal_at`.
+const FIRST: u64 = 4_000;
+/// Latest begin of a fault.
+const LAST: u64 = 60_000;
+
+impl Plan {
+    /// The schedule of a seed.
+    pub fn random(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let hosts = 3 + rng.index(2);
+        let count = 2 + rng.index(4);
+        let special = rng.chance(300);
+        let mut vms: Vec<VmSpec> = (0..count)
+            .map(|volume| VmSpec {
+                home: rng.chance(900).then(|| rng.index(hosts)),
+                volume,
+                ..VmSpec::default()
+            })
+            .collect();
+        if special {
+            specialise(&mut vms, hosts, &mut rng);
+        }
+        let shares = vms.iter().enumerate().any(|(index, vm)| vm.volume != index);
+        let tight = u64::try_from(count.div_ceil(hosts - 1)).unwrap_or(1);
+        let ample = u64::try_from(count).unwrap_or(1);
+        let packed: bool = !special && !shares && fits(&vms, hosts, tight) && rng.chance(500);
+        let room = if packed { tight } else { ample };
+        let mut plan = Self {
+            seed,
+            hosts,
+            room,
+            vms,
+            heartbeat: rng.chance(350),
+            probes: rng.chance(400),
+            leave_one_off: rng.chance(500),
+            faults: Vec::new(),
+            triggers: Vec::new(),
+            heals: true,
+            heal_at: 0,
+            settle_bound: 240_000,
+        };
+        for _ in 0..1 + rng.index(6) {
+            let at = rng.range(FIRST, LAST);
+            plan.add_random(at, &mut rng);
+        }
+        plan.keep_honest_enough();
+        plan.faults.sort_by_key(|timed| timed.at);
+        let last = plan.faults.last().map_or(FIRST, |timed| timed.at);
+        plan.heal_at = last + rng.range(5_000, 80_000);
+        plan
+    }
+
+    /// The site's policy: the defaults, with shorter waits after failures so that a schedule
+    /// ends soon.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            back_off_milliseconds: 1_000,
+            back_off_maximum_milliseconds: 8_000,
+            back_off_reset_milliseconds: 20_000,
+            migration_prepare_milliseconds: 10_000,
+            migration_milliseconds: 30_000,
+            ..Policy::default()
+        }
+    }
+
+    fn push(&mut self, at: u64, fault: Fault) {
+        self.faults.push(Timed { at, fault });
+    }
+
+    fn add_random(&mut self, at: u64, rng: &mut Rng) {
+        let host = HostIndex(rng.index(self.hosts));
+        let vm = VmIndex(rng.index(self.vms.len()));
+        let operator = OperatorIndex(rng.index(2));
+        let span = rng.range(1_000, 40_000);
+        let later = at + rng.range(2_000, 40_000);
+        match rng.below(36) {
+            0..=2 => {
+                let bmc = rng.chance(300);
+                self.push(at, Fault::PowerLoss { host, bmc });
+                if rng.chance(500) {
+                    self.push(later, Fault::PowerOn { host });
+                }
+            }
+            3..=4 => self.push(at, Fault::Hang { host, span }),
+            5 => self.push(at, Fault::Reboot { host }),
+            6..=7 => self.push(at, Fault::ManagementCut { host, span }),
+            8 => self.push(at, Fault::StorageCut { host, span }),
+            9 => self.push(at, Fault::SwitchReboot { span }),
+            10..=12 => self.add_bad_bmc(at, host, span, rng),
+            13 => self.push(
+                at,
+                Fault::OperatorCrash {
+                    operator,
+                    span: span / 4,
+                },
+            ),
+            14..=15 => self.push(
+                at,
+                Fault::OperatorPause {
+                    operator,
+                    span: span / 2,
+                },
+            ),
+            16 => {
+                self.push(
+                    at,
+                    Fault::SplitLeaders {
+                        span: span + 20_000,
+                    },
+                );
+                if rng.chance(600) {
+                    self.push(at, Fault::StaleOperator { operator, span });
+                    self.push(at + 500, Fault::PowerLoss { host, bmc: false });
+                }
+            }
+            17 => self.push(at, Fault::StaleOperator { operator, span }),
+            18 => self.push(at, Fault::StaleAgent { host, span }),
+            19 => self.push(at, Fault::ApiDown { span }),
+            20 => self.push(at, Fault::ApiLossy { span }),
+            21..=22 => self.push(
+                at,
+                Fault::AgentCrash {
+                    host,
+                    span: span / 4,
+                },
+            ),
+            23 => self.push(at, Fault::AgentStuck { host, span }),
+            24 => self.push(
+                at,
+                Fault::GuardStop {
+                    host,
+                    span: span / 4,
+                },
+            ),
+            25 => self.push(at, Fault::GuestCrash { vm }),
+            26 => {
+                self.push(at, Fault::Halt { vm });
+                self.push(later, Fault::Run { vm });
+            }
+            27 => {
+                self.push(at, Fault::Delete { vm });
+                self.push(later, Fault::Recreate { vm });
+            }
+            28 => {
+                self.push(at, Fault::Drain { host });
+                self.push(later, Fault::EndDrain { host });
+            }
+            29..=30 => {
+                self.push(at, Fault::Move { vm, to: None });
+                if rng.chance(300) {
+                    self.push(at + rng.range(500, 8_000), Fault::CancelMoves);
+                }
+            }
+            31 => {
+                self.push(at, Fault::Move { vm, to: None });
+                self.push(at, Fault::FinishLost { span });
+            }
+            34..=35 => {
+                // Recovery while messages get lost and come late.
+                self.push(
+                    at,
+                    Fault::ApiLossy {
+                        span: span + 10_000,
+                    },
+                );
+                self.push(at + 1_000, Fault::PowerLoss { host, bmc: false });
+            }
+            32 => {
+                let hangs = rng.chance(500);
+                self.push(
+                    at,
+                    if hangs {
+                        Fault::StartHangs { host, span }
+                    } else {
+                        Fault::StartFails { host, span }
+                    },
+                );
+                self.push(at + 100, Fault::GuestCrash { vm });
+            }
+            _ => match rng.below(5) {
+                0 => self.push(
+                    at,
+                    Fault::ClockJump {
+                        host,
+                        by: 3_600_000,
+                    },
+                ),
+                1 => self.push(at, Fault::Disarm { span }),
+                2 => self.push(at, Fault::GuestShutdown { vm }),
+                3 => {
+                    self.push(at, Fault::Alarm { host });
+                    self.push(later, Fault::EndAlarm { host });
+                }
+                _ => {
+                    self.push(at, Fault::PowerLoss { host, bmc: true });
+                    self.push(at + rng.range(1_000, 15_000), Fault::Confirm { host });
+                }
+            },
+        }
+    }
+
+    /// A BMC that misbehaves matters when its host is in trouble.
+    fn add_bad_bmc(&mut self, at: u64, host: HostIndex, span: u64, rng: &mut Rng) {
+        let (mode, long) = (any_bmc(rng), span + 40_000);
+        self.push(
+            at,
+            Fault::Bmc {
+                host,
+                mode,
+                span: long,
+            },
+        );
+        let soon = at + rng.range(100, 5_000);
+        match rng.below(5) {
+            0 => self.push(
+                soon,
+                Fault::Hang {
+                    host,
+                    span: span + 20_000,
+                },
+            ),
+            1 => self.push(soon, Fault::ManagementCut { host, span: long }),
+            2 => {
+                self.push(soon, Fault::ManagementCut { host, span: long });
+                self.push(soon, Fault::StorageCut { host, span: long });
+            }
+            3 => self.push(soon, Fault::PowerLoss { host, bmc: false }),
+            _ => {}
+        }
+    }
+
+    /// A BMC that says Off of a running host, while nothing else shows that it lives, can not be
+    /// told from a dead host by anybody: such schedules get a silent BMC instead.
+    fn keep_honest_enough(&mut self) {
+        let silences = |fault: &Fault| match fault {
+            Fault::ManagementCut { .. } => !self.heartbeat,
+            Fault::Hang { .. }
+            | Fault::StorageCut { .. }
+            | Fault::SwitchReboot { .. }
+            | Fault::StaleOperator { .. }
+            | Fault::ApiDown { .. }
+            | Fault::ApiLossy { .. }
+            | Fault::GuardStop { .. }
+            | Fault::OperatorCrash { .. } => true,
+            _ => false,
+        };
+        if self.faults.iter().any(|timed| silences(&timed.fault)) {
+            for timed in &mut self.faults {
+                if let Fault::Bmc { mode, .. } = &mut timed.fault
+                    && *mode == BmcMode::LiesOff
+                {
+                    *mode = BmcMode::Dead;
+                }
+            }
+        }
+    }
+}
+
+fn any_bmc(rng: &mut Rng) -> BmcMode {
+    [
+        BmcMode::Dead,
+        BmcMode::Slow,
+        BmcMode::AcksOnly,
+        BmcMode::LiesOn,
+        BmcMode::LiesOff,
+        BmcMode::OtherMachine,
+    ][rng.index(6)]
+}
+
+/// One VM that is unlike the others.
+fn specialise(vms: &mut [VmSpec], hosts: usize, rng: &mut Rng) {
+    let count = vms.len();
+    match rng.below(5) {
+        0 => {
+            let home = rng.index(hosts);
+            (vms[0].pinned, vms[0].home) = (Some(home), Some(home));
+        }
+        1 => vms[0].stays = true,
+        2 => {
+            for (index, vm) in vms.iter_mut().enumerate().take((hosts - 1).min(count)) {
+                (vm.apart, vm.home) = (true, Some(index));
+            }
+        }
+        3 => {
+            for (order, vm) in (0..).zip(vms.iter_mut()) {
+                vm.tier = Some(order / 2);
+            }
+        }
+        _ => {
+            // Two VMs declare one volume: the second never starts.
+            let last = count - 1;
+            (vms[last].volume, vms[last].home) = (0, None);
+            if vms[0].home.is_none() {
+                vms[0].home = Some(0);
+            }
+        }
+    }
+}
+
+/// No host starts with more VMs than it has room for.
+fn fits(vms: &[VmSpec], hosts: usize, room: u64) -> bool {
+    (0..hosts).all(|host| {
+        let here = vms.iter().filter(|vm| vm.home == Some(host)).count();
+        u64::try_from(here).is_ok_and(|here| here <= room)
+    })
+}

@@ -1,0 +1,33 @@
+//! Plays every directory of `tests/scenarios`; `SCENARIO=16` plays only those that begin so.
+
+use std::path::Path;
+
+#[test]
+fn every_scenario_goes_as_expected() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    let only = std::env::var("SCENARIO").unwrap_or_default();
+    let mut folders: Vec<_> = std::fs::read_dir(&root)
+        .expect("tests/scenarios")
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_dir())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(&only)
+        })
+        .collect();
+    folders.sort();
+    assert!(!folders.is_empty(), "no scenario begins with {only:?}");
+    let mut failures = Vec::new();
+    for folder in &folders {
+        if let Err(problem) = sim::scenario::play(folder) {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            failures.push(format!("== {name}: {problem}"));
+        }
+    }
+    let (count, all) = (failures.len(), folders.len());
+    assert!(
+        failures.is_empty(),
+        "{count} of {all} differ\n{}",
+        failures.join("\n\n")
+    );
+}
