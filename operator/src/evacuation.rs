@@ -182,6 +182,8 @@ struct Outcome {
     remaining: usize,
     /// VMs that can not move and why; or why none does.
     blocked: Vec<String>,
+    /// VMs whose move failed and is tried again.
+    retried: Vec<String>,
     /// None moves.
     whole: bool,
 }
@@ -191,6 +193,7 @@ impl Outcome {
         Self {
             remaining,
             blocked: vec![reason],
+            retried: Vec::new(),
             whole: true,
         }
     }
@@ -210,7 +213,7 @@ async fn empty(
     if let Some(reason) = too_costly(fleet, plan, name, why) {
         return Outcome::whole(remaining, reason);
     }
-    let mut blocked: Vec<String> = plan
+    let blocked: Vec<String> = plan
         .stuck
         .iter()
         .filter(|stuck| stuck.host == *name)
@@ -220,7 +223,7 @@ async fn empty(
         Why::Maintenance => MigrationReason::Maintenance,
         Why::Fault(_) => MigrationReason::HardwareFault,
     };
-    let all = context.stores.vms.state();
+    let (all, mut retried) = (context.stores.vms.state(), Vec::new());
     for step in &plan.moves {
         // A move that makes room for one of this host's belongs to its evacuation.
         let own = step.from == *name
@@ -233,11 +236,12 @@ async fn empty(
         let Some(vm) = vm.filter(|_| own && !waits) else {
             continue;
         };
-        blocked.extend(start(context, vm, &step.to, reason, migrations).await);
+        retried.extend(start(context, vm, &step.to, reason, migrations).await);
     }
     Outcome {
         remaining,
         blocked,
+        retried,
         whole: false,
     }
 }
@@ -382,15 +386,17 @@ async fn progress(context: &Context, host: &Host, outcome: Outcome) {
     let Outcome {
         remaining,
         mut blocked,
+        retried,
         whole,
     } = outcome;
-    blocked.sort();
     let standing: Option<Evacuation> = host.status.clone().unwrap_or_default().evacuation;
     let phase = match remaining {
         0 => "Done",
         remaining if whole || (!blocked.is_empty() && remaining <= blocked.len()) => "Blocked",
         _ => "Running",
     };
+    blocked.extend(retried);
+    blocked.sort();
     let remaining = i32::try_from(remaining).unwrap_or(i32::MAX);
     let same = standing.as_ref().is_some_and(|known| {
         known.phase == phase && known.remaining == remaining && known.blocked == blocked

@@ -28,6 +28,9 @@ const VM_TURN: Duration = Duration::from_millis(200);
 /// Turn of the other reconcilers.
 const RECONCILE_TURN: Duration = Duration::from_millis(500);
 
+/// How long until an API server that did not answer at the start is asked again.
+const START_AGAIN: Duration = Duration::from_secs(1);
+
 /// What every loop needs.
 pub struct Context {
     /// Caches.
@@ -73,15 +76,7 @@ pub async fn run(options: Options) -> Result<()> {
             .context("no kubeconfig; name one with --kubeconfig")?,
     };
     let client = Client::try_from(config)?;
-    let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> =
-        kube::Api::all(client.clone());
-    let fleet = namespaces
-        .get("kube-system")
-        .await
-        .context("namespace kube-system")?
-        .metadata
-        .uid
-        .context("kube-system has no uid")?;
+    let fleet = fleet_id(&client).await;
     let identity = options
         .identity
         .clone()
@@ -123,6 +118,27 @@ pub async fn run(options: Options) -> Result<()> {
         _ = tokio::signal::ctrl_c() => tracing::info!("interrupted"),
     }
     Ok(())
+}
+
+/// Id of the fleet: the uid of `kube-system`. An API server that is down when the operator starts is
+/// waited for: a control plane that comes back needs nobody to start the operator again.
+async fn fleet_id(client: &Client) -> String {
+    let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> =
+        kube::Api::all(client.clone());
+    loop {
+        match namespaces.get("kube-system").await {
+            Ok(namespace) => {
+                if let Some(uid) = namespace.metadata.uid {
+                    return uid;
+                }
+                tracing::error!("namespace kube-system has no uid");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the API server can not be reached; trying again");
+            }
+        }
+        tokio::time::sleep(START_AGAIN).await;
+    }
 }
 
 fn spawn_loops(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) {

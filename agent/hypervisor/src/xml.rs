@@ -23,9 +23,16 @@ fn escape(text: &str) -> String {
 
 /// Renders the domain.
 pub fn render(spec: &DomainSpec) -> String {
+    render_as(spec, None)
+}
+
+/// Renders with the machine type of a running domain: a move must keep the very version that the
+/// guest was started with, whatever the newest one is where it goes.
+pub fn render_as(spec: &DomainSpec, running: Option<&str>) -> String {
     let mut xml = String::new();
     let kvm = spec.domain_type == "kvm";
-    let (machine, cpu) = platform(spec, kvm);
+    let (newest, cpu) = platform(spec, kvm);
+    let machine = escape(running.unwrap_or(newest));
     let emulated = if kvm {
         String::new()
     } else {
@@ -132,6 +139,17 @@ fn owner_xml(owner: &Owner) -> String {
     )
 }
 
+/// The machine type, with its version, of a domain that libvirt describes.
+pub fn machine_from_xml(xml: &str) -> Option<String> {
+    let element = xml.split_once("<type ")?.1.split_once('>')?.0;
+    let quoted = element.split_once("machine=")?.1;
+    let quote = quoted
+        .chars()
+        .next()
+        .filter(|quote| ['\'', '"'].contains(quote))?;
+    Some(quoted[1..].split_once(quote)?.0.to_owned())
+}
+
 /// Reads the owner out of a domain's XML, or out of the metadata element alone. None where
 /// the element is not there or not whole: such a domain is a stray.
 pub fn owner_from_xml(xml: &str) -> Option<Owner> {
@@ -193,6 +211,15 @@ pub(crate) mod tests {
                 epoch: Epoch(3),
             },
         }
+    }
+
+    #[test]
+    fn a_move_keeps_the_machine_type_of_the_running_domain() {
+        let live = "<domain><os firmware='efi'><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os></domain>";
+        assert_eq!(machine_from_xml(live).as_deref(), Some("pc-q35-7.2"));
+        assert_eq!(machine_from_xml("<domain/>"), None);
+        let there = render_as(&spec(), Some("pc-q35-7.2"));
+        assert_eq!(machine_from_xml(&there).as_deref(), Some("pc-q35-7.2"));
     }
 
     #[test]

@@ -25,6 +25,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const NEAR_PERCENT: u8 = 70;
 /// Bandwidth while the switch-over is held, MiB/s: no guest is done within [`HOLD_MAX`].
 const HOLD_MEBIBYTES: u64 = 1;
+/// How long after an aborted job a guest may stand still before its copy is closed.
+const RUNS_ON_MAX: Duration = Duration::from_secs(10);
 /// Longest hold. A target that does not say that it delivers frames by then may cost a few of them,
 /// which costs less than a move that does not end.
 const HOLD_MAX: Duration = Duration::from_secs(5);
@@ -101,12 +103,26 @@ async fn give_up(context: &Arc<Context>, moving: &Move) -> Result<()> {
     .await
 }
 
+async fn state_of(context: &Context, uuid: uuid::Uuid) -> Result<Option<DomainState>> {
+    let domains = context.hypervisor.list().await?;
+    let own = domains.iter().find(|domain| domain.uuid == uuid);
+    Ok(own.map(|domain| domain.state))
+}
+
 async fn say_running(context: &Arc<Context>, moving: &Move) -> Result<()> {
     let uuid = moving.vm.uuid()?;
     // A job that an earlier run of this agent began.
     context.hypervisor.abort_job(uuid).await?;
     if context.hypervisor.job(uuid).await?.is_some() {
         bail!("the job has not ended yet");
+    }
+    // libvirt lets the guest run on after an abort; that it does is seen, not assumed.
+    let begin = tokio::time::Instant::now();
+    while state_of(context, uuid).await? != Some(DomainState::Running) {
+        if begin.elapsed() > RUNS_ON_MAX {
+            return give_up(context, moving).await;
+        }
+        tokio::time::sleep(LOOK).await;
     }
     say(
         context,

@@ -110,7 +110,7 @@ async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
 async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
     let uuid = moving.vm.uuid()?;
     let taps = taps(context, moving).await?;
-    let (mut isolated, mut delivered) = (false, false);
+    let (mut isolated, mut delivered, mut seen) = (false, false, false);
     let reference = kube::runtime::reflector::ObjectRef::from_obj(moving.object.as_ref());
     loop {
         if !isolated {
@@ -127,9 +127,11 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
             return Ok(());
         };
         let status = current.status.clone().unwrap_or_default();
-        if status.refuse_requested {
+        if state.is_none() && seen {
+            // The copy came and is gone: the next turn decides what is said of it.
             return Ok(());
         }
+        seen |= state.is_some();
         let said_by_api = status.source.as_ref().is_some_and(|source| {
             source.assignment == moving.source && source.phase == MigrationSourcePhase::HandedOver
         });
@@ -142,6 +144,10 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
                 near: false,
             }
         };
+        // A copy that was handed over is the VM itself: it is never refused.
+        if status.refuse_requested && !said_by_api && !answer.handed_over {
+            return Ok(());
+        }
         if isolated && !delivered && (answer.near || said_by_api) {
             delivered = deliver(&taps).await;
             if delivered {

@@ -17,6 +17,9 @@ use serde_json::{Value, json};
 /// Systems of this lab: two of the declared ones, seven VMs less.
 const SYSTEMS: usize = 2;
 
+/// No command of a person takes longer.
+const ZYCTL_SECONDS: &str = "240";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_die_and_people_work_and_no_vm_notices() -> Result<()> {
     check_programs()?;
@@ -133,7 +136,9 @@ async fn the_platform_dies_piece_by_piece(lab: &Lab) -> Result<()> {
 
 fn zyctl(lab: &Lab, arguments: &[&str]) -> Result<String> {
     let program = lab::process::zylab()?.with_file_name("zyctl");
-    let output = Command::new(program)
+    let output = Command::new("timeout")
+        .arg(ZYCTL_SECONDS)
+        .arg(program)
         .arg("--kubeconfig")
         .arg(lab.files.kubeconfig("admin"))
         .args(arguments)

@@ -20,7 +20,7 @@ use crate::types::{
     Domain, DomainSpec, DomainState, DomainStats, Error, Event, IoStats, Job, Migrated,
     MigrationTarget, Node, Result,
 };
-use crate::xml::{owner_from_xml, render};
+use crate::xml::{machine_from_xml, owner_from_xml, render, render_as};
 use connection::Connection;
 
 /// A bandwidth that no link reaches, MiB/s.
@@ -214,16 +214,18 @@ impl Hypervisor for LibvirtHypervisor {
         if to.storage_is_shared {
             flags |= sys::VIR_MIGRATE_UNSAFE;
         }
-        let parameters = MigrateParameters {
+        let mut parameters = MigrateParameters {
             uri: Some(to.stream_uri.clone()),
             tls_destination: to.tls_name.clone(),
             bandwidth: to.bandwidth_mebibytes,
-            dest_xml: Some(render(&to.spec)),
             ..MigrateParameters::default()
         };
         let (uri, pause) = (to.uri.clone(), to.pause_milliseconds);
+        let spec = to.spec.clone();
         self.connection.forget_job(uuid);
         self.on_domain("migrate", MIGRATE, uuid, move |domain| {
+            let machine = machine_from_xml(&domain.xml_desc(0)?);
+            parameters.dest_xml = Some(render_as(&spec, machine.as_deref()));
             // Refused before a job runs on some versions; the default then holds.
             let _ = domain.migrate_set_max_downtime(pause, 0);
             domain.migrate_to_uri3(Some(&uri), parameters, flags)
