@@ -135,6 +135,16 @@ fn verdict(step: MigrationStep, reason: Reason) -> MigrationVerdict {
     MigrationVerdict { step, reason }
 }
 
+/// It is over without a move: cancelled, or failed because of this.
+fn without_success(facts: &MigrationFacts<'_>, reason: Reason) -> MigrationVerdict {
+    let (outcome, reason) = if facts.cancel {
+        (MigrationOutcome::Cancelled, Reason::CancelRequested)
+    } else {
+        (MigrationOutcome::Failed, reason)
+    };
+    verdict(MigrationStep::Finish(outcome), reason)
+}
+
 /// Decides about one migration.
 pub fn decide(facts: &MigrationFacts<'_>, policy: &Policy, now: Moment) -> MigrationVerdict {
     match &facts.sides {
@@ -145,17 +155,7 @@ pub fn decide(facts: &MigrationFacts<'_>, policy: &Policy, now: Moment) -> Migra
 
 fn decide_pending(facts: &MigrationFacts<'_>) -> MigrationVerdict {
     let Some(current) = &facts.rights.assignment else {
-        return if facts.cancel {
-            verdict(
-                MigrationStep::Finish(MigrationOutcome::Cancelled),
-                Reason::CancelRequested,
-            )
-        } else {
-            verdict(
-                MigrationStep::Finish(MigrationOutcome::Failed),
-                Reason::NotRunning,
-            )
-        };
+        return without_success(facts, Reason::NotRunning);
     };
     if let Some(incoming) = &facts.rights.incoming {
         let step = MigrationStep::Record {
@@ -214,17 +214,7 @@ fn decide_begun(
         );
     }
     if facts.rights.incoming.as_ref() != Some(target) {
-        return if facts.cancel {
-            verdict(
-                MigrationStep::Finish(MigrationOutcome::Cancelled),
-                Reason::CancelRequested,
-            )
-        } else {
-            verdict(
-                MigrationStep::Finish(MigrationOutcome::Failed),
-                Reason::SourceRunsOn,
-            )
-        };
+        return without_success(facts, Reason::SourceRunsOn);
     }
     match (source_proof(facts, source), target_proof(facts, target)) {
         // What proves the target stopped may stand in the migration alone: without `incoming`
