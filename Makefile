@@ -1,5 +1,7 @@
 # `make demo` plays the main job, `make test` passes every test; `make help` lists the rest.
-.PHONY: help setup build demo demo-down check test crds
+.PHONY: help setup build demo demo-down check test crds bench bench-placement bench-failover
+ROADEF ?= ../shared/data/roadef
+SECONDS_EACH ?= 10
 CARGO = cargo
 JOBS = -j2
 
@@ -18,6 +20,16 @@ demo: build ## Bring up a data centre in a box and play the main job on it
 
 demo-down: ## Stop the demo's lab and remove every trace of it
 	@target/debug/zylab down --name demo
+
+bench: build ## Measure recoveries, migrations and the idle site on the lab (about 25 minutes)
+	@target/debug/bench
+
+bench-placement: ## Measure the planners, and the search on ROADEF=FOLDER for SECONDS_EACH per instance
+	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_placement
+	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_roadef -- -d $(ROADEF) -t $(SECONDS_EACH)
+
+bench-failover: ## Run 100,000 random fault schedules through the production code
+	@$(CARGO) run $(JOBS) --release --quiet -p sim -- --schedules 100000
 
 crds: ## Generate the CRDs from the Rust types
 	@$(CARGO) run --quiet -p api --bin crdgen
