@@ -37,6 +37,7 @@ use super::{SecretReference, Spread};
 )]
 #[x_kube(
     validation = Rule::new("self.disks.all(d, self.disks.exists_one(e, e.volume == d.volume))").message("disks.volume: one volume stands twice; attach it once"),
+    validation = Rule::new("!has(self.affinity) || self.affinity.size() == 0").message("affinity: not obeyed yet; leave it out, and keep replicas apart with spread"),
     validation = Rule::new("self.image == oldSelf.image").message("image: can not be changed; make a new VM"),
     validation = Rule::new("self.cpu == oldSelf.cpu && self.memory == oldSelf.memory").message("cpu, memory: can not be changed yet; make a new VM of the new size and move the service"),
     validation = Rule::new("self.networks == oldSelf.networks").message("networks: can not be changed; make a new VM")

@@ -151,6 +151,16 @@ pub fn bad_manifests() -> Vec<BadManifest> {
             "already exists"
         ),
         bad!(
+            "a rule that would not be obeyed",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: VirtualMachine, metadata: {name: v, namespace: oa-office}, spec: {cpu: 1, memory: 128Mi, image: linux, networks: [common], disks: [{name: a, volume: x}], affinity: [{kind: Apart, matchLabels: {a: b}}]}}",
+            "affinity: not obeyed yet"
+        ),
+        bad!(
+            "a spread that would not be obeyed",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: VirtualMachine, metadata: {name: v, namespace: oa-office}, spec: {cpu: 1, memory: 128Mi, image: linux, networks: [common], disks: [{name: a, volume: x}], spread: {over: Rack}}}",
+            "spread.over: Rack is not obeyed yet"
+        ),
+        bad!(
             "a host name past its bound",
             "{apiVersion: zhengyun.io/v1alpha1, kind: Host, metadata: {name: host-with-a-name-that-is-much-longer-than-forty}, spec: {pool: main, managementAddress: 10.0.0.9}}",
             "at most 40 characters"
