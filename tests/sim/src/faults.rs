@@ -218,6 +218,18 @@ pub enum Fault {
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },
+    /// Another machine stands under a host's name from its next boot on: a new one, or a clone of
+    /// the host named.
+    Replace {
+        host: HostIndex,
+        #[serde(default)]
+        clone_of: Option<HostIndex>,
+    },
+    /// The API server's storage is full: it answers reads and refuses writes.
+    ApiReadOnly {
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
     /// A hardware alarm is raised.
     Alarm { host: HostIndex },
     /// The alarm is cleared.

@@ -104,7 +104,7 @@ impl World {
             self.machines[host].beat += 1;
             self.machines[host].kept_alive_at = now;
         }
-        let renews = self.machines[host].on_management(now) && self.api_serves();
+        let renews = self.machines[host].on_management(now) && self.api_takes_writes();
         if renews && !self.message_lost() {
             let machine = &self.machines[host];
             let age = now - machine.agent.loop_at + machine.clock_jump;

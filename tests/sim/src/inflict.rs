@@ -64,6 +64,14 @@ impl World {
                 self.machines[host.0].agent.stale_until = now + span
             }
             Fault::ApiDown { span } => self.outage.down_until = now + span,
+            Fault::ApiReadOnly { span } => self.outage.read_only_until = now + span,
+            Fault::Replace { host, clone_of } => {
+                let uuid = match clone_of {
+                    Some(other) => self.machines[other.0].uuid.clone(),
+                    None => format!("{:08}-7777-4777-8777-777777777777", host.0 + 1),
+                };
+                self.machines[host.0].uuid = uuid;
+            }
             Fault::ApiLossy { span } => self.outage.lossy_until = now + span,
             Fault::AgentCrash { host, span } => {
                 self.machines[host.0].agent_dies();

@@ -308,8 +308,8 @@ impl Plan {
     /// told from a dead host by anybody: such schedules get a silent BMC instead.
     fn keep_honest_enough(&mut self) {
         let silences = |fault: &Fault| match fault {
-            Fault::ManagementCut { .. } => !self.heartbeat,
-            Fault::Hang { .. }
+            Fault::ManagementCut { .. }
+            | Fault::Hang { .. }
             | Fault::StorageCut { .. }
             | Fault::SwitchReboot { .. }
             | Fault::StaleOperator { .. }

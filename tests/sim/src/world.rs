@@ -97,6 +97,8 @@ impl Ord for Queued {
 pub struct Outage {
     /// It answers nobody until then.
     pub down_until: u64,
+    /// It refuses writes until then.
+    pub read_only_until: u64,
     /// It loses messages and is slow until then.
     pub lossy_until: u64,
 }
@@ -353,6 +355,11 @@ impl World {
     /// The API server answers now.
     pub fn api_serves(&self) -> bool {
         self.now >= self.outage.down_until
+    }
+
+    /// The API server takes writes now.
+    pub fn api_takes_writes(&self) -> bool {
+        self.api_serves() && self.now >= self.outage.read_only_until
     }
 
     /// A message to or from the API server is lost.

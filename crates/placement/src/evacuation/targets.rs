@@ -276,6 +276,14 @@ impl<'a> Attempt<'a> {
             }
             self.refused.push((priority, uid, why));
         }
+        // Who stepped aside may have left room for more than one.
+        let mut left = usize::MAX;
+        while !self.steps.is_empty() && self.refused.len() < left {
+            left = self.refused.len();
+            for (_, uid, _) in std::mem::take(&mut self.refused) {
+                self.roomiest(&uid);
+            }
+        }
     }
 
     fn make_room_for(

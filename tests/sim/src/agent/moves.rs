@@ -301,6 +301,10 @@ impl World {
                 let resume = Step::Resume(uid, run, Box::new(Task::Resumed(index)));
                 self.push(wait, Event::Libvirt(host, boot, resume));
             }
+            // It was handed over and is gone before it was said to run: decided anew.
+            None if object.source == Some(SourcePhase::HandedOver) => {
+                self.release(host, &Key::Target(index));
+            }
             _ => {
                 let again = Event::Task(host, run, Box::new(Task::Receive(index)));
                 self.push(RECEIVE_EVERY, again);

@@ -64,7 +64,7 @@ impl World {
     }
 
     fn say(&mut self, host: usize, run: u64, key: Key, patch: Patch, then: Option<Box<Task>>) {
-        if !self.machines[host].on_management(self.now) || !self.api_serves() {
+        if !self.machines[host].on_management(self.now) || !self.api_takes_writes() {
             return self.release(host, &key);
         }
         if self.message_lost() {

@@ -265,7 +265,7 @@ impl World {
             return;
         }
         self.operators[operator].election_at = now + RENEW;
-        if !self.api_serves() || self.message_lost() {
+        if !self.api_takes_writes() || self.message_lost() {
             return;
         }
         let (version, holder) = self.api.objects.leader;

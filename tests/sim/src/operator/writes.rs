@@ -79,7 +79,7 @@ impl World {
 
     /// A request arrives at the API server.
     pub fn write_arrives(&mut self, operator: usize, run: u64, work: Box<Work>, stage: u8) {
-        if !self.api_serves() {
+        if !self.api_takes_writes() {
             return self.chain_over(operator, run);
         }
         if self.message_lost() {
