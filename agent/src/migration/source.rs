@@ -21,8 +21,13 @@ use crate::vm::worker::{self, report};
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How often the job is looked at, and an abort that was asked for looked for.
 const LOOK: Duration = Duration::from_millis(20);
-/// Share of the memory after whose copy the switch-over counts as near, percent.
-const NEAR_PERCENT: u8 = 70;
+/// From so little left on the copy goes slowly, so that the next bound is not overrun between two looks.
+const SLOW_BYTES: u64 = 64 << 20;
+/// Bandwidth of that, MiB/s: two seconds at most.
+const SLOW_MEBIBYTES: u64 = 32;
+/// From so little left on the switch-over is near. The less, the shorter both copies receive frames and
+/// the fewer old ones wait for the guest when it resumes.
+const NEAR_BYTES: u64 = 4 << 20;
 /// Bandwidth while the switch-over is held, MiB/s: no guest is done within [`HOLD_MAX`].
 const HOLD_MEBIBYTES: u64 = 1;
 /// How long after an aborted job a guest may stand still before its copy is closed.
@@ -238,10 +243,16 @@ async fn watch(context: &Arc<Context>, moving: &Move) -> std::convert::Infallibl
 enum Pace {
     /// The memory is copied.
     Free,
-    /// Little is left: it trickles until the target delivers frames.
+    /// Little is left: it goes slowly.
+    Slow,
+    /// Next to nothing is left: it trickles until the target delivers frames.
     Held(tokio::time::Instant),
     /// The switch-over may come.
     Open,
+}
+
+fn is_near(job: &hypervisor::Job) -> bool {
+    job.total_bytes > 0 && (job.iterations > 1 || job.remaining_bytes <= NEAR_BYTES)
 }
 
 async fn keep_pace(
@@ -257,9 +268,7 @@ async fn keep_pace(
         .bandwidth_mebibytes_per_second
         .and_then(|bandwidth| u64::try_from(bandwidth).ok());
     match pace {
-        Pace::Free
-            if job.total_bytes > 0 && (job.iterations > 1 || job.percent() >= NEAR_PERCENT) =>
-        {
+        Pace::Free | Pace::Slow if is_near(job) => {
             // A job that can not be held any more is past it; frames then come early or late.
             let held = context
                 .hypervisor
@@ -268,14 +277,15 @@ async fn keep_pace(
             context
                 .moves
                 .change(&moving.vm.uid, |sending| sending.near = true);
-            tracing::debug!(
-                vm = moving.vm.name,
-                percent = job.percent(),
-                iterations = job.iterations,
-                ?held,
-                "near"
-            );
+            tracing::debug!(vm = moving.vm.name, ?job, ?held, "near");
             Pace::Held(tokio::time::Instant::now())
+        }
+        Pace::Free if job.total_bytes > 0 && job.remaining_bytes <= SLOW_BYTES => {
+            let slow = bandwidth.map_or(SLOW_MEBIBYTES, |bound| bound.min(SLOW_MEBIBYTES));
+            match context.hypervisor.set_pace(uuid, Some(slow), 1).await {
+                Ok(()) => Pace::Slow,
+                Err(_) => pace,
+            }
         }
         Pace::Held(since) => {
             let delivered = context.moves.of(&moving.vm.uid).delivered;
@@ -291,7 +301,7 @@ async fn keep_pace(
                 Err(_) => pace,
             }
         }
-        Pace::Free | Pace::Open => pace,
+        Pace::Free | Pace::Slow | Pace::Open => pace,
     }
 }
 

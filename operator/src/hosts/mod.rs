@@ -124,7 +124,7 @@ async fn turn(context: &Arc<Context>) {
     let hosts = context.stores.hosts.state();
     let now = clock::now();
     let leads = context.writer.leads();
-    let (actions, views) = {
+    let (actions, views, events, storm) = {
         let mut watch = lock(context);
         gather::update(context, &mut watch, &hosts, now);
         let observer = ObserverFacts {
@@ -149,15 +149,16 @@ async fn turn(context: &Arc<Context>) {
         let storm = step
             .storm_began
             .then(|| (count(silent), count(facts.len())));
-        context.incidents.note(leads, step.events, storm);
         let views: BTreeMap<HostName, _> = facts
             .iter()
             .filter_map(|(name, facts)| {
                 Some((name.clone(), machines.view(name, facts, &policy, now)?))
             })
             .collect();
-        (step.actions, views)
+        (step.actions, views, step.events, storm)
     };
+    // Outside the lock: the ledger looks at hosts while it holds its own.
+    context.incidents.note(leads, events, storm);
     if !leads {
         return;
     }
