@@ -37,15 +37,6 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn migrate(&self, uuid: Uuid, to: &MigrationTarget) -> Result<Migrated>;
     /// Progress of the job of a domain, if one runs.
     async fn job(&self, uuid: Uuid) -> Result<Option<Job>>;
-    /// Changes the bounds of a running migration: its bandwidth in MiB/s (none: no bound), and the
-    /// longest pause of the guest that it may aim at. Slow and without a pause, it does not reach
-    /// switch-over.
-    async fn set_pace(
-        &self,
-        uuid: Uuid,
-        bandwidth_mebibytes: Option<u64>,
-        pause_milliseconds: u64,
-    ) -> Result<()>;
     /// Aborts the job of a domain; succeeds when there is none.
     async fn abort_job(&self, uuid: Uuid) -> Result<()>;
     /// Counters of every active domain, by one bulk call.

@@ -270,16 +270,6 @@ impl Hypervisor for MemoryHypervisor {
         })
     }
 
-    async fn set_pace(
-        &self,
-        uuid: Uuid,
-        _bandwidth_mebibytes: Option<u64>,
-        _pause_milliseconds: u64,
-    ) -> Result<()> {
-        // Its moves take as long as they take; that there is one to pace is checked.
-        self.with(uuid, |_| ())
-    }
-
     async fn abort_job(&self, uuid: Uuid) -> Result<()> {
         self.with(uuid, |entry| entry.abort = entry.remaining.is_some())
     }

@@ -32,9 +32,6 @@ const CONNECTIONS_MAX: usize = 128;
 struct Question {
     uid: String,
     epoch: i64,
-    /// Frames reach the asker's copy.
-    #[serde(default)]
-    delivered: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -134,21 +131,15 @@ async fn answer(
         .entry(&question.uid)
         .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let handed_over = entry.state(question.epoch) == Some(EpochState::HandedOver);
-    if question.delivered {
-        context
-            .moves
-            .change(&question.uid, |sending| sending.delivered = true);
-    }
     Ok(Json(Answer {
         handed_over,
         near: handed_over || context.moves.of(&question.uid).near,
     }))
 }
 
-/// Asks the source, and tells whether frames reach this copy; no answer is no hand-over, and frames
-/// had better reach this copy too.
-pub(super) async fn ask(context: &Context, moving: &Move, delivered: bool) -> Answer {
-    match try_ask(context, moving, delivered).await {
+/// Asks the source; no answer is no hand-over, and frames had better reach this copy too.
+pub(super) async fn ask(context: &Context, moving: &Move) -> Answer {
+    match try_ask(context, moving).await {
         Ok(answer) => answer,
         Err(error) => {
             tracing::debug!(
@@ -163,7 +154,7 @@ pub(super) async fn ask(context: &Context, moving: &Move, delivered: bool) -> An
     }
 }
 
-async fn try_ask(context: &Context, moving: &Move, delivered: bool) -> Result<Answer> {
+async fn try_ask(context: &Context, moving: &Move) -> Result<Answer> {
     let client = context
         .moves_client
         .get_or_try_init(|| async { client(context) })
@@ -173,7 +164,6 @@ async fn try_ask(context: &Context, moving: &Move, delivered: bool) -> Result<An
     let question = Question {
         uid: moving.vm.uid.clone(),
         epoch: moving.source.epoch.0,
-        delivered,
     };
     Ok(client
         .get(url)

@@ -23,10 +23,8 @@ use crate::vm::worker::VmRef;
 /// How far a VM that is being sent from here has come.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sending {
-    /// The source holds the switch-over until the target delivers frames.
+    /// Its switch-over is near: frames should reach both copies.
     near: bool,
-    /// The target said that frames reach its copy.
-    delivered: bool,
 }
 
 /// Migrations from here that are under way, by VM uid.

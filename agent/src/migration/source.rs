@@ -21,20 +21,11 @@ use crate::vm::worker::{self, report};
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How often the job is looked at, and an abort that was asked for looked for.
 const LOOK: Duration = Duration::from_millis(20);
-/// From so little left on the copy goes slowly, so that the next bound is not overrun between two looks.
-const SLOW_BYTES: u64 = 64 << 20;
-/// Bandwidth of that, MiB/s: two seconds at most.
-const SLOW_MEBIBYTES: u64 = 32;
-/// From so little left on the switch-over is near. The less, the shorter both copies receive frames and
-/// the fewer old ones wait for the guest when it resumes.
-const NEAR_BYTES: u64 = 4 << 20;
-/// Bandwidth while the switch-over is held, MiB/s: no guest is done within [`HOLD_MAX`].
-const HOLD_MEBIBYTES: u64 = 1;
+/// Share of the memory after whose copy the switch-over counts as near, percent: from then on frames
+/// reach both copies.
+const NEAR_PERCENT: u8 = 30;
 /// How long after an aborted job a guest may stand still before its copy is closed.
 const RUNS_ON_MAX: Duration = Duration::from_secs(10);
-/// Longest hold. A target that does not say that it delivers frames by then may cost a few of them,
-/// which costs less than a move that does not end.
-const HOLD_MAX: Duration = Duration::from_secs(5);
 
 /// Decides, from the migration's object, the ledger and the domains.
 pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<Step> {
@@ -206,7 +197,6 @@ async fn watch(context: &Arc<Context>, moving: &Move) -> std::convert::Infallibl
     };
     let reference = kube::runtime::reflector::ObjectRef::from_obj(moving.object.as_ref());
     let mut told = tokio::time::Instant::now();
-    let mut pace = Pace::Free;
     loop {
         tokio::time::sleep(LOOK).await;
         let current = context.view.leaving.get(&reference);
@@ -223,7 +213,11 @@ async fn watch(context: &Arc<Context>, moving: &Move) -> std::convert::Infallibl
         let Ok(Some(job)) = context.hypervisor.job(uuid).await else {
             continue;
         };
-        pace = keep_pace(context, moving, uuid, &job, pace).await;
+        if job.total_bytes > 0 && (job.iterations > 1 || job.percent() >= NEAR_PERCENT) {
+            context
+                .moves
+                .change(&moving.vm.uid, |sending| sending.near = true);
+        }
         if told.elapsed() > PROGRESS_EVERY {
             told = tokio::time::Instant::now();
             // Progress is for people; one that is lost is followed by the next.
@@ -234,74 +228,6 @@ async fn watch(context: &Arc<Context>, moving: &Move) -> std::convert::Infallibl
                 )
                 .await;
         }
-    }
-}
-
-/// How a move is paced: the switch-over waits until frames reach both copies, so that none is lost,
-/// and they do so only then, so that the paused copy's queue does not overflow with old ones.
-#[derive(Clone, Copy, Debug)]
-enum Pace {
-    /// The memory is copied.
-    Free,
-    /// Little is left: it goes slowly.
-    Slow,
-    /// Next to nothing is left: it trickles until the target delivers frames.
-    Held(tokio::time::Instant),
-    /// The switch-over may come.
-    Open,
-}
-
-fn is_near(job: &hypervisor::Job) -> bool {
-    job.total_bytes > 0 && (job.iterations > 1 || job.remaining_bytes <= NEAR_BYTES)
-}
-
-async fn keep_pace(
-    context: &Arc<Context>,
-    moving: &Move,
-    uuid: uuid::Uuid,
-    job: &hypervisor::Job,
-    pace: Pace,
-) -> Pace {
-    let policy = context.view.policy().migration;
-    let pause = u64::try_from(policy.maximum_pause_milliseconds).unwrap_or(300);
-    let bandwidth = policy
-        .bandwidth_mebibytes_per_second
-        .and_then(|bandwidth| u64::try_from(bandwidth).ok());
-    match pace {
-        Pace::Free | Pace::Slow if is_near(job) => {
-            // A job that can not be held any more is past it; frames then come early or late.
-            let held = context
-                .hypervisor
-                .set_pace(uuid, Some(HOLD_MEBIBYTES), 1)
-                .await;
-            context
-                .moves
-                .change(&moving.vm.uid, |sending| sending.near = true);
-            tracing::debug!(vm = moving.vm.name, ?job, ?held, "near");
-            Pace::Held(tokio::time::Instant::now())
-        }
-        Pace::Free if job.total_bytes > 0 && job.remaining_bytes <= SLOW_BYTES => {
-            let slow = bandwidth.map_or(SLOW_MEBIBYTES, |bound| bound.min(SLOW_MEBIBYTES));
-            match context.hypervisor.set_pace(uuid, Some(slow), 1).await {
-                Ok(()) => Pace::Slow,
-                Err(_) => pace,
-            }
-        }
-        Pace::Held(since) => {
-            let delivered = context.moves.of(&moving.vm.uid).delivered;
-            if !delivered && since.elapsed() < HOLD_MAX {
-                return pace;
-            }
-            match context.hypervisor.set_pace(uuid, bandwidth, pause).await {
-                Ok(()) => {
-                    tracing::debug!(vm = moving.vm.name, delivered, held = ?since.elapsed(), "let go");
-                    Pace::Open
-                }
-                // Tried again at the next look; the job may have ended.
-                Err(_) => pace,
-            }
-        }
-        Pace::Free | Pace::Slow | Pace::Open => pace,
     }
 }
 

@@ -137,7 +137,7 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
         });
         let begun = status.source.is_some();
         let answer = if begun {
-            handover::ask(context, moving, delivered).await
+            handover::ask(context, moving).await
         } else {
             handover::Answer {
                 handed_over: false,
@@ -150,10 +150,6 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
         }
         if isolated && !delivered && (answer.near || said_by_api) {
             delivered = deliver(&taps).await;
-            if delivered {
-                // The source holds the switch-over until it knows.
-                handover::ask(context, moving, delivered).await;
-            }
         }
         match state {
             Some(DomainState::Running) => {

@@ -23,8 +23,6 @@ use crate::types::{
 use crate::xml::{machine_from_xml, owner_from_xml, render, render_as};
 use connection::Connection;
 
-/// A bandwidth that no link reaches, MiB/s.
-const UNBOUNDED_MEBIBYTES: u64 = 1 << 20;
 /// Bound of calls that ask.
 const ASK: Duration = Duration::from_secs(15);
 /// Bound of calls that start or stop a process; a loaded machine may take long.
@@ -253,19 +251,6 @@ impl Hypervisor for LibvirtHypervisor {
             remaining_bytes: number("memory_remaining"),
             iterations: number("memory_iteration"),
         }))
-    }
-
-    async fn set_pace(
-        &self,
-        uuid: Uuid,
-        bandwidth_mebibytes: Option<u64>,
-        pause_milliseconds: u64,
-    ) -> Result<()> {
-        self.on_domain("pace", ASK, uuid, move |domain| {
-            domain.migrate_set_max_downtime(pause_milliseconds, 0)?;
-            domain.migrate_set_max_speed(bandwidth_mebibytes.unwrap_or(UNBOUNDED_MEBIBYTES), 0)
-        })
-        .await
     }
 
     async fn abort_job(&self, uuid: Uuid) -> Result<()> {
