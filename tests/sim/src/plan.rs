@@ -307,17 +307,19 @@ impl Plan {
     /// A BMC that says Off of a running host, while nothing else shows that it lives, can not be
     /// told from a dead host by anybody: such schedules get a silent BMC instead.
     fn keep_honest_enough(&mut self) {
-        let silences = |fault: &Fault| match fault {
-            Fault::ManagementCut { .. }
-            | Fault::Hang { .. }
-            | Fault::StorageCut { .. }
-            | Fault::SwitchReboot { .. }
-            | Fault::StaleOperator { .. }
-            | Fault::ApiDown { .. }
-            | Fault::ApiLossy { .. }
-            | Fault::GuardStop { .. }
-            | Fault::OperatorCrash { .. } => true,
-            _ => false,
+        let silences = |fault: &Fault| {
+            matches!(
+                fault,
+                Fault::ManagementCut { .. }
+                    | Fault::Hang { .. }
+                    | Fault::StorageCut { .. }
+                    | Fault::SwitchReboot { .. }
+                    | Fault::StaleOperator { .. }
+                    | Fault::ApiDown { .. }
+                    | Fault::ApiLossy { .. }
+                    | Fault::GuardStop { .. }
+                    | Fault::OperatorCrash { .. }
+            )
         };
         if self.faults.iter().any(|timed| silences(&timed.fault)) {
             for timed in &mut self.faults {
