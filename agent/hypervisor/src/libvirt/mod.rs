@@ -23,6 +23,8 @@ use crate::types::{
 use crate::xml::{machine_from_xml, owner_from_xml, render, render_as};
 use connection::Connection;
 
+/// Between two aborts of one job.
+const ABORT_AGAIN: Duration = Duration::from_millis(100);
 /// Bound of calls that ask.
 const ASK: Duration = Duration::from_secs(15);
 /// Bound of calls that start or stop a process; a loaded machine may take long.
@@ -254,10 +256,16 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn abort_job(&self, uuid: Uuid) -> Result<()> {
-        if self.job(uuid).await?.is_none() {
-            return Ok(());
+        // An abort that meets a job before QEMU has begun to copy is lost: it is said until heard.
+        let begin = tokio::time::Instant::now();
+        while self.job(uuid).await?.is_some() {
+            let said = self.on_domain("abort", ASK, uuid, ffi::abort_job).await;
+            if begin.elapsed() > ASK {
+                return said;
+            }
+            tokio::time::sleep(ABORT_AGAIN).await;
         }
-        self.on_domain("abort", ASK, uuid, ffi::abort_job).await
+        Ok(())
     }
 
     async fn stats(&self) -> Result<Vec<DomainStats>> {
