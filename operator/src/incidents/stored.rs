@@ -107,15 +107,14 @@ pub(super) fn status(incident: &incident::Incident) -> IncidentStatus {
         systems_affected: i32::try_from(incident.systems.len()).unwrap_or(i32::MAX),
         longest_downtime_seconds: seconds(incident.longest_down_milliseconds()),
         measured_until: None,
-        recovered_at: incident.recovered_at.map(|at| api::Time(micro(at).0)),
-        closed_at: incident.closed_at.map(|at| api::Time(micro(at).0)),
+        recovered_at: incident.recovered_at.map(micro),
+        closed_at: incident.closed_at.map(micro),
     }
 }
 
 /// An object as the ledger's incident.
 pub(super) fn read(object: &Incident) -> incident::Incident {
     let status = object.status.clone().unwrap_or_default();
-    let at = |time: &api::Time| WallTime(time.0.as_microsecond());
     let entry = |entry: TimelineEntry| Entry {
         at: wall(&entry.at),
         kind: match entry.kind {
@@ -139,7 +138,7 @@ pub(super) fn read(object: &Incident) -> incident::Incident {
         title: object.spec.title.clone(),
         title_chinese: object.spec.title_chinese.clone(),
         host: object.spec.host.clone().map(HostName),
-        opened_at: at(&object.spec.opened_at),
+        opened_at: wall(&object.spec.opened_at),
         state: match status.state.as_str() {
             "Closed" => IncidentState::Closed,
             "Recovered" => IncidentState::Recovered,
@@ -148,8 +147,8 @@ pub(super) fn read(object: &Incident) -> incident::Incident {
         timeline: status.timeline.clone().into_iter().map(entry).collect(),
         dropped: u32::try_from(status.timeline_dropped).unwrap_or(0),
         systems: status.systems.clone().into_iter().map(system).collect(),
-        recovered_at: status.recovered_at.as_ref().map(at),
-        closed_at: status.closed_at.as_ref().map(at),
+        recovered_at: status.recovered_at.as_ref().map(wall),
+        closed_at: status.closed_at.as_ref().map(wall),
     }
 }
 
@@ -205,7 +204,7 @@ fn object(incident: &incident::Incident) -> Incident {
             title: incident.title.clone(),
             title_chinese: incident.title_chinese.clone(),
             host: incident.host.as_ref().map(ToString::to_string),
-            opened_at: api::Time(micro(incident.opened_at).0),
+            opened_at: micro(incident.opened_at),
             closure: None,
         },
         status: None,
@@ -291,15 +290,26 @@ mod tests {
             ..incident::AffectedSystem::default()
         };
         ledger.measure(&cause, &system, &measured);
-        let before = ledger.get(&cause).expect("open").clone();
-        let mut made = object(&before);
-        made.status = Some(status(&before));
-        let text = serde_json::to_string(&made).expect("JSON");
-        let after = read(&serde_json::from_str(&text).expect("an Incident"));
-        assert_eq!(after, before);
-        assert_eq!(
-            object_name(&before),
-            "hardware-h1-memory-mc0-fan-1700000000"
-        );
+        let open = ledger.get(&cause).expect("open").clone();
+        let mut closed = open.clone();
+        closed.state = IncidentState::Closed;
+        closed.recovered_at = Some(WallTime(1_700_000_010_654_321));
+        closed.closed_at = Some(WallTime(1_700_000_020_000_001));
+        for system in closed.systems.values_mut() {
+            system.answers = true;
+        }
+        // To the microsecond: a status that reads back otherwise would be written for ever.
+        for before in [open, closed] {
+            let mut made = object(&before);
+            made.status = Some(status(&before));
+            let text = serde_json::to_string(&made).expect("JSON");
+            let stored: Incident = serde_json::from_str(&text).expect("an Incident");
+            assert_eq!(read(&stored), before);
+            assert_eq!(stored.status, Some(status(&before)));
+            assert_eq!(
+                object_name(&before),
+                "hardware-h1-memory-mc0-fan-1700000000"
+            );
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `Incident` (事件): the fault ledger.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,8 +54,8 @@ pub struct IncidentSpec {
     /// Host where it began, if one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// When it was opened.
-    pub opened_at: Time,
+    /// When it was opened, with microseconds: downtime is measured from here.
+    pub opened_at: MicroTime,
     /// A person closes it, saying why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closure: Option<IncidentClosure>,
@@ -112,13 +112,13 @@ pub struct IncidentStatus {
     pub longest_downtime_seconds: f64,
     /// Until when downtime was measured when this was written: a new leader goes on from there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub measured_until: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime>,
+    pub measured_until: Option<MicroTime>,
     /// When all services answered again.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub recovered_at: Option<Time>,
+    pub recovered_at: Option<MicroTime>,
     /// When it was closed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub closed_at: Option<Time>,
+    pub closed_at: Option<MicroTime>,
 }
 
 /// What an entry of a timeline is.
@@ -138,7 +138,7 @@ pub enum TimelineKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TimelineEntry {
     /// When, with microseconds.
-    pub at: k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime,
+    pub at: MicroTime,
     /// What sort of entry.
     pub kind: TimelineKind,
     /// Stable key of the step (such as `suspect`, `power-off-read`, `assigned/ns/vm`), for programs
@@ -185,8 +185,8 @@ pub struct EndpointDowntime {
     pub unobserved_seconds: f64,
     /// When it first failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub down_at: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime>,
+    pub down_at: Option<MicroTime>,
     /// When it answered again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub up_at: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime>,
+    pub up_at: Option<MicroTime>,
 }
