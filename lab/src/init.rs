@@ -237,6 +237,8 @@ fn services(
         &format!("{management}:9443"),
         "--capacity",
         &fs::read_to_string(files.root.join("capacity"))?,
+        "--hypervisor",
+        &fs::read_to_string(files.root.join("hypervisor"))?,
         "--domain-type",
         "qemu",
         "--bmc-url",

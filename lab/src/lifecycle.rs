@@ -30,6 +30,8 @@ pub struct LabOptions {
     pub bin_dir: Option<PathBuf>,
     /// What each host offers to VMs.
     pub capacity: String,
+    /// Hypervisor of the agents: `libvirt`, or `memory`, which runs nothing and is for measuring them.
+    pub hypervisor: String,
     /// Say on standard error what is done.
     pub talk: bool,
 }
@@ -42,6 +44,7 @@ impl Default for LabOptions {
             operators: 1,
             bin_dir: None,
             capacity: host::CAPACITY.to_owned(),
+            hypervisor: "libvirt".to_owned(),
             talk: false,
         }
     }
@@ -188,6 +191,7 @@ async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Cli
     };
     fs::write(files.root.join("bin-dir"), bin_dir.display().to_string())?;
     fs::write(files.root.join("capacity"), &options.capacity)?;
+    fs::write(files.root.join("hypervisor"), &options.hypervisor)?;
     let authority = controlplane::write_credentials(files, addresses)?;
     say("control plane: etcd, kube-apiserver, kube-controller-manager");
     namespace::make_cgroup(&namespace::cgroup(&files.name, "control")?)?;

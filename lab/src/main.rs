@@ -196,6 +196,7 @@ fn run(command: Command) -> Result<()> {
             bin_dir,
             capacity,
             talk: true,
+            ..LabOptions::default()
         }),
         Command::Apply { name } => apply(&running(&name)?),
         Command::Probe { name, stop: true } => lab::judges::stop_prober(&running(&name)?),

@@ -11,12 +11,10 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
 use lab::{Fault, Lab, LabOptions, judges};
 
+use crate::footprint::{self, processor_time, tell_taken};
 use crate::recovery::{self, Times};
 use crate::story::{self, SYSTEMS, Teller, check_programs};
 use crate::watch::{all_well, busy_host, host_state, until, vms};
-
-/// How an idle site is observed.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// What is measured, and how often.
 #[derive(Clone, Debug, Parser)]
@@ -34,6 +32,9 @@ pub struct Options {
     /// Do not watch the idle site and the agents.
     #[arg(long)]
     pub no_idle: bool,
+    /// Numbers of VMs with which an agent's size is measured; they are in memory and run nothing.
+    #[arg(long, value_delimiter = ',', default_value = "1,20,50")]
+    pub agent_vms: Vec<u16>,
 }
 
 /// Runs every measurement and prints its table.
@@ -75,7 +76,11 @@ pub async fn run(options: Options) -> Result<()> {
     }
     println!("data disks judged clean: {}", verdicts.len());
     judges::stop_prober(&lab.files)?;
-    lab.down()
+    lab.down()?;
+    for vms in options.agent_vms {
+        footprint::of_agent(vms).await?;
+    }
+    Ok(())
 }
 
 /// The p-th percentile of what was measured, by the nearest rank.
@@ -223,15 +228,15 @@ async fn failures(lab: &Lab, what: &str, count: u32, fault: Fault) -> Result<()>
 /// Writes of the idle site, and what the programs take.
 async fn idle(lab: &Lab) -> Result<()> {
     let (before, begin) = (requests(&lab.client).await?, Instant::now());
-    let ticks: Vec<(String, u64)> = agents(lab)?;
-    tokio::time::sleep(IDLE).await;
+    let ticks = processor_time(lab)?;
+    tokio::time::sleep(footprint::OBSERVED).await;
     let (after, minutes) = (
         requests(&lab.client).await?,
         begin.elapsed().as_secs_f64() / 60.0,
     );
     println!(
         "idle site, four hosts, twelve VMs, over {:.0} s:",
-        IDLE.as_secs_f64()
+        footprint::OBSERVED.as_secs_f64()
     );
     for (resource, count) in &after {
         let more = count
@@ -243,14 +248,7 @@ async fn idle(lab: &Lab) -> Result<()> {
             println!("  {:<44} {:>8.1} writes/min", resource, more / minutes);
         }
     }
-    // Clock ticks of 10 ms: the kernel's USER_HZ, which is 100 on Linux.
-    for ((name, before), (_, after)) in ticks.iter().zip(agents(lab)?) {
-        let share = (after - before) as f64 / (begin.elapsed().as_secs_f64() * 100.0) * 100.0;
-        println!(
-            "  {name:<44} {share:>8.2} % of a core, {:>6.1} MiB resident",
-            resident(lab, name)?
-        );
-    }
+    tell_taken(lab, &ticks, begin)?;
     Ok(())
 }
 
@@ -279,56 +277,6 @@ async fn requests(client: &Client) -> Result<Vec<(String, f64)>> {
         }
     }
     Ok(sums.into_iter().collect())
-}
-
-/// Processor time of every agent and guard, in clock ticks.
-fn agents(lab: &Lab) -> Result<Vec<(String, u64)>> {
-    let mut found = Vec::new();
-    for host in lab.hosts()? {
-        for program in ["zhengyun-agent", "zhengyun-guard"] {
-            let pid = process(lab, &host, program)?;
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-            // After the name in parentheses: state is field 3, utime 14 and stime 15 (proc(5)).
-            let fields: Vec<&str> = stat
-                .rsplit(')')
-                .next()
-                .unwrap_or_default()
-                .split_whitespace()
-                .collect();
-            let ticks = |index: usize| {
-                fields
-                    .get(index)
-                    .and_then(|text| text.parse::<u64>().ok())
-                    .unwrap_or(0)
-            };
-            found.push((format!("{program} of {host}"), ticks(11) + ticks(12)));
-        }
-    }
-    Ok(found)
-}
-
-fn process(lab: &Lab, host: &str, program: &str) -> Result<i32> {
-    let pids = lab::host::processes(&lab.files, host, program)?;
-    let pid = pids
-        .first()
-        .copied()
-        .with_context(|| format!("{program} does not run on {host}"))?;
-    Ok(pid)
-}
-
-/// Resident memory, MiB.
-fn resident(lab: &Lab, name: &str) -> Result<f64> {
-    let (program, host) = name.split_once(" of ").context("a program's name")?;
-    let pid = process(lab, host, program)?;
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = status.lines().find_map(|line| {
-        line.strip_prefix("VmRSS:")?
-            .split_whitespace()
-            .next()?
-            .parse::<f64>()
-            .ok()
-    });
-    Ok(kib.unwrap_or(f64::NAN) / 1024.0)
 }
 
 #[cfg(test)]

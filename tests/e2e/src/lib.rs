@@ -2,6 +2,7 @@
 //! happened is judged by the prober and the disk ledger, which share no code with the product.
 
 pub mod bench;
+mod footprint;
 mod ledger;
 pub mod recovery;
 pub mod story;
