@@ -70,12 +70,51 @@ pub enum Command {
         /// change nothing.
         #[arg(long, conflicts_with = "undo")]
         dry_run: bool,
+        /// Plan on the fleet in this file (see `zyctl fleet save`) instead of the site.
+        #[arg(long, value_name = "FILE", requires = "dry_run")]
+        fleet: Option<PathBuf>,
         /// Take the host back into service instead.
         #[arg(long)]
         undo: bool,
         /// Return at once instead of following the evacuation to its end.
         #[arg(long)]
         no_wait: bool,
+    },
+    /// Say which moves would even out the load of hosts, or empty hosts, and what each gains.
+    ///
+    /// Nothing is moved: `spec.rebalancing.mode` of the CloudPolicy says whether the platform does.
+    Rebalance {
+        /// Say it and change nothing; there is no other way yet.
+        #[arg(long, required = true)]
+        dry_run: bool,
+        /// Only this host pool.
+        #[arg(long)]
+        pool: Option<String>,
+        /// Empty these hosts instead, so that they can be switched off; without a name, as many as
+        /// possible.
+        #[arg(long, value_name = "HOST", num_args = 0..)]
+        consolidate: Option<Vec<String>>,
+        /// At most so many moves in a pool.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        moves: u16,
+        /// Plan on the fleet in this file (see `zyctl fleet save`) instead of the site.
+        #[arg(long, value_name = "FILE")]
+        fleet: Option<PathBuf>,
+    },
+    /// What would happen if …; nothing is changed.
+    WhatIf {
+        /// What would happen.
+        #[command(subcommand)]
+        question: Question,
+        /// Plan on the fleet in this file (see `zyctl fleet save`) instead of the site.
+        #[arg(long, global = true, value_name = "FILE")]
+        fleet: Option<PathBuf>,
+    },
+    /// The fleet as a file.
+    Fleet {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: FleetAction,
     },
     /// What only a person can say about a host.
     Host {
@@ -108,6 +147,50 @@ pub enum Command {
         /// What to do with it.
         #[command(subcommand)]
         action: IncidentAction,
+    },
+}
+
+/// What would happen.
+#[derive(Debug, Subcommand)]
+pub enum Question {
+    /// A host fails: who starts where, who waits, and what N+1 is worth then.
+    HostDown {
+        /// Name of the host.
+        host: String,
+    },
+    /// Hosts are added: room left and N+1, now and then.
+    AddHost {
+        /// Like this host.
+        #[arg(long, value_name = "HOST")]
+        like: Option<String>,
+        /// Logical processors.
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+        cpu: Option<u64>,
+        /// Memory for VMs, such as `512Gi`.
+        #[arg(long)]
+        memory: Option<String>,
+        /// Host pool. Default: that of the host it is like, or the only one.
+        #[arg(long)]
+        pool: Option<String>,
+        /// So many.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        count: u16,
+    },
+    /// Declarations are applied: which VMs start where, which wait and why.
+    Apply {
+        /// YAML with BusinessSystems or VirtualMachines, and what they name if it is new.
+        #[arg(short, long = "filename", value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// What to do with the fleet.
+#[derive(Debug, Subcommand)]
+pub enum FleetAction {
+    /// Save everything that placement reads, for `--fleet FILE`. No secrets are in it.
+    Save {
+        /// File to write.
+        file: PathBuf,
     },
 }
 

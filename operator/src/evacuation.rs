@@ -279,7 +279,7 @@ fn too_costly(fleet: &Fleet, plan: &Plan, name: &HostName, why: Why) -> Option<S
 }
 
 /// Makes the move of one VM unless it has one, or one failed a moment ago; returns why it waits.
-async fn start(
+pub async fn start(
     context: &Context,
     vm: &VirtualMachine,
     to: &HostName,

@@ -11,6 +11,7 @@ pub mod health;
 pub mod hosts;
 pub mod incidents;
 pub mod leader;
+pub mod merge;
 pub mod migrations;
 pub mod options;
 pub mod probes;

@@ -18,6 +18,7 @@ use model::{Assignment, HostName};
 use placement::{Fleet, place};
 use serde_json::json;
 
+use crate::reconcile::rebalance;
 use crate::runtime::Context;
 use crate::vms::{Memory, claim, rights_patch, volumes_of, write_seed};
 use crate::writer::{WriteError, logged};
@@ -321,7 +322,7 @@ async fn begin(
     }
     let choice = match place(&open, &uid, &Default::default()) {
         Ok(choice) => choice,
-        Err(refusal) if evacuation::planned(migration) => {
+        Err(refusal) if evacuation::planned(migration) || rebalance::made(migration) => {
             // The plan of a moment ago does not hold any more: the next one chooses anew.
             let message = format!("planned anew: {}", refusal.sentence());
             finish(context, migration, MigrationPhase::Cancelled, &message).await;

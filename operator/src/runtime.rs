@@ -19,6 +19,7 @@ use crate::leader::Leader;
 use crate::options::Options;
 use crate::probes::Probes;
 use crate::reconcile::pools::Proofs;
+use crate::reconcile::rebalance::Rebalances;
 use crate::store::Stores;
 use crate::writer::Writer;
 use crate::{health, hosts, reconcile, vms};
@@ -43,6 +44,8 @@ pub struct Context {
     pub probes: Probes,
     /// What was proven of N+1.
     pub proofs: Proofs,
+    /// What would even out pools.
+    pub rebalances: Rebalances,
     /// The fault ledger.
     pub incidents: Incidents,
     /// Id of the fleet, which every claim names.
@@ -92,6 +95,7 @@ pub async fn run(options: Options) -> Result<()> {
         hosts: Mutex::default(),
         probes: Probes::default(),
         proofs: Proofs::default(),
+        rebalances: Rebalances::default(),
         incidents: Incidents::default(),
         fleet,
         stores,

@@ -4,20 +4,29 @@ mod drain;
 mod drain_plan;
 mod explain;
 mod failover;
+mod fleet_save;
 mod follow;
 mod host;
 mod incident;
 mod migrate;
 mod person;
+mod planning;
+#[cfg(test)]
+mod planning_tests;
+mod rebalance;
 mod status;
+mod what_if;
 
 use anyhow::Result;
 use kube::Client;
 
+use planning::Planning;
+
 use crate::client::connect;
 use crate::language::Language;
 use crate::options::{
-    Command, FailoverAction, HostAction, IncidentAction, Options, Output, Subject,
+    Command, FailoverAction, FleetAction, HostAction, IncidentAction, Options, Output, Question,
+    Subject,
 };
 
 /// What every command needs.
@@ -48,6 +57,9 @@ impl Context {
 /// # Errors
 /// A sentence for the user.
 pub async fn run(options: &Options) -> Result<()> {
+    if plan(options).await? {
+        return Ok(());
+    }
     let context = Context {
         client: connect(options).await?,
         language: Language::choose(options.language, |name| std::env::var(name).ok()),
@@ -63,16 +75,13 @@ pub async fn run(options: &Options) -> Result<()> {
         } => drain::undo(&context, host).await,
         Command::Drain {
             host,
-            dry_run: true,
-            ..
-        } => drain_plan::run(&context, host).await,
-
-        Command::Drain {
-            host,
             reason,
             no_wait,
             ..
         } => drain::run(&context, host, reason, !no_wait).await,
+        Command::Fleet {
+            action: FleetAction::Save { file },
+        } => fleet_save::run(&context, file).await,
         Command::Host {
             action: HostAction::Clear { host, reason },
         } => host::clear(&context, host, reason).await,
@@ -104,5 +113,58 @@ pub async fn run(options: &Options) -> Result<()> {
             IncidentAction::Show { name } => incident::show(&context, name).await,
             IncidentAction::Close { name, reason } => incident::close(&context, name, reason).await,
         },
+        // Answered by `plan`.
+        Command::Rebalance { .. } | Command::WhatIf { .. } => Ok(()),
     }
+}
+
+/// Answers what only asks, from the site or from a file; whether it was such a command.
+async fn plan(options: &Options) -> Result<bool> {
+    match &options.command {
+        Command::Drain {
+            host,
+            dry_run: true,
+            fleet,
+            ..
+        } => drain_plan::run(&Planning::new(options, fleet.as_ref()).await?, host)?,
+        Command::Rebalance {
+            pool,
+            consolidate,
+            moves,
+            fleet,
+            ..
+        } => {
+            let question = rebalance::Question {
+                pool: pool.as_deref(),
+                consolidate: consolidate.as_deref(),
+                moves: usize::from(*moves),
+            };
+            rebalance::run(&Planning::new(options, fleet.as_ref()).await?, &question)?;
+        }
+        Command::WhatIf { question, fleet } => {
+            let planning = Planning::new(options, fleet.as_ref()).await?;
+            match question {
+                Question::HostDown { host } => what_if::down(&planning, host)?,
+                Question::Apply { files } => what_if::apply(&planning, files)?,
+                Question::AddHost {
+                    like,
+                    cpu,
+                    memory,
+                    pool,
+                    count,
+                } => {
+                    let new = what_if::NewHosts {
+                        like: like.as_deref(),
+                        cpu: *cpu,
+                        memory: memory.as_deref(),
+                        pool: pool.as_deref(),
+                        count: usize::from(*count),
+                    };
+                    what_if::add_hosts(&planning, &new)?;
+                }
+            }
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
 }

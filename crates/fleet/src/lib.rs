@@ -5,12 +5,16 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
+pub mod snapshot;
+pub mod system;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::names::{LABEL_SYSTEM, LABEL_TIER};
 use api::{
-    CloudPolicySpec, HighAvailability, Host, HostPool, Image, Network, VirtualMachine, Volume,
+    CloudPolicySpec, HighAvailability, Host, HostPool, Image, Network, VirtualMachine,
+    VirtualMachineMigration, Volume,
 };
 use kube::ResourceExt;
 use model::{Architecture, Bytes, HostName, NamespacedName, VmUid};
@@ -138,6 +142,33 @@ impl Objects {
             incoming: status.incoming.map(|incoming| incoming.host),
         }
     }
+}
+
+/// When each VM last moved or failed to, seconds of the Unix epoch: a move that ended counts
+/// however it ended, so that what does not work is not tried again at once.
+pub fn moved_at(
+    vms: &[Arc<VirtualMachine>],
+    migrations: &[Arc<VirtualMachineMigration>],
+) -> BTreeMap<VmUid, u64> {
+    let key = |namespace: Option<String>, name: String| (namespace.unwrap_or_default(), name);
+    let mut ended = BTreeMap::new();
+    for migration in migrations {
+        let status = migration.status.as_ref();
+        let at = status.and_then(|status| status.finished_at.as_ref());
+        if let Some(at) = at.and_then(|at| u64::try_from(at.0.as_second()).ok()) {
+            let vm = key(
+                migration.namespace(),
+                migration.spec.virtual_machine.clone(),
+            );
+            let last = ended.entry(vm).or_insert(at);
+            *last = at.max(*last);
+        }
+    }
+    let moved = vms.iter().filter_map(|vm| {
+        let at = ended.get(&key(vm.namespace(), vm.name_any()))?;
+        Some((uid(vm), *at))
+    });
+    moved.collect()
 }
 
 /// A VM's uid.

@@ -9,6 +9,7 @@
 //! | `headroom` | N+1 per host and rack, room left, the most dangerous failure |
 //! | `evacuation` | a timed schedule of moves that empties hosts, and what cannot move |
 //! | `rebalance` | the few moves that improve a pool most, or hosts that can be emptied |
+//! | `what_if` | the same questions about a fleet that is not there yet |
 //! | `lint` | an independent judge of fleets and plans; shares no rule with `filter` |
 //! | `core`, `search`, `roadef` | a general search over the same kind of problem, and its public benchmark |
 //!
@@ -30,6 +31,7 @@ mod plan;
 mod rebalance;
 pub mod roadef;
 pub mod search;
+mod what_if;
 
 pub use engine::Engine;
 pub use evacuation::{EvacuationRequest, plan_evacuation, plan_evacuation_on};
@@ -41,3 +43,4 @@ pub use lint::{PlanFault, PlanViolation, Violation, lint, lint_plan};
 pub use place::{Choice, Refusal, place};
 pub use plan::{Limits, Move, Plan, Stuck};
 pub use rebalance::{Gain, Goal, Mode, Rebalance, RebalanceRequest, plan_rebalance};
+pub use what_if::{Admission, HostDown, admit_all, host_down, with_hosts};

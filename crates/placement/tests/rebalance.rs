@@ -90,7 +90,7 @@ proptest! {
     #[test]
     fn consolidation_empties_hosts_and_keeps_the_promise(fleet in any_fleet(6, 8), moves_max in 0..6_usize) {
         let fleet = crammed(fleet);
-        let request = RebalanceRequest { goal: Goal::Consolidate, moves_max, ..RebalanceRequest::new("main") };
+        let request = RebalanceRequest { goal: Goal::Consolidate(BTreeSet::new()), moves_max, ..RebalanceRequest::new("main") };
         let answer = plan_rebalance(&fleet, &request);
         prop_assert_eq!(lint_plan(&fleet, &request.limits, &answer.plan), vec![]);
         prop_assert!(answer.plan.moves.len() <= moves_max);
@@ -161,7 +161,7 @@ fn consolidation_leaves_one_host_to_spare() {
         fleet.vms.insert(uid(index), new);
     }
     let request = RebalanceRequest {
-        goal: Goal::Consolidate,
+        goal: Goal::Consolidate(BTreeSet::new()),
         ..RebalanceRequest::new("main")
     };
     let answer = plan_rebalance(&fleet, &request);

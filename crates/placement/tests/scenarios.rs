@@ -75,7 +75,7 @@ impl Scenario {
                 }
                 Ask::Balance(pool) => self.rebalance(&mut told, &engine, pool, Goal::Balance),
                 Ask::Consolidate(pool) => {
-                    self.rebalance(&mut told, &engine, pool, Goal::Consolidate)
+                    self.rebalance(&mut told, &engine, pool, Goal::Consolidate(BTreeSet::new()))
                 }
             }
             assert_eq!(lint(engine.fleet()), vec![]);

@@ -97,6 +97,11 @@ impl HostWatch {
         self.books.get(host).map_or(0, FaultBook::quarantining)
     }
 
+    /// No storm: silence of single hosts is what it seems.
+    pub fn is_calm(&self) -> bool {
+        *self.machines.storm() == failover::storm::StormState::Calm
+    }
+
     /// Whether a host misses renewals just now.
     pub fn is_silent(&self, host: &HostName) -> bool {
         self.machines

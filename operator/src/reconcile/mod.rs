@@ -8,6 +8,7 @@ mod networks;
 mod policies;
 pub mod pools;
 pub mod quota;
+pub mod rebalance;
 mod systems;
 mod volumes;
 

@@ -9,10 +9,11 @@ use model::{Bytes, VmUid};
 use placement::{Fleet, headroom_report, room_left};
 use serde_json::json;
 
-use crate::conditions::condition;
-use crate::door;
+use super::rebalance;
+use crate::conditions::{Judged, condition, conditions};
 use crate::runtime::Context;
 use crate::writer::logged;
+use crate::{door, merge};
 
 /// One turn.
 pub async fn turn(context: &Arc<Context>) {
@@ -45,6 +46,12 @@ pub async fn turn(context: &Arc<Context>) {
         }
         let headroom = headroom(context, &fleet, &name);
         let proven = headroom.state == "Proven" || headroom.state == "NotPromised";
+        let rebalancing = rebalance::turn(context, &fleet, &pool).await;
+        let calm = rebalancing.moves.is_empty() || rebalancing.state == "Off";
+        let judged = [
+            Judged::new("Redundant", proven, &headroom.state, &headroom.message),
+            Judged::new("Balanced", calm, &rebalancing.state, &rebalancing.message),
+        ];
         let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
         let mebibytes = |bytes: u64| i64::try_from(bytes >> 20).unwrap_or(i64::MAX);
         let after = HostPoolStatus {
@@ -54,15 +61,9 @@ pub async fn turn(context: &Arc<Context>) {
             cpu_allocated: count(cpu - free_cpu),
             memory_capacity_mebibytes: mebibytes(memory),
             memory_allocated_mebibytes: mebibytes(memory - free_memory),
-            conditions: condition(
-                &status.conditions,
-                "Redundant",
-                proven,
-                &headroom.state,
-                &headroom.message,
-                pool.metadata.generation,
-            ),
+            conditions: conditions(&status.conditions, &judged, pool.metadata.generation),
             headroom: Some(headroom),
+            rebalancing: Some(rebalancing),
         };
         if after != status && context.writer.settled(pool.as_ref()) {
             logged(
@@ -70,7 +71,7 @@ pub async fn turn(context: &Arc<Context>) {
                 &name,
                 context
                     .writer
-                    .swap_status(pool.as_ref(), json!(after))
+                    .swap_status(pool.as_ref(), merge::patch(&json!(status), &json!(after)))
                     .await,
             );
         }

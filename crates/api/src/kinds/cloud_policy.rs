@@ -32,6 +32,9 @@ pub struct CloudPolicySpec {
     /// Bounds of live migration.
     #[serde(default)]
     pub migration: MigrationPolicy,
+    /// Whether VMs are moved to even out the load of hosts.
+    #[serde(default)]
+    pub rebalancing: RebalancingPolicy,
     /// How failed VMs are restarted.
     #[serde(default)]
     pub recovery: RecoveryPolicy,
@@ -137,6 +140,53 @@ impl Default for MigrationPolicy {
             hosts_evacuated_at_once: 2,
         }
     }
+}
+
+/// Whether VMs are moved to even out the load of hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RebalancingPolicy {
+    /// `Off`, `Advise` (default: moves are told in `HostPool.status.rebalancing`, none is made) or
+    /// `Automatic` (they are made).
+    pub mode: RebalancingMode,
+    /// Imbalance of a pool up to which nothing is moved, per mille: how far hosts are from the
+    /// pool's mean share of memory and CPU, as a root mean square. Default 80.
+    #[schemars(range(min = 10, max = 1000))]
+    pub threshold_permille: i32,
+    /// What one move must gain: the share of its two hosts' squared distance from the mean that it
+    /// takes away, percent. Default 10.
+    #[schemars(range(min = 1, max = 100))]
+    pub gain_percent: i32,
+    /// A VM that moved, or whose move failed, is left alone so long, seconds. Default 3600.
+    #[schemars(range(min = 60, max = 604_800))]
+    pub cool_down_seconds: i32,
+    /// Moves at once in the whole site, when automatic. Default 2.
+    #[schemars(range(min = 1, max = 16))]
+    pub moves_at_once: i32,
+}
+
+impl Default for RebalancingPolicy {
+    fn default() -> Self {
+        Self {
+            mode: RebalancingMode::Advise,
+            threshold_permille: 80,
+            gain_percent: 10,
+            cool_down_seconds: 3600,
+            moves_at_once: 2,
+        }
+    }
+}
+
+/// Who carries out what would even out the load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RebalancingMode {
+    /// Nobody; nothing is looked for.
+    Off,
+    /// A person; the platform tells the moves.
+    #[default]
+    Advise,
+    /// The platform.
+    Automatic,
 }
 
 /// How failed VMs are restarted.

@@ -102,7 +102,10 @@ pub struct HostPoolStatus {
     /// The N+1 proof.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headroom: Option<Headroom>,
-    /// Conditions: `Ready`, `Redundant`.
+    /// Moves that would even out the load, and what each gains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebalancing: Option<Rebalancing>,
+    /// Conditions: `Redundant` (N+1 is proven), `Balanced` (no move is worth it).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -124,4 +127,36 @@ pub struct Headroom {
     /// VMs that stand outside the proof because their only data is on one host's local pool.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pinned: Vec<String>,
+}
+
+/// What would even out the load of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rebalancing {
+    /// `Off`, `Calm` (no move is worth it), `Advised`, `Moving`, `Held` (the message says why
+    /// nothing is moved just now).
+    pub state: String,
+    /// Why, in one sentence.
+    pub message: String,
+    /// Imbalance of the pool, per mille.
+    pub imbalance_permille: i64,
+    /// Imbalance after all the moves, per mille.
+    pub after_permille: i64,
+    /// The moves in their order, at most eight.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<AdvisedMove>,
+}
+
+/// One move that is worth it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AdvisedMove {
+    /// The VM, `NAMESPACE/NAME`.
+    pub virtual_machine: String,
+    /// The host that it leaves.
+    pub from: String,
+    /// The host that it goes to.
+    pub to: String,
+    /// What the move gains, in one sentence.
+    pub gain: String,
 }

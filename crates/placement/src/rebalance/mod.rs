@@ -28,12 +28,13 @@ use shares::Shares;
 const GIVERS: usize = 8;
 
 /// What is wanted of the pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Goal {
     /// Hosts carry alike.
     Balance,
-    /// Few hosts carry all, so that others can be switched off.
-    Consolidate,
+    /// Few hosts carry all, so that others can be switched off: of the named hosts as many as
+    /// possible; when none is named, of all.
+    Consolidate(BTreeSet<HostName>),
 }
 
 /// How much a move must gain.
@@ -48,6 +49,13 @@ pub enum Mode {
     Normal,
     /// Whatever gains something.
     Eager,
+    /// As the site's policy says.
+    Set {
+        /// Imbalance, per mille, up to which nothing is done.
+        imbalance_permille: u64,
+        /// Share of the squared distance of its two hosts that a move must take away, per cent.
+        gain_percent: u32,
+    },
 }
 
 impl Mode {
@@ -60,6 +68,10 @@ impl Mode {
             Mode::Cautious => Some((150, 20)),
             Mode::Normal => Some((80, 10)),
             Mode::Eager => Some((20, 3)),
+            Mode::Set {
+                imbalance_permille,
+                gain_percent,
+            } => Some((imbalance_permille, i64::from(gain_percent))),
         }
     }
 }
@@ -81,6 +93,8 @@ pub struct RebalanceRequest {
     pub now_s: u64,
     /// A VM that moved is left alone for so long, seconds.
     pub cool_down_s: u64,
+    /// VMs that can not move now, such as those that do not run.
+    pub fixed: BTreeSet<VmUid>,
     /// What the network and the hosts bear.
     pub limits: Limits,
     /// Bytes per second that a VM writes to its memory.
@@ -98,12 +112,16 @@ impl RebalanceRequest {
             moved_at_s: BTreeMap::new(),
             now_s: 0,
             cool_down_s: 3_600,
+            fixed: BTreeSet::new(),
             limits: Limits::default(),
             dirty_bytes_per_second: BTreeMap::new(),
         }
     }
 
     fn rests(&self, uid: &VmUid) -> bool {
+        if self.fixed.contains(uid) {
+            return true;
+        }
         let moved = self.moved_at_s.get(uid);
         moved.is_some_and(|at| self.now_s < at.saturating_add(self.cool_down_s))
     }
@@ -150,9 +168,9 @@ pub struct Rebalance {
 /// Plans the moves. Same fleet and request, same plan.
 pub fn plan_rebalance(fleet: &Fleet, request: &RebalanceRequest) -> Rebalance {
     let engine = Engine::new(fleet.clone());
-    match request.goal {
+    match &request.goal {
         Goal::Balance => balance(engine, request),
-        Goal::Consolidate => consolidate(engine, request),
+        Goal::Consolidate(wanted) => consolidate(engine, request, wanted),
     }
 }
 
@@ -283,41 +301,56 @@ fn best_move(
     best.map(|(gain, Reverse((_, uid, to)), from)| (gain, uid.clone(), from.clone(), to.clone()))
 }
 
-fn consolidate(mut engine: Engine, request: &RebalanceRequest) -> Rebalance {
+fn consolidate(
+    mut engine: Engine,
+    request: &RebalanceRequest,
+    wanted: &BTreeSet<HostName>,
+) -> Rebalance {
     let shares = Shares::of(&engine, &request.pool);
     let promised = engine.prove_headroom(&request.pool);
     let mut order: Vec<(u64, &HostName)> = shares
         .hosts
         .iter()
+        .filter(|(name, _)| wanted.is_empty() || wanted.contains(*name))
         .map(|(name, (_, used))| (used.memory_bytes, name))
         .collect();
     order.sort();
     let mut emptied = BTreeSet::new();
     let mut plan = Plan::default();
+    let mut kept: Vec<String> = Vec::new();
     for (_, name) in order.into_iter().filter(|_| request.mode != Mode::Off) {
         let mut tried = emptied.clone();
         tried.insert(name.clone());
         let attempt = plan_evacuation_on(&engine, &request.evacuation(tried.clone()));
-        let allowed = attempt.stuck.is_empty()
-            && attempt.leaving.is_empty()
-            && attempt.moves.len() <= request.moves_max
-            && attempt.moves.iter().all(|step| !request.rests(&step.vm));
-        if allowed
-            && keeps_headroom(
-                &promised,
-                &mut without(&engine, &tried, &attempt),
-                &request.pool,
-            )
-        {
-            (emptied, plan) = (tried, attempt);
+        let hindrance = hinders(&engine, request, &attempt).or_else(|| {
+            let mut after = without(&engine, &tried, &attempt);
+            let kept = keeps_headroom(&promised, &mut after, &request.pool);
+            (!kept).then(|| "N+1 of the pool would not be proven without it".to_owned())
+        });
+        match hindrance {
+            None => (emptied, plan) = (tried, attempt),
+            Some(hindrance) if wanted.contains(name) => {
+                kept.push(format!("{name} stays: {hindrance}"))
+            }
+            Some(_) => {}
         }
     }
+    let strangers = wanted
+        .iter()
+        .filter(|name| !shares.hosts.contains_key(*name));
+    kept.extend(strangers.map(|name| {
+        format!(
+            "{name} stays: it is not an open host of pool {}",
+            request.pool
+        )
+    }));
     let why = match emptied.len() {
         0 if request.mode == Mode::Off => "rebalancing is off".to_owned(),
         0 => "no host can be emptied".to_owned(),
         1 => "1 host can be emptied".to_owned(),
         hosts => format!("{hosts} hosts can be emptied"),
     };
+    let why = std::iter::once(why).chain(kept).collect::<Vec<_>>();
     let after = Shares::of(&without(&engine, &emptied, &plan), &request.pool);
     Rebalance {
         plan,
@@ -325,8 +358,36 @@ fn consolidate(mut engine: Engine, request: &RebalanceRequest) -> Rebalance {
         emptied,
         before_permille: shares.imbalance(),
         after_permille: after.imbalance(),
-        why,
+        why: why.join("; "),
     }
+}
+
+/// Why hosts can not be emptied by that plan.
+fn hinders(engine: &Engine, request: &RebalanceRequest, attempt: &Plan) -> Option<String> {
+    let label = |uid: &VmUid| {
+        let vm = engine.machine(uid);
+        vm.map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
+    };
+    if let Some(stuck) = attempt.stuck.first() {
+        return Some(format!("{} can not leave: {}", label(&stuck.vm), stuck.why));
+    }
+    if let Some(uid) = attempt.leaving.first() {
+        return Some(format!("{} is moving already", label(uid)));
+    }
+    if attempt.moves.len() > request.moves_max {
+        return Some(format!(
+            "{} moves would be needed and {} are allowed",
+            attempt.moves.len(),
+            request.moves_max
+        ));
+    }
+    let resting = attempt.moves.iter().find(|step| request.rests(&step.vm));
+    resting.map(|step| {
+        format!(
+            "{} moved a short while ago or can not move now",
+            label(&step.vm)
+        )
+    })
 }
 
 /// The pool as it would be with the plan carried out and the hosts switched off.

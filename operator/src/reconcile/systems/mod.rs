@@ -30,13 +30,13 @@ async fn apply(context: &Context, system: &BusinessSystem) {
     let (vms, volumes) = (context.stores.vms.state(), context.stores.volumes.state());
     for tier in &system.spec.tiers {
         for replica in 0..tier.replicas {
-            let name = format!("{}-{}-{replica}", system.name_any(), tier.name);
+            let name = fleet::system::vm_name(system, tier, replica);
             if vms.iter().any(|vm| {
                 vm.name_any() == name && vm.namespace().as_deref() == Some(namespace.as_str())
             }) {
                 continue;
             }
-            for volume in build_volumes(context, system, tier, &name, replica) {
+            for volume in build_volumes(context, system, tier, replica) {
                 if !volumes.iter().any(|known| {
                     known.name_any() == volume.name_any() && known.namespace() == volume.namespace()
                 }) && let Err(error) = context.writer.create(&volume).await
@@ -44,7 +44,7 @@ async fn apply(context: &Context, system: &BusinessSystem) {
                     return logged("volume", &volume.name_any(), Err(error));
                 }
             }
-            let (vm, secret) = build_vm(context, system, tier, &name, replica);
+            let (vm, secret) = build_vm(context, system, tier, replica);
             if let Some(secret) = secret
                 && let Err(error) = context.writer.apply(&secret).await
             {

@@ -1,9 +1,9 @@
 //! Pure of writes: what a business system names that is not there or does not fit.
 
 use api::BusinessSystem;
+use fleet::system::spread_of;
 use kube::ResourceExt;
 
-use super::build::spread_of;
 use crate::runtime::Context;
 
 /// Everything that the system names and that is not there or does not fit: field, value, remedy.

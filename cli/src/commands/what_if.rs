@@ -1,0 +1,440 @@
+//! `zyctl what-if`: the failure of a host, more hosts, more systems; told before it happens.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use api::{BusinessSystem, VirtualMachine};
+use kube::ResourceExt;
+use model::{Bytes, HostName, Priority, VmUid};
+use placement::{Admission, Engine, Fleet, Host, HostDown, headroom_report, host_down, with_hosts};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::planning::{Planning, Told, vm_name};
+use crate::language::Language;
+use crate::table::Table;
+
+/// A host fails.
+///
+/// # Errors
+/// It does not exist.
+pub fn down(planning: &Planning, name: &str) -> Result<()> {
+    let host = planning.host(name)?;
+    let priorities: BTreeMap<VmUid, Priority> = planning
+        .snapshot
+        .objects
+        .vms
+        .iter()
+        .map(|vm| (fleet::uid(vm), vm.spec.priority))
+        .collect();
+    let Some(answer) = host_down(&planning.fleet, &host, &priorities) else {
+        bail!("host {name} has never reported what it has; see zyctl status");
+    };
+    let after = after_failure(&planning.fleet, &host, &answer);
+    let pool = planning
+        .fleet
+        .hosts
+        .get(&host)
+        .map(|host| host.pool.clone());
+    let told = pool.and_then(|pool| {
+        let report = answer.after.as_ref()?;
+        Some(planning.headroom(&after, report, &pool))
+    });
+    let restarts: Vec<Value> = answer
+        .restarts
+        .iter()
+        .map(|(uid, choice)| {
+            json!({"virtualMachine": vm_name(&planning.fleet, uid),
+            "to": choice.as_ref().ok().map(|choice| choice.host.clone()),
+            "why": match choice {
+                Ok(choice) => choice.reasons.join("; "),
+                Err(refusal) => refusal.sentence(),
+            }})
+        })
+        .collect();
+    let names = |uids: &[VmUid]| -> Vec<String> {
+        uids.iter()
+            .map(|uid| vm_name(&planning.fleet, uid))
+            .collect()
+    };
+    let json = json!({"host": host, "restarts": restarts, "pinned": names(&answer.pinned),
+        "waitForTheHost": names(&answer.wait), "after": told.as_ref().map(Told::json)});
+    planning.print(&json, || {
+        let mut text = down_table(planning, &host, &answer);
+        text.extend(told.map(|told| told.text(planning)));
+        text.push_str(&planning.nothing_changed());
+        text
+    })
+}
+
+/// The fleet once everything has restarted, without the host.
+fn after_failure(fleet: &Fleet, host: &HostName, answer: &HostDown) -> Fleet {
+    let mut after = fleet.clone();
+    after.hosts.remove(host);
+    for (uid, choice) in &answer.restarts {
+        if let Some(vm) = after.vms.get_mut(uid) {
+            vm.host = choice.as_ref().ok().map(|choice| choice.host.clone());
+            vm.incoming = None;
+        }
+    }
+    after
+}
+
+fn down_table(planning: &Planning, host: &HostName, answer: &HostDown) -> String {
+    let lost = answer.restarts.iter().filter(|(_, to)| to.is_err()).count();
+    let all = answer.restarts.len();
+    let mut text = match planning.language {
+        Language::English => format!(
+            "if host {host} failed: {} of {all} VMs restart elsewhere, {lost} find no place\n",
+            all - lost
+        ),
+        Language::Chinese => format!(
+            "若宿主机 {host} 故障:{all} 台虚拟机中 {} 台可在别处重启,{lost} 台找不到位置\n",
+            all - lost
+        ),
+    };
+    let mut table = Table::new([
+        planning.say("VM", "虚拟机"),
+        planning.say("TO", "到"),
+        planning.say("WHY", "理由"),
+    ]);
+    for (uid, choice) in &answer.restarts {
+        let (to, why) = match choice {
+            Ok(choice) => (choice.host.to_string(), choice.reasons.join("; ")),
+            Err(refusal) => ("-".to_owned(), refusal.sentence()),
+        };
+        table.row([vm_name(&planning.fleet, uid), to, why]);
+    }
+    if !table.is_empty() {
+        text.push_str(&table.render());
+    }
+    for (uids, english, chinese) in [
+        (
+            &answer.pinned,
+            "waits for the host, its data lies only there:",
+            "等待该宿主机(数据只在其上):",
+        ),
+        (
+            &answer.wait,
+            "waits for the host, as its owner wants:",
+            "等待该宿主机(按其设置):",
+        ),
+    ] {
+        for uid in uids {
+            let name = vm_name(&planning.fleet, uid);
+            text.push_str(&format!("{} {name}\n", planning.say(english, chinese)));
+        }
+    }
+    text
+}
+
+/// Hosts to be added.
+pub struct NewHosts<'a> {
+    /// Like this one.
+    pub like: Option<&'a str>,
+    /// Logical processors.
+    pub cpu: Option<u64>,
+    /// Memory for VMs, such as `512Gi`.
+    pub memory: Option<&'a str>,
+    /// Its pool.
+    pub pool: Option<&'a str>,
+    /// So many.
+    pub count: usize,
+}
+
+/// Hosts are added.
+///
+/// # Errors
+/// A size or name that can not be used.
+pub fn add_hosts(planning: &Planning, new: &NewHosts<'_>) -> Result<()> {
+    let host = description(planning, new)?;
+    let names = (1..)
+        .map(|index| HostName(format!("new-{index}")))
+        .filter(|name| !planning.fleet.hosts.contains_key(name));
+    let added: Vec<(HostName, Host)> = names
+        .take(new.count)
+        .map(|name| (name, host.clone()))
+        .collect();
+    let Some(more) = with_hosts(&planning.fleet, &added) else {
+        bail!("a host of that name exists");
+    };
+    let told = |fleet: &Fleet| {
+        let report = headroom_report(fleet, &host.pool)?;
+        Some(planning.headroom(fleet, &report, &host.pool))
+    };
+    let (before, after) = (told(&planning.fleet), told(&more));
+    let json = json!({"added": added.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+        "pool": host.pool, "cpu": host.cpu, "memoryBytes": host.memory_bytes,
+        "before": before.as_ref().map(Told::json), "after": after.as_ref().map(Told::json)});
+    planning.print(&json, || {
+        let mut text = match planning.language {
+            Language::English => format!(
+                "{} hosts of {} processors and {} MiB in pool {}\n",
+                new.count,
+                host.cpu,
+                host.memory_bytes >> 20,
+                host.pool
+            ),
+            Language::Chinese => format!(
+                "主机池 {} 增加 {} 台宿主机({} 核、{} MiB)\n",
+                host.pool,
+                new.count,
+                host.cpu,
+                host.memory_bytes >> 20
+            ),
+        };
+        for (label, told) in [
+            (planning.say("now:", "现在:"), before),
+            (planning.say("then:", "之后:"), after),
+        ] {
+            let told = told.map(|told| told.text(planning)).unwrap_or_default();
+            text.push_str(&format!("{label} {told}"));
+        }
+        text.push_str(&planning.nothing_changed());
+        text
+    })
+}
+
+fn description(planning: &Planning, new: &NewHosts<'_>) -> Result<Host> {
+    let like = match new.like {
+        Some(name) => planning.fleet.hosts.get(&planning.host(name)?).cloned(),
+        None => None,
+    };
+    let memory = match new.memory {
+        Some(text) => Some(
+            Bytes::parse(text)
+                .map_err(|error| anyhow::anyhow!("--memory {text}: {error}; write it like 512Gi"))?
+                .0,
+        ),
+        None => None,
+    };
+    let pool = match (new.pool, &like) {
+        (Some(pool), _) => planning.pools(Some(pool))?.remove(0),
+        (None, Some(like)) => like.pool.clone(),
+        (None, None) => {
+            let mut pools = planning.pools(None)?;
+            match (pools.pop(), pools.is_empty()) {
+                (Some(pool), true) => pool,
+                _ => bail!("--pool: name one of the host pools; see kubectl get hp"),
+            }
+        }
+    };
+    let (cpu, memory_bytes) = match (&like, new.cpu, memory) {
+        (Some(like), cpu, memory) => (cpu.unwrap_or(like.cpu), memory.unwrap_or(like.memory_bytes)),
+        (None, Some(cpu), Some(memory)) => (cpu, memory),
+        _ => bail!("say --like HOST, or both --cpu and --memory"),
+    };
+    // A host of the pool reaches what the pool's others reach.
+    let peers = planning.fleet.hosts.values();
+    let reached = peers.filter(|host| host.pool == pool);
+    Ok(Host {
+        closed: None,
+        stands: true,
+        cpu,
+        memory_bytes,
+        storage_pools: match like {
+            Some(like) => like.storage_pools,
+            None => reached
+                .flat_map(|host| host.storage_pools.iter().cloned())
+                .collect(),
+        },
+        has_network: true,
+        pool,
+    })
+}
+
+/// Declarations are applied: what would start where, and what would wait and why.
+///
+/// # Errors
+/// A file that can not be read or holds nothing to place.
+pub fn apply(planning: &Planning, files: &[PathBuf]) -> Result<()> {
+    let mut objects = planning.snapshot.objects.clone();
+    let mut flavors = planning.snapshot.flavors.clone();
+    let mut systems: Vec<BusinessSystem> = Vec::new();
+    let mut new: Vec<VirtualMachine> = Vec::new();
+    for file in files {
+        for value in documents(file)? {
+            let at = || format!("-f {}", file.display());
+            match value.get("kind").and_then(Value::as_str) {
+                Some("BusinessSystem") => systems.push(typed(value).with_context(at)?),
+                Some("VirtualMachine") => new.push(typed(value).with_context(at)?),
+                Some("Flavor") => flavors.push(Arc::new(typed(value).with_context(at)?)),
+                Some("Image") => objects
+                    .images
+                    .push(Arc::new(typed(value).with_context(at)?)),
+                Some("Network") => objects
+                    .networks
+                    .push(Arc::new(typed(value).with_context(at)?)),
+                Some("Volume") => objects
+                    .volumes
+                    .push(Arc::new(typed(value).with_context(at)?)),
+                Some(_) => {}
+                None => bail!("-f {}: a document has no kind", file.display()),
+            }
+        }
+    }
+    for system in &systems {
+        for tier in &system.spec.tiers {
+            let flavor = flavors
+                .iter()
+                .find(|flavor| flavor.name_any() == tier.flavor);
+            let image = objects
+                .images
+                .iter()
+                .find(|image| image.name_any() == tier.image);
+            let at = format!("{} spec.tiers[{}]", system.name_any(), tier.name);
+            let (flavor, image) = match (flavor, image.cloned()) {
+                (Some(flavor), Some(image)) => (flavor, image),
+                (None, _) => bail!(
+                    "{at}.flavor: Flavor {} does not exist; correct the name or create it",
+                    tier.flavor
+                ),
+                (_, None) => bail!(
+                    "{at}.image: Image {} does not exist; correct the name or create it",
+                    tier.image
+                ),
+            };
+            for replica in 0..tier.replicas {
+                let volumes = fleet::system::volumes(Some(&image), system, tier, replica);
+                objects.volumes.extend(volumes.into_iter().map(Arc::new));
+                new.push(fleet::system::vm(Some(flavor), system, tier, replica));
+            }
+        }
+    }
+    let there = |vm: &VirtualMachine| {
+        let known = planning.snapshot.objects.vms.iter();
+        known
+            .filter(|known| known.name_any() == vm.name_any())
+            .any(|known| known.namespace() == vm.namespace())
+    };
+    let all = new.len();
+    new.retain(|vm| !there(vm));
+    if all == 0 {
+        bail!("-f: neither a BusinessSystem nor a VirtualMachine is declared there");
+    }
+    let standing = all - new.len();
+    for vm in &mut new {
+        let uid = format!(
+            "new/{}/{}",
+            vm.namespace().unwrap_or_default(),
+            vm.name_any()
+        );
+        vm.metadata.uid = Some(uid);
+    }
+    objects.vms.extend(new.iter().cloned().map(Arc::new));
+    admitted(planning, &objects, &new, standing)
+}
+
+fn admitted(
+    planning: &Planning,
+    objects: &fleet::Objects,
+    new: &[VirtualMachine],
+    standing: usize,
+) -> Result<()> {
+    let mut fleet = objects.fleet(fleet::closed_by_condition);
+    let pending: Vec<_> = new
+        .iter()
+        .filter_map(|vm| {
+            let uid = fleet::uid(vm);
+            Some((vm.spec.priority, uid.clone(), fleet.vms.remove(&uid)?))
+        })
+        .collect();
+    let mut engine = Engine::new(fleet);
+    let answers = placement::admit_all(&mut engine, pending);
+    let pools: Vec<String> = engine.fleet().pools.keys().cloned().collect();
+    let told: Vec<Told> = pools
+        .iter()
+        .filter_map(|pool| {
+            let report = engine.headroom_report(pool)?;
+            Some(planning.headroom(engine.fleet(), &report, pool))
+        })
+        .collect();
+    let after = engine.fleet();
+    let why = |answer: &Admission| match answer {
+        Admission::Placed(choice) => choice.reasons.join("; "),
+        Admission::Refused(refusal) => refusal.sentence(),
+        Admission::Breaks { pool, headroom } => breaks(after, pool, headroom),
+    };
+    let host = |answer: &Admission| match answer {
+        Admission::Placed(choice) => Some(choice.host.clone()),
+        Admission::Refused(_) | Admission::Breaks { .. } => None,
+    };
+    let json: Vec<Value> = answers
+        .iter()
+        .map(|(uid, answer)| {
+            json!({"virtualMachine": vm_name(after, uid), "host": host(answer), "why": why(answer)})
+        })
+        .collect();
+    let json = json!({"virtualMachines": json, "alreadyThere": standing,
+        "after": told.iter().map(Told::json).collect::<Vec<_>>()});
+    planning.print(&json, || {
+        let mut table = Table::new([
+            planning.say("VM", "虚拟机"),
+            planning.say("HOST", "宿主机"),
+            planning.say("WHY", "理由"),
+        ]);
+        for (uid, answer) in &answers {
+            let host = host(answer).map_or_else(|| "-".to_owned(), |host| host.to_string());
+            table.row([vm_name(after, uid), host, why(answer)]);
+        }
+        let placed = answers
+            .iter()
+            .filter(|(_, answer)| host(answer).is_some())
+            .count();
+        let waiting = answers.len() - placed;
+        let mut text = match planning.language {
+            Language::English => format!(
+                "{placed} VMs would start, {waiting} would wait, {standing} are there already\n"
+            ),
+            Language::Chinese => {
+                format!("{placed} 台虚拟机可以启动,{waiting} 台将等待,{standing} 台已存在\n")
+            }
+        };
+        if !table.is_empty() {
+            text.push_str(&table.render());
+        }
+        text.extend(told.iter().map(|told| told.text(planning)));
+        text.push_str(&planning.nothing_changed());
+        text
+    })
+}
+
+fn breaks(fleet: &Fleet, pool: &str, headroom: &placement::Headroom) -> String {
+    match headroom {
+        placement::Headroom::Broken { failure, vm } => format!(
+            "N+1 of pool {pool} would break: if host {failure} failed, {} would find no place",
+            vm_name(fleet, vm)
+        ),
+        placement::Headroom::Unknown { failure } => {
+            format!("N+1 of pool {pool} could not be proven for the failure of host {failure}")
+        }
+        placement::Headroom::Proven | placement::Headroom::NotPromised => String::new(),
+    }
+}
+
+/// The documents of a YAML file.
+fn documents(file: &PathBuf) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("-f {}: can not be read", file.display()))?;
+    let mut values = Vec::new();
+    for document in serde_yaml::Deserializer::from_str(&text) {
+        let value: Value = serde::Deserialize::deserialize(document)
+            .with_context(|| format!("-f {}: it is not YAML", file.display()))?;
+        if !value.is_null() {
+            values.push(value);
+        }
+    }
+    Ok(values)
+}
+
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T> {
+    let kind = value
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let name = value.pointer("/metadata/name").and_then(Value::as_str);
+    let what = format!("{kind} {}", name.unwrap_or("without a name"));
+    serde_json::from_value(value).with_context(|| what)
+}

@@ -1,0 +1,143 @@
+//! What would happen: the same placement and the same proof as for the real fleet, asked about a
+//! fleet that is not there yet. Nothing is a rule of its own here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{HostName, Priority, VmUid};
+
+use crate::engine::Engine;
+use crate::fleet::{Fleet, Host, Vm};
+use crate::headroom::{Headroom, HeadroomReport};
+use crate::place::{Choice, Refusal};
+
+/// Whether a new VM may start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It has a host, and N+1 holds with it.
+    Placed(Choice),
+    /// No host fits.
+    Refused(Refusal),
+    /// A host fits, but with the VM on it its pool's N+1 would not be proven.
+    Breaks {
+        /// The pool.
+        pool: String,
+        /// What the proof found with the VM there.
+        headroom: Headroom,
+    },
+}
+
+impl Engine {
+    /// The rule for new VMs: a place, and N+1 still proven. Assigned when placed, as before when
+    /// not. A VM that is pinned, or that stays down with its host, takes part in no other
+    /// failure than by the room that it takes.
+    pub fn admit(&mut self, uid: &VmUid, avoid: &BTreeSet<HostName>) -> Admission {
+        let choice = match self.place(uid, avoid) {
+            Ok(choice) => choice,
+            Err(refusal) => return Admission::Refused(refusal),
+        };
+        let host = self.fleet().hosts.get(&choice.host);
+        let Some(pool) = host.map(|host| host.pool.clone()) else {
+            return Admission::Refused(Refusal::default());
+        };
+        let before = self.machine(uid).cloned();
+        self.assign(uid, &choice.host);
+        match self.prove_headroom(&pool) {
+            Headroom::Proven | Headroom::NotPromised => Admission::Placed(choice),
+            headroom => {
+                if let Some(before) = before {
+                    self.upsert_vm(uid.clone(), before);
+                }
+                Admission::Breaks { pool, headroom }
+            }
+        }
+    }
+}
+
+/// What becomes of the VMs of a host that fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostDown {
+    /// VMs that start elsewhere, in the order in which they choose, with where or why nowhere.
+    pub restarts: Vec<(VmUid, Result<Choice, Refusal>)>,
+    /// VMs that wait for the host: their data lies only there.
+    pub pinned: Vec<VmUid>,
+    /// VMs that wait for the host because their owners want it so.
+    pub wait: Vec<VmUid>,
+    /// The pool's head-room afterwards, without the host.
+    pub after: Option<HeadroomReport>,
+}
+
+/// The failure of a host. None when there is no such host.
+pub fn host_down(
+    fleet: &Fleet,
+    host: &HostName,
+    priorities: &BTreeMap<VmUid, Priority>,
+) -> Option<HostDown> {
+    let pool = fleet.hosts.get(host)?.pool.clone();
+    let mut engine = Engine::new(fleet.clone());
+    if let Some(mut down) = fleet.hosts.get(host).cloned() {
+        (down.closed, down.stands) = (Some("it failed".to_owned()), false);
+        engine.upsert_host(host.clone(), down);
+    }
+    let (mut pending, mut pinned, mut wait) = (Vec::new(), Vec::new(), Vec::new());
+    let here: Vec<VmUid> = engine.on(host).into_iter().cloned().collect();
+    for uid in here {
+        let Some(vm) = engine.machine(&uid).cloned() else {
+            continue;
+        };
+        if vm.host.as_ref() != Some(host) {
+            // It was to arrive there and stays where it is.
+            engine.end_move(&uid, false);
+        } else if vm.pinned_to.is_some() {
+            pinned.push(uid);
+        } else if vm.restarts_elsewhere {
+            let priority = priorities.get(&uid).copied().unwrap_or_default();
+            engine.unassign(&uid);
+            pending.push((priority, uid));
+        } else {
+            wait.push(uid);
+        }
+    }
+    let restarts = engine.place_batch(&pending);
+    Some(HostDown {
+        restarts,
+        pinned,
+        wait,
+        after: engine.headroom_report(&pool),
+    })
+}
+
+/// Where new VMs would go, one after the other by priority and size; each must leave N+1 proven.
+/// The engine is left with those that were placed.
+pub fn admit_all(engine: &mut Engine, new: Vec<(Priority, VmUid, Vm)>) -> Vec<(VmUid, Admission)> {
+    let mut order: Vec<_> = new
+        .iter()
+        .map(|(priority, uid, vm)| (*priority, std::cmp::Reverse(vm.memory_bytes), uid.clone()))
+        .collect();
+    order.sort();
+    for (_, uid, vm) in new {
+        engine.upsert_vm(uid, vm);
+    }
+    let nothing = BTreeSet::new();
+    order
+        .into_iter()
+        .map(|(_, _, uid)| {
+            let answer = engine.admit(&uid, &nothing);
+            if !matches!(answer, Admission::Placed(_)) {
+                // Refused, it must not count for those that follow.
+                engine.unassign(&uid);
+            }
+            (uid, answer)
+        })
+        .collect()
+}
+
+/// The fleet with more hosts like one, named after it. None when a name is taken.
+pub fn with_hosts(fleet: &Fleet, new: &[(HostName, Host)]) -> Option<Fleet> {
+    let mut more = fleet.clone();
+    for (name, host) in new {
+        if more.hosts.insert(name.clone(), host.clone()).is_some() {
+            return None;
+        }
+    }
+    Some(more)
+}
