@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod again;
 pub mod clock;
 pub mod conditions;
 pub mod door;

@@ -14,13 +14,15 @@ use failover::signs::Sign;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::utils::StreamBackoff;
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use model::BootId;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::again::Again;
 use crate::clock;
 
 /// What is known of a host's Lease.
@@ -158,8 +160,8 @@ impl Start<'_> {
         let stream = watcher(
             Api::<K>::all(self.client.clone()),
             watcher::Config::default(),
-        )
-        .default_backoff();
+        );
+        let stream = StreamBackoff::new(stream, Again::default());
         let mut stream = reflector::reflector(writer, stream).boxed();
         let changed = self.changed.clone();
         self.tasks.spawn(async move {
@@ -181,9 +183,8 @@ fn watch_leases(
     tasks: &mut JoinSet<&'static str>,
 ) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    let mut stream = watcher(leases, watcher::Config::default())
-        .default_backoff()
-        .boxed();
+    let stream = watcher(leases, watcher::Config::default());
+    let mut stream = StreamBackoff::new(stream, Again::default()).boxed();
     tasks.spawn(async move {
         while let Some(event) = stream.next().await {
             if let Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) = event {

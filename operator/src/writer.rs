@@ -253,6 +253,18 @@ impl Writer {
         logged("event", &object.name_any(), result);
     }
 
+    /// All objects of a kind as the API server holds them now, not as a cache does.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn list<K>(&self) -> Result<Vec<K>, WriteError>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+    {
+        let api = Api::<K>::all(self.client.clone());
+        Ok(api.list(&Default::default()).await?.items)
+    }
+
     /// Creates an object; that it exists already is fine.
     ///
     /// # Errors

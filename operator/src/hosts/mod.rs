@@ -16,6 +16,7 @@ use failover::host::fleet::{Hosts, ObserverFacts};
 use failover::host::machine::{HostAction, HostFacts, HostMachine};
 use failover::proof::power::PowerReading;
 use failover::severity::{FaultBook, FaultKey, StandingFault};
+use failover::storm::StormState;
 use failover::vm::HostSight;
 use failover::{Moment, Policy};
 use kube::ResourceExt;
@@ -151,9 +152,8 @@ async fn turn(context: &Arc<Context>) {
             .filter(|host| machines.machine(host).is_some_and(HostMachine::is_silent))
             .count();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let storm = step
-            .storm_began
-            .then(|| (count(silent), count(facts.len())));
+        let stands = matches!(machines.storm(), StormState::Storm { .. }) && silent > 1;
+        let storm = (step.storm_began || stands).then(|| (count(silent), count(facts.len())));
         let views: BTreeMap<HostName, _> = facts
             .iter()
             .filter_map(|(name, facts)| {

@@ -49,6 +49,7 @@ pub(super) fn follow(context: &Context, state: &mut State) {
     let hosts = context.stores.hosts.state();
     let (vms, systems) = (context.stores.vms.state(), context.stores.systems.state());
     let open: Vec<Incident> = ledger.open().values().cloned().collect();
+    let mut over = Vec::new();
     for incident in open {
         let cause = incident.cause.clone();
         let gone = {
@@ -68,9 +69,10 @@ pub(super) fn follow(context: &Context, state: &mut State) {
         }
         if settled && let Some(closed) = ledger.settle(&cause, gone, now()) {
             state.baselines.remove(&cause);
-            state.dirty.insert(cause, closed);
+            over.push(closed);
         }
     }
+    over.into_iter().for_each(|incident| state.store(incident));
 }
 
 fn assignment(vm: &VirtualMachine) -> Option<&Assignment> {

@@ -40,7 +40,7 @@ struct State {
     storm: Option<(u32, u32, WallTime)>,
     /// Downtime that was measured before this operator led, by cause.
     baselines: BTreeMap<String, Baseline>,
-    /// Incidents as they are to be written.
+    /// Incidents as they are to be written, by the names of their objects.
     dirty: BTreeMap<String, failover::incident::Incident>,
 }
 
@@ -53,8 +53,12 @@ impl Incidents {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of what happened to hosts; the next turn tells it. `storm` is told with how many
-    /// hosts are silent, of how many.
+    fn restored(&self) -> bool {
+        self.lock().ledger.is_some()
+    }
+
+    /// Takes note of what happened to hosts; the next turn tells it. `storm` is told as long as it
+    /// stands, with how many hosts are silent, of how many: a leader that has just begun must know.
     pub fn note(&self, leads: bool, events: Vec<HostEvent>, storm: Option<(u32, u32)>) {
         let (mut state, at) = (self.lock(), now());
         if !leads {
@@ -73,10 +77,16 @@ impl Incidents {
 
 /// One turn: takes events and faults, measures, settles, writes what changed.
 pub async fn turn(context: &Arc<Context>) {
+    if !context.incidents.restored() {
+        // A cache may be older than what a former leader, or this one before, has written.
+        match context.writer.list::<Incident>().await {
+            Ok(stored) => context.incidents.lock().restore(&stored),
+            Err(error) => return logged("incident", "(all)", Err(error)),
+        }
+    }
     let stored = context.stores.incidents.state();
     let dirty = {
         let mut state = context.incidents.lock();
-        state.restore(&stored);
         state.take_events();
         state.take_faults(context);
         state.take_closures(&stored);
@@ -84,12 +94,12 @@ pub async fn turn(context: &Arc<Context>) {
         state.collect();
         state.dirty.clone()
     };
-    for (cause, incident) in dirty {
+    for (name, incident) in dirty {
         if stored::write(context, &stored, &incident).await {
             let mut state = context.incidents.lock();
             // A newer version may wait already.
-            if state.dirty.get(&cause) == Some(&incident) {
-                state.dirty.remove(&cause);
+            if state.dirty.get(&name) == Some(&incident) {
+                state.dirty.remove(&name);
             }
         }
     }
@@ -97,10 +107,9 @@ pub async fn turn(context: &Arc<Context>) {
 }
 
 impl State {
-    fn restore(&mut self, stored: &[Arc<Incident>]) {
-        if self.ledger.is_some() {
-            return;
-        }
+    /// Goes on from what is stored; a storm or an event that was noted meanwhile is told by the next
+    /// turn. An older Incident of the same cause takes over what a doubled one told, which is closed.
+    fn restore(&mut self, stored: &[Incident]) {
         let open: Vec<_> = stored
             .iter()
             .filter(|incident| !stored::is_closed(incident))
@@ -109,10 +118,23 @@ impl State {
             .iter()
             .filter_map(|incident| Some((incident.spec.cause.clone(), Baseline::of(incident)?)))
             .collect();
-        self.ledger = Some(Ledger::restore(
-            open.into_iter().map(|incident| stored::read(incident)),
-        ));
+        let read: Vec<_> = open.into_iter().map(stored::read).collect();
+        let ledger = Ledger::restore(read.iter().cloned());
         self.dirty.clear();
+        for mut doubled in read {
+            let kept = ledger.get(&doubled.cause);
+            if kept.is_some_and(|kept| kept.opened_at != doubled.opened_at) {
+                (doubled.state, doubled.closed_at) = (IncidentState::Closed, Some(now()));
+                self.store(doubled);
+            }
+        }
+        self.ledger = Some(ledger);
+    }
+
+    /// An incident is to be written: by the name of its object, as one cause may come back while the
+    /// end of its former incident still waits to be written.
+    fn store(&mut self, incident: failover::incident::Incident) {
+        self.dirty.insert(stored::object_name(&incident), incident);
     }
 
     fn take_events(&mut self) {
@@ -153,6 +175,7 @@ impl State {
         let Some(ledger) = &mut self.ledger else {
             return;
         };
+        let mut closed = Vec::new();
         for incident in stored
             .iter()
             .filter(|incident| !stored::is_closed(incident))
@@ -167,10 +190,11 @@ impl State {
                 english: format!("closed by {}: {}", closure.by, closure.reason),
                 chinese: format!("{} 关闭:{}", closure.by, closure.reason),
             };
-            if let Some(closed) = ledger.close(&incident.spec.cause, entry) {
-                self.dirty.insert(closed.cause.clone(), closed);
+            if let Some(incident) = ledger.close(&incident.spec.cause, entry) {
+                closed.push(incident);
             }
         }
+        closed.into_iter().for_each(|incident| self.store(incident));
     }
 
     /// What changed is to be written.
@@ -178,11 +202,14 @@ impl State {
         let Some(ledger) = &mut self.ledger else {
             return;
         };
-        for cause in ledger.take_changed() {
-            if let Some(incident) = ledger.get(&cause) {
-                self.dirty.insert(cause, incident.clone());
-            }
-        }
+        let changed: Vec<_> = ledger
+            .take_changed()
+            .iter()
+            .filter_map(|cause| ledger.get(cause).cloned())
+            .collect();
+        changed
+            .into_iter()
+            .for_each(|incident| self.store(incident));
     }
 }
 
@@ -206,7 +233,8 @@ fn cause_is_gone(
         host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
     };
     if incident.cause == STORM_CAUSE {
-        return hosts.iter().all(|host| ready(host));
+        let silent = |host: &Host| watch.is_silent(&HostName(host.name_any()));
+        return hosts.iter().all(|host| ready(host) && !silent(host));
     }
     let own = hosts.iter().find(|host| {
         incident
@@ -216,10 +244,11 @@ fn cause_is_gone(
     });
     // A host that was deleted can not fail any more.
     let Some(host) = own else { return true };
-    if incident.cause.starts_with("host-silent/") {
-        return ready(host);
-    }
     let name = HostName(host.name_any());
+    if incident.cause.starts_with("host-silent/") {
+        // What the API shows may be older than what this operator sees.
+        return ready(host) && !watch.is_silent(&name);
+    }
     !watch
         .faults(&name)
         .iter()

@@ -29,7 +29,7 @@ pub(super) fn is_closed(incident: &Incident) -> bool {
 }
 
 /// A name that tells the cause and is new each time that it comes back.
-fn object_name(incident: &incident::Incident) -> String {
+pub(super) fn object_name(incident: &incident::Incident) -> String {
     let mut slug = String::new();
     for letter in incident.cause.chars().take(NAME_MAX) {
         if letter.is_ascii_alphanumeric() {
@@ -217,9 +217,10 @@ pub(super) async fn write(
     stored: &[Arc<Incident>],
     incident: &incident::Incident,
 ) -> bool {
+    let name = object_name(incident);
     let known = stored
         .iter()
-        .find(|known| known.spec.cause == incident.cause && !is_closed(known));
+        .find(|known| known.name_any() == name && !is_closed(known));
     let Some(known) = known else {
         let made = object(incident);
         logged(
