@@ -2,17 +2,19 @@
 //! seconds; disks and the BMC on a thread of their own, so that a hanging disk delays no memory
 //! error.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hardware::{
-    Bmc, Inputs, Moment, Probe, Probes, RedfishError, RedfishSource, Roots, Thresholds,
+    Bmc, Inputs, Moment, PoolSample, Probe, Probes, RedfishError, RedfishSource, Roots, Thresholds,
 };
 use model::Fault;
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use crate::agent::Context;
+use crate::storage::pools::PoolProbes;
 
 /// How often the fast probes run.
 const FAST_EVERY: Duration = Duration::from_secs(2);
@@ -97,6 +99,7 @@ async fn poll(context: &Arc<Context>, slot: usize, which: &'static [Probe], ever
             roots.clone(),
             bmc(context),
         );
+        let pools = pools(context);
         let polled = tokio::task::spawn_blocking(move || {
             let bmc = match &bmc {
                 None => Bmc::None,
@@ -108,7 +111,7 @@ async fn poll(context: &Arc<Context>, slot: usize, which: &'static [Probe], ever
                 now: now(),
                 watched_links: &links,
                 bmc,
-                pools: &[],
+                pools: &pools,
                 clock: None,
             };
             let poll = probes.poll(which, &inputs);
@@ -127,6 +130,19 @@ async fn poll(context: &Arc<Context>, slot: usize, which: &'static [Probe], ever
         CURRENT.lock().unwrap_or_else(PoisonError::into_inner)[slot] = findings;
         tokio::time::sleep(every).await;
     }
+}
+
+/// How every pool answers this host.
+fn pools(context: &Context) -> Vec<PoolSample> {
+    let (probes, now) = (PoolProbes::shared(), Instant::now());
+    let pools = context.view.pools.state();
+    pools
+        .iter()
+        .filter_map(|pool| {
+            let name = pool.metadata.name.clone()?;
+            probes.sample(&name, Path::new(&pool.spec.path), now)
+        })
+        .collect()
 }
 
 fn now() -> Moment {

@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps `Host.status.reported` true.
 pub async fn run(context: &Arc<Context>) -> &'static str {
-    let probes = PoolProbes::default();
+    let probes = PoolProbes::shared();
     let mut written: Option<HostReport> = None;
     loop {
         match gather(context, &probes).await {

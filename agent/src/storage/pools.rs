@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::HostStoragePool;
+use hardware::{PoolAnswer, PoolSample};
 
 /// An answer that takes longer is slow.
 const SLOW: Duration = Duration::from_secs(2);
@@ -30,7 +31,25 @@ struct Look {
 #[derive(Clone, Default)]
 pub struct PoolProbes(Arc<Mutex<BTreeMap<PathBuf, Look>>>);
 
+/// The looks of this agent: its report and its hardware probes see the same ones.
+static SHARED: LazyLock<PoolProbes> = LazyLock::new(PoolProbes::default);
+
 impl PoolProbes {
+    /// The looks of this agent.
+    pub fn shared() -> Self {
+        SHARED.clone()
+    }
+
+    /// How a pool answers, for the hardware probes; none while nothing is known of it.
+    pub fn sample(&self, name: &str, path: &Path, now: Instant) -> Option<PoolSample> {
+        let _begun = self.look(name, path, now);
+        let looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(PoolSample {
+            pool: name.to_owned(),
+            answer: answer_of(looks.get(path)?, now)?,
+        })
+    }
+
     /// Begins a look at a pool, unless one is still under way; returns what is known.
     pub fn look(&self, name: &str, path: &Path, now: Instant) -> HostStoragePool {
         let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,6 +74,26 @@ impl PoolProbes {
         }
         judge(name, look, now)
     }
+}
+
+fn answer_of(look: &Look, now: Instant) -> Option<PoolAnswer> {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let waited = look
+        .pending
+        .map_or(Duration::ZERO, |since| now.duration_since(since));
+    if waited > SLOW {
+        return Some(PoolAnswer::Pending {
+            milliseconds: milliseconds(waited),
+        });
+    }
+    Some(match look.answer.as_ref()? {
+        (Ok(_), took) => PoolAnswer::Answered {
+            milliseconds: milliseconds(*took),
+        },
+        (Err(message), _) => PoolAnswer::Failed {
+            message: message.clone(),
+        },
+    })
 }
 
 /// Capacity and free bytes, by writing, as a hung or read-only pool still answers questions.
@@ -137,6 +176,35 @@ mod tests {
             "an old answer does not hide that it hangs now"
         );
         assert_eq!(state(None, Duration::ZERO), "Lost");
+    }
+
+    #[test]
+    fn a_pool_that_hangs_is_told_to_the_probes_however_well_it_answered_before() {
+        let now = Instant::now();
+        let told = |answer: Option<Answer>, waited: Duration| {
+            let look = Look {
+                pending: Some(now),
+                answer,
+            };
+            answer_of(&look, now + waited)
+        };
+        let good = || Some((Ok((2, 1)), Duration::from_millis(3)));
+        assert_eq!(
+            told(good(), Duration::ZERO),
+            Some(PoolAnswer::Answered { milliseconds: 3 })
+        );
+        assert_eq!(
+            told(good(), Duration::from_secs(11)),
+            Some(PoolAnswer::Pending {
+                milliseconds: 11_000
+            })
+        );
+        let failed = Some((Err("cut".to_owned()), Duration::ZERO));
+        assert!(matches!(
+            told(failed, Duration::ZERO),
+            Some(PoolAnswer::Failed { .. })
+        ));
+        assert_eq!(told(None, Duration::ZERO), None, "nothing is known yet");
     }
 
     #[test]
