@@ -206,10 +206,10 @@ pub fn chassis(files: &LabFiles, host: &str, arguments: &[String]) -> Result<()>
         ["set", pairs @ ..] => {
             for pair in pairs.chunks(2) {
                 match pair {
-                    ["power", "0"] => host::power_off(files, host)?,
+                    ["power", "0"] => host::switch_off(files, host, "bmc")?,
                     ["power", "1"] => host::power_on(files, host)?,
                     ["reset", _] => {
-                        host::power_off(files, host)?;
+                        host::switch_off(files, host, "bmc")?;
                         host::power_on(files, host)?;
                     }
                     _ => {}

@@ -198,6 +198,32 @@ pub async fn apply(client: &Client, objects: &[Value]) -> Result<()> {
     Ok(())
 }
 
+/// Applies the declarations with these business systems, or with all of them when none is named.
+///
+/// # Errors
+/// A system is not declared, the guest image can not be built, or the API server refuses.
+pub async fn deploy(lab: &crate::Lab, systems: &[String]) -> Result<()> {
+    let values = crate::guest::serve(&lab.files, &crate::guest::build()?)?;
+    let mut objects = for_lab(&folder(), &values)?;
+    let names: Vec<String> = objects
+        .iter()
+        .filter(|object| object["kind"] == "BusinessSystem")
+        .map(|object| identity(object)[2].to_owned())
+        .collect();
+    if let Some(unknown) = systems.iter().find(|name| !names.contains(name)) {
+        bail!(
+            "{unknown} is no declared business system; there are: {}",
+            names.join(", ")
+        );
+    }
+    objects.retain(|object| {
+        object["kind"] != "BusinessSystem"
+            || systems.is_empty()
+            || systems.iter().any(|name| *name == identity(object)[2])
+    });
+    apply(&lab.client, &objects).await
+}
+
 async fn wait_for_namespace(client: &Client, name: &str) -> Result<()> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let begin = Instant::now();

@@ -5,18 +5,21 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::bmc;
 use crate::controlplane::{self, Binaries};
 use crate::files::{LabFiles, write_at_once};
 use crate::host::{hardware, number, power_off, power_on, processes};
-use crate::lifecycle::start_operator;
+use crate::lifecycle::{operators, start_operator};
 use crate::namespace::{self, Link};
 use crate::process::run;
 
+const OPERATOR: &str = "zhengyun-operator";
+
 /// What can go wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Fault {
     /// Corrected memory errors rise by 60 (EDAC counters).
     MemoryErrors,
@@ -66,6 +69,8 @@ pub enum Fault {
     OperatorKill,
     /// The operator is stopped and stays so (no host named).
     OperatorStop,
+    /// The first operator stands still, and later goes on where it was (no host named).
+    OperatorPause,
 }
 
 impl Fault {
@@ -73,8 +78,15 @@ impl Fault {
     pub fn is_of_site(self) -> bool {
         matches!(
             self,
-            Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop
+            Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop | Fault::OperatorPause
         )
+    }
+
+    /// Its name, as the command line takes it.
+    pub fn name(self) -> String {
+        self.to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
     }
 }
 
@@ -119,25 +131,43 @@ pub fn inject(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> 
         Fault::BmcSlow => bmc::set_mode(files, host, bmc::Mode::Slow),
         Fault::BmcLying => bmc::set_mode(files, host, bmc::Mode::Lying),
         Fault::BmcOtherHost => bmc::set_mode(files, host, bmc::Mode::OtherHost),
-        Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop => {
+        Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop | Fault::OperatorPause => {
             bail!("{fault:?} is a fault of the site")
         }
     }
+}
+
+fn start_operators(files: &LabFiles) -> Result<()> {
+    (0..operators(files)?).try_for_each(|number| start_operator(files, number))
+}
+
+fn signal_first_operator(files: &LabFiles, signal: &str) -> Result<()> {
+    for pid in processes(files, "control", OPERATOR)? {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if line
+            .split(|byte| *byte == 0)
+            .any(|word| word == b"operator-0")
+        {
+            run("kill", [signal, &pid.to_string()])?;
+        }
+    }
+    Ok(())
 }
 
 fn inject_site(files: &LabFiles, fault: Fault) -> Result<()> {
     match fault {
         Fault::ApiDown => controlplane::kill(files, &Binaries::get()?.apiserver),
         Fault::OperatorStop | Fault::OperatorKill => {
-            for pid in processes(files, "control", "zhengyun-operator")? {
+            for pid in processes(files, "control", OPERATOR)? {
                 run("kill", ["-9", &pid.to_string()])?;
             }
             if fault == Fault::OperatorKill {
-                start_operator(files, 0)
+                start_operators(files)
             } else {
                 Ok(())
             }
         }
+        Fault::OperatorPause => signal_first_operator(files, "-STOP"),
         _ => bail!("{fault:?} is a fault of one host"),
     }
 }
@@ -152,7 +182,8 @@ pub fn heal(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> {
             Fault::ApiDown => {
                 controlplane::start_apiserver(files, files.addresses()?, &Binaries::get()?)
             }
-            Fault::OperatorStop => start_operator(files, 0),
+            Fault::OperatorStop => start_operators(files),
+            Fault::OperatorPause => signal_first_operator(files, "-CONT"),
             _ => Ok(()),
         };
     }
@@ -187,7 +218,7 @@ pub fn heal(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> {
         Fault::BmcSlow | Fault::BmcLying | Fault::BmcOtherHost => {
             bmc::set_mode(files, host, bmc::Mode::Ok)
         }
-        Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop => {
+        Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop | Fault::OperatorPause => {
             bail!("{fault:?} is a fault of the site")
         }
     }

@@ -2,6 +2,7 @@
 //! and its power.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,9 @@ use crate::process::Daemon;
 /// Virtual processors and memory that a lab host offers, unless told otherwise: room for
 /// about ten small guests, so that N+1 means something.
 pub const CAPACITY: &str = "cpu=8,memory=1536Mi";
+
+/// Who switches a host when no BMC does: a fault, its healing, a person at the button.
+const LAB: &str = "lab";
 
 /// Name of host N.
 pub fn name(number: u8) -> String {
@@ -204,13 +208,59 @@ pub fn is_on(files: &LabFiles, host: &str) -> bool {
 /// # Errors
 /// Something survived.
 pub fn power_off(files: &LabFiles, host: &str) -> Result<()> {
+    switch_off(files, host, LAB)
+}
+
+/// Cuts a host's power in somebody's name: `lab`, or `bmc` when a command to the BMC did it.
+///
+/// # Errors
+/// Something survived.
+pub fn switch_off(files: &LabFiles, host: &str, by: &str) -> Result<()> {
     let number = number(host)?;
     let _lock = crate::files::lock(&files.host(host).join("power.lock"))?;
+    let (was_on, at) = (is_on(files, host), crate::judges::now());
     for link in [Link::Management, Link::Business] {
         namespace::set_link(&files.name, number, link, false)?;
     }
     namespace::kill_cgroup(&namespace::cgroup(&files.name, host)?)?;
-    write_at_once(&files.host(host).join("power"), b"Off")
+    write_at_once(&files.host(host).join("power"), b"Off")?;
+    if was_on {
+        note_power(files, host, at, false, by)?;
+    }
+    Ok(())
+}
+
+/// The file that tells every switching of a host, for judges: one line each, as a history has them.
+pub fn power_file(files: &LabFiles) -> PathBuf {
+    files.root.join("power.jsonl")
+}
+
+fn note_power(files: &LabFiles, host: &str, at: u64, on: bool, by: &str) -> Result<()> {
+    let power = judge::history::Power {
+        at,
+        host: host.to_owned(),
+        on,
+        boot_id: boot_id(files, host)?,
+        by: by.to_owned(),
+    };
+    let line = serde_json::to_string(&judge::history::Entry::Power(power))?;
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(power_file(files))?;
+    // One write for the whole line: other processes append here too.
+    file.write_all(format!("{line}\n").as_bytes())?;
+    Ok(())
+}
+
+/// Boot id of the present or last boot of a host.
+///
+/// # Errors
+/// The host was never on.
+pub fn boot_id(files: &LabFiles, host: &str) -> Result<String> {
+    let text = fs::read_to_string(files.host(host).join("boot_id"))
+        .with_context(|| format!("host {host} was never on"))?;
+    Ok(text.trim().to_owned())
 }
 
 /// Switches a host on: a new boot id, nothing left of the former boot.
@@ -262,7 +312,8 @@ pub fn power_on(files: &LabFiles, host: &str) -> Result<()> {
             .collect(),
     }
     .start()?;
-    write_at_once(&folder.join("power"), b"On")
+    write_at_once(&folder.join("power"), b"On")?;
+    note_power(files, host, crate::judges::now(), true, LAB)
 }
 
 /// Process ids of a program in a host or the control node, by the program's file name.

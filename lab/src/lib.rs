@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod bmc;
+pub mod chaos;
 pub mod controlplane;
 pub mod declarations;
 pub mod edge;
@@ -23,6 +24,7 @@ pub mod lifecycle;
 pub mod namespace;
 pub mod pki;
 pub mod process;
+pub mod rest;
 pub mod status;
 
 pub use address::Addresses;

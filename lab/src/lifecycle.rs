@@ -192,6 +192,7 @@ async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Cli
     fs::write(files.root.join("bin-dir"), bin_dir.display().to_string())?;
     fs::write(files.root.join("capacity"), &options.capacity)?;
     fs::write(files.root.join("hypervisor"), &options.hypervisor)?;
+    fs::write(files.root.join("operators"), options.operators.to_string())?;
     let authority = controlplane::write_credentials(files, addresses)?;
     say("control plane: etcd, kube-apiserver, kube-controller-manager");
     namespace::make_cgroup(&namespace::cgroup(&files.name, "control")?)?;
@@ -306,6 +307,16 @@ fn start_edge(files: &LabFiles) -> Result<()> {
             (&files.name).into(),
         ],
     )
+}
+
+/// How many operators a lab was brought up with.
+///
+/// # Errors
+/// The lab does not run.
+pub fn operators(files: &LabFiles) -> Result<u8> {
+    fs::read_to_string(files.root.join("operators"))?
+        .parse()
+        .context("the lab's file `operators` is damaged; run zylab down")
 }
 
 /// Starts an operator in the control node.

@@ -59,6 +59,9 @@ enum Command {
         #[arg(long, default_value = "demo")]
         name: String,
     },
+    /// Bring a lab up, throw faults at random moments at it, alone and in pairs, heal them, wait for
+    /// rest, and judge what happened; ends with an error when a judge finds something.
+    Chaos(lab::chaos::command::Arguments),
     /// Show what of a lab runs.
     Status {
         /// Name of the lab.
@@ -204,6 +207,7 @@ fn run(command: Command) -> Result<()> {
             lab::judges::start_prober(&lab.files, &lab.client).await
         }),
         Command::Judge { name } => with_lab(&name, async |lab| judge(&lab).await),
+        Command::Chaos(arguments) => lab::chaos::command::run(arguments),
         Command::Status { name } => {
             print!("{}", lab::status::describe(&LabFiles::of(&name)?)?);
             Ok(())

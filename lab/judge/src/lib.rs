@@ -1,11 +1,15 @@
-//! Judges: whether endpoints answered, and whether every disk write happened exactly once.
+//! Judges: whether endpoints answered, whether every disk write happened exactly once, and whether
+//! the product's fault ledger tells what was really done to a site.
 //!
 //! They share no code with the product, not even its vocabulary, so that a mistake in one is not
-//! repeated in the other. Judging ([`report`], [`ledger`]) is pure: samples or sectors in, verdict
+//! repeated in the other. Judging ([`report`], [`ledger`], [`chaos`]) is pure: samples or sectors in, verdict
 //! out. Gathering ([`probe`], [`disk`]) does the I/O and judges nothing.
 
+pub mod chaos;
 pub mod disk;
+pub mod history;
 pub mod http;
+pub mod incident;
 pub mod ledger;
 pub mod probe;
 pub mod record;

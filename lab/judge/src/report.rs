@@ -108,26 +108,15 @@ pub struct Hold {
 
 /// Judges everything that happened within `window`.
 pub fn judge(results: &Results, window: Window) -> Report {
-    let mut by_target: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
-    for sample in &results.samples {
-        by_target.entry(&sample.target).or_default().push(sample);
-    }
+    let by_target = by_target(results);
     let mut report = Report::default();
     let mut endpoints: BTreeMap<&str, Group<'_>> = BTreeMap::new();
-    for (id, mut samples) in by_target {
-        samples.sort_by_key(|sample| sample.at);
-        // A target that no run line names (a file begun in the middle) is judged by itself.
-        let known = results.targets.get(id);
-        let interval = known.map_or(1_000, |(_, interval)| *interval) * 1_000_000;
-        let system = known
-            .map(|(target, _)| target.system.as_str())
-            .unwrap_or_default();
-        let spans = spans_of(&samples, interval * PATIENCE_INTERVALS);
+    for (id, samples) in by_target {
+        let (endpoint, system, spans) = of_target(results, id, &samples);
         report.replicas.insert(
             id.to_owned(),
             availability(system, &spans, &samples, window),
         );
-        let endpoint = known.map_or(id, |(target, _)| target.endpoint());
         endpoints
             .entry(endpoint)
             .or_default()
@@ -163,6 +152,53 @@ pub fn judge(results: &Results, window: Window) -> Report {
         .collect();
     report.guests = witness::judge(&heard);
     report
+}
+
+/// All samples by target, each in the order of their beginning.
+fn by_target(results: &Results) -> BTreeMap<&str, Vec<&Sample>> {
+    let mut by_target: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
+    for sample in &results.samples {
+        by_target.entry(&sample.target).or_default().push(sample);
+    }
+    for samples in by_target.values_mut() {
+        samples.sort_by_key(|sample| sample.at);
+    }
+    by_target
+}
+
+/// Endpoint, system and spans of a target. One that no run line names (a file begun in the middle)
+/// is judged by itself.
+fn of_target<'a>(
+    results: &'a Results,
+    id: &'a str,
+    samples: &[&Sample],
+) -> (&'a str, &'a str, Vec<Span>) {
+    let known = results.targets.get(id);
+    let interval = known.map_or(1_000, |(_, interval)| *interval) * 1_000_000;
+    let system = known
+        .map(|(target, _)| target.system.as_str())
+        .unwrap_or_default();
+    let endpoint = known.map_or(id, |(target, _)| target.endpoint());
+    let spans = spans_of(samples, interval * PATIENCE_INTERVALS);
+    (endpoint, system, spans)
+}
+
+/// The spans of every business system over all that was probed: down when any endpoint is.
+pub fn system_spans(results: &Results) -> BTreeMap<String, Vec<Span>> {
+    let mut endpoints: BTreeMap<(&str, &str), Vec<Vec<Span>>> = BTreeMap::new();
+    for (id, samples) in by_target(results) {
+        let (endpoint, system, spans) = of_target(results, id, &samples);
+        endpoints.entry((system, endpoint)).or_default().push(spans);
+    }
+    let mut systems: BTreeMap<String, Vec<Vec<Span>>> = BTreeMap::new();
+    for ((system, _), replicas) in endpoints {
+        let spans = spans::of_any(&replicas);
+        systems.entry(system.to_owned()).or_default().push(spans);
+    }
+    systems
+        .into_iter()
+        .map(|(system, endpoints)| (system, spans::of_all(&endpoints)))
+        .collect()
 }
 
 /// Replicas of one endpoint, or endpoints of one system.

@@ -1,0 +1,363 @@
+//! Each rule is shown to go red by one planted lie in a history that is otherwise clean.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::history::Power;
+use crate::results::{Config, DiskWord, GuestWord, Line, Sample, Target};
+
+const BEGIN: u64 = 1_700_000_000 * SECOND;
+const STEP: u64 = SECOND / 5;
+
+fn at(seconds: u64) -> u64 {
+    BEGIN + seconds * SECOND
+}
+
+fn time(seconds: u64) -> String {
+    jiff::Timestamp::from_second((at(seconds) / SECOND) as i64)
+        .unwrap()
+        .to_string()
+}
+
+fn incident(cause: &str, host: &str, down: f64) -> Value {
+    json!({
+        "metadata": {"name": "incident-1"},
+        "spec": {"cause": cause, "host": host, "openedAt": time(24)},
+        "status": {"recoveredAt": time(36), "closedAt": time(60), "systems": [
+            {"name": "oa", "downtimeSeconds": down, "unobservedSeconds": 0.0}
+        ]},
+    })
+}
+
+fn off(host: &str, seconds: u64, by: &str) -> Entry {
+    Entry::Power(Power {
+        at: at(seconds),
+        host: host.to_owned(),
+        on: false,
+        boot_id: format!("boot-of-{host}"),
+        by: by.to_owned(),
+    })
+}
+
+fn fault(name: &str, host: Option<&str>, seconds: u64) -> Entry {
+    Entry::Fault {
+        at: at(seconds),
+        fault: name.to_owned(),
+        host: host.map(str::to_owned),
+    }
+}
+
+fn heal(name: &str, host: Option<&str>, seconds: u64) -> Entry {
+    Entry::Heal {
+        at: at(seconds),
+        fault: name.to_owned(),
+        host: host.map(str::to_owned),
+    }
+}
+
+fn right(epoch: i64, host: &str, seconds: u64) -> Entry {
+    Entry::Right {
+        at: at(seconds),
+        guest: "db".to_owned(),
+        epoch,
+        host: host.to_owned(),
+        boot_id: format!("boot-of-{host}"),
+    }
+}
+
+/// The power of h1 is cut 20 s after the beginning; its guest answers elsewhere 15 s later.
+fn clean() -> Vec<Entry> {
+    let copies = |seconds, host: &str| Entry::Copies {
+        at: at(seconds),
+        guests: BTreeMap::from([("db".to_owned(), vec![host.to_owned()])]),
+    };
+    vec![
+        Entry::Begin {
+            at: at(0),
+            seed: 1,
+            hosts: BTreeMap::new(),
+        },
+        copies(1, "h1"),
+        right(1, "h1", 1),
+        fault("power-loss", Some("h1"), 20),
+        off("h1", 20, "lab"),
+        right(2, "h2", 27),
+        copies(28, "h2"),
+        heal("power-loss", Some("h1"), 50),
+        Entry::Rest {
+            at: at(70),
+            after_seconds: 20.0,
+        },
+        Entry::Incident {
+            object: incident("host-silent/h1/boot-of-h1", "h1", 15.0),
+        },
+        Entry::Disk {
+            volume: "egov-center/db-data".to_owned(),
+            guest: "db".to_owned(),
+            writes: 500,
+            problems: Vec::new(),
+        },
+    ]
+}
+
+/// Probes of one guest for 100 s: silent from 20 to 35 s, booted once more after that.
+fn probes(down: std::ops::Range<u64>, boots: impl Fn(u64) -> u64) -> Results {
+    let target = Target {
+        id: "oa/portal@db".into(),
+        system: "oa".into(),
+        address: "10.0.0.1:80".parse().unwrap(),
+        path: "/".into(),
+        host_header: None,
+        replica_of: Some("oa/portal".into()),
+        interval_milliseconds: None,
+        hold_path: None,
+    };
+    let mut results = Results::default();
+    results.push(Line::Run {
+        at: BEGIN,
+        config: Config {
+            interval_milliseconds: 200,
+            timeout_milliseconds: 1000,
+            targets: vec![target.clone()],
+        },
+    });
+    for step in 0..500 {
+        let moment = BEGIN + step * STEP;
+        let second = step / 5;
+        let ok = !down.contains(&second);
+        let boot_count = boots(second);
+        let guest = ok.then(|| GuestWord {
+            name: "db".into(),
+            boot_count,
+            uptime_seconds: 1.0,
+            disk: Some(DiskWord {
+                counter: step + 1,
+                writer: format!("writer-{boot_count}"),
+                conflicts: 0,
+            }),
+        });
+        results.push(Line::Probe(Sample {
+            at: moment,
+            target: target.id.clone(),
+            ok,
+            took: 1_000_000,
+            error: (!ok).then(|| "no answer".to_owned()),
+            guest,
+        }));
+    }
+    results
+}
+
+fn one_restart() -> Results {
+    probes(20..35, |second| if second < 35 { 1 } else { 2 })
+}
+
+fn rules(history: &[Entry], results: &Results) -> Vec<&'static str> {
+    let verdict = judge(history, results);
+    verdict
+        .findings
+        .iter()
+        .map(|finding| finding.rule)
+        .collect()
+}
+
+fn with(entry: Entry) -> Vec<&'static str> {
+    let mut history = clean();
+    history.push(entry);
+    rules(&history, &one_restart())
+}
+
+#[test]
+fn an_honest_history_is_clean() {
+    let verdict = judge(&clean(), &one_restart());
+    assert_eq!(verdict.findings, []);
+    assert_eq!(
+        (verdict.faults, verdict.deaths, verdict.incidents),
+        (1, 1, 1)
+    );
+    assert_eq!((verdict.writes, verdict.longest_rest_seconds), (500, 20.0));
+}
+
+#[test]
+fn a_history_of_nothing_is_red() {
+    let verdict = judge(&[], &Results::default());
+    assert!(
+        verdict
+            .findings
+            .iter()
+            .filter(|f| f.rule == "empty")
+            .count()
+            == 4
+    );
+    assert!(verdict.findings.iter().any(|f| f.rule == "rest"));
+}
+
+#[test]
+fn a_dirty_disk_is_red() {
+    let disk = Entry::Disk {
+        volume: "v".to_owned(),
+        guest: "db".to_owned(),
+        writes: 1,
+        problems: vec!["Interleaved".to_owned()],
+    };
+    assert_eq!(with(disk), ["disk"]);
+}
+
+#[test]
+fn a_death_without_an_incident_is_red() {
+    let mut history = clean();
+    history.retain(|entry| !matches!(entry, Entry::Incident { .. }));
+    assert_eq!(
+        rules(&history, &one_restart()),
+        ["incident-missing", "outage-untold"]
+    );
+}
+
+#[test]
+fn a_doubled_incident_is_red() {
+    let object = incident("host-silent/h1/boot-of-h1", "h1", 15.0);
+    assert_eq!(with(Entry::Incident { object }), ["incident-doubled"]);
+}
+
+#[test]
+fn an_incident_without_a_cause_is_red() {
+    for (cause, host) in [
+        ("host-silent/h3/boot-of-h3", "h3"),
+        ("hardware/h1/memory/mc0/MemoryCorrected", "h1"),
+        ("hosts-silent", "h1"),
+        ("something-new", "h4"),
+    ] {
+        let object = incident(cause, host, 15.0);
+        assert_eq!(
+            with(Entry::Incident { object }),
+            ["incident-without-cause"],
+            "{cause}"
+        );
+    }
+}
+
+#[test]
+fn an_incident_of_a_boot_after_the_fault_is_red() {
+    let mut history = clean();
+    history.push(Entry::Power(Power {
+        at: at(52),
+        host: "h1".to_owned(),
+        on: true,
+        boot_id: "next-boot".to_owned(),
+        by: "lab".to_owned(),
+    }));
+    let mut object = incident("host-silent/h1/next-boot", "h1", 0.0);
+    object["spec"]["openedAt"] = json!(time(55));
+    object["status"]["systems"] = json!([]);
+    history.push(Entry::Incident { object });
+    assert_eq!(rules(&history, &one_restart()), ["incident-without-cause"]);
+}
+
+#[test]
+fn an_incident_that_stays_open_is_red() {
+    let mut history = clean();
+    for entry in &mut history {
+        if let Entry::Incident { object } = entry {
+            object["status"]["closedAt"] = Value::Null;
+        }
+    }
+    assert_eq!(rules(&history, &one_restart()), ["incident-open"]);
+}
+
+#[test]
+fn a_wrong_downtime_is_red_both_ways() {
+    for (told, red) in [(15.9, false), (14.2, false), (17.0, true), (13.5, true)] {
+        let mut history = clean();
+        history.retain(|entry| !matches!(entry, Entry::Incident { .. }));
+        history.push(Entry::Incident {
+            object: incident("host-silent/h1/boot-of-h1", "h1", told),
+        });
+        let expected: &[&str] = if red { &["downtime"] } else { &[] };
+        assert_eq!(rules(&history, &one_restart()), expected, "{told} s");
+    }
+}
+
+#[test]
+fn a_fence_without_a_cause_is_red() {
+    let found = with(off("h3", 40, "bmc"));
+    assert!(found.contains(&"fence"), "{found:?}");
+    let mut history = clean();
+    history.push(fault("operator-kill", None, 39));
+    history.push(off("h3", 40, "bmc"));
+    assert!(rules(&history, &one_restart()).contains(&"fence"));
+    history.push(fault("kernel-hang", Some("h3"), 30));
+    assert!(!rules(&history, &one_restart()).contains(&"fence"));
+}
+
+#[test]
+fn a_fault_that_was_spared_explains_nothing() {
+    let mut history = clean();
+    history.push(fault("kernel-hang", Some("h3"), 30));
+    history.push(Entry::Spared {
+        at: at(30),
+        fault: "kernel-hang".to_owned(),
+        host: Some("h3".to_owned()),
+        why: "off".to_owned(),
+    });
+    history.push(off("h3", 40, "bmc"));
+    assert!(rules(&history, &one_restart()).contains(&"fence"));
+}
+
+#[test]
+fn a_reboot_without_a_death_is_red() {
+    let twice = probes(20..35, |second| match second {
+        0..35 => 1,
+        35..60 => 2,
+        _ => 3,
+    });
+    assert_eq!(rules(&clean(), &twice), ["reboot"]);
+}
+
+#[test]
+fn an_epoch_that_falls_or_changes_hosts_is_red() {
+    assert_eq!(with(right(1, "h1", 30)), ["epoch"]);
+    assert_eq!(with(right(2, "h3", 30)), ["epoch"]);
+    assert!(with(right(3, "h3", 30)).is_empty());
+}
+
+#[test]
+fn a_site_that_does_not_rest_is_red() {
+    let what = vec!["host h1: Unreachable".to_owned()];
+    assert_eq!(with(Entry::Restless { at: at(90), what }), ["rest"]);
+}
+
+#[test]
+fn an_outage_that_nobody_tells_is_red() {
+    let mut history = clean();
+    history.retain(|entry| !matches!(entry, Entry::Incident { .. }));
+    history.push(Entry::Incident {
+        object: {
+            let mut object = incident("host-silent/h1/boot-of-h1", "h1", 15.0);
+            object["status"]["systems"] = json!([]);
+            object
+        },
+    });
+    assert_eq!(rules(&history, &one_restart()), ["outage-untold"]);
+}
+
+#[test]
+fn a_storm_covers_the_deaths_in_it() {
+    let mut history = clean();
+    history.retain(|entry| !matches!(entry, Entry::Incident { .. }));
+    history.push(fault("power-loss", Some("h2"), 21));
+    history.push(off("h2", 21, "lab"));
+    let mut object = incident("hosts-silent", "", 15.0);
+    object["spec"]["host"] = Value::Null;
+    history.push(Entry::Incident { object });
+    assert_eq!(rules(&history, &one_restart()), [""; 0]);
+}
+
+#[test]
+fn what_can_not_be_read_is_red() {
+    let object = json!({"metadata": {"name": "x"}, "spec": {}});
+    assert_eq!(with(Entry::Incident { object }), ["history"]);
+    assert_eq!(with(fault("meteorite", None, 30)), ["history"]);
+}

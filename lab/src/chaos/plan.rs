@@ -1,0 +1,205 @@
+//! Which faults strike when: a function of the seed. Rounds of one or two faults at random moments;
+//! between rounds everything is healed and must come to rest.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::fault::Fault;
+
+/// Faults with how often each is drawn, of [`WEIGHTS`] together. Those that end a host's life or its
+/// links are drawn more often: that is where two copies could come from.
+const FAULTS: [(Fault, u64); 22] = [
+    (Fault::PowerLoss, 6),
+    (Fault::KernelHang, 6),
+    (Fault::ManagementCut, 5),
+    (Fault::BusinessCut, 2),
+    (Fault::StorageHang, 3),
+    (Fault::NicLink, 1),
+    (Fault::MemoryErrors, 2),
+    (Fault::MemoryUncorrected, 1),
+    (Fault::DiskSmart, 1),
+    (Fault::Psu, 1),
+    (Fault::Fan, 1),
+    (Fault::AgentKill, 3),
+    (Fault::AgentStop, 2),
+    (Fault::GuardKill, 2),
+    (Fault::LibvirtdKill, 2),
+    (Fault::BmcDead, 2),
+    (Fault::BmcSlow, 1),
+    (Fault::BmcLying, 1),
+    (Fault::BmcOtherHost, 1),
+    (Fault::ApiDown, 2),
+    (Fault::OperatorKill, 3),
+    (Fault::OperatorPause, 3),
+];
+/// Sum of all weights above.
+const WEIGHTS: u64 = 51;
+/// So many rounds in a thousand have two faults.
+const PAIRS: u64 = 500;
+/// The second fault strikes up to so many milliseconds after the first: within detection, proof,
+/// restart, or after it.
+const APART: u64 = 15_000;
+/// A fault lasts at least so many milliseconds.
+const SHORTEST: u64 = 6_000;
+/// And at most so many.
+const LONGEST: u64 = 30_000;
+
+/// A small seeded source of chance (SplitMix64, Steele, Lea and Flood 2014).
+#[derive(Clone, Debug)]
+struct Chance(u64);
+
+impl Chance {
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.bits() % end.max(1)
+    }
+
+    fn between(&mut self, from: u64, to: u64) -> u64 {
+        from + self.below(to - from)
+    }
+}
+
+/// One fault: where, when after the beginning of its round, for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blow {
+    /// What happens.
+    pub fault: Fault,
+    /// At which host; none: the site's.
+    pub host: Option<String>,
+    /// When after the beginning of the round.
+    pub after: Duration,
+    /// For how long.
+    pub lasts: Duration,
+}
+
+impl fmt::Display for Blow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.fault.name())?;
+        if let Some(host) = &self.host {
+            write!(f, " of {host}")?;
+        }
+        write!(
+            f,
+            " after {:.1} s for {:.1} s",
+            self.after.as_secs_f64(),
+            self.lasts.as_secs_f64()
+        )
+    }
+}
+
+/// The rounds of a seed, without end.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    chance: Chance,
+    hosts: Vec<String>,
+    only: Vec<Fault>,
+}
+
+impl Plan {
+    /// The plan of a seed; `only` these faults, or all when empty.
+    pub fn new(seed: u64, hosts: Vec<String>, only: Vec<Fault>) -> Self {
+        let mut chance = Chance(seed);
+        // Neighbouring seeds are unrelated after one step.
+        chance.bits();
+        Self {
+            chance,
+            hosts,
+            only,
+        }
+    }
+
+    fn fault(&mut self) -> Fault {
+        if !self.only.is_empty() {
+            let index = self.chance.below(self.only.len() as u64);
+            return self.only[index as usize];
+        }
+        let mut drawn = self.chance.below(WEIGHTS);
+        for (fault, weight) in FAULTS {
+            match drawn.checked_sub(weight) {
+                Some(rest) => drawn = rest,
+                None => return fault,
+            }
+        }
+        Fault::PowerLoss
+    }
+
+    fn blow(&mut self, after: u64) -> Blow {
+        let fault = self.fault();
+        let index = self.chance.below(self.hosts.len() as u64) as usize;
+        Blow {
+            fault,
+            host: (!fault.is_of_site()).then(|| self.hosts[index].clone()),
+            after: Duration::from_millis(after),
+            lasts: Duration::from_millis(self.chance.between(SHORTEST, LONGEST)),
+        }
+    }
+}
+
+impl Iterator for Plan {
+    type Item = Vec<Blow>;
+
+    fn next(&mut self) -> Option<Vec<Blow>> {
+        let first = self.chance.below(2_000);
+        let mut blows = vec![self.blow(first)];
+        if self.chance.below(1000) < PAIRS {
+            let second = first + self.chance.below(APART);
+            let blow = self.blow(second);
+            // The same fault twice at one place would be one.
+            if (blow.fault, &blow.host) != (blows[0].fault, &blows[0].host) {
+                blows.push(blow);
+            }
+        }
+        Some(blows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(seed: u64) -> Plan {
+        Plan::new(seed, vec!["h1".into(), "h2".into()], Vec::new())
+    }
+
+    #[test]
+    fn a_seed_is_a_plan() {
+        let rounds = |seed| plan(seed).take(20).collect::<Vec<_>>();
+        assert_eq!(rounds(7), rounds(7));
+        assert_ne!(rounds(7), rounds(8));
+    }
+
+    #[test]
+    fn every_fault_is_drawn_alone_and_in_pairs_and_stays_in_bounds() {
+        assert_eq!(
+            FAULTS.iter().map(|(_, weight)| weight).sum::<u64>(),
+            WEIGHTS
+        );
+        let rounds: Vec<_> = plan(1).take(2_000).collect();
+        for (fault, _) in FAULTS {
+            for length in [1, 2] {
+                let drawn = rounds
+                    .iter()
+                    .any(|round| round.len() == length && round.iter().any(|b| b.fault == fault));
+                assert!(drawn, "{fault:?} in a round of {length}");
+            }
+        }
+        for blow in rounds.iter().flatten() {
+            assert_eq!(blow.host.is_none(), blow.fault.is_of_site());
+            assert!(blow.lasts >= Duration::from_millis(SHORTEST));
+        }
+    }
+
+    #[test]
+    fn a_choice_of_faults_is_kept_to() {
+        let only = vec![Fault::PowerLoss, Fault::ApiDown];
+        let plan = Plan::new(3, vec!["h1".into()], only.clone());
+        assert!(plan.take(50).flatten().all(|b| only.contains(&b.fault)));
+    }
+}

@@ -1,0 +1,107 @@
+//! Whether a site is at rest: what is not as it should be, one sentence each.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use api::{
+    BusinessSystem, Host, HostState, Incident, VirtualMachine, VirtualMachineMigration,
+    VirtualMachinePhase,
+};
+use kube::{Api, Client, ResourceExt};
+
+/// How often a site is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What keeps the site from rest: hosts that are not Ready, VMs that do not run or are moving,
+/// systems that do not answer, moves and Incidents that have not ended. Empty: it is at rest.
+///
+/// # Errors
+/// The API can not be read.
+pub async fn unrest(client: &Client) -> Result<Vec<String>> {
+    let mut what = Vec::new();
+    let hosts: Vec<Host> = list(client).await?;
+    for host in &hosts {
+        let status = host.status.clone().unwrap_or_default();
+        if status.state != Some(HostState::Ready) {
+            what.push(format!(
+                "host {}: {:?} {}",
+                host.name_any(),
+                status.state,
+                status.state_reason.unwrap_or_default()
+            ));
+        }
+    }
+    let machines: Vec<VirtualMachine> = list(client).await?;
+    for vm in &machines {
+        let status = vm.status.clone().unwrap_or_default();
+        if status.phase != Some(VirtualMachinePhase::Running) || status.incoming.is_some() {
+            what.push(format!(
+                "VM {}: {:?} {}",
+                vm.name_any(),
+                status.phase,
+                status.message.unwrap_or_default()
+            ));
+        }
+    }
+    let systems: Vec<BusinessSystem> = list(client).await?;
+    for system in &systems {
+        let status = system.status.clone().unwrap_or_default();
+        if status.state != "Ready" {
+            what.push(format!(
+                "system {}: {} {} {}",
+                system.name_any(),
+                status.state,
+                status.endpoints_up,
+                status.message
+            ));
+        }
+    }
+    if systems.is_empty() {
+        what.push("there is no business system yet".to_owned());
+    }
+    let moves: Vec<VirtualMachineMigration> = list(client).await?;
+    for migration in &moves {
+        let status = migration.status.clone().unwrap_or_default();
+        if status.finished_at.is_none() {
+            what.push(format!(
+                "move of {}: {:?}",
+                migration.spec.virtual_machine, status.phase
+            ));
+        }
+    }
+    let incidents: Vec<Incident> = list(client).await?;
+    for incident in &incidents {
+        let state = incident.status.clone().unwrap_or_default().state;
+        if state != "Closed" {
+            what.push(format!("incident {}: {state}", incident.spec.cause));
+        }
+    }
+    Ok(what)
+}
+
+async fn list<K>(client: &Client) -> Result<Vec<K>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    Ok(Api::all(client.clone())
+        .list(&Default::default())
+        .await?
+        .items)
+}
+
+/// Waits for rest; `tend` is called before every look, for what a person does meanwhile. Returns what
+/// was still wrong after `patience`: empty when the site came to rest.
+pub async fn wait(client: &Client, patience: Duration, mut tend: impl AsyncFnMut()) -> Vec<String> {
+    let begin = Instant::now();
+    loop {
+        tend().await;
+        // Without the API server nothing is known.
+        let what = unrest(client)
+            .await
+            .unwrap_or_else(|error| vec![format!("{error:#}")]);
+        if what.is_empty() || begin.elapsed() > patience {
+            return what;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
