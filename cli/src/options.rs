@@ -142,6 +142,18 @@ pub enum Command {
         #[command(subcommand)]
         action: FailoverAction,
     },
+    /// Make a fault on purpose and measure what follows.
+    Drill {
+        /// What to do.
+        #[command(subcommand)]
+        action: DrillAction,
+    },
+    /// Replay one simulated schedule of faults as a readable log, with the program `sim` beside this one.
+    Sim {
+        /// Seed of the schedule.
+        #[arg(long)]
+        seed: u64,
+    },
     /// The fault ledger.
     Incident {
         /// What to do with it.
@@ -250,6 +262,42 @@ pub enum FailoverAction {
     },
     /// Arm again before the time is over.
     Arm,
+}
+
+/// What to do with drills.
+#[derive(Debug, Subcommand)]
+pub enum DrillAction {
+    /// The drills that every site has.
+    List,
+    /// Run one and report plan, measured times, problems and conclusion.
+    Run {
+        /// Name of the drill, or a file that ends in .yaml.
+        drill: String,
+        /// Host to try it on.
+        #[arg(long = "on", value_name = "HOST")]
+        host: String,
+        /// The lab that the site is: its own faults are used.
+        #[arg(long, value_name = "NAME")]
+        lab: Option<String>,
+        /// Who makes the faults on a real site.
+        #[arg(long, value_enum, default_value_t = DrillBy::Person)]
+        by: DrillBy,
+        /// The host's name once more, instead of typing it when asked.
+        #[arg(long)]
+        confirm: Option<String>,
+        /// File for the report, in Chinese and English.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
+}
+
+/// Who makes the faults of a drill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DrillBy {
+    /// You are told what to do, and press Enter when it is done.
+    Person,
+    /// The host's BMC: it can cut the power and nothing else.
+    Bmc,
 }
 
 /// What to do with the ledger.

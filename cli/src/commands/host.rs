@@ -13,19 +13,7 @@ use super::{Context, person};
 /// # Errors
 /// Says why the host can not be cleared.
 pub async fn clear(context: &Context, name: &str, reason: &str) -> Result<()> {
-    person::needs_reason(reason, "what was done about the faults")?;
-    let hosts: Api<Host> = Api::all(context.client.clone());
-    let host = get(&hosts, name).await?;
-    let faults = host
-        .status
-        .and_then(|status| status.reported)
-        .map(|reported| reported.faults)
-        .unwrap_or_default();
-    let by = person::name(context).await?;
-    let patch = json!({"spec": {"faultClearance": {"at": jiff::Timestamp::now().to_string(), "reason": reason, "by": by}}});
-    hosts
-        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await?;
+    let faults = declare_cleared(context, name, reason).await?;
     if context.output == crate::options::Output::Json {
         return context.print_json(&json!({"host": name, "cleared": faults}));
     }
@@ -46,6 +34,31 @@ pub async fn clear(context: &Context, name: &str, reason: &str) -> Result<()> {
         println!("  {}: {}", fault.component, fault.evidence);
     }
     Ok(())
+}
+
+/// Writes the clearance; returns the faults that it is about.
+///
+/// # Errors
+/// Says why the host can not be cleared.
+pub async fn declare_cleared(
+    context: &Context,
+    name: &str,
+    reason: &str,
+) -> Result<Vec<model::Fault>> {
+    person::needs_reason(reason, "what was done about the faults")?;
+    let hosts: Api<Host> = Api::all(context.client.clone());
+    let host = get(&hosts, name).await?;
+    let faults = host
+        .status
+        .and_then(|status| status.reported)
+        .map(|reported| reported.faults)
+        .unwrap_or_default();
+    let by = person::name(context).await?;
+    let patch = json!({"spec": {"faultClearance": {"at": jiff::Timestamp::now().to_string(), "reason": reason, "by": by}}});
+    hosts
+        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await?;
+    Ok(faults)
 }
 
 /// A named person's word that the present incarnation of a host is powered off.

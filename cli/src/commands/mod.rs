@@ -2,6 +2,7 @@
 
 mod drain;
 mod drain_plan;
+mod drill;
 mod explain;
 mod failover;
 mod fleet_save;
@@ -14,6 +15,7 @@ mod planning;
 #[cfg(test)]
 mod planning_tests;
 mod rebalance;
+mod sim;
 mod status;
 mod what_if;
 
@@ -25,8 +27,8 @@ use planning::Planning;
 use crate::client::connect;
 use crate::language::Language;
 use crate::options::{
-    Command, FailoverAction, FleetAction, HostAction, IncidentAction, Options, Output, Question,
-    Subject,
+    Command, DrillAction, FailoverAction, FleetAction, HostAction, IncidentAction, Options, Output,
+    Question, Subject,
 };
 
 /// What every command needs.
@@ -57,6 +59,10 @@ impl Context {
 /// # Errors
 /// A sentence for the user.
 pub async fn run(options: &Options) -> Result<()> {
+    if let Command::Sim { seed } = &options.command {
+        // A simulated site needs no real one.
+        return sim::run(*seed);
+    }
     if plan(options).await? {
         return Ok(());
     }
@@ -108,6 +114,31 @@ pub async fn run(options: &Options) -> Result<()> {
             to,
             no_wait,
         } => migrate::run(&context, vm, namespace.as_deref(), to.as_deref(), !no_wait).await,
+        Command::Drill {
+            action: DrillAction::List,
+        } => drill::list(&context),
+        Command::Drill {
+            action:
+                DrillAction::Run {
+                    drill,
+                    host,
+                    lab,
+                    by,
+                    confirm,
+                    report,
+                },
+        } => {
+            let request = drill::Request {
+                drill,
+                host,
+                lab: lab.as_deref(),
+                by: *by,
+                confirm: confirm.as_deref(),
+                report: report.as_deref(),
+            };
+            drill::run(&context, &request).await
+        }
+        Command::Sim { seed } => sim::run(*seed),
         Command::Incident { action } => match action {
             IncidentAction::List => incident::list(&context).await,
             IncidentAction::Show { name } => incident::show(&context, name).await,

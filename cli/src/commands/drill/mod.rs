@@ -1,0 +1,330 @@
+//! `zyctl drill`: makes a fault that the site must withstand, on purpose, and measures what follows.
+
+mod condition;
+mod definition;
+mod hand;
+mod report;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use api::Host;
+use kube::Api;
+
+use super::{Context, host, person};
+use crate::client::{Site, name_of};
+use crate::language::Language;
+use crate::options::{DrillBy, Output};
+use condition::{Before, holds};
+use definition::{Condition, Drill, Place, Step, Text};
+use hand::{Act, Hand};
+use report::{Downtime, Outcome, Report};
+
+/// How often the site is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// What takes so many times the bar does not come.
+const PATIENCE: f64 = 10.0;
+/// And not before this.
+const PATIENCE_LEAST: Duration = Duration::from_secs(120);
+/// How often a mended host is cleared until it is Ready.
+const CLEAR_EVERY: Duration = Duration::from_secs(3);
+
+/// What a drill is asked to be.
+pub struct Request<'a> {
+    /// Name, or a file.
+    pub drill: &'a str,
+    /// Host to try it on.
+    pub host: &'a str,
+    /// The lab, when it is one.
+    pub lab: Option<&'a str>,
+    /// Who makes the faults otherwise.
+    pub by: DrillBy,
+    /// The host's name once more.
+    pub confirm: Option<&'a str>,
+    /// File for the Markdown report.
+    pub report: Option<&'a Path>,
+}
+
+/// Lists the drills that every site has.
+///
+/// # Errors
+/// A drill is damaged.
+pub fn list(context: &Context) -> Result<()> {
+    for drill in definition::built_in()? {
+        println!(
+            "{:20} {}",
+            drill.name,
+            context.say(&drill.title.en, &drill.title.zh)
+        );
+    }
+    Ok(())
+}
+
+/// Runs a drill; ends with an error when something did not come about.
+///
+/// # Errors
+/// The drill or host does not exist, the site is not well, the name was not typed, or it failed.
+pub async fn run(context: &Context, request: &Request<'_>) -> Result<()> {
+    let drill = definition::load(request.drill)?;
+    let hand = match (request.lab, request.by) {
+        (Some(lab), _) => Hand::Lab(lab.to_owned()),
+        (None, DrillBy::Bmc) => Hand::Bmc,
+        (None, DrillBy::Person) => Hand::Person,
+    };
+    for step in &drill.steps {
+        if let Step::Fault { fault, .. } | Step::Heal { fault, .. } = step {
+            hand.can(fault)?;
+        }
+    }
+    let hosts: Api<Host> = Api::all(context.client.clone());
+    host::get(&hosts, request.host).await?;
+    let site = Site::read(&context.client).await?;
+    let before = Before::of(&site, request.host, jiff::Timestamp::now());
+    if !holds(&Condition::AllWell, &before, &site) {
+        bail!(
+            "the site is not well; a drill begins when every host is Ready and every system answers"
+        );
+    }
+    if drill.stops_vms {
+        person::confirm(
+            context,
+            request.confirm,
+            request.host,
+            context.say(
+                "The VMs of this host will stop and must restart elsewhere.",
+                "该宿主机上的虚拟机将停止,并须在其他宿主机重启。",
+            ),
+        )?;
+    }
+    let mut report = Report {
+        drill: drill.name.clone(),
+        host: request.host.to_owned(),
+        by: match &hand {
+            Hand::Lab(lab) => format!("lab {lab}"),
+            Hand::Bmc => "BMC".to_owned(),
+            Hand::Person => person::name(context).await?,
+        },
+        began_at: before.at.to_string(),
+        outcomes: Vec::new(),
+        downtimes: Vec::new(),
+        failed: false,
+        late: false,
+        problems: Vec::new(),
+    };
+    play(context, &drill, &hand, &before, &mut report).await;
+    report.downtimes = downtimes(context, &before).await?;
+    report.conclude();
+    tell(context, &drill, &report, request.report)?;
+    if report.failed {
+        bail!("drill {} on {} was not passed", drill.name, request.host);
+    }
+    Ok(())
+}
+
+/// Plays every step. After the first that fails only what ends faults is still done.
+async fn play(context: &Context, drill: &Drill, hand: &Hand, before: &Before, report: &mut Report) {
+    let mut since = Instant::now();
+    let mut struck = false;
+    for step in &drill.steps {
+        let failed = !report.problems.is_empty() || report.outcomes.iter().any(|o| !o.held);
+        let result = match step {
+            Step::Fault { fault, at, say } if !failed => {
+                struck = true;
+                since = Instant::now();
+                act(context, hand, before, (fault, *at, say), false).await
+            }
+            Step::Heal { fault, at, say } if !failed || struck => {
+                let result = act(context, hand, before, (fault, *at, say), true).await;
+                since = Instant::now();
+                result
+            }
+            Step::Clear { within, say } if !failed => {
+                let outcome = clear(context, before, *within, say).await;
+                progress(context, &outcome);
+                report.outcomes.push(outcome);
+                Ok(())
+            }
+            Step::Pass { seconds, .. } if !failed => {
+                tokio::time::sleep(Duration::from_secs_f64(*seconds)).await;
+                Ok(())
+            }
+            Step::Until { what, within, say } if !failed => {
+                let outcome = wait(context, before, what, since, *within, say).await;
+                progress(context, &outcome);
+                report.outcomes.push(outcome);
+                Ok(())
+            }
+            Step::Hold { seconds, what, say } if !failed => {
+                let outcome = hold(context, before, what, *seconds, say).await;
+                progress(context, &outcome);
+                report.outcomes.push(outcome);
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            report.problems.push(format!("{error:#}"));
+        }
+    }
+}
+
+async fn act(
+    context: &Context,
+    hand: &Hand,
+    before: &Before,
+    (fault, at, say): (&str, Place, &Text),
+    heal: bool,
+) -> Result<()> {
+    eprintln!("· {}", context.say(&say.en, &say.zh));
+    let act = Act {
+        fault,
+        at,
+        host: &before.host,
+        heal,
+        say,
+    };
+    hand.act(&context.client, context.language, &act)
+        .await
+        .with_context(|| fault.to_owned())
+}
+
+fn progress(context: &Context, outcome: &Outcome) {
+    let took = outcome
+        .seconds
+        .map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.1} s"));
+    let mark = if outcome.held { "✓" } else { "✗" };
+    eprintln!(
+        "{mark} {took:>8}  {}",
+        context.say(&outcome.what, &outcome.chinese)
+    );
+}
+
+async fn wait(
+    context: &Context,
+    before: &Before,
+    what: &Condition,
+    since: Instant,
+    within: f64,
+    say: &Text,
+) -> Outcome {
+    let patience = Duration::from_secs_f64(within * PATIENCE).max(PATIENCE_LEAST);
+    let mut outcome = Outcome {
+        what: say.en.clone(),
+        chinese: say.zh.clone(),
+        seconds: None,
+        bar: Some(within),
+        held: false,
+    };
+    while since.elapsed() < patience {
+        // While the API server is down, nothing is known; the next look may tell.
+        let seen = Site::read(&context.client).await;
+        if seen.is_ok_and(|site| holds(what, before, &site)) {
+            outcome.seconds = Some(since.elapsed().as_secs_f64());
+            outcome.held = true;
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    outcome
+}
+
+/// A person declares the host's faults as dealt with. What a probe sees again before its next look
+/// at the mended part counts again, so it is said until the host is Ready.
+async fn clear(context: &Context, before: &Before, within: f64, say: &Text) -> Outcome {
+    let begin = Instant::now();
+    let ready = Condition::HostState {
+        states: vec!["Ready".to_owned()],
+    };
+    loop {
+        let cleared = host::declare_cleared(context, &before.host, "drill").await;
+        let mut outcome = Outcome {
+            what: say.en.clone(),
+            chinese: say.zh.clone(),
+            seconds: None,
+            bar: Some(within),
+            held: false,
+        };
+        if let Err(error) = cleared {
+            outcome.what = format!("{}: {error:#}", outcome.what);
+            return outcome;
+        }
+        tokio::time::sleep(CLEAR_EVERY).await;
+        let seen = Site::read(&context.client).await;
+        if seen.is_ok_and(|site| holds(&ready, before, &site)) {
+            outcome.seconds = Some(begin.elapsed().as_secs_f64());
+            outcome.held = true;
+            return outcome;
+        }
+        if begin.elapsed() > PATIENCE_LEAST {
+            return outcome;
+        }
+    }
+}
+
+async fn hold(
+    context: &Context,
+    before: &Before,
+    what: &[Condition],
+    seconds: f64,
+    say: &Text,
+) -> Outcome {
+    let begin = Instant::now();
+    let mut outcome = Outcome {
+        what: say.en.clone(),
+        chinese: say.zh.clone(),
+        seconds: None,
+        bar: None,
+        held: true,
+    };
+    let mut looks = 0;
+    while outcome.held && begin.elapsed().as_secs_f64() < seconds {
+        if let Ok(site) = Site::read(&context.client).await {
+            looks += 1;
+            if let Some(broken) = what.iter().find(|what| !holds(what, before, &site)) {
+                outcome.held = false;
+                outcome.what = format!("{}: {broken:?}", outcome.what);
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    // What nobody could see did not hold for sure.
+    outcome.held &= looks > 0;
+    outcome
+}
+
+async fn downtimes(context: &Context, before: &Before) -> Result<Vec<Downtime>> {
+    let site = Site::read(&context.client).await?;
+    let since = site
+        .incidents
+        .iter()
+        .filter(|incident| incident.spec.opened_at.0.as_second() >= before.at.as_second());
+    Ok(since
+        .flat_map(|incident| {
+            let systems = incident.status.clone().unwrap_or_default().systems;
+            systems.into_iter().map(|system| Downtime {
+                incident: name_of(incident),
+                system: system.display_name,
+                down_seconds: system.downtime_seconds,
+                unobserved_seconds: system.unobserved_seconds,
+            })
+        })
+        .collect())
+}
+
+fn tell(context: &Context, drill: &Drill, report: &Report, file: Option<&Path>) -> Result<()> {
+    if let Some(file) = file {
+        let both = format!(
+            "{}\n{}",
+            report.markdown(drill, Language::Chinese),
+            report.markdown(drill, Language::English)
+        );
+        std::fs::write(file, both)
+            .with_context(|| format!("--report {}: can not be written", file.display()))?;
+    }
+    if context.output == Output::Json {
+        return context.print_json(report);
+    }
+    println!("{}", report.markdown(drill, context.language));
+    Ok(())
+}
