@@ -44,6 +44,17 @@ pub struct Trigger {
     pub fault: Fault,
 }
 
+/// The death of an operator at one of its writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// Number of the write, from 0, counted over both operators.
+    pub write: u64,
+    /// The write has arrived by then; else it never does.
+    pub arrived: bool,
+    /// How long the operator stays away, milliseconds.
+    pub span: u64,
+}
+
 /// A schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -67,6 +78,8 @@ pub struct Plan {
     pub triggers: Vec<Trigger>,
     /// All faults end at `heal_at` and the world must come to rest; else it just ends.
     pub heals: bool,
+    /// The operator that sends the write of this number dies with it.
+    pub dies: Option<Death>,
     /// When all faults end.
     pub heal_at: u64,
     /// How long after that everything must be at rest.
@@ -111,6 +124,7 @@ impl Plan {
             faults: Vec::new(),
             triggers: Vec::new(),
             heals: true,
+            dies: None,
             heal_at: 0,
             settle_bound: 240_000,
         };

@@ -16,6 +16,8 @@ pub struct Ended {
     pub lasted: u64,
     /// The story, when it was asked for.
     pub story: Vec<Told>,
+    /// Writes that operators sent to the API server.
+    pub writes: u64,
 }
 
 /// Runs a plan.
@@ -26,6 +28,7 @@ pub fn run(plan: Plan, mutant: Mutant, heard: bool) -> Ended {
         violation: world.checker.violation,
         lasted: world.now,
         story: world.story.lines,
+        writes: world.writes,
     }
 }
 

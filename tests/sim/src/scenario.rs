@@ -105,6 +105,19 @@ pub fn play(folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// The plan of a scenario, for other tests than its own.
+///
+/// # Errors
+/// The file can not be read, or is none.
+pub fn plan_of(folder: &Path, seed: u64) -> Result<Plan, String> {
+    let path = folder.join("scenario.yaml");
+    let text =
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let file: ScenarioFile =
+        serde_yaml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    plan(&file, seed)
+}
+
 fn plan(file: &ScenarioFile, seed: u64) -> Result<Plan, String> {
     let vms = file
         .vms
@@ -147,6 +160,7 @@ fn plan(file: &ScenarioFile, seed: u64) -> Result<Plan, String> {
         faults,
         triggers,
         heals: false,
+        dies: None,
         heal_at: milliseconds(file.until),
         settle_bound: 0,
     })

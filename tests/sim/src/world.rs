@@ -137,6 +137,8 @@ pub struct World {
     pub checker: Checker,
     /// All faults are over.
     pub healed: bool,
+    /// Writes of operators so far.
+    pub writes: u64,
     queue: BinaryHeap<Reverse<Queued>>,
     order: u64,
 }
@@ -168,6 +170,7 @@ impl World {
             },
             checker: Checker::new(plan.hosts, plan.vms.len()),
             healed: false,
+            writes: 0,
             queue: BinaryHeap::new(),
             order: 0,
             mutant,

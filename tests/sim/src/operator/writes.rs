@@ -10,6 +10,7 @@ use model::{Assignment, BootId, VmUid};
 use super::vms::{HOST, MOVE, VM, VOLUME};
 use super::{name, vms};
 use crate::api::MoveObject;
+use crate::faults::{Fault, OperatorIndex};
 use crate::world::{Event, World};
 
 /// A change of a move's status.
@@ -79,6 +80,9 @@ impl World {
 
     /// A request arrives at the API server.
     pub fn write_arrives(&mut self, operator: usize, run: u64, work: Box<Work>, stage: u8) {
+        if self.dies_at_write(operator, &work, stage) {
+            return;
+        }
         if !self.api_takes_writes() {
             return self.chain_over(operator, run);
         }
@@ -103,6 +107,24 @@ impl World {
             }
             Outcome::Conflict => self.chain_over(operator, run),
         }
+    }
+
+    /// Counts a write, and lets its sender die with it when the plan says so: before the write arrives,
+    /// or after, without having heard the answer.
+    fn dies_at_write(&mut self, operator: usize, work: &Work, stage: u8) -> bool {
+        let number = self.writes;
+        self.writes += 1;
+        let Some(death) = self.plan.dies.filter(|death| death.write == number) else {
+            return false;
+        };
+        if death.arrived && self.api_takes_writes() {
+            self.carry_out(operator, work, stage);
+        }
+        self.inflict(&Fault::OperatorCrash {
+            operator: OperatorIndex(operator),
+            span: death.span,
+        });
+        true
     }
 
     fn send_next(&mut self, operator: usize, run: u64, work: Box<Work>, stage: u8) {
