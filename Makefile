@@ -1,5 +1,5 @@
 # `make demo` plays the main job, `make test` passes every test; `make help` lists the rest.
-.PHONY: help setup build demo demo-down check test crds bench bench-placement bench-failover
+.PHONY: help setup build demo demo-down check test crds bench bench-placement bench-failover drills chaos
 ROADEF ?= ../shared/data/roadef
 SECONDS_EACH ?= 10
 CARGO = cargo
@@ -28,8 +28,15 @@ bench-placement: ## Measure the planners, and the search on ROADEF=FOLDER for SE
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_placement
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_roadef -- -d $(ROADEF) -t $(SECONDS_EACH)
 
-bench-failover: ## Run 100,000 random fault schedules through the production code
-	@$(CARGO) run $(JOBS) --release --quiet -p sim -- --schedules 100000
+bench-failover: build ## One table of failover beside its bars: lab and 100,000 schedules, about 75 minutes; PARTS=cuts,hangs runs some
+	@$(CARGO) build $(JOBS) --release --quiet -p sim
+	@target/debug/bench_failover $(if $(PARTS),--parts $(PARTS)) $(BENCH_OPTIONS)
+
+drills: build ## Play every drill on a lab (about 25 minutes); DRILLS=NAME,... plays some
+	@DRILLS=$(or $(DRILLS),all) $(CARGO) test $(JOBS) --workspace --test drills -- --nocapture
+
+chaos: build ## Throw random faults at a lab for MINUTES (60) and judge what happened; SEED=N plays one plan
+	@target/debug/zylab chaos --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 crds: ## Generate the CRDs from the Rust types
 	@$(CARGO) run --quiet -p api --bin crdgen

@@ -64,8 +64,10 @@ pub async fn run(options: Options) -> Result<()> {
         idle(&lab).await?;
     }
     migrations(&lab, options.migrations).await?;
-    failures(&lab, "power cut", options.cuts, Fault::PowerLoss).await?;
-    failures(&lab, "kernel hang", options.hangs, Fault::KernelHang).await?;
+    let cuts = failures(&lab, options.cuts, Fault::PowerLoss).await?;
+    tell_failures("power cut", &cuts);
+    let hangs = failures(&lab, options.hangs, Fault::KernelHang).await?;
+    tell_failures("kernel hang", &hangs);
     let verdicts = judges::judge_disks(&lab.files, &lab.client).await?;
     for (volume, verdict) in &verdicts {
         ensure!(
@@ -84,7 +86,7 @@ pub async fn run(options: Options) -> Result<()> {
 }
 
 /// The p-th percentile of what was measured, by the nearest rank.
-fn percentile(values: &[f64], p: f64) -> f64 {
+pub(crate) fn percentile(values: &[f64], p: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (p / 100.0 * sorted.len() as f64).ceil() as usize;
@@ -187,7 +189,7 @@ async fn migrate(
 }
 
 /// Lets hosts fail one after another; each returns before the next fails.
-async fn failures(lab: &Lab, what: &str, count: u32, fault: Fault) -> Result<()> {
+pub(crate) async fn failures(lab: &Lab, count: u32, fault: Fault) -> Result<Vec<Times>> {
     let mut all: Vec<Times> = Vec::new();
     for _ in 0..count {
         let host = busy_host(&lab.client).await?;
@@ -203,7 +205,11 @@ async fn failures(lab: &Lab, what: &str, count: u32, fault: Fault) -> Result<()>
         })
         .await?;
     }
-    println!("{count} times {what}, from the fault:");
+    Ok(all)
+}
+
+fn tell_failures(what: &str, all: &[Times]) {
+    println!("{} times {what}, from the fault:", all.len());
     let column = |field: fn(&Times) -> f64| all.iter().map(field).collect::<Vec<f64>>();
     row("noticed (detect)", &column(|times| times.noticed), "s");
     row("proven stopped (prove)", &column(|times| times.proven), "s");
@@ -222,7 +228,6 @@ async fn failures(lab: &Lab, what: &str, count: u32, fault: Fault) -> Result<()>
         &column(|times| times.answered),
         "s",
     );
-    Ok(())
 }
 
 /// Writes of the idle site, and what the programs take.

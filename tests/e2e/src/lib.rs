@@ -2,6 +2,7 @@
 //! happened is judged by the prober and the disk ledger, which share no code with the product.
 
 pub mod bench;
+pub mod bench_failover;
 mod footprint;
 mod ledger;
 pub mod recovery;

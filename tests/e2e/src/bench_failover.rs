@@ -1,0 +1,462 @@
+//! The bars of failover in one table: what was measured on a real lab, and by the simulation, beside
+//! what is promised.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use api::{Host, HostState, Incident};
+use clap::{Parser, ValueEnum};
+use judge::history::{self, Entry};
+use kube::{Api, ResourceExt};
+use lab::{Fault, Lab, LabOptions, host, judges, rest};
+
+use crate::bench::{failures, percentile};
+use crate::recovery::Times;
+use crate::story::{self, Teller, check_programs};
+use crate::watch::{busy_host, host_state, hosts, on_host, until, vms};
+
+/// Longest time for the site to be well between parts.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How long half of the hosts stay silent: longer than every time-out, and the storm's minute.
+const SILENT: Duration = Duration::from_secs(45);
+
+/// One part of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Part {
+    /// Random fault schedules through the production code.
+    Schedules,
+    /// Power cuts.
+    Cuts,
+    /// Hangs while the BMC says On.
+    Hangs,
+    /// Power and BMC lost together.
+    BmcDead,
+    /// A hung host that is off by the time it would be forced off.
+    AlreadyOff,
+    /// Memory errors.
+    Quarantine,
+    /// The API server is down.
+    ApiDown,
+    /// Half of the hosts fall silent.
+    HalfSilent,
+}
+
+/// What is measured, and how often.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    version,
+    about = "Measures failover and prints one table beside the bars"
+)]
+pub struct Options {
+    /// Only these parts.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub parts: Vec<Part>,
+    /// Power cuts.
+    #[arg(long, default_value_t = 20)]
+    pub cuts: u32,
+    /// Hangs.
+    #[arg(long, default_value_t = 20)]
+    pub hangs: u32,
+    /// Minutes without the API server.
+    #[arg(long, default_value_t = 10.0)]
+    pub api_minutes: f64,
+    /// Fault schedules.
+    #[arg(long, default_value_t = 100_000)]
+    pub schedules: u64,
+    /// First seed of the schedules.
+    #[arg(long, default_value_t = 1)]
+    pub from: u64,
+    /// The simulator, built for release. Default: target/release/sim in the source tree.
+    #[arg(long)]
+    pub sim: Option<PathBuf>,
+}
+
+impl Options {
+    fn wants(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
+}
+
+/// One row.
+struct Row {
+    what: String,
+    bar: String,
+    measured: String,
+    met: bool,
+}
+
+#[derive(Default)]
+struct Table(Vec<Row>);
+
+impl Table {
+    fn add(&mut self, what: &str, bar: &str, measured: String, met: bool) {
+        eprintln!("  {what}: {measured}");
+        self.0.push(Row {
+            what: what.to_owned(),
+            bar: bar.to_owned(),
+            measured,
+            met,
+        });
+    }
+
+    /// Percentiles beside a bar on the 95th, seconds; no bar: a part of the whole.
+    fn seconds(&mut self, what: &str, values: &[f64], bar: Option<f64>) {
+        let (half, most) = (percentile(values, 50.0), percentile(values, 95.0));
+        let text = format!("p50 {half:.1} s, p95 {most:.1} s, n {}", values.len());
+        let words = bar.map_or_else(|| "–".to_owned(), |bar| format!("p95 ≤ {bar} s"));
+        self.add(what, &words, text, bar.is_none_or(|bar| most <= bar));
+    }
+
+    fn print(&self) {
+        println!("{:<52} {:<22} {:<44} met", "what", "bar", "measured");
+        for row in &self.0 {
+            println!(
+                "{:<52} {:<22} {:<44} {}",
+                row.what,
+                row.bar,
+                row.measured,
+                if row.met { "yes" } else { "NO" }
+            );
+        }
+    }
+}
+
+/// Measures every part that is wanted and prints the table.
+///
+/// # Errors
+/// Something that was to be measured did not happen, or a bar was missed.
+pub async fn run(options: Options) -> Result<()> {
+    let mut table = Table::default();
+    if options.wants(Part::Schedules) {
+        schedules(&options, &mut table)?;
+    }
+    let on_the_lab = Part::value_variants()
+        .iter()
+        .any(|part| *part != Part::Schedules && options.wants(*part));
+    if on_the_lab {
+        on_lab(&options, &mut table).await?;
+    }
+    table.print();
+    ensure!(table.0.iter().all(|row| row.met), "a bar was missed");
+    Ok(())
+}
+
+async fn on_lab(options: &Options, table: &mut Table) -> Result<()> {
+    check_programs()?;
+    let lab = Lab::up(LabOptions {
+        name: "benchf".to_owned(),
+        ..LabOptions::default()
+    })
+    .await?;
+    story::deploy(&lab, &Teller::new(false)).await?;
+    judges::start_prober(&lab.files, &lab.client).await?;
+    well(&lab).await?;
+    if options.wants(Part::Cuts) {
+        let times = failures(&lab, options.cuts, Fault::PowerLoss).await?;
+        split(table, "power cut, BMC reads Off", &times, 8.0);
+        well(&lab).await?;
+    }
+    if options.wants(Part::Hangs) {
+        let times = failures(&lab, options.hangs, Fault::KernelHang).await?;
+        split(table, "hang, BMC reads On", &times, 15.0);
+        well(&lab).await?;
+    }
+    if options.wants(Part::BmcDead) {
+        bmc_dead(&lab, table).await?;
+        well(&lab).await?;
+    }
+    if options.wants(Part::AlreadyOff) {
+        already_off(&lab, table).await?;
+        well(&lab).await?;
+    }
+    if options.wants(Part::Quarantine) {
+        quarantine(&lab, table).await?;
+        well(&lab).await?;
+    }
+    if options.wants(Part::ApiDown) {
+        api_down(&lab, table, options.api_minutes).await?;
+        well(&lab).await?;
+    }
+    if options.wants(Part::HalfSilent) {
+        half_silent(&lab, table).await?;
+        well(&lab).await?;
+    }
+    judges::stop_prober(&lab.files)?;
+    let verdicts = judges::judge_disks(&lab.files, &lab.client).await?;
+    let dirty = verdicts.values().filter(|verdict| !verdict.is_clean());
+    let dirty = dirty.count();
+    let measured = format!("{dirty} of {}", verdicts.len());
+    table.add(
+        "data disks with a lost or doubled write",
+        "0",
+        measured,
+        dirty == 0,
+    );
+    lab.down()
+}
+
+/// How long a step of a recovery took.
+type Step = fn(&Times) -> f64;
+
+/// Steps of recoveries, each from the one before, and the whole beside its bar.
+fn split(table: &mut Table, what: &str, all: &[Times], bar: f64) {
+    let each = |step: Step| all.iter().map(step).collect::<Vec<f64>>();
+    let steps: [(&str, Step); 4] = [
+        ("detect", |times| times.noticed),
+        ("prove", |times| times.proven - times.noticed),
+        ("decide", |times| times.decided - times.proven),
+        ("start", |times| times.started - times.decided),
+    ];
+    for (step, value) in steps {
+        table.seconds(&format!("{what}: {step}"), &each(value), None);
+    }
+    let whole = each(|times| times.started);
+    table.seconds(&format!("{what}: VM process elsewhere"), &whole, Some(bar));
+    let answered = each(|times| times.answered);
+    table.seconds(&format!("{what}: every endpoint answers"), &answered, None);
+}
+
+/// Switches on what is off, clears what is quarantined, and waits until the site is well.
+async fn well(lab: &Lab) -> Result<()> {
+    for name in lab.hosts()? {
+        if !host::is_on(&lab.files, &name) {
+            host::power_on(&lab.files, &name)?;
+        }
+    }
+    let what = rest::wait(&lab.client, PATIENCE, async || {}).await;
+    ensure!(what.is_empty(), "no rest: {}", what.join("; "));
+    Ok(())
+}
+
+async fn reason(lab: &Lab, name: &str) -> Result<String> {
+    let host: Host = Api::all(lab.client.clone()).get(name).await?;
+    Ok(host
+        .status
+        .and_then(|status| status.state_reason)
+        .unwrap_or_default())
+}
+
+async fn bmc_dead(lab: &Lab, table: &mut Table) -> Result<()> {
+    let name = busy_host(&lab.client).await?;
+    lab.fault(Some(&name), Fault::BmcDead)?;
+    lab.fault(Some(&name), Fault::PowerLoss)?;
+    let begin = Instant::now();
+    let mut outcome = "recovered";
+    until(
+        &lab.client,
+        "a recovery or a person to be asked",
+        async || {
+            if reason(lab, &name).await?.contains("confirm-dead") {
+                outcome = "needs a person";
+                return Ok(true);
+            }
+            Ok(on_host(&lab.client, &name).await?.is_empty())
+        },
+    )
+    .await?;
+    let took = begin.elapsed().as_secs_f64();
+    lab.heal(Some(&name), Fault::BmcDead)?;
+    lab.heal(Some(&name), Fault::PowerLoss)?;
+    let measured = format!("{outcome} after {took:.1} s");
+    table.add(
+        "power and BMC lost together",
+        "≤ 60 s or a person",
+        measured,
+        took <= 60.0,
+    );
+    Ok(())
+}
+
+async fn already_off(lab: &Lab, table: &mut Table) -> Result<()> {
+    let name = busy_host(&lab.client).await?;
+    lab.fault(Some(&name), Fault::KernelHang)?;
+    until(&lab.client, "the silence to be noticed", async || {
+        Ok(host_state(&lab.client, &name).await? != Some(HostState::Ready))
+    })
+    .await?;
+    lab.fault(Some(&name), Fault::PowerLoss)?;
+    let begin = Instant::now();
+    until(&lab.client, "the host to be fenced", async || {
+        Ok(host_state(&lab.client, &name).await? == Some(HostState::Fenced))
+    })
+    .await?;
+    let took = begin.elapsed().as_secs_f64();
+    table.add(
+        "host that is already off: fenced",
+        "≤ 10 s",
+        format!("{took:.1} s"),
+        took <= 10.0,
+    );
+    Ok(())
+}
+
+async fn quarantine(lab: &Lab, table: &mut Table) -> Result<()> {
+    let name = busy_host(&lab.client).await?;
+    lab.fault(Some(&name), Fault::MemoryErrors)?;
+    let begin = Instant::now();
+    until(&lab.client, "the quarantine", async || {
+        Ok(host_state(&lab.client, &name).await? == Some(HostState::Quarantined))
+    })
+    .await?;
+    let took = begin.elapsed().as_secs_f64();
+    table.add(
+        "fault injected: host quarantined",
+        "≤ 10 s",
+        format!("{took:.1} s"),
+        took <= 10.0,
+    );
+    until(&lab.client, "the first VM to move", async || {
+        Ok(vms(&lab.client).await?.iter().any(|vm| {
+            vm.status
+                .as_ref()
+                .is_some_and(|status| status.incoming.is_some())
+        }))
+    })
+    .await?;
+    let took = begin.elapsed().as_secs_f64();
+    table.add(
+        "fault injected: first VM moving",
+        "≤ 15 s",
+        format!("{took:.1} s"),
+        took <= 15.0,
+    );
+    until(&lab.client, "the host to be empty", async || {
+        Ok(on_host(&lab.client, &name).await?.is_empty())
+    })
+    .await?;
+    let api: Api<Host> = Api::all(lab.client.clone());
+    let clearance = serde_json::json!({"spec": {"faultClearance": {
+        "at": jiff::Timestamp::now().to_string(), "reason": "memory replaced", "by": "bench"}}});
+    let patch = kube::api::Patch::Merge(&clearance);
+    api.patch(&name, &Default::default(), &patch).await?;
+    Ok(())
+}
+
+/// Where VMs stand and which QEMU processes run.
+async fn standing(lab: &Lab) -> Result<Vec<String>> {
+    let mut lines: Vec<String> = vms(&lab.client)
+        .await?
+        .iter()
+        .filter_map(|vm| {
+            let right = vm.status.as_ref()?.assignment.as_ref()?;
+            Some(format!("{} {} {}", vm.name_any(), right.host, right.epoch))
+        })
+        .collect();
+    for name in lab.hosts()? {
+        let mut pids = host::processes(&lab.files, &name, "qemu-system-x86_64")?;
+        pids.sort_unstable();
+        lines.push(format!("{name} {pids:?}"));
+    }
+    Ok(lines)
+}
+
+fn differing(before: &[String], after: &[String]) -> usize {
+    let gone = before.iter().filter(|line| !after.contains(line)).count();
+    let new = after.iter().filter(|line| !before.contains(line)).count();
+    gone.max(new)
+}
+
+async fn api_down(lab: &Lab, table: &mut Table, minutes: f64) -> Result<()> {
+    let before = standing(lab).await?;
+    lab.fault(None, Fault::ApiDown)?;
+    tokio::time::sleep(Duration::try_from_secs_f64(minutes * 60.0).context("--api-minutes")?).await;
+    lab.heal(None, Fault::ApiDown)?;
+    well(lab).await?;
+    let changes = differing(&before, &standing(lab).await?);
+    let what = format!("API server down {minutes} min: VM changes");
+    table.add(&what, "0", changes.to_string(), changes == 0);
+    Ok(())
+}
+
+/// Forced-off hosts so far.
+fn fences(lab: &Lab) -> Result<usize> {
+    let entries = history::read(&host::power_file(&lab.files))?;
+    let forced = |entry: &&Entry| matches!(entry, Entry::Power(power) if power.by == "bmc");
+    Ok(entries.iter().filter(forced).count())
+}
+
+async fn incidents(lab: &Lab) -> Result<usize> {
+    let api: Api<Incident> = Api::all(lab.client.clone());
+    Ok(api.list(&Default::default()).await?.items.len())
+}
+
+async fn half_silent(lab: &Lab, table: &mut Table) -> Result<()> {
+    let names: Vec<String> = hosts(&lab.client)
+        .await?
+        .iter()
+        .map(Host::name_any)
+        .collect();
+    let half = &names[..names.len() / 2];
+    let (fenced, told) = (fences(lab)?, incidents(lab).await?);
+    for name in half {
+        lab.fault(Some(name), Fault::KernelHang)?;
+    }
+    tokio::time::sleep(SILENT).await;
+    let (fenced, told) = (fences(lab)? - fenced, incidents(lab).await? - told);
+    for name in half {
+        lab.heal(Some(name), Fault::KernelHang)?;
+    }
+    let what = format!("half of hosts silent {} s: fences", SILENT.as_secs());
+    table.add(&what, "0", fenced.to_string(), fenced == 0);
+    table.add(
+        "half of hosts silent: Incidents",
+        "1",
+        told.to_string(),
+        told == 1,
+    );
+    Ok(())
+}
+
+fn schedules(options: &Options, table: &mut Table) -> Result<()> {
+    let program = options.sim.clone().unwrap_or_else(|| {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/release/sim")
+    });
+    let begin = Instant::now();
+    let output = Command::new(&program)
+        .args(["--schedules", &options.schedules.to_string()])
+        .args(["--from", &options.from.to_string()])
+        .output()
+        .with_context(|| format!("{}: cargo build --release -p sim", program.display()))?;
+    let took = begin.elapsed().as_secs_f64();
+    let clean = output.status.success();
+    if !clean {
+        eprintln!("{}", String::from_utf8_lossy(&output.stdout));
+    }
+    let measured = if clean { "0 broken" } else { "BROKEN" };
+    let what = format!("{} fault schedules: broken rules", options.schedules);
+    table.add(&what, "0", measured.to_owned(), clean);
+    let per_bar = 300.0 * options.schedules as f64 / 100_000.0;
+    let bar = format!("≤ {per_bar:.0} s");
+    table.add(
+        "time for them",
+        &bar,
+        format!("{took:.0} s"),
+        took <= per_bar,
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_and_what_went_is_one_change() {
+        let line = |text: &str| text.to_owned();
+        let before = [line("a h1 1"), line("b h2 1")];
+        assert_eq!(differing(&before, &before), 0);
+        assert_eq!(differing(&before, &[line("a h3 2"), line("b h2 1")]), 1);
+        assert_eq!(differing(&before, &[line("b h2 1")]), 1);
+    }
+
+    #[test]
+    fn a_missed_bar_is_told() {
+        let mut table = Table::default();
+        table.seconds("x", &[1.0, 9.0], Some(8.0));
+        table.seconds("x", &[1.0, 9.0], None);
+        let met: Vec<bool> = table.0.iter().map(|row| row.met).collect();
+        assert_eq!(met, [false, true]);
+    }
+}

@@ -1,0 +1,136 @@
+//! Drills on a real lab, played by `zyctl drill run`, as ops would: the fast ones with every change,
+//! all of them with `DRILLS=all`, some with `DRILLS=NAME,…`. The drills of every site come with zyctl;
+//! those that only a lab can play are the files in `drills/`. Lateness is told and fails nothing, as
+//! machines may be loaded; what does not come about, or changes that must not, fails. In the end the
+//! prober and the disk ledger, which share no code with the product, judge the whole.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::story::check_programs;
+use e2e::watch::busy_host;
+use lab::{Lab, LabOptions, declarations, host, judges, rest};
+use serde_json::Value;
+
+/// Drills of every site that are played with every change; the others are long.
+const FAST: [&str; 1] = ["host-power-loss"];
+/// All drills of every site.
+const OF_EVERY_SITE: [&str; 6] = [
+    "host-power-loss",
+    "host-hang",
+    "management-cut",
+    "agent-restart",
+    "operator-restart",
+    "bmc-dead",
+];
+/// Longest time for the site to be well between drills.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Names or files of the drills that are asked for.
+fn chosen() -> Result<Vec<String>> {
+    let asked = std::env::var("DRILLS").unwrap_or_default();
+    let mut drills: Vec<String> = OF_EVERY_SITE
+        .iter()
+        .filter(|name| asked == "all" || (asked.is_empty() && FAST.contains(name)))
+        .map(|name| (*name).to_owned())
+        .collect();
+    if !asked.is_empty() && asked != "all" {
+        drills = asked.split(',').map(str::to_owned).collect();
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("drills");
+    let entries = std::fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?;
+    let mut files: Vec<PathBuf> = entries.iter().map(std::fs::DirEntry::path).collect();
+    files.sort();
+    for file in files {
+        let text = std::fs::read_to_string(&file)?;
+        let fast = text.lines().any(|line| line == "tag: fast");
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let path = file.display().to_string();
+        if let Some(named) = drills.iter_mut().find(|name| **name == stem) {
+            *named = path;
+        } else if asked == "all" || (asked.is_empty() && fast) {
+            drills.push(path);
+        }
+    }
+    Ok(drills)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drills_are_passed() -> Result<()> {
+    check_programs()?;
+    let drills = chosen()?;
+    ensure!(!drills.is_empty(), "no drill is named so");
+    let lab = Lab::up(LabOptions {
+        name: "drills".to_owned(),
+        ..LabOptions::default()
+    })
+    .await?;
+    let systems = ["tourism".to_owned(), "trade-union".to_owned()];
+    declarations::deploy(&lab, &systems).await?;
+    well(&lab).await?;
+    judges::start_prober(&lab.files, &lab.client).await?;
+    let mut failed = Vec::new();
+    for drill in &drills {
+        if let Err(error) = play(&lab, drill).await {
+            failed.push(format!("{drill}: {error:#}"));
+        }
+        well(&lab).await.with_context(|| format!("after {drill}"))?;
+    }
+    judges::stop_prober(&lab.files)?;
+    let report = judges::judge_probes(&lab.files, judge::report::Window::ALL)?;
+    for (guest, witness) in &report.guests {
+        ensure!(
+            witness.problems.is_empty(),
+            "{guest}: {:?}",
+            witness.problems
+        );
+    }
+    for (volume, verdict) in judges::judge_disks(&lab.files, &lab.client).await? {
+        ensure!(verdict.is_clean(), "{volume}: {:?}", verdict.problems);
+    }
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
+    lab.down()
+}
+
+/// Plays one drill on the host that carries most VMs, and tells what was measured.
+async fn play(lab: &Lab, drill: &str) -> Result<()> {
+    let on = busy_host(&lab.client).await?;
+    let (program, kubeconfig) = (
+        lab::process::zylab()?.with_file_name("zyctl"),
+        lab.files.kubeconfig("admin"),
+    );
+    let mut command = Command::new("timeout");
+    command
+        .arg("300")
+        .arg(program)
+        .arg("--kubeconfig")
+        .arg(kubeconfig);
+    command.args(["drill", "run", drill, "--on", &on, "--confirm", &on]);
+    command.args(["--lab", &lab.files.name, "-o", "json"]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    println!("{drill} on {on}:\n{told}");
+    ensure!(output.status.success(), "on {on}:\n{told}");
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(
+        report["outcomes"]
+            .as_array()
+            .is_some_and(|all| !all.is_empty()),
+        "it checked nothing: {report}"
+    );
+    Ok(())
+}
+
+/// Switches on what is off and waits until the site is well.
+async fn well(lab: &Lab) -> Result<()> {
+    for name in lab.hosts()? {
+        if !host::is_on(&lab.files, &name) {
+            host::power_on(&lab.files, &name)?;
+        }
+    }
+    let what = rest::wait(&lab.client, PATIENCE, async || {}).await;
+    ensure!(what.is_empty(), "no rest: {}", what.join("; "));
+    Ok(())
+}
