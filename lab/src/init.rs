@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::mount::{MsFlags, mount};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -17,6 +18,8 @@ use crate::address::Addresses;
 use crate::files::LabFiles;
 use crate::host;
 
+/// Where the shared storage is mounted.
+const SHARED: &str = "/srv/zhengyun/shared";
 /// Wait before a crashed service is started again.
 const RESTART_AFTER: Duration = Duration::from_millis(500);
 /// How often the services are looked at.
@@ -90,7 +93,7 @@ fn mount_all(files: &LabFiles, host: &str) -> Result<()> {
         "/run/libvirt",
         "/run/zhengyun",
         "/run/lock",
-        "/srv/zhengyun/shared",
+        SHARED,
         "/srv/zhengyun/local",
     ] {
         fs::create_dir_all(part)?;
@@ -128,6 +131,14 @@ impl Service {
     }
 
     fn start(&self) -> Result<Pid> {
+        if self.command[0] == "bindfs" {
+            // A file system whose server was killed stays mounted, dead, and nothing mounts over it.
+            // At the first start there is none, which is what this says then.
+            match umount2(SHARED, MntFlags::MNT_DETACH) {
+                Ok(()) | Err(Errno::EINVAL) => {}
+                Err(error) => return Err(error).context(SHARED),
+            }
+        }
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -185,7 +196,7 @@ fn services(
         "-o",
         "allow_other,direct_io",
         &shared,
-        "/srv/zhengyun/shared",
+        SHARED,
     ]);
     let libvirtd = words(&[
         "libvirtd",
