@@ -14,13 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use api::{Host, HostState, Incident};
+use api::Incident;
 use judge::chaos::Verdict;
 use judge::history::{self, Entry};
 use judge::results::Results;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
-use serde_json::json;
+use kube::Api;
 
 use crate::fault::Fault;
 use crate::judges::{self, now};
@@ -31,8 +29,6 @@ use plan::{Blow, Plan};
 /// Longest time for a site to come to rest after everything was healed. A host boots in seconds, a
 /// storm is waited out for a minute, and guests start one after another on a busy machine.
 const REST: Duration = Duration::from_secs(240);
-/// How often a person clears hosts whose faults are mended.
-const TEND: Duration = Duration::from_secs(3);
 
 /// What is thrown, and for how long.
 #[derive(Clone, Debug)]
@@ -203,13 +199,9 @@ fn mend(files: &crate::LabFiles, record: &Record, blow: &Blow) -> Result<()> {
 /// A person switches on what is off and clears what is mended; the site must come to rest.
 async fn settle(lab: &Lab, record: &Record) -> Result<bool> {
     let begin = Instant::now();
-    let mut tended: Option<Instant> = None;
     let what = rest::wait(&lab.client, REST, async || {
-        if tended.is_none_or(|last| last.elapsed() > TEND) {
-            tended = Some(Instant::now());
-            if let Err(error) = tend(lab).await {
-                record.note(&format!("tending: {error:#}"));
-            }
+        if let Err(error) = rest::tend(lab).await {
+            record.note(&format!("tending: {error:#}"));
         }
     })
     .await;
@@ -223,29 +215,6 @@ async fn settle(lab: &Lab, record: &Record) -> Result<bool> {
     record.note(&format!("no rest: {}", what.join("; ")));
     record.write(&Entry::Restless { at, what })?;
     Ok(false)
-}
-
-async fn tend(lab: &Lab) -> Result<()> {
-    let api: Api<Host> = Api::all(lab.client.clone());
-    for name in lab.hosts()? {
-        if !host::is_on(&lab.files, &name) {
-            host::power_on(&lab.files, &name)?;
-        }
-    }
-    for host in api.list(&Default::default()).await? {
-        let state = host.status.as_ref().and_then(|status| status.state);
-        if state == Some(HostState::Quarantined) {
-            let clearance = json!({"spec": {"faultClearance": {
-                "at": jiff::Timestamp::now().to_string(), "reason": "mended", "by": "chaos"}}});
-            api.patch(
-                &host.name_any(),
-                &PatchParams::default(),
-                &Patch::Merge(&clearance),
-            )
-            .await?;
-        }
-    }
-    Ok(())
 }
 
 /// Gathers what judges need, and lets them judge.

@@ -7,10 +7,17 @@ use api::{
     BusinessSystem, Host, HostState, Incident, VirtualMachine, VirtualMachineMigration,
     VirtualMachinePhase,
 };
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+
+use crate::host;
+use crate::lifecycle::Lab;
 
 /// How often a site is looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often a person does what is to be done meanwhile.
+const TEND: Duration = Duration::from_secs(3);
 
 /// What keeps the site from rest: hosts that are not Ready, VMs that do not run or are moving,
 /// systems that do not answer, moves and Incidents that have not ended. Empty: it is at rest.
@@ -89,12 +96,44 @@ where
         .items)
 }
 
-/// Waits for rest; `tend` is called before every look, for what a person does meanwhile. Returns what
+/// What a person does once all faults are healed: switches on what is off, and clears hosts that are
+/// quarantined for what was mended.
+///
+/// # Errors
+/// A host can not be started, or the API server refuses.
+pub async fn tend(lab: &Lab) -> Result<()> {
+    let api: Api<Host> = Api::all(lab.client.clone());
+    for name in lab.hosts()? {
+        if !host::is_on(&lab.files, &name) {
+            host::power_on(&lab.files, &name)?;
+        }
+    }
+    for host in api.list(&Default::default()).await? {
+        let state = host.status.as_ref().and_then(|status| status.state);
+        if state == Some(HostState::Quarantined) {
+            let clearance = json!({"spec": {"faultClearance": {
+                "at": jiff::Timestamp::now().to_string(), "reason": "mended", "by": "lab"}}});
+            api.patch(
+                &host.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(&clearance),
+            )
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits for rest; `tend` is called every few seconds, for what a person does meanwhile. Returns what
 /// was still wrong after `patience`: empty when the site came to rest.
 pub async fn wait(client: &Client, patience: Duration, mut tend: impl AsyncFnMut()) -> Vec<String> {
     let begin = Instant::now();
+    let mut tended: Option<Instant> = None;
     loop {
-        tend().await;
+        if tended.is_none_or(|last| last.elapsed() > TEND) {
+            tended = Some(Instant::now());
+            tend().await;
+        }
         // Without the API server nothing is known.
         let what = unrest(client)
             .await

@@ -220,13 +220,13 @@ fn split(table: &mut Table, what: &str, all: &[Times], bar: f64) {
 
 /// Switches on what is off, clears what is quarantined, and waits until the site is well.
 async fn well(lab: &Lab) -> Result<()> {
-    for name in lab.hosts()? {
-        if !host::is_on(&lab.files, &name) {
-            host::power_on(&lab.files, &name)?;
-        }
-    }
-    let what = rest::wait(&lab.client, PATIENCE, async || {}).await;
-    ensure!(what.is_empty(), "no rest: {}", what.join("; "));
+    let mut refused = None;
+    let what = rest::wait(&lab.client, PATIENCE, async || {
+        // While the API server starts it refuses; the next look tries again.
+        refused = rest::tend(lab).await.err();
+    })
+    .await;
+    ensure!(what.is_empty(), "no rest: {}; {refused:?}", what.join("; "));
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::story::check_programs;
 use e2e::watch::busy_host;
-use lab::{Lab, LabOptions, declarations, host, judges, rest};
+use lab::{Lab, LabOptions, declarations, judges, rest};
 use serde_json::Value;
 
 /// Drills of every site that are played with every change; the others are long.
@@ -125,12 +125,12 @@ async fn play(lab: &Lab, drill: &str) -> Result<()> {
 
 /// Switches on what is off and waits until the site is well.
 async fn well(lab: &Lab) -> Result<()> {
-    for name in lab.hosts()? {
-        if !host::is_on(&lab.files, &name) {
-            host::power_on(&lab.files, &name)?;
-        }
-    }
-    let what = rest::wait(&lab.client, PATIENCE, async || {}).await;
-    ensure!(what.is_empty(), "no rest: {}", what.join("; "));
+    let mut refused = None;
+    let what = rest::wait(&lab.client, PATIENCE, async || {
+        // While the API server starts it refuses; the next look tries again.
+        refused = rest::tend(lab).await.err();
+    })
+    .await;
+    ensure!(what.is_empty(), "no rest: {}; {refused:?}", what.join("; "));
     Ok(())
 }
