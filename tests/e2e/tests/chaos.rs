@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result};
 use e2e::story::check_programs;
 use lab::chaos::{Options, command};
 
-/// The plan that is played unless another is named: in its first rounds hosts lose their power and
-/// their management network, alone and while the platform's own parts die.
-const SEED: u64 = 1;
+/// The plan that is played unless another is named: two hosts hang, the API server goes down while an
+/// agent is stopped, and again before a host hangs. It once found five Incidents of healthy hosts.
+const SEED: u64 = 2;
 
 fn number<T: std::str::FromStr>(name: &str, default: T) -> Result<T>
 where
