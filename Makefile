@@ -1,7 +1,8 @@
 # `make demo` plays the main job, `make test` passes every test; `make help` lists the rest.
-.PHONY: help setup build demo demo-down check test crds bench bench-placement bench-failover drills chaos
+.PHONY: help setup build demo demo-down check test crds bench bench-placement bench-failover fuzz-placement drills chaos
 ROADEF ?= ../shared/data/roadef
 SECONDS_EACH ?= 10
+SCALE ?= --hosts 5000 --vms 50000
 CARGO = cargo
 JOBS = -j2
 
@@ -24,9 +25,13 @@ demo-down: ## Stop the demo's lab and remove every trace of it
 bench: build ## Measure recoveries, migrations and the idle site on the lab (about 25 minutes)
 	@target/debug/bench
 
-bench-placement: ## Measure the planners, and the search on ROADEF=FOLDER for SECONDS_EACH per instance
+bench-placement: ## Measure the planners (SCALE="--hosts N --vms N" through a real API server), and the search on ROADEF=FOLDER for SECONDS_EACH per instance
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_placement
+	@$(CARGO) run $(JOBS) --release --quiet -p scale -- $(SCALE)
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_roadef -- -d $(ROADEF) -t $(SECONDS_EACH)
+
+fuzz-placement: ## Play random histories of the delta interface for MINUTES (60)
+	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin fuzz_placement -- --minutes $(or $(MINUTES),60)
 
 bench-failover: build ## One table of failover beside its bars: lab and 100,000 schedules, about 75 minutes; PARTS=cuts,hangs runs some
 	@$(CARGO) build $(JOBS) --release --quiet -p sim

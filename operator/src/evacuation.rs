@@ -14,7 +14,7 @@ use failover::{Moment, Policy};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use model::{HostName, Severity, VmUid};
-use placement::{Fleet, Headroom, Plan, plan_evacuation, prove_headroom};
+use placement::{Engine, Fleet, Headroom, Plan, plan_evacuation_on};
 use serde_json::{Value, json};
 
 use crate::migrations::ended;
@@ -49,7 +49,7 @@ pub fn planned(migration: &VirtualMachineMigration) -> bool {
 pub async fn turn(
     context: &Arc<Context>,
     memory: &mut Evacuations,
-    fleet: &Fleet,
+    engine: &Engine,
     policy: &Policy,
     migrations: &[Arc<VirtualMachineMigration>],
 ) {
@@ -77,11 +77,11 @@ pub async fn turn(
         return;
     }
     let request = door::objects(context).evacuation(&context.stores.policy(), permitted);
-    let plan = plan_evacuation(fleet, &request);
+    let plan = plan_evacuation_on(engine, &request);
     for (name, (host, why)) in &wanted {
         let outcome = match waiting.get(name) {
             Some(reason) => Outcome::whole(here(context, name).len(), reason.clone()),
-            None => empty(context, fleet, &plan, name, *why, migrations).await,
+            None => empty(context, engine, &plan, name, *why, migrations).await,
         };
         progress(context, host, outcome).await;
     }
@@ -202,7 +202,7 @@ impl Outcome {
 /// Starts the moves of one host whose turn it is.
 async fn empty(
     context: &Context,
-    fleet: &Fleet,
+    engine: &Engine,
     plan: &Plan,
     name: &HostName,
     why: Why,
@@ -210,14 +210,14 @@ async fn empty(
 ) -> Outcome {
     let vms = here(context, name);
     let remaining = vms.len();
-    if let Some(reason) = too_costly(fleet, plan, name, why) {
+    if let Some(reason) = too_costly(engine, plan, name, why) {
         return Outcome::whole(remaining, reason);
     }
     let blocked: Vec<String> = plan
         .stuck
         .iter()
         .filter(|stuck| stuck.host == *name)
-        .map(|stuck| format!("{}: {}", label(fleet, &stuck.vm), stuck.why))
+        .map(|stuck| format!("{}: {}", label(engine.fleet(), &stuck.vm), stuck.why))
         .collect();
     let reason = match why {
         Why::Maintenance => MigrationReason::Maintenance,
@@ -255,18 +255,17 @@ fn label(fleet: &Fleet, uid: &VmUid) -> String {
 
 /// A host that is only degraded still carries its VMs: it is not emptied when that would use up the
 /// reserve that a dying host needs.
-fn too_costly(fleet: &Fleet, plan: &Plan, name: &HostName, why: Why) -> Option<String> {
+fn too_costly(engine: &Engine, plan: &Plan, name: &HostName, why: Why) -> Option<String> {
     if why != Why::Fault(Severity::Degraded) {
         return None;
     }
+    let fleet = engine.fleet();
     let pool = fleet.hosts.get(name)?.pool.clone();
-    let mut after = fleet.clone();
+    let mut after = engine.clone();
     for step in &plan.moves {
-        if let Some(vm) = after.vms.get_mut(&step.vm) {
-            (vm.host, vm.incoming) = (Some(step.to.clone()), None);
-        }
+        after.assign(&step.vm, &step.to);
     }
-    match prove_headroom(&after, &pool) {
+    match after.prove_headroom(&pool) {
         Headroom::Proven | Headroom::NotPromised => None,
         Headroom::Broken { failure, vm } => Some(format!(
             "its VMs stay for now: with them elsewhere N+1 of pool {pool} would break (if host {failure} failed, {} would find no place); add a host, or empty it with zyctl drain {name}",

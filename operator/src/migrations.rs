@@ -15,7 +15,7 @@ use failover::vm::HostSight;
 use failover::{Policy, assignment};
 use kube::ResourceExt;
 use model::{Assignment, HostName};
-use placement::{Fleet, place};
+use placement::{Engine, place};
 use serde_json::json;
 
 use crate::reconcile::rebalance;
@@ -25,9 +25,21 @@ use crate::writer::{WriteError, logged};
 use crate::{clock, door, evacuation};
 
 /// One turn over all moves and hosts to be emptied.
-pub async fn turn(context: &Arc<Context>, memory: &mut Memory, fleet: &mut Fleet, policy: &Policy) {
+pub async fn turn(
+    context: &Arc<Context>,
+    memory: &mut Memory,
+    engine: &mut Engine,
+    policy: &Policy,
+) {
     let migrations = context.stores.migrations.state();
-    evacuation::turn(context, &mut memory.evacuations, fleet, policy, &migrations).await;
+    evacuation::turn(
+        context,
+        &mut memory.evacuations,
+        engine,
+        policy,
+        &migrations,
+    )
+    .await;
     let vms = context.stores.vms.state();
     let mut load = load(&migrations);
     for migration in migrations {
@@ -49,7 +61,7 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory, fleet: &mut Fleet
             continue;
         };
         if context.writer.settled(vm.as_ref()) {
-            one(context, memory, fleet, policy, &migration, vm, &mut load).await;
+            one(context, memory, engine, policy, &migration, vm, &mut load).await;
         }
     }
 }
@@ -86,7 +98,7 @@ fn load(migrations: &[Arc<VirtualMachineMigration>]) -> BTreeMap<HostName, i32> 
 async fn one(
     context: &Arc<Context>,
     memory: &mut Memory,
-    fleet: &mut Fleet,
+    engine: &mut Engine,
     policy: &Policy,
     migration: &VirtualMachineMigration,
     vm: &VirtualMachine,
@@ -152,7 +164,7 @@ async fn one(
     let name = migration.name_any();
     let result = match verdict.step {
         MigrationStep::Wait => show(context, migration, &message).await,
-        MigrationStep::Begin => begin(context, fleet, policy, migration, vm, load).await,
+        MigrationStep::Begin => begin(context, engine, policy, migration, vm, load).await,
         MigrationStep::Record { source, target } => {
             record(context, migration, vm, &source, &target).await
         }
@@ -274,7 +286,7 @@ async fn swap(
 
 async fn begin(
     context: &Arc<Context>,
-    fleet: &mut Fleet,
+    engine: &mut Engine,
     policy: &Policy,
     migration: &VirtualMachineMigration,
     vm: &VirtualMachine,
@@ -300,7 +312,7 @@ async fn begin(
         .await;
     }
     // The source is no target; a named target is the only one.
-    let mut open = fleet.clone();
+    let mut open = engine.fleet().clone();
     if let Some(host) = open.hosts.get_mut(&source.host) {
         host.closed = Some("it runs there".to_owned());
     }
@@ -352,9 +364,7 @@ async fn begin(
         .writer
         .swap_status(vm, rights_patch(&change))
         .await?;
-    if let Some(fleet_vm) = fleet.vms.get_mut(&uid) {
-        fleet_vm.incoming = Some(choice.host.clone());
-    }
+    engine.begin_move(&uid, &choice.host);
     for host in [&source.host, &choice.host] {
         *load.entry(host.clone()).or_insert(0) += 1;
     }

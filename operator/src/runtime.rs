@@ -44,6 +44,8 @@ pub struct Context {
     pub probes: Probes,
     /// What was proven of N+1.
     pub proofs: Proofs,
+    /// What is wrong with rules of VMs about one another.
+    pub rules: vms::RuleNotes,
     /// What would even out pools.
     pub rebalances: Rebalances,
     /// The fault ledger.
@@ -95,6 +97,7 @@ pub async fn run(options: Options) -> Result<()> {
         hosts: Mutex::default(),
         probes: Probes::default(),
         proofs: Proofs::default(),
+        rules: vms::RuleNotes::default(),
         rebalances: Rebalances::default(),
         incidents: Incidents::default(),
         fleet,

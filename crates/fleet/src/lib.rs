@@ -5,22 +5,22 @@
 
 #![forbid(unsafe_code)]
 
+pub mod affinity;
 pub mod snapshot;
 pub mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::names::{LABEL_SYSTEM, LABEL_TIER};
 use api::{
     CloudPolicySpec, HighAvailability, Host, HostPool, Image, Network, VirtualMachine,
     VirtualMachineMigration, Volume,
 };
 use kube::ResourceExt;
 use model::{Architecture, Bytes, HostName, NamespacedName, VmUid};
-use placement::{EvacuationRequest, Fleet, Limits};
+use placement::{EvacuationRequest, Fleet, Limits, Rules};
 
-/// Label of a host that names its rack; a rack is a failure domain.
+/// Label of a host that names its rack, where `spec.rack` does not; a rack is a failure domain.
 pub const LABEL_RACK: &str = "topology.kubernetes.io/rack";
 
 /// The objects that a fleet is made of.
@@ -52,14 +52,25 @@ impl Objects {
             if let Some(host) = host(object, closed(object)) {
                 fleet.hosts.insert(name.clone(), host);
             }
-            if let Some(rack) = object.labels().get(LABEL_RACK) {
+            if let Some(rack) = rack_of(object) {
                 fleet.racks.insert(name, rack.clone());
             }
         }
-        for object in &self.vms {
-            fleet.vms.insert(uid(object), self.vm(object));
-        }
+        fleet.vms = self.virtual_machines();
         fleet
+    }
+
+    /// The VMs, each with what its volumes, networks and image say of it, and its part in rules
+    /// about others.
+    pub fn virtual_machines(&self) -> BTreeMap<VmUid, placement::Vm> {
+        let index = Index::of(self);
+        let mut rules = affinity::read(&self.vms).rules;
+        let vms = self.vms.iter().map(|object| {
+            let uid = uid(object);
+            let rules = rules.remove(&uid).unwrap_or_default();
+            (uid, index.vm(object, rules))
+        });
+        vms.collect()
     }
 
     /// What emptying hosts has to respect: who leaves first, and what the site's policy allows.
@@ -91,37 +102,58 @@ impl Objects {
             ..EvacuationRequest::default()
         }
     }
+}
 
-    fn vm(&self, object: &VirtualMachine) -> placement::Vm {
+/// Objects by name: each VM is looked up in constant time.
+struct Index<'a> {
+    volumes: BTreeMap<(&'a str, &'a str), &'a Volume>,
+    networks: BTreeMap<&'a str, &'a Network>,
+    images: BTreeMap<&'a str, &'a Image>,
+}
+
+/// Name of an object; every object from the API has one.
+fn name<K: kube::Resource>(object: &K) -> &str {
+    object.meta().name.as_deref().unwrap_or_default()
+}
+
+impl<'a> Index<'a> {
+    fn of(objects: &'a Objects) -> Self {
+        let volume = |volume: &'a Arc<Volume>| {
+            let namespace = volume.metadata.namespace.as_deref().unwrap_or_default();
+            ((namespace, name(volume.as_ref())), volume.as_ref())
+        };
+        Self {
+            volumes: objects.volumes.iter().map(volume).collect(),
+            networks: objects
+                .networks
+                .iter()
+                .map(|network| (name(network.as_ref()), network.as_ref()))
+                .collect(),
+            images: objects
+                .images
+                .iter()
+                .map(|image| (name(image.as_ref()), image.as_ref()))
+                .collect(),
+        }
+    }
+
+    fn vm(&self, object: &VirtualMachine, rules: Rules) -> placement::Vm {
         let namespace = object.namespace().unwrap_or_default();
-        let status = object.status.clone().unwrap_or_default();
-        let zones = object
-            .spec
-            .networks
-            .iter()
-            .filter_map(|name| {
-                self.networks
-                    .iter()
-                    .find(|network| network.name_any() == *name)
-            })
+        let status = object.status.as_ref();
+        let networks = object.spec.networks.iter();
+        let zones = networks
+            .filter_map(|name| self.networks.get(name.as_str()))
             .map(|network| network.spec.zone);
-        let image = self
-            .images
-            .iter()
-            .find(|image| image.name_any() == object.spec.image);
-        let volumes: Vec<_> = object
-            .spec
-            .disks
-            .iter()
+        let image = self.images.get(object.spec.image.as_str());
+        let disks = object.spec.disks.iter();
+        let volumes: Vec<&&Volume> = disks
             .filter_map(|disk| {
-                self.volumes.iter().find(|volume| {
-                    volume.name_any() == disk.volume
-                        && volume.namespace().as_deref() == Some(namespace.as_str())
-                })
+                let key = (namespace.as_str(), disk.volume.as_str());
+                self.volumes.get(&key)
             })
             .collect();
         placement::Vm {
-            name: NamespacedName::new(namespace.clone(), object.name_any()),
+            name: NamespacedName::new(namespace.as_str(), object.name_any()),
             cpu: u64::try_from(object.spec.cpu).unwrap_or(0),
             // What can not be read fits nowhere; the API server's pattern keeps it out.
             memory_bytes: Bytes::parse(&object.spec.memory).map_or(u64::MAX / 4, |bytes| bytes.0),
@@ -136,10 +168,14 @@ impl Objects {
                 .find_map(|volume| volume.status.as_ref()?.pinned_host.clone())
                 .map(HostName),
             mlps_grade: object.spec.mlps_grade,
-            apart: apart(object, &namespace),
+            rules,
             restarts_elsewhere: object.spec.high_availability == HighAvailability::Restart,
-            host: status.assignment.map(|assignment| assignment.host),
-            incoming: status.incoming.map(|incoming| incoming.host),
+            host: status
+                .and_then(|status| status.assignment.as_ref())
+                .map(|assignment| assignment.host.clone()),
+            incoming: status
+                .and_then(|status| status.incoming.as_ref())
+                .map(|incoming| incoming.host.clone()),
         }
     }
 }
@@ -176,25 +212,6 @@ pub fn uid(vm: &VirtualMachine) -> VmUid {
     VmUid(vm.metadata.uid.clone().unwrap_or_default())
 }
 
-/// Replicas of a tier that must be on different hosts are one group.
-fn apart(object: &VirtualMachine, namespace: &str) -> Option<String> {
-    let required = object
-        .spec
-        .spread
-        .as_ref()
-        .is_some_and(|spread| spread.required);
-    let label = |name: &str| object.labels().get(name);
-    required
-        .then(|| {
-            Some(format!(
-                "{namespace}/{}/{}",
-                label(LABEL_SYSTEM)?,
-                label(LABEL_TIER)?
-            ))
-        })
-        .flatten()
-}
-
 fn pool(object: &HostPool) -> placement::Pool {
     let number = |value: i32| u64::try_from(value).unwrap_or(0);
     placement::Pool {
@@ -224,6 +241,12 @@ fn host(object: &Host, closed: Option<String>) -> Option<placement::Host> {
             .collect(),
         has_network: reported.vtep_address.is_some(),
     })
+}
+
+/// The rack that a host declares: `spec.rack`, else its label.
+pub fn rack_of(host: &Host) -> Option<&String> {
+    let declared = host.spec.rack.as_ref();
+    declared.or_else(|| host.labels().get(LABEL_RACK))
 }
 
 /// Why nothing may be placed on a host, as the operator's `Schedulable` condition tells it.

@@ -1,9 +1,9 @@
 //! The hard rules, never relaxed, in the order in which they are told. Every planner of this
 //! crate asks these functions; only the judges in `lint` write the rules a second time.
 
-use model::{HostName, VmUid};
+use model::HostName;
 
-use crate::fleet::{Fleet, Free, Host, Pool, Vm};
+use crate::fleet::{Free, Host, Pool, Vm};
 
 /// A rule that removed a host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +24,10 @@ pub enum Filter {
     Storage,
     /// Not attached to the business network.
     Network,
+    /// A rule of its own spreads it over racks, and the host declares none.
+    NoRack,
+    /// VMs that must share its host are elsewhere.
+    Together,
     /// A VM that must be apart is there.
     Apart,
     /// Not enough virtual processors.
@@ -32,6 +36,8 @@ pub enum Filter {
     Memory,
     /// Starts failed there.
     Avoided,
+    /// No host will do: its rules contradict each other.
+    Contradiction(String),
 }
 
 impl Filter {
@@ -46,6 +52,9 @@ impl Filter {
             Filter::Grade => "the pool's MLPS grade is lower than its system's".to_owned(),
             Filter::Storage => "a storage pool of its volumes is not ready there".to_owned(),
             Filter::Network => "not attached to the business network".to_owned(),
+            Filter::NoRack => "it is spread over racks and the host declares none".to_owned(),
+            Filter::Together => "VMs that must share its host are elsewhere".to_owned(),
+            Filter::Contradiction(why) => why.clone(),
             Filter::Apart => "a VM that must be apart is there".to_owned(),
             Filter::Cpu => "not enough CPU".to_owned(),
             Filter::Memory => "not enough memory".to_owned(),
@@ -59,38 +68,12 @@ impl Filter {
 pub(crate) struct There {
     /// Room with the VM itself left out.
     pub free: Free,
-    /// Another VM of its group is there.
+    /// Another VM that it must be apart from is there, or in the rack.
     pub apart: bool,
-}
-
-/// The first rule that removes a host for a VM; none when it may run there. What the VM
-/// itself takes on a host is not counted against it. Reads every VM: planners that ask often
-/// hold an [`crate::Engine`].
-pub fn removes(
-    fleet: &Fleet,
-    uid: &VmUid,
-    vm: &Vm,
-    name: &HostName,
-    host: &Host,
-) -> Option<Filter> {
-    let pool = fleet.pools.get(&host.pool);
-    let mut there = There {
-        free: pool.map_or_else(Free::default, |pool| pool.capacity(host)),
-        apart: false,
-    };
-    for (_, other) in fleet.on(name).filter(|(other, _)| *other != uid) {
-        there.add(vm, other);
-    }
-    judge(pool, vm, name, host, there)
-}
-
-impl There {
-    /// Counts another VM that takes room there.
-    pub(crate) fn add(&mut self, vm: &Vm, other: &Vm) {
-        self.free.cpu = self.free.cpu.saturating_sub(other.cpu);
-        self.free.memory_bytes = self.free.memory_bytes.saturating_sub(other.memory_bytes);
-        self.apart |= vm.apart.is_some() && vm.apart == other.apart;
-    }
+    /// VMs that must share its host are elsewhere.
+    pub elsewhere: bool,
+    /// The host declares its rack.
+    pub racked: bool,
 }
 
 /// All rules in their order.
@@ -101,11 +84,15 @@ pub(crate) fn judge(
     host: &Host,
     there: There,
 ) -> Option<Filter> {
+    if let Some(why) = &vm.rules.contradiction {
+        return Some(Filter::Contradiction(why.clone()));
+    }
     if let Some(why) = &host.closed {
         return Some(Filter::Closed(why.clone()));
     }
     fits_data(vm, name)
-        .or_else(|| fits_kind(pool, vm, host))
+        .or_else(|| fits_kind(pool, vm, host, there.racked))
+        .or_else(|| there.elsewhere.then_some(Filter::Together))
         .or_else(|| there.apart.then_some(Filter::Apart))
         .or_else(|| fits_size(vm, there.free))
 }
@@ -117,7 +104,7 @@ pub(crate) fn fits_data(vm: &Vm, name: &HostName) -> Option<Filter> {
 }
 
 /// Rules that look only at what kind of host it is: hosts of one kind share the answer.
-pub(crate) fn fits_kind(pool: Option<&Pool>, vm: &Vm, host: &Host) -> Option<Filter> {
+pub(crate) fn fits_kind(pool: Option<&Pool>, vm: &Vm, host: &Host, racked: bool) -> Option<Filter> {
     let Some(pool) = pool else {
         return Some(Filter::NoPool);
     };
@@ -131,6 +118,8 @@ pub(crate) fn fits_kind(pool: Option<&Pool>, vm: &Vm, host: &Host) -> Option<Fil
         Some(Filter::Storage)
     } else if !host.has_network {
         Some(Filter::Network)
+    } else if vm.rules.needs_rack() && !racked {
+        Some(Filter::NoRack)
     } else {
         None
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::rules::Rules;
 use model::{Architecture, HostName, NamespacedName, VmUid, Zone};
 
 /// Hosts that can stand in for one another.
@@ -73,8 +74,8 @@ pub struct Vm {
     pub pinned_to: Option<HostName>,
     /// MLPS grade of its system.
     pub mlps_grade: i32,
-    /// VMs of one group are never on one host.
-    pub apart: Option<String>,
+    /// Its part in rules about other VMs.
+    pub rules: Rules,
     /// It restarts elsewhere when its host fails.
     pub restarts_elsewhere: bool,
     /// Where it is assigned.

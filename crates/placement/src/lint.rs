@@ -3,11 +3,12 @@
 
 mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{HostName, VmUid};
 
 use crate::fleet::{Fleet, Host, Pool, Vm};
+use crate::rules::{Domain, Side};
 
 pub use plan::{PlanFault, PlanViolation, lint_plan};
 
@@ -16,8 +17,10 @@ pub use plan::{PlanFault, PlanViolation, lint_plan};
 pub enum Violation {
     /// A host carries more than it has.
     Overloaded(HostName),
-    /// Two VMs that must be apart are together.
+    /// Two VMs that must be apart are together, on a host or in a rack.
     Together(VmUid, VmUid),
+    /// Two VMs that must share a host do not.
+    Separated(VmUid, VmUid),
     /// A VM is where a rule forbids it.
     Misplaced(VmUid, &'static str),
 }
@@ -26,7 +29,6 @@ pub enum Violation {
 pub fn lint(fleet: &Fleet) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut load: BTreeMap<&HostName, (u128, u128)> = BTreeMap::new();
-    let mut groups: BTreeMap<(&str, &HostName), Vec<&VmUid>> = BTreeMap::new();
     for (uid, vm) in &fleet.vms {
         let both = vm.host.iter().chain(&vm.incoming);
         for name in both.filter(|name| vm.incoming.as_ref() != Some(name) || vm.host != vm.incoming)
@@ -36,13 +38,16 @@ pub fn lint(fleet: &Fleet) -> Vec<Violation> {
                 sum.0 + u128::from(vm.cpu),
                 sum.1 + u128::from(vm.memory_bytes),
             );
-            if let Some(group) = &vm.apart {
-                groups.entry((group, name)).or_default().push(uid);
-            }
             let Some(host) = fleet.hosts.get(name) else {
                 continue;
             };
-            let broken = misplaced(vm, name, host, fleet.pools.get(&host.pool));
+            let broken = misplaced(
+                vm,
+                name,
+                host,
+                fleet.pools.get(&host.pool),
+                fleet.racks.get(name),
+            );
             violations.extend(
                 broken
                     .into_iter()
@@ -50,13 +55,8 @@ pub fn lint(fleet: &Fleet) -> Vec<Violation> {
             );
         }
     }
-    for together in groups.values() {
-        for (index, one) in together.iter().enumerate() {
-            for other in together.iter().skip(index + 1) {
-                violations.push(Violation::Together((*one).clone(), (*other).clone()));
-            }
-        }
-    }
+    violations.extend(crowding(fleet));
+    violations.extend(separated(fleet));
     for (name, (cpu, memory)) in load {
         let host = fleet.hosts.get(name);
         if host.is_some_and(|host| overloaded(host, fleet.pools.get(&host.pool), cpu, memory)) {
@@ -66,8 +66,91 @@ pub fn lint(fleet: &Fleet) -> Vec<Violation> {
     violations
 }
 
+/// Where a VM is, by the domain of a rule: its hosts, or their racks.
+fn domains<'a>(fleet: &'a Fleet, vm: &'a Vm, over: Domain) -> BTreeSet<&'a str> {
+    let hosts = vm.host.iter().chain(&vm.incoming);
+    hosts
+        .filter_map(|name| match over {
+            Domain::Host => Some(name.as_str()),
+            Domain::Rack => fleet.racks.get(name).map(String::as_str),
+        })
+        .collect()
+}
+
+/// One of two VMs asks for what the other is named by, or each asks it of all.
+fn concerns(one: Side, two: Side) -> bool {
+    match one {
+        Side::Every => true,
+        Side::Asks => two != Side::Asks,
+        Side::Named => two != Side::Named,
+    }
+}
+
+/// By rule, domain kind and domain: who is there, and on which side.
+type Parts<'a> = BTreeMap<(&'a str, Domain, &'a str), Vec<(&'a VmUid, Side)>>;
+
+fn crowding(fleet: &Fleet) -> Vec<Violation> {
+    let mut parts: Parts<'_> = BTreeMap::new();
+    for (uid, vm) in &fleet.vms {
+        for relation in &vm.rules.apart {
+            for place in domains(fleet, vm, relation.over) {
+                let key = (relation.rule.as_str(), relation.over, place);
+                parts.entry(key).or_default().push((uid, relation.side));
+            }
+        }
+    }
+    let mut violations = Vec::new();
+    for together in parts.values() {
+        for (index, (one, side)) in together.iter().enumerate() {
+            for (other, _) in together
+                .iter()
+                .skip(index + 1)
+                .filter(|(_, other)| concerns(*side, *other))
+            {
+                violations.push(Violation::Together((*one).clone(), (*other).clone()));
+            }
+        }
+    }
+    violations
+}
+
+/// Groups that must share a host: there is one on which all are that are on hosts that stand.
+fn separated(fleet: &Fleet) -> Vec<Violation> {
+    let mut groups: BTreeMap<&str, Vec<(&VmUid, BTreeSet<&HostName>)>> = BTreeMap::new();
+    for (uid, vm) in &fleet.vms {
+        let hosts = vm.host.iter().chain(&vm.incoming);
+        let standing: BTreeSet<&HostName> = hosts
+            .filter(|name| fleet.hosts.get(*name).is_some_and(|host| host.stands))
+            .collect();
+        if let (Some(group), false) = (&vm.rules.together, standing.is_empty()) {
+            groups.entry(group).or_default().push((uid, standing));
+        }
+    }
+    let mut violations = Vec::new();
+    for members in groups.values() {
+        let Some(((first, all), others)) = members.split_first() else {
+            continue;
+        };
+        let mut common = all.clone();
+        for (other, hosts) in others {
+            common.retain(|name| hosts.contains(name));
+            if common.is_empty() {
+                violations.push(Violation::Separated((*first).clone(), (*other).clone()));
+                break;
+            }
+        }
+    }
+    violations
+}
+
 /// Rules that forbid a VM on a host, whatever else is there.
-fn misplaced(vm: &Vm, name: &HostName, host: &Host, pool: Option<&Pool>) -> Vec<&'static str> {
+fn misplaced(
+    vm: &Vm,
+    name: &HostName,
+    host: &Host,
+    pool: Option<&Pool>,
+    rack: Option<&String>,
+) -> Vec<&'static str> {
     let Some(pool) = pool else {
         return vec!["pool"];
     };
@@ -88,6 +171,11 @@ fn misplaced(vm: &Vm, name: &HostName, host: &Host, pool: Option<&Pool>) -> Vec<
             vm.pinned_to.as_ref().is_some_and(|pinned| pinned != name),
             "pinned",
         ),
+        (
+            rack.is_none() && vm.rules.apart.iter().any(|part| part.over == Domain::Rack),
+            "rack",
+        ),
+        (vm.rules.contradiction.is_some(), "contradiction"),
     ];
     let broken = rules.into_iter().filter(|(broken, _)| *broken);
     broken.map(|(_, rule)| rule).collect()

@@ -1,12 +1,14 @@
 //! One VM, one host: the one that is left with the most memory, ties by name. This is the
 //! definition, in one pass over a snapshot; [`crate::Engine`] gives the same answer from indexes.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{HostName, VmUid};
 
 use crate::filter::{Filter, There, judge};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Host, Vm};
+use crate::rules::{Bundle, Domain, Relation, Side};
 
 /// A host that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,16 +20,23 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// The host with the most free memory, which is stated.
-    pub(crate) fn roomiest(host: HostName, free_bytes: u64) -> Self {
-        let reason = format!(
+    /// The host with the fewest wishes unmet and then the most free memory, which is stated.
+    pub(crate) fn roomiest(host: HostName, free_bytes: u64, unmet: u32, anchored: bool) -> Self {
+        let mut reasons = Vec::new();
+        if anchored {
+            reasons.push("VMs that must share its host are there".to_owned());
+        }
+        reasons.push(format!(
             "most free memory of the hosts that fit ({} MiB)",
             free_bytes >> 20
-        );
-        Self {
-            host,
-            reasons: vec![reason],
+        ));
+        if unmet > 0 {
+            let noun = if unmet == 1 { "wish" } else { "wishes" };
+            reasons.push(format!(
+                "{unmet} {noun} about other VMs can not be met on any host that fits better"
+            ));
         }
+        Self { host, reasons }
     }
 }
 
@@ -65,7 +74,8 @@ impl Refusal {
 }
 
 /// Chooses a host for a VM of the fleet; `avoid` are hosts on which starts failed, used only
-/// when nothing else is left.
+/// when nothing else is left. Of the hosts that fit, the one on which the fewest wishes about
+/// other VMs stay unmet, then the one with the most free memory.
 ///
 /// # Errors
 /// How many hosts each rule removed.
@@ -74,37 +84,127 @@ pub fn place(fleet: &Fleet, uid: &VmUid, avoid: &BTreeSet<HostName>) -> Result<C
     let Some(vm) = fleet.vms.get(uid) else {
         return Err(refusal);
     };
-    let mut there: BTreeMap<&HostName, There> = fleet
-        .hosts
-        .iter()
-        .map(|(name, host)| {
-            let free = fleet.capacity(host);
-            (name, There { free, apart: false })
-        })
-        .collect();
-    for (_, other) in fleet.vms.iter().filter(|(other, _)| *other != uid) {
-        for name in other.places() {
-            if let Some(there) = there.get_mut(name) {
-                there.add(vm, other);
-            }
-        }
-    }
-    let mut best: Option<(bool, u64, &HostName)> = None;
+    let scene = Scene::of(fleet, uid, vm);
+    let anchored = !scene.bundle.anchors.is_empty();
+    let mut best: Option<(Rank, &HostName)> = None;
     for (name, host) in &fleet.hosts {
-        let there = there.get(name).copied().unwrap_or_default();
-        if let Some(filter) = judge(fleet.pools.get(&host.pool), vm, name, host, there) {
+        let there = scene.there(fleet, name, host);
+        let pool = fleet.pools.get(&host.pool);
+        if let Some(filter) = judge(pool, &scene.bundle.vm, name, host, there) {
             refusal.count(filter, 1);
             continue;
         }
-        let wanted = !avoid.contains(name);
-        let free = there.free.memory_bytes;
-        if best.is_none_or(|(best_wanted, best_free, _)| (wanted, free) > (best_wanted, best_free))
-        {
-            best = Some((wanted, free, name));
+        let unmet = scene.unmet(fleet, vm, name);
+        let rank = (
+            !avoid.contains(name),
+            Reverse(unmet),
+            there.free.memory_bytes,
+        );
+        if best.is_none_or(|(best, _)| rank > best) {
+            best = Some((rank, name));
         }
     }
     match best {
-        Some((_, free, host)) => Ok(Choice::roomiest(host.clone(), free)),
+        Some(((_, Reverse(unmet), free), host)) => {
+            Ok(Choice::roomiest(host.clone(), free, unmet, anchored))
+        }
         None => Err(refusal),
     }
+}
+
+/// Not avoided, wishes unmet, free memory.
+type Rank = (bool, Reverse<u32>, u64);
+
+/// Everything around a VM that chooses, read in one pass over the fleet.
+struct Scene<'a> {
+    bundle: Bundle,
+    used: BTreeMap<&'a HostName, (u64, u64)>,
+    /// Hosts and racks of VMs that it must be apart from.
+    apart: (BTreeSet<&'a HostName>, BTreeSet<&'a String>),
+    /// For each wish, hosts and racks of the VMs that it speaks of.
+    wished: BTreeMap<&'a Relation, (BTreeSet<&'a HostName>, BTreeSet<&'a String>)>,
+}
+
+impl<'a> Scene<'a> {
+    fn of(fleet: &'a Fleet, uid: &'a VmUid, vm: &'a Vm) -> Self {
+        let mates = fleet.vms.iter().filter(|(_, other)| {
+            vm.rules.together.is_some() && vm.rules.together == other.rules.together
+        });
+        let mut scene = Self {
+            bundle: Bundle::of(fleet, uid, vm, mates),
+            used: BTreeMap::new(),
+            apart: Default::default(),
+            wished: BTreeMap::new(),
+        };
+        for (other_uid, other) in fleet.vms.iter().filter(|(other, _)| *other != uid) {
+            let rules = &other.rules;
+            for name in other.places() {
+                let rack = fleet.racks.get(name);
+                for (mine, theirs) in [
+                    (&vm.rules.rather_apart, &rules.rather_apart),
+                    (&vm.rules.rather_together, &rules.rather_together),
+                ] {
+                    for wish in mine.iter().filter(|wish| met(wish, theirs)) {
+                        let (hosts, racks) = scene.wished.entry(wish).or_default();
+                        hosts.insert(name);
+                        racks.extend(rack);
+                    }
+                }
+                if scene.bundle.rest.contains(other_uid) {
+                    continue;
+                }
+                let used = scene.used.entry(name).or_default();
+                used.0 = used.0.saturating_add(other.cpu);
+                used.1 = used.1.saturating_add(other.memory_bytes);
+                let mut mine = scene.bundle.vm.rules.apart.iter();
+                for relation in mine.by_ref().filter(|mine| met(mine, &rules.apart)) {
+                    match relation.over {
+                        Domain::Host => drop(scene.apart.0.insert(name)),
+                        Domain::Rack => scene.apart.1.extend(rack),
+                    }
+                }
+            }
+        }
+        scene
+    }
+
+    fn there(&self, fleet: &Fleet, name: &HostName, host: &Host) -> There {
+        let mut free = fleet.capacity(host);
+        let used = self.used.get(name).copied().unwrap_or_default();
+        free.cpu = free.cpu.saturating_sub(used.0);
+        free.memory_bytes = free.memory_bytes.saturating_sub(used.1);
+        let rack = fleet.racks.get(name);
+        let anchors = &self.bundle.anchors;
+        There {
+            free,
+            apart: self.apart.0.contains(name)
+                || rack.is_some_and(|rack| self.apart.1.contains(rack)),
+            elsewhere: !anchors.is_empty() && !anchors.contains(name),
+            racked: rack.is_some(),
+        }
+    }
+
+    /// How many of its wishes stay unmet on a host.
+    fn unmet(&self, fleet: &Fleet, vm: &Vm, name: &HostName) -> u32 {
+        let there = |wish: &Relation| {
+            let (hosts, racks) = self.wished.get(wish)?;
+            Some(match wish.over {
+                Domain::Host => hosts.contains(name),
+                Domain::Rack => fleet
+                    .racks
+                    .get(name)
+                    .is_some_and(|rack| racks.contains(rack)),
+            })
+        };
+        let is_there = |wish: &&Relation| there(wish) == Some(true);
+        let apart = vm.rules.rather_apart.iter().filter(is_there).count();
+        let asked = vm.rules.rather_together.iter();
+        let asked = asked.filter(|wish| wish.side != Side::Named);
+        let together = asked.filter(|wish| !is_there(wish)).count();
+        u32::try_from(apart + together).unwrap_or(u32::MAX)
+    }
+}
+
+fn met(relation: &Relation, others: &BTreeSet<Relation>) -> bool {
+    others.iter().any(|other| relation.meets(other))
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Architecture, HostName, NamespacedName, VmUid, Zone};
-use placement::{Fleet, Headroom, Host, Pool, Vm, lint, place, prove_headroom};
+use placement::{Fleet, Headroom, Host, Pool, Rules, Vm, lint, place, prove_headroom};
 use proptest::prelude::*;
 
 const GIB: u64 = 1 << 30;
@@ -51,7 +51,9 @@ fn fleet(hosts: Vec<(u64, u64, bool)>, vms: Vec<(u64, u64, Option<u8>, usize)>) 
             storage_pools: BTreeSet::from(["s".to_owned()]),
             pinned_to: None,
             mlps_grade: 2,
-            apart: apart.map(|group| format!("g{group}")),
+            rules: apart.map_or_else(Rules::default, |group| {
+                Rules::kept_apart(format!("g{group}"))
+            }),
             restarts_elsewhere: true,
             host: None,
             incoming: None,

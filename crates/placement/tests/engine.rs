@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{any_fleet, any_host, any_vm, name, uid};
+use common::{any_fleet, any_host, any_rules, any_vm, name, uid};
 use model::{HostName, Priority};
 use placement::{Engine, Fleet, lint, place};
 use proptest::prelude::*;
@@ -18,6 +18,7 @@ const VMS: usize = 12;
 enum Change {
     Host(usize, placement::Host),
     NoHost(usize),
+    Rack(usize, Option<u8>),
     Vm(usize, placement::Vm),
     NoVm(usize),
     Assign(usize, usize),
@@ -27,12 +28,22 @@ enum Change {
     Place(usize),
 }
 
+/// Half of the VMs have rules of every kind.
+fn ruled_vm() -> impl Strategy<Value = placement::Vm> {
+    (any_vm(HOSTS, 5), proptest::option::of(any_rules())).prop_map(|(vm, rules)| placement::Vm {
+        rules: rules.unwrap_or_else(|| vm.rules.clone()),
+        ..vm
+    })
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let (host, vm) = (0..HOSTS, 0..VMS);
     prop_oneof![
         (host.clone(), any_host(9)).prop_map(|(index, host)| Change::Host(index, host)),
         host.clone().prop_map(Change::NoHost),
-        (vm.clone(), any_vm(HOSTS, 5)).prop_map(|(index, vm)| Change::Vm(index, vm)),
+        (host.clone(), proptest::option::of(0..3_u8))
+            .prop_map(|(host, rack)| Change::Rack(host, rack)),
+        (vm.clone(), ruled_vm()).prop_map(|(index, vm)| Change::Vm(index, vm)),
         vm.clone().prop_map(Change::NoVm),
         (vm.clone(), host.clone()).prop_map(|(vm, host)| Change::Assign(vm, host)),
         vm.clone().prop_map(Change::Unassign),
@@ -51,7 +62,16 @@ fn apply(fleet: &mut Fleet, engine: &mut Engine, change: Change) {
         }
         Change::NoHost(index) => {
             fleet.hosts.remove(&name(index));
+            fleet.racks.remove(&name(index));
             engine.remove_host(&name(index));
+        }
+        Change::Rack(index, rack) => {
+            let rack = rack.map(|rack| format!("rack{rack}"));
+            match &rack {
+                Some(rack) => fleet.racks.insert(name(index), rack.clone()),
+                None => fleet.racks.remove(&name(index)),
+            };
+            engine.set_rack(&name(index), rack);
         }
         Change::Vm(index, vm) => {
             fleet.vms.insert(uid(index), vm.clone());

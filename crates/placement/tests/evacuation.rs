@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{GIB, any_fleet, host, name, pool, uid, vm};
 use model::{Architecture, HostName, Priority, VmUid, Zone};
 use placement::{
-    EvacuationRequest, Fleet, Limits, Plan, PlanFault, lint, lint_plan, place, plan_evacuation,
+    EvacuationRequest, Fleet, Limits, Plan, PlanFault, Rules, lint, lint_plan, place,
+    plan_evacuation,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -250,7 +251,7 @@ fn a_spoilt_plan_is_found_out() {
     for (index, (at, memory)) in [(0, 6), (1, 4)].into_iter().enumerate() {
         let mut new = vm(&format!("v{index}"), 1, memory);
         new.host = Some(name(at));
-        new.apart = Some("g".into());
+        new.rules = Rules::kept_apart("g");
         fleet.vms.insert(uid(index), new);
     }
     let request = EvacuationRequest {

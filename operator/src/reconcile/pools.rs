@@ -1,12 +1,14 @@
 //! Aggregates of host pools and storage pools, and the N+1 proof.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use api::{Headroom, HostPoolStatus, HostState, StoragePoolStatus};
+use api::{Headroom, HostPool, HostPoolStatus, HostState, StoragePoolStatus};
 use kube::ResourceExt;
+use kube::runtime::events::EventType;
 use model::{Bytes, VmUid};
-use placement::{Fleet, headroom_report, room_left};
+use placement::{Engine, Fleet, Free, Survival, room_left};
+use prometheus::{IntGaugeVec, register_int_gauge_vec};
 use serde_json::json;
 
 use super::rebalance;
@@ -19,6 +21,7 @@ use crate::{door, merge};
 pub async fn turn(context: &Arc<Context>) {
     let policy = door::policy(&context.stores.policy());
     let fleet = door::fleet(context, &policy);
+    lock(context).engine.sync(fleet.clone());
     for pool in context.stores.host_pools.state() {
         let name = pool.name_any();
         let status = pool.status.clone().unwrap_or_default();
@@ -35,16 +38,8 @@ pub async fn turn(context: &Arc<Context>) {
                 host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
             })
             .count();
-        let own = fleet.hosts.iter().filter(|(_, host)| host.pool == name);
-        let (mut cpu, mut memory, mut free_cpu, mut free_memory) = (0, 0, 0, 0);
-        for (host_name, host) in own {
-            let (capacity, free) = (fleet.capacity(host), fleet.free(host_name, host));
-            cpu += capacity.cpu;
-            memory += capacity.memory_bytes;
-            free_cpu += free.cpu;
-            free_memory += free.memory_bytes;
-        }
-        let headroom = headroom(context, &fleet, &name);
+        let (all, free) = sums(context, &fleet, &name);
+        let headroom = headroom(context, &name);
         let proven = headroom.state == "Proven" || headroom.state == "NotPromised";
         let rebalancing = rebalance::turn(context, &fleet, &pool).await;
         let calm = rebalancing.moves.is_empty() || rebalancing.state == "Off";
@@ -57,15 +52,20 @@ pub async fn turn(context: &Arc<Context>) {
         let after = HostPoolStatus {
             hosts: i32::try_from(hosts.len()).unwrap_or(i32::MAX),
             hosts_ready: i32::try_from(ready).unwrap_or(i32::MAX),
-            cpu_capacity: count(cpu),
-            cpu_allocated: count(cpu - free_cpu),
-            memory_capacity_mebibytes: mebibytes(memory),
-            memory_allocated_mebibytes: mebibytes(memory - free_memory),
+            cpu_capacity: count(all.cpu),
+            cpu_allocated: count(all.cpu.saturating_sub(free.cpu)),
+            memory_capacity_mebibytes: mebibytes(all.memory_bytes),
+            memory_allocated_mebibytes: mebibytes(
+                all.memory_bytes.saturating_sub(free.memory_bytes),
+            ),
             conditions: conditions(&status.conditions, &judged, pool.metadata.generation),
             headroom: Some(headroom),
             rebalancing: Some(rebalancing),
         };
         if after != status && context.writer.settled(pool.as_ref()) {
+            if let Some(headroom) = &after.headroom {
+                tell(context, &pool, headroom).await;
+            }
             logged(
                 "host pool",
                 &name,
@@ -79,36 +79,108 @@ pub async fn turn(context: &Arc<Context>) {
     storage(context).await;
 }
 
-/// What was proven, and of which fleet: the proof is made anew only when the fleet changed.
+/// What was proven, and of which fleet: a proof is looked at again only where the fleet changed.
 #[derive(Default)]
 pub struct Proofs(Mutex<Proven>);
 
 #[derive(Default)]
 struct Proven {
-    fleet: Fleet,
+    engine: Engine,
+    /// The engine's clock when the pools were last told.
+    told_at: u64,
     pools: BTreeMap<String, Headroom>,
 }
 
-fn headroom(context: &Context, fleet: &Fleet, pool: &str) -> Headroom {
-    let mut proven = context
-        .proofs
-        .0
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    if proven.fleet != *fleet {
-        *proven = Proven {
-            fleet: fleet.clone(),
-            pools: BTreeMap::new(),
-        };
+fn lock(context: &Context) -> MutexGuard<'_, Proven> {
+    let proofs = &context.proofs.0;
+    proofs.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the hosts of a pool offer, overcommit included, and what of it is free.
+fn sums(context: &Context, fleet: &Fleet, pool: &str) -> (Free, Free) {
+    let proven = lock(context);
+    let (mut all, mut free) = (Free::default(), Free::default());
+    let add = |sum: &mut Free, more: Free| {
+        sum.cpu = sum.cpu.saturating_add(more.cpu);
+        sum.memory_bytes = sum.memory_bytes.saturating_add(more.memory_bytes);
+    };
+    for (name, host) in fleet.hosts.iter().filter(|(_, host)| host.pool == pool) {
+        add(&mut all, fleet.capacity(host));
+        add(&mut free, proven.engine.free(name).unwrap_or_default());
     }
-    proven
-        .pools
+    (all, free)
+}
+
+fn headroom(context: &Context, pool: &str) -> Headroom {
+    let mut proven = lock(context);
+    let Proven {
+        engine,
+        told_at,
+        pools,
+    } = &mut *proven;
+    if *told_at != engine.clock() {
+        *told_at = engine.clock();
+        pools.clear();
+    }
+    pools
         .entry(pool.to_owned())
-        .or_insert_with(|| prove(context, fleet, pool))
+        .or_insert_with(|| prove(context, engine, pool))
         .clone()
 }
 
-fn prove(context: &Context, fleet: &Fleet, pool: &str) -> Headroom {
+/// Failures that are neither proven nor refuted, by pool: the alarm of whoever watches the site.
+static UNKNOWN: LazyLock<Option<IntGaugeVec>> = LazyLock::new(|| {
+    register_int_gauge_vec!(
+        "zhengyun_host_pool_unknown_failures",
+        "Failures of hosts and racks of a pool of which nothing could be proven in time",
+        &["pool"]
+    )
+    .ok()
+});
+
+/// 1 while any one host of a pool may fail and every VM finds a place, else 0.
+static REDUNDANT: LazyLock<Option<IntGaugeVec>> = LazyLock::new(|| {
+    register_int_gauge_vec!(
+        "zhengyun_host_pool_redundant",
+        "1 while N+1 of the pool is proven or not promised, else 0",
+        &["pool"]
+    )
+    .ok()
+});
+
+fn measure(pool: &str, unknown: usize, redundant: bool) {
+    if let Some(gauge) = UNKNOWN.as_ref() {
+        let unknown = i64::try_from(unknown).unwrap_or(i64::MAX);
+        gauge.with_label_values(&[pool]).set(unknown);
+    }
+    if let Some(gauge) = REDUNDANT.as_ref() {
+        gauge.with_label_values(&[pool]).set(redundant.into());
+    }
+}
+
+/// A turn of N+1 is told as an event of the pool.
+async fn tell(context: &Context, pool: &HostPool, after: &Headroom) {
+    let known = pool
+        .status
+        .as_ref()
+        .and_then(|status| status.headroom.as_ref());
+    if known.is_none_or(|known| known.state == after.state) {
+        return;
+    }
+    let (kind, reason) = match after.state.as_str() {
+        "Broken" => (EventType::Warning, "RedundancyLost"),
+        "Unknown" => (EventType::Warning, "RedundancyUnknown"),
+        _ => (EventType::Normal, "Redundant"),
+    };
+    context
+        .writer
+        .tell(pool, kind, reason, &after.message)
+        .await;
+}
+
+fn prove(context: &Context, engine: &mut Engine, pool: &str) -> Headroom {
+    let report = engine.headroom_report(pool);
+    let fleet = engine.fleet();
     let name = |uid: &VmUid| {
         fleet
             .vms
@@ -116,7 +188,7 @@ fn prove(context: &Context, fleet: &Fleet, pool: &str) -> Headroom {
             .map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
     };
     // The fleet is made of the same objects: the pool is in it.
-    let Some(report) = headroom_report(fleet, pool) else {
+    let Some(report) = report else {
         return Headroom::default();
     };
     let (state, message) = match &report.headroom {
@@ -162,8 +234,23 @@ fn prove(context: &Context, fleet: &Fleet, pool: &str) -> Headroom {
             .cmp(&one.more)
             .then_with(|| one.name.cmp(&two.name))
     });
+    measure(
+        pool,
+        report.unknown(),
+        state == "Proven" || state == "NotPromised",
+    );
+    let racks = report.racks.iter().map(|rack| {
+        let told = match &rack.survival {
+            Survival::Proven => "survived".to_owned(),
+            Survival::Unknown => "not proven".to_owned(),
+            Survival::Broken(vm) => format!("{} would find no place", name(vm)),
+        };
+        format!("{}: {told}", rack.failure)
+    });
     Headroom {
         state: state.to_owned(),
+        unknown_failures: i32::try_from(report.unknown()).unwrap_or(i32::MAX),
+        racks: racks.collect(),
         worst_failure: report
             .most_dangerous()
             .map(|failure| failure.failure.to_string()),

@@ -6,6 +6,7 @@ use api::{RunStrategy, VirtualMachine, Volume};
 use failover::vm::{Failures, HostSight, VmFacts, VmVerdict, Volumes, Wanted, decide};
 use failover::{Moment, Policy};
 use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
 use model::{Assignment, HostName};
 
 use super::Memory;
@@ -61,11 +62,10 @@ pub(super) fn count_failures(memory: &mut Memory, vm: &VirtualMachine, now: Mome
 
 /// A VM's volumes, in the order of its disks; none where one does not exist.
 pub fn volumes_of(context: &Context, vm: &VirtualMachine) -> Option<Vec<Arc<Volume>>> {
-    let all = context.stores.volumes.state();
+    let namespace = vm.namespace().unwrap_or_default();
     let find = |name: &str| {
-        all.iter()
-            .find(|volume| volume.name_any() == name && volume.namespace() == vm.namespace())
-            .cloned()
+        let reference = ObjectRef::<Volume>::new(name).within(&namespace);
+        context.stores.volumes.get(&reference)
     };
     vm.spec
         .disks

@@ -8,6 +8,7 @@ mod judge;
 mod order;
 mod plan;
 mod rights;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::{clock, door, migrations};
 
 pub use judge::volumes_of;
 pub use rights::{claim, rights_patch, write_seed};
+pub use rules::RuleNotes;
 
 /// What the loop remembers between turns.
 #[derive(Default)]
@@ -33,6 +35,8 @@ pub struct Memory {
     failures: BTreeMap<VmUid, (Failures, i64)>,
     /// Moves under way, by migration uid: when this operator saw them begin.
     pub moves: BTreeMap<String, Moment>,
+    /// The fleet with its indexes, kept between turns: only what changed is indexed anew.
+    engine: placement::Engine,
     /// Hosts that are being emptied.
     pub evacuations: Evacuations,
 }
@@ -40,7 +44,10 @@ pub struct Memory {
 /// One turn over all VMs and moves.
 pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     let policy = door::policy(&context.stores.policy());
-    let mut fleet = door::fleet(context, &policy);
+    let mut engine = std::mem::take(&mut memory.engine);
+    engine.sync(door::fleet(context, &policy));
+    let rules = fleet::affinity::read(&context.stores.vms.state());
+    context.rules.note(rules);
     let vms = context.stores.vms.state();
     let now = clock::now();
     let mut verdicts = Vec::new();
@@ -65,7 +72,7 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
         }
         plan::plan(
             context,
-            &mut fleet,
+            &mut engine,
             &mut starting,
             vm,
             verdict,
@@ -78,7 +85,8 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
             .map(|work| rights::carry_out(context, work)),
     )
     .await;
-    migrations::turn(context, memory, &mut fleet, &policy).await;
+    migrations::turn(context, memory, &mut engine, &policy).await;
+    memory.engine = engine;
 }
 
 /// Something to write about one VM.

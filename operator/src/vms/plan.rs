@@ -8,7 +8,7 @@ use failover::recovery::slot;
 use failover::vm::{VmDecision, VmPhase, VmVerdict};
 use failover::{Policy, assignment};
 use model::{HostName, VmUid};
-use placement::{Fleet, Headroom, place, prove_headroom};
+use placement::{Admission, Engine, Fleet, Headroom};
 use serde_json::json;
 
 use super::Work;
@@ -19,7 +19,7 @@ use crate::runtime::Context;
 /// Turns a verdict into work, and keeps the fleet true for the VMs that follow.
 pub(super) fn plan(
     context: &Context,
-    fleet: &mut Fleet,
+    engine: &mut Engine,
     starting: &mut BTreeMap<HostName, u32>,
     vm: Arc<VirtualMachine>,
     verdict: VmVerdict,
@@ -53,21 +53,34 @@ pub(super) fn plan(
     };
     if !recovery
         && stopped.is_none()
-        && let Some(why) = quota::exceeded(context, fleet, &vm)
+        && let Some(why) = quota::exceeded(context, engine.fleet(), &vm)
     {
         let report = json!({"message": why, "removed": [], "reasons": [], "host": null});
         return work.push(Work::Show(vm, VmPhase::Pending, why, Some(report)));
     }
-    if let Some(fleet_vm) = fleet.vms.get_mut(&uid) {
+    if let Some(mut fleet_vm) = engine.fleet().vms.get(&uid).cloned() {
         // Its proven-dead copy takes no room any more.
         (fleet_vm.host, fleet_vm.incoming) = (None, None);
         if let Some(only) = only {
             fleet_vm.pinned_to = Some(only);
         }
+        engine.upsert_vm(uid.clone(), fleet_vm);
     }
-    let choice = match place(fleet, &uid, &avoid) {
-        Ok(choice) => choice,
-        Err(refusal) => {
+    // What starts anew must leave N+1 proven; recovery goes on without.
+    let answer = if recovery || stopped.is_some() {
+        match engine.place(&uid, &avoid) {
+            Ok(choice) => {
+                engine.assign(&uid, &choice.host);
+                Admission::Placed(choice)
+            }
+            Err(refusal) => Admission::Refused(refusal),
+        }
+    } else {
+        engine.admit(&uid, &avoid)
+    };
+    let choice = match answer {
+        Admission::Placed(choice) => choice,
+        Admission::Refused(refusal) => {
             let report = json!({"message": refusal.sentence(), "removed": refusal.lines(), "reasons": [], "host": null});
             let phase = if recovery {
                 VmPhase::Recovering
@@ -76,26 +89,19 @@ pub(super) fn plan(
             };
             return work.push(Work::Show(vm, phase, refusal.sentence(), Some(report)));
         }
+        Admission::Breaks { pool, headroom } => {
+            let why = breaks_headroom(engine.fleet(), &pool, &headroom, &uid);
+            let report = json!({"message": why, "removed": [], "reasons": [], "host": null});
+            return work.push(Work::Show(vm, VmPhase::Pending, why, Some(report)));
+        }
     };
     if let Err(reason) = slot(
         &choice.host,
         starting.get(&choice.host).copied().unwrap_or(0),
         policy,
     ) {
+        // It starts next time; until then its room is kept.
         return work.push(Work::Show(vm, verdict.phase, reason.english(), None));
-    }
-    if let Some(fleet_vm) = fleet.vms.get_mut(&uid) {
-        fleet_vm.host = Some(choice.host.clone());
-    }
-    if !recovery
-        && stopped.is_none()
-        && let Some(why) = breaks_headroom(fleet, &choice.host, &uid)
-    {
-        if let Some(fleet_vm) = fleet.vms.get_mut(&uid) {
-            fleet_vm.host = None;
-        }
-        let report = json!({"message": why, "removed": [], "reasons": [], "host": null});
-        return work.push(Work::Show(vm, VmPhase::Pending, why, Some(report)));
     }
     let boot_id = context
         .hosts
@@ -125,23 +131,21 @@ pub(super) fn plan(
     }
 }
 
-/// Why a new VM may not go there: the pool would no longer survive the loss of a host.
-pub(super) fn breaks_headroom(fleet: &Fleet, host: &HostName, uid: &VmUid) -> Option<String> {
-    let pool = &fleet.hosts.get(host)?.pool;
-    let name = &fleet.vms.get(uid)?.name;
-    match prove_headroom(fleet, pool) {
-        Headroom::Proven | Headroom::NotPromised => None,
-        Headroom::Broken { failure, vm } => {
-            let lost = fleet
-                .vms
-                .get(&vm)
-                .map_or_else(|| vm.to_string(), |vm| vm.name.to_string());
-            Some(format!(
-                "N+1 of pool {pool} would break: if host {failure} failed, {lost} would find no place; add a host or remove a VM before starting {name}"
-            ))
-        }
-        Headroom::Unknown { failure } => Some(format!(
+/// Why a new VM may not start: the pool would no longer survive the loss of a host.
+fn breaks_headroom(fleet: &Fleet, pool: &str, headroom: &Headroom, uid: &VmUid) -> String {
+    let label = |uid: &VmUid| {
+        let vm = fleet.vms.get(uid);
+        vm.map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
+    };
+    let name = label(uid);
+    match headroom {
+        Headroom::Broken { failure, vm } => format!(
+            "N+1 of pool {pool} would break: if host {failure} failed, {} would find no place; add a host or remove a VM before starting {name}",
+            label(vm)
+        ),
+        Headroom::Unknown { failure } => format!(
             "N+1 of pool {pool} could not be proven for the failure of host {failure}; add a host or remove a VM before starting {name}"
-        )),
+        ),
+        Headroom::Proven | Headroom::NotPromised => String::new(),
     }
 }

@@ -58,7 +58,8 @@ pub(super) async fn show(
 ) {
     let status = vm.status.clone().unwrap_or_default();
     let mut changes = serde_json::Map::new();
-    let judged = judged(phase, status.assignment.as_ref(), message);
+    let mut judged = judged(phase, status.assignment.as_ref(), message).to_vec();
+    judged.extend(context.rules.of(vm));
     let conditions = conditions(&status.conditions, &judged, vm.metadata.generation);
     let refused = placement.is_some();
     let phase = format!("{phase:?}");
@@ -209,7 +210,8 @@ pub(super) async fn assign(
     status["message"] = json!(message);
     status["placement"] = placement;
     let known = vm.status.clone().unwrap_or_default().conditions;
-    let judged = judged(phase, Some(&right), message);
+    let mut judged = judged(phase, Some(&right), message).to_vec();
+    judged.extend(context.rules.of(vm));
     status["conditions"] = json!(conditions(&known, &judged, vm.metadata.generation));
     let note = format!("epoch {} on {}: {message}", right.epoch, right.host);
     context.writer.swap_status(vm, status).await?;

@@ -140,11 +140,11 @@ fn default_wait() -> i32 {
 }
 
 /// How replicas of a tier are kept apart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(validation = Rule::new("self.over == 'Host'").message("spread.over: Rack is not obeyed yet; write Host"))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Spread {
-    /// Over hosts; racks are not obeyed yet and refused.
+    /// Over hosts, or over racks: `spec.rack` of hosts, else their label
+    /// `topology.kubernetes.io/rack`. Where it is required, a host that declares none takes no replica.
     pub over: SpreadOver,
     /// Never together (default), or together when nothing else is free.
     #[serde(default = "yes")]

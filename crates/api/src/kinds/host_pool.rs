@@ -121,6 +121,11 @@ pub struct Headroom {
     pub worst_failure: Option<String>,
     /// The proof or what breaks it, in one sentence.
     pub message: String,
+    /// Failures of hosts and racks of which nothing could be proven in time; raise the alarm above 0.
+    pub unknown_failures: i32,
+    /// What the loss of each declared rack would do. Told, not promised.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub racks: Vec<String>,
     /// Room left in flavors a person knows: `3 more 4C8G`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub room_left: Vec<String>,

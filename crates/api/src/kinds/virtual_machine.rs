@@ -37,7 +37,7 @@ use super::{SecretReference, Spread};
 )]
 #[x_kube(
     validation = Rule::new("self.disks.all(d, self.disks.exists_one(e, e.volume == d.volume))").message("disks.volume: one volume stands twice; attach it once"),
-    validation = Rule::new("!has(self.affinity) || self.affinity.size() == 0").message("affinity: not obeyed yet; leave it out, and keep replicas apart with spread"),
+    validation = Rule::new("!has(self.affinity) || self.affinity.all(a, a.matchLabels.size() > 0)").message("affinity.matchLabels: name at least one label; an empty rule would name every VM"),
     validation = Rule::new("self.image == oldSelf.image").message("image: can not be changed; make a new VM"),
     validation = Rule::new("self.cpu == oldSelf.cpu && self.memory == oldSelf.memory").message("cpu, memory: can not be changed yet; make a new VM of the new size and move the service"),
     validation = Rule::new("self.networks == oldSelf.networks").message("networks: can not be changed; make a new VM")
@@ -84,7 +84,11 @@ pub struct VirtualMachineSpec {
     /// Kept apart from VMs of the same system and tier (labels). Set by the business system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread: Option<Spread>,
-    /// Other VMs to be near to or apart from.
+    /// Other VMs of the namespace to share a host with or to be apart from. A rule binds the VMs that
+    /// it names as well: who is named by an `Apart` rule is not put beside who asks for it, and VMs
+    /// joined by required `Together` rules, directly or through others, choose one host for all. A
+    /// rule that names no VM, and rules that contradict each other, are told in the condition
+    /// `RulesObeyed`. May be changed; VMs that run are not moved for it, `zyctl explain vm` tells.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub affinity: Vec<Affinity>,
@@ -191,7 +195,7 @@ pub struct VirtualMachineStatus {
     pub placement: Option<PlacementReport>,
     /// Starts after crashes in a row, for the back-off.
     pub restarts: i32,
-    /// Conditions: `Scheduled`, `Ready`.
+    /// Conditions: `Scheduled`, `Ready`; `RulesObeyed` where it has rules about other VMs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

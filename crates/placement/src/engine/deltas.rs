@@ -4,7 +4,7 @@ use model::{HostName, VmUid};
 
 use super::kinds::number;
 use super::{Engine, HostSlot, VmSlot};
-use crate::fleet::{Free, Host, Pool, Vm};
+use crate::fleet::{Fleet, Free, Host, Pool, Vm};
 
 /// Distance between ranks when hosts are numbered anew.
 const STRIDE: u64 = 1 << 32;
@@ -12,7 +12,43 @@ const STRIDE: u64 = 1 << 32;
 /// Kinds without a host that are kept before the indexes are built anew.
 const EMPTY_KINDS_MAX: usize = 1_000;
 
+/// Rules that may come to be before the indexes are built anew, besides as many as there were.
+const GROUPS_MORE: usize = 20_000;
+
 impl Engine {
+    /// Becomes that fleet by the deltas between the two: what did not change keeps its place in
+    /// the indexes, and what was proven of it stays proven.
+    pub fn sync(&mut self, fleet: Fleet) {
+        if self.fleet.pools != fleet.pools {
+            self.fleet.pools = fleet.pools;
+            self.rebuild();
+        }
+        let gone = |name: &&HostName| !fleet.hosts.contains_key(*name);
+        let gone: Vec<HostName> = self.fleet.hosts.keys().filter(gone).cloned().collect();
+        for name in gone {
+            self.remove_host(&name);
+        }
+        let gone = |uid: &&VmUid| !fleet.vms.contains_key(*uid);
+        let gone: Vec<VmUid> = self.fleet.vms.keys().filter(gone).cloned().collect();
+        for uid in gone {
+            self.remove_vm(&uid);
+        }
+        let mut racked: Vec<HostName> = self.fleet.racks.keys().cloned().collect();
+        racked.retain(|name| !fleet.racks.contains_key(name));
+        for name in racked {
+            self.set_rack(&name, None);
+        }
+        for (name, rack) in fleet.racks {
+            self.set_rack(&name, Some(rack));
+        }
+        for (name, host) in fleet.hosts {
+            self.upsert_host(name, host);
+        }
+        for (uid, vm) in fleet.vms {
+            self.upsert_vm(uid, vm);
+        }
+    }
+
     /// Adds or changes a pool. Rare, so everything is indexed anew.
     pub fn upsert_pool(&mut self, name: String, pool: Pool) {
         self.fleet.pools.insert(name, pool);
@@ -28,6 +64,7 @@ impl Engine {
     fn rebuild(&mut self) {
         let clock = self.clock;
         *self = Self::new(std::mem::take(&mut self.fleet));
+        self.groups_then = self.groups.len();
         // Older answers must not look current.
         self.clock += clock;
         for slot in &mut self.hosts {
@@ -41,11 +78,16 @@ impl Engine {
             return;
         }
         let slot = self.slot(&name);
+        self.index_host(slot, name, host);
+    }
+
+    fn index_host(&mut self, slot: u32, name: HostName, host: Host) {
         self.shelve(slot, false);
+        let racked = self.host(slot).rack.is_some();
         let pool = self.fleet.pools.get(&host.pool);
         let capacity = pool.map_or_else(Free::default, |pool| pool.capacity(&host));
         let kind = match &host.closed {
-            None => Some(self.kinds.kind(&host, pool)),
+            None => Some(self.kinds.kind(&host, pool, racked)),
             Some(_) => None,
         };
         if let Some(why) = &host.closed {
@@ -67,9 +109,9 @@ impl Engine {
 
     /// Takes a host away. VMs that are on it keep saying so.
     pub fn remove_host(&mut self, name: &HostName) {
+        self.set_rack(name, None);
         if let Some(slot) = self.number(name) {
             self.shelve(slot, true);
-            self.fleet.racks.remove(name);
         }
     }
 
@@ -108,12 +150,48 @@ impl Engine {
 
     /// Declares the rack of a host, or (none) that it has none.
     pub fn set_rack(&mut self, name: &HostName, rack: Option<String>) {
-        match rack {
-            Some(rack) => self.fleet.racks.insert(name.clone(), rack),
+        if self.fleet.racks.get(name) == rack.as_ref() {
+            return;
+        }
+        match &rack {
+            Some(rack) => self.fleet.racks.insert(name.clone(), rack.clone()),
             None => self.fleet.racks.remove(name),
         };
-        if let Some(slot) = self.number(name) {
-            self.with_host(slot, |slot| slot.relieved = slot.changed);
+        let Some(slot) = self.number(name) else {
+            return;
+        };
+        // Its VMs are counted in its rack, and its kind tells whether it has one.
+        let here = self.host(slot).vms.clone();
+        for vm in &here {
+            self.count(*vm, slot, false);
+        }
+        let number = rack.as_ref().map(|rack| self.rack_number(rack));
+        self.enter_rack(slot, number);
+        for vm in &here {
+            self.count(*vm, slot, true);
+        }
+        match self.fleet.hosts.get(name).cloned() {
+            Some(host) => self.index_host(slot, name.clone(), host),
+            None => self.with_host(slot, |slot| slot.relieved = slot.changed),
+        }
+    }
+
+    fn rack_number(&mut self, rack: &str) -> u32 {
+        let next = number(self.rack_hosts.len());
+        let rack = *self.rack_numbers.entry(rack.to_owned()).or_insert(next);
+        if rack == next {
+            self.rack_hosts.push(Default::default());
+        }
+        rack
+    }
+
+    fn enter_rack(&mut self, slot: u32, rack: Option<u32>) {
+        let old = std::mem::replace(&mut self.hosts[slot as usize].rack, rack);
+        if let Some(hosts) = old.and_then(|old| self.rack_hosts.get_mut(old as usize)) {
+            hosts.remove(&slot);
+        }
+        if let Some(hosts) = rack.and_then(|rack| self.rack_hosts.get_mut(rack as usize)) {
+            hosts.insert(slot);
         }
     }
 
@@ -123,14 +201,7 @@ impl Engine {
             return;
         }
         self.leave(&uid);
-        let group = vm.apart.as_ref().map(|name| {
-            let next = number(self.groups.len());
-            let group = *self.group_numbers.entry(name.clone()).or_insert(next);
-            if group == next {
-                self.groups.push(Default::default());
-            }
-            group
-        });
+        let bundle = vm.rules.together.as_ref();
         let slot = VmSlot {
             uid: uid.clone(),
             class: self.kinds.class(&vm),
@@ -138,21 +209,31 @@ impl Engine {
                 cpu: vm.cpu,
                 memory_bytes: vm.memory_bytes,
             },
-            group,
+            apart: self.groups.apart(&vm.rules),
+            wishes: self.groups.wishes(&vm.rules),
+            bundle: bundle.map(|name| self.groups.bundle(name)),
         };
-        match self.vm_number(&uid).or_else(|| self.unused.pop()) {
+        let bundle = slot.bundle;
+        let vm_number = match self.vm_number(&uid).or_else(|| self.unused.pop()) {
             Some(number) => {
+                self.groups.part(self.vm(number).bundle, number);
                 self.vms[number as usize] = slot;
-                self.vm_numbers.insert(uid.clone(), number);
+                number
             }
             None => {
-                self.vm_numbers.insert(uid.clone(), number(self.vms.len()));
                 self.vms.push(slot);
+                number(self.vms.len() - 1)
             }
-        }
+        };
+        self.vm_numbers.insert(uid.clone(), vm_number);
+        self.groups.join(bundle, vm_number);
         self.clock += 1;
         self.fleet.vms.insert(uid.clone(), vm);
         self.enter(&uid);
+        // Rules come and go for years; what nobody has any more is forgotten now and then.
+        if self.groups.len() > 2 * self.groups_then + GROUPS_MORE {
+            self.rebuild();
+        }
     }
 
     /// Takes a VM away.
@@ -161,6 +242,8 @@ impl Engine {
         self.fleet.vms.remove(uid);
         if let Some(number) = self.vm_numbers.remove(uid) {
             self.clock += 1;
+            self.groups.part(self.vm(number).bundle, number);
+            self.vms[number as usize].bundle = None;
             self.unused.push(number);
         }
     }
@@ -232,6 +315,7 @@ impl Engine {
         self.hosts.push(HostSlot {
             name: name.clone(),
             rank: 0,
+            rack: None,
             kind: None,
             capacity: Free::default(),
             used_cpu: 0,
@@ -241,6 +325,10 @@ impl Engine {
             relieved: self.clock,
         });
         self.host_numbers.insert(name.clone(), number);
+        if let Some(rack) = self.fleet.racks.get(name).cloned() {
+            let rack = self.rack_number(&rack);
+            self.enter_rack(number, Some(rack));
+        }
         match self.rank(name) {
             Some(rank) => self.hosts[number as usize].rank = rank,
             None => self.rank_all(),

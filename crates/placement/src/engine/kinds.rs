@@ -14,6 +14,7 @@ struct KindKey {
     pool: String,
     storage_pools: BTreeSet<String>,
     has_network: bool,
+    racked: bool,
 }
 
 /// What they read of a VM.
@@ -23,11 +24,13 @@ struct ClassKey {
     mlps_grade: i32,
     zones: BTreeSet<Zone>,
     storage_pools: BTreeSet<String>,
+    needs_rack: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Kind {
     sample: Host,
+    racked: bool,
     pool: Option<Pool>,
     shelf: Shelf,
 }
@@ -43,7 +46,7 @@ struct Class {
 
 impl Class {
     fn learn(&mut self, number: u32, kind: &Kind) {
-        let removes = fits_kind(kind.pool.as_ref(), &self.sample, &kind.sample);
+        let removes = fits_kind(kind.pool.as_ref(), &self.sample, &kind.sample, kind.racked);
         if removes.is_none() {
             self.allowed.push(number);
         }
@@ -61,17 +64,19 @@ pub(super) struct Kinds {
 
 impl Kinds {
     /// The kind of an open host.
-    pub(super) fn kind(&mut self, host: &Host, pool: Option<&Pool>) -> u32 {
+    pub(super) fn kind(&mut self, host: &Host, pool: Option<&Pool>, racked: bool) -> u32 {
         let key = KindKey {
             pool: host.pool.clone(),
             storage_pools: host.storage_pools.clone(),
             has_network: host.has_network,
+            racked,
         };
         let next = number(self.kinds.len());
         let kind = *self.kind_numbers.entry(key).or_insert(next);
         if kind == next {
             let new = Kind {
                 sample: host.clone(),
+                racked,
                 pool: pool.cloned(),
                 shelf: Shelf::default(),
             };
@@ -90,6 +95,7 @@ impl Kinds {
             mlps_grade: vm.mlps_grade,
             zones: vm.zones.clone(),
             storage_pools: vm.storage_pools.clone(),
+            needs_rack: vm.rules.needs_rack(),
         };
         let next = number(self.classes.len());
         let class = *self.class_numbers.entry(key).or_insert(next);

@@ -4,12 +4,14 @@
 //! Open hosts that every rule about places treats alike (same pool, storage pools and network)
 //! form a *kind*; VMs that ask alike (same zones, architecture, grade, storage pools) form a
 //! *class*. Whether a class may run on a kind is worked out once. Within a kind, hosts lie on a
-//! [`shelf`] by free memory. What remains per VM is its group and where its data lies.
+//! [`shelf`] by free memory. What remains per VM are its rules about other VMs ([`groups`]) and
+//! where its data lies.
 //!
 //! `numbers` are private to the engine and depend on its history, so they never break a tie:
 //! hosts are compared by `rank`, which follows their names.
 
 mod deltas;
+mod groups;
 mod kinds;
 mod place;
 mod shelf;
@@ -20,6 +22,9 @@ use model::{HostName, VmUid};
 
 use crate::fleet::{Fleet, Free, Vm};
 use crate::headroom::Proofs;
+
+use groups::{Groups, Wish};
+pub(crate) use groups::{Member, SIDES};
 use kinds::Kinds;
 use shelf::Entry;
 
@@ -29,6 +34,8 @@ pub(crate) struct HostSlot {
     pub name: HostName,
     /// Follows the order of names.
     pub rank: u64,
+    /// Number of its rack; none when it declares none.
+    pub rack: Option<u32>,
     /// Its kind; none while it is closed, or named by a VM only.
     pub kind: Option<u32>,
     pub capacity: Free,
@@ -75,8 +82,19 @@ pub(crate) struct VmSlot {
     pub uid: VmUid,
     pub class: u32,
     pub size: Free,
-    /// Number of the group of which no two may share a host.
-    pub group: Option<u32>,
+    /// Rules that keep it apart from others.
+    pub apart: Box<[Member]>,
+    /// Rules that hold where there is a choice.
+    wishes: Box<[Wish]>,
+    /// Number of the group whose VMs share a host.
+    pub bundle: Option<u32>,
+}
+
+impl VmSlot {
+    /// No rule ties it to other VMs or keeps it from them.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.apart.is_empty() && self.bundle.is_none()
+    }
 }
 
 /// A fleet with indexes; see the module's header.
@@ -90,9 +108,12 @@ pub struct Engine {
     /// Numbers of removed VMs, to be used again.
     unused: Vec<u32>,
     kinds: Kinds,
-    group_numbers: BTreeMap<String, u32>,
-    /// Per group: how many VMs of it are on which host.
-    groups: Vec<BTreeMap<u32, u32>>,
+    groups: Groups,
+    /// How many rules there were when everything was last indexed anew.
+    groups_then: usize,
+    rack_numbers: BTreeMap<String, u32>,
+    /// By rack: its hosts.
+    rack_hosts: Vec<BTreeSet<u32>>,
     /// Closed hosts, by reason.
     closed: BTreeMap<String, u32>,
     /// Hosts of each pool, by name.
@@ -169,17 +190,8 @@ impl Engine {
         Some(self.host(self.number(name)?).free())
     }
 
-    /// How many VMs of a group are on a host.
-    pub(crate) fn group_on(&self, group: u32, host: u32) -> u32 {
-        let counts = self.groups.get(group as usize);
-        counts
-            .and_then(|counts| counts.get(&host))
-            .copied()
-            .unwrap_or(0)
-    }
-
     /// Steps with every change.
-    pub(crate) fn clock(&self) -> u64 {
+    pub fn clock(&self) -> u64 {
         self.clock
     }
 
@@ -202,26 +214,12 @@ impl Engine {
             .map(|(name, number)| (name, *number))
     }
 
-    /// Hosts on which VMs of a group are.
-    pub(crate) fn group_hosts(&self, group: u32) -> impl Iterator<Item = u32> {
-        let counts = self.groups.get(group as usize);
-        counts.into_iter().flat_map(BTreeMap::keys).copied()
-    }
-
     /// VMs of a set that are on a host.
     fn among<'a>(&'a self, host: u32, vms: &'a BTreeSet<u32>) -> impl Iterator<Item = &'a VmSlot> {
         let there = &self.host(host).vms;
         vms.iter()
             .filter(|vm| there.binary_search(vm).is_ok())
             .map(|vm| self.vm(*vm))
-    }
-
-    /// How many VMs of a set are of a group and on a host.
-    pub(crate) fn group_among(&self, group: u32, host: u32, vms: &BTreeSet<u32>) -> u32 {
-        let of_group = self
-            .among(host, vms)
-            .filter(|slot| slot.group == Some(group));
-        u32::try_from(of_group.count()).unwrap_or(u32::MAX)
     }
 
     /// What VMs of a set take on a host.
@@ -271,7 +269,7 @@ impl Engine {
 
     /// The VM itself takes room on a host from now on, or (`false`) no more.
     fn occupy(&mut self, vm: u32, host: u32, there: bool) {
-        let VmSlot { size, group, .. } = self.vms[vm as usize];
+        let size = self.vms[vm as usize].size;
         self.with_host(host, |slot| {
             let (cpu, memory) = (u128::from(size.cpu), u128::from(size.memory_bytes));
             match (slot.vms.binary_search(&vm), there) {
@@ -289,17 +287,7 @@ impl Engine {
                 _ => {}
             }
         });
-        if let Some(counts) = group.and_then(|group| self.groups.get_mut(group as usize)) {
-            let count = counts.entry(host).or_insert(0);
-            *count = if there {
-                *count + 1
-            } else {
-                count.saturating_sub(1)
-            };
-            if *count == 0 {
-                counts.remove(&host);
-            }
-        }
+        self.count(vm, host, there);
     }
 
     /// A VM of the fleet.

@@ -1,17 +1,18 @@
 //! `place` from the indexes: the same answer as [`crate::place()`], which defines it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use model::{HostName, Priority, VmUid};
 
-use super::kinds::number;
-use super::{Engine, VmSlot};
+use super::{Engine, Member, VmSlot, kinds};
 use crate::filter::{Filter, There, judge};
 use crate::fleet::{Free, Vm};
 use crate::place::{Choice, Refusal};
+use crate::rules::Bundle;
 
-/// A host that fits: not avoided, free memory, and its rank for ties.
-type Candidate = (bool, u64, std::cmp::Reverse<u64>, u32);
+/// A host that fits: not avoided, wishes unmet, free memory, and its rank for ties.
+type Candidate = (bool, Reverse<u32>, u64, Reverse<u64>, u32);
 
 impl Engine {
     /// Chooses a host for a VM of the fleet; `avoid` are hosts on which starts failed, used
@@ -20,35 +21,50 @@ impl Engine {
     /// # Errors
     /// How many hosts each rule removed.
     pub fn place(&self, uid: &VmUid, avoid: &BTreeSet<HostName>) -> Result<Choice, Refusal> {
-        let (Some(vm), Some(slot)) = (self.machine(uid), self.vm_number(uid)) else {
+        let (Some(vm), Some(number)) = (self.machine(uid), self.vm_number(uid)) else {
             return Err(Refusal::default());
         };
-        let slot = self.vm(slot);
+        let slot = self.vm(number);
+        if let Some(bundle) = self.bundle(uid, vm, slot) {
+            return self.place_bundle(number, &bundle, avoid);
+        }
+        if let Some(why) = &vm.rules.contradiction {
+            let mut refusal = Refusal::default();
+            let hosts = self.fleet.hosts.len();
+            refusal.count(Filter::Contradiction(why.clone()), kinds::number(hosts));
+            return Err(refusal);
+        }
         let own: Vec<u32> = vm.places().filter_map(|name| self.number(name)).collect();
-        let mut best = self.own_hosts(vm, slot, &own, avoid);
+        let mut best = self.own_hosts(vm, number, &own, avoid);
         match &vm.pinned_to {
             Some(pinned) => {
                 let there = self.number(pinned).filter(|there| !own.contains(there));
-                best = best.max(there.and_then(|host| self.judged(vm, slot, host, false, avoid)));
+                let judged = |host| self.judged(vm, number, host, false, avoid);
+                best = best.max(there.and_then(judged));
             }
             None => {
+                let set = BTreeSet::from([number]);
+                let (wished, unmet) = self.wished(slot);
+                let others = wished.iter().filter(|host| !own.contains(host));
+                best = best.max(
+                    others
+                        .filter_map(|host| self.judged(vm, number, *host, false, avoid))
+                        .max(),
+                );
                 for (_, shelf) in self.kinds.allowed(slot.class) {
-                    let free_of_mates = |host: u32| {
-                        !own.contains(&host)
-                            && slot
-                                .group
-                                .is_none_or(|group| self.group_on(group, host) == 0)
-                    };
-                    let fitting = shelf
-                        .fitting(slot.size)
-                        .filter(|entry| free_of_mates(entry.host));
+                    let fitting = shelf.fitting(slot.size).filter(|entry| {
+                        !own.contains(&entry.host)
+                            && !wished.contains(&entry.host)
+                            && !self.mates(&slot.apart, entry.host, &set)
+                    });
                     // The first that is not avoided is the best; the first of all is what is
                     // left when each is avoided.
                     for entry in fitting {
                         let wanted =
                             avoid.is_empty() || !avoid.contains(&self.host(entry.host).name);
-                        let rank = std::cmp::Reverse(entry.rank);
-                        best = best.max(Some((wanted, entry.free.memory_bytes, rank, entry.host)));
+                        let free = entry.free.memory_bytes;
+                        let rank = Reverse(entry.rank);
+                        best = best.max(Some((wanted, Reverse(unmet), free, rank, entry.host)));
                         if wanted {
                             break;
                         }
@@ -56,9 +72,63 @@ impl Engine {
                 }
             }
         }
-        match best {
-            Some((_, free, _, host)) => Ok(Choice::roomiest(self.host(host).name.clone(), free)),
-            None => Err(self.refusal(vm, slot, &own)),
+        self.chosen(best, false)
+            .ok_or_else(|| self.refusal(vm, number, &own))
+    }
+
+    fn chosen(&self, best: Option<Candidate>, anchored: bool) -> Option<Choice> {
+        let (_, Reverse(unmet), free, _, host) = best?;
+        let name = self.host(host).name.clone();
+        Some(Choice::roomiest(name, free, unmet, anchored))
+    }
+
+    /// VMs that share a host choose for all of them that have none yet. Such groups are few, so
+    /// each host is looked at.
+    fn place_bundle(
+        &self,
+        number: u32,
+        bundle: &Bundle,
+        avoid: &BTreeSet<HostName>,
+    ) -> Result<Choice, Refusal> {
+        let (mut refusal, mut best) = (Refusal::default(), None);
+        let parts = self.parts(bundle);
+        for (name, host) in self.fleet.hosts.keys().filter_map(|name| {
+            let host = self.number(name)?;
+            Some((name, host))
+        }) {
+            match self.removes_bundle(bundle, &parts, host) {
+                Ok(free) => {
+                    let wanted = !avoid.contains(name);
+                    let (unmet, rank) = (self.unmet(number, host), self.host(host).rank);
+                    let new = (wanted, Reverse(unmet), free, Reverse(rank), host);
+                    best = best.max(Some(new));
+                }
+                Err(filter) => refusal.count(filter, 1),
+            }
+        }
+        self.chosen(best, !bundle.anchors.is_empty()).ok_or(refusal)
+    }
+
+    /// Free memory of a host with none of the bundle there; else the rule that removes it.
+    fn removes_bundle(
+        &self,
+        bundle: &Bundle,
+        (numbers, apart): &(BTreeSet<u32>, Vec<Member>),
+        host: u32,
+    ) -> Result<u64, Filter> {
+        let slot = self.host(host);
+        let description = self.fleet.hosts.get(&slot.name).ok_or(Filter::NoPool)?;
+        let pool = self.fleet.pools.get(&description.pool);
+        let anchors = &bundle.anchors;
+        let there = There {
+            free: slot.free_without(self.sum_on(host, numbers)),
+            apart: self.mates(apart, host, numbers),
+            elsewhere: !anchors.is_empty() && !anchors.contains(&slot.name),
+            racked: slot.rack.is_some(),
+        };
+        match judge(pool, &bundle.vm, &slot.name, description, there) {
+            Some(filter) => Err(filter),
+            None => Ok(there.free.memory_bytes),
         }
     }
 
@@ -68,20 +138,17 @@ impl Engine {
     /// # Errors
     /// How many hosts each rule removed.
     pub fn place_tightest(&self, uid: &VmUid) -> Result<Choice, Refusal> {
-        let (Some(vm), Some(slot)) = (self.machine(uid), self.vm_number(uid)) else {
+        let (Some(vm), Some(number)) = (self.machine(uid), self.vm_number(uid)) else {
             return Err(Refusal::default());
         };
-        let slot = self.vm(slot);
-        if vm.pinned_to.is_some() {
+        let slot = self.vm(number);
+        let rules = &vm.rules;
+        if vm.pinned_to.is_some() || slot.bundle.is_some() || rules.contradiction.is_some() {
             return self.place(uid, &BTreeSet::new());
         }
         let own: Vec<u32> = vm.places().filter_map(|name| self.number(name)).collect();
-        let fits = |host: u32| {
-            !own.contains(&host)
-                && slot
-                    .group
-                    .is_none_or(|group| self.group_on(group, host) == 0)
-        };
+        let set = BTreeSet::from([number]);
+        let fits = |host: u32| !own.contains(&host) && !self.mates(&slot.apart, host, &set);
         let tightest = self.kinds.allowed(slot.class).filter_map(|(_, shelf)| {
             let entry = shelf.tightest(slot.size).find(|entry| fits(entry.host))?;
             Some((entry.free.memory_bytes, entry.rank, entry.host))
@@ -91,7 +158,7 @@ impl Engine {
                 host: self.host(host).name.clone(),
                 reasons: vec![format!("fullest host that has room ({} MiB)", free >> 20)],
             }),
-            None => Err(self.refusal(vm, slot, &own)),
+            None => Err(self.refusal(vm, number, &own)),
         }
     }
 
@@ -105,11 +172,20 @@ impl Engine {
         Ok(choice.host)
     }
 
-    /// Whether every rule allows a VM on a host.
+    /// Whether every rule allows a VM on a host; with those that must share it, all of them.
     pub(crate) fn may_run(&self, uid: &VmUid, host: &HostName) -> bool {
-        let found = self.machine(uid).zip(self.vm_number(uid));
-        let place = found.zip(self.number(host));
-        place.is_some_and(|((vm, slot), host)| self.removes(vm, self.vm(slot), host).is_none())
+        let (Some(vm), Some(number)) = (self.machine(uid), self.vm_number(uid)) else {
+            return false;
+        };
+        let Some(host) = self.number(host) else {
+            return false;
+        };
+        match self.bundle(uid, vm, self.vm(number)) {
+            Some(bundle) => self
+                .removes_bundle(&bundle, &self.parts(&bundle), host)
+                .is_ok(),
+            None => self.removes(vm, number, host).is_none(),
+        }
     }
 
     /// Places pending VMs and assigns each: by priority, then the largest first (which packs
@@ -136,58 +212,63 @@ impl Engine {
         answers
     }
 
-    /// Why a VM may not be on one host, with what it takes there itself left out.
-    pub(crate) fn removes(&self, vm: &Vm, slot: &VmSlot, host: u32) -> Option<Filter> {
+    /// Why a VM that chooses alone may not be on one host, with what it takes there itself left
+    /// out.
+    fn removes(&self, vm: &Vm, number: u32, host: u32) -> Option<Filter> {
         let name = &self.host(host).name;
         let Some(description) = self.fleet.hosts.get(name) else {
             return Some(Filter::NoPool);
         };
         let own = vm.places().any(|place| place == name);
         let pool = self.fleet.pools.get(&description.pool);
-        judge(pool, vm, name, description, self.there(slot, host, own))
+        judge(pool, vm, name, description, self.there(number, host, own))
     }
 
-    fn there(&self, slot: &VmSlot, host: u32, own: bool) -> There {
+    fn there(&self, number: u32, host: u32, own: bool) -> There {
+        let slot = self.vm(number);
         let freed = if own { slot.size } else { Free::default() };
-        let mates = slot.group.map_or(0, |group| self.group_on(group, host));
         There {
             free: self.host(host).free_without(freed),
-            apart: mates > u32::from(own),
+            apart: self.mates(&slot.apart, host, &BTreeSet::from([number])),
+            elsewhere: false,
+            racked: self.host(host).rack.is_some(),
         }
     }
 
     fn judged(
         &self,
         vm: &Vm,
-        slot: &VmSlot,
+        number: u32,
         host: u32,
         own: bool,
         avoid: &BTreeSet<HostName>,
     ) -> Option<Candidate> {
         let there = self.host(host);
         self.fleet.hosts.get(&there.name)?;
-        if self.removes(vm, slot, host).is_some() {
+        if self.removes(vm, number, host).is_some() {
             return None;
         }
         let wanted = !avoid.contains(&there.name);
-        let free = self.there(slot, host, own).free.memory_bytes;
-        Some((wanted, free, std::cmp::Reverse(there.rank), host))
+        let free = self.there(number, host, own).free.memory_bytes;
+        let unmet = Reverse(self.unmet(number, host));
+        Some((wanted, unmet, free, Reverse(there.rank), host))
     }
 
     /// The hosts on which it is now are judged one by one: what it takes itself does not count.
     fn own_hosts(
         &self,
         vm: &Vm,
-        slot: &VmSlot,
+        number: u32,
         own: &[u32],
         avoid: &BTreeSet<HostName>,
     ) -> Option<Candidate> {
-        let judged = |host: &u32| self.judged(vm, slot, *host, true, avoid);
+        let judged = |host: &u32| self.judged(vm, number, *host, true, avoid);
         own.iter().filter_map(judged).max()
     }
 
     /// Counts hosts by rule, kind by kind.
-    fn refusal(&self, vm: &Vm, slot: &VmSlot, own: &[u32]) -> Refusal {
+    fn refusal(&self, vm: &Vm, number: u32, own: &[u32]) -> Refusal {
+        let slot = self.vm(number);
         let mut refusal = Refusal::default();
         for (why, hosts) in &self.closed {
             refusal.count(Filter::Closed(why.clone()), *hosts);
@@ -199,7 +280,7 @@ impl Engine {
         single.dedup();
         single.retain(|host| self.host(*host).kind.is_some());
         for host in &single {
-            if let Some(filter) = self.removes(vm, slot, *host) {
+            if let Some(filter) = self.removes(vm, number, *host) {
                 refusal.count(filter, 1);
             }
         }
@@ -207,7 +288,7 @@ impl Engine {
             let alone = single
                 .iter()
                 .filter(|host| self.host(**host).kind == Some(kind));
-            let rest = hosts - number(alone.count());
+            let rest = hosts - kinds::number(alone.count());
             if vm.pinned_to.is_some() {
                 refusal.count(Filter::Pinned, rest);
             } else if let Some(filter) = self.kinds.removes(slot.class, kind) {
@@ -215,8 +296,9 @@ impl Engine {
             }
         }
         if vm.pinned_to.is_none() {
+            let mates = self.mates_hosts(&slot.apart, &BTreeSet::from([number]));
             for (kind, shelf) in self.kinds.allowed(slot.class) {
-                self.count_room(slot, kind, shelf, &single, &mut refusal);
+                self.count_room(slot, kind, shelf, (&single, &mates), &mut refusal);
             }
         }
         refusal
@@ -228,13 +310,11 @@ impl Engine {
         slot: &VmSlot,
         kind: u32,
         shelf: &super::shelf::Shelf,
-        single: &[u32],
+        (single, mates): (&[u32], &BTreeSet<u32>),
         refusal: &mut Refusal,
     ) {
-        let counts = slot.group.and_then(|group| self.groups.get(group as usize));
-        let with_mates: Vec<u32> = counts
-            .into_iter()
-            .flat_map(BTreeMap::keys)
+        let with_mates: Vec<u32> = mates
+            .iter()
             .copied()
             .filter(|host| self.host(*host).kind == Some(kind) && !single.contains(host))
             .collect();
@@ -251,9 +331,9 @@ impl Engine {
             little += usize::from(little_memory(&host));
         }
         let memory = shelf.with_less_memory(slot.size.memory_bytes) - little;
-        refusal.count(Filter::Apart, number(with_mates.len()));
-        refusal.count(Filter::Memory, number(memory));
+        refusal.count(Filter::Apart, kinds::number(with_mates.len()));
+        refusal.count(Filter::Memory, kinds::number(memory));
         // What has memory and no mate and was not chosen has too little CPU.
-        refusal.count(Filter::Cpu, number(shelf.len() - counted - memory));
+        refusal.count(Filter::Cpu, kinds::number(shelf.len() - counted - memory));
     }
 }

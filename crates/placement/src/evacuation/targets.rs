@@ -170,11 +170,18 @@ fn packed<'a>(
         .iter()
         .filter_map(|(_, uid)| attempt.engine.vm_number(uid))
         .collect();
+    if numbers.iter().any(|vm| attempt.engine.is_bound(*vm)) {
+        // Who must share a host with a pinned VM goes nowhere.
+        return None;
+    }
     let found = pack_elsewhere(&attempt.engine, &BTreeSet::new(), &numbers)?;
     let hosts: BTreeMap<u32, u32> = found.into_iter().collect();
     for (number, (_, uid)) in numbers.iter().zip(order) {
         let host = attempt.engine.host(*hosts.get(number)?).name.clone();
         let reason = "so that all find a place without moving others".to_owned();
+        if attempt.is_settled(uid) {
+            continue;
+        }
         attempt.go(uid, host, reason);
     }
     Some(attempt)
@@ -216,7 +223,15 @@ impl<'a> Attempt<'a> {
         all.into_iter().map(of).collect()
     }
 
+    fn is_settled(&self, uid: &VmUid) -> bool {
+        let number = self.engine.vm_number(uid);
+        number.is_some_and(|number| self.settled.contains(&number))
+    }
+
     fn roomiest(&mut self, uid: &VmUid) {
+        if self.is_settled(uid) {
+            return;
+        }
         match self.engine.place(uid, &BTreeSet::new()) {
             Ok(choice) => self.go(uid, choice.host, choice.reasons.join("; ")),
             Err(refusal) => self.refuse(uid, refusal.sentence()),
@@ -224,6 +239,9 @@ impl<'a> Attempt<'a> {
     }
 
     fn tightest(&mut self, uid: &VmUid) {
+        if self.is_settled(uid) {
+            return;
+        }
         match self.engine.place_tightest(uid) {
             Ok(choice) => self.go(uid, choice.host, choice.reasons.join("; ")),
             Err(refusal) => self.refuse(uid, refusal.sentence()),
@@ -238,6 +256,40 @@ impl<'a> Attempt<'a> {
     fn go(&mut self, uid: &VmUid, to: HostName, reason: String) {
         let from = self.engine.machine(uid).and_then(|vm| vm.host.clone());
         let Some(from) = from else { return };
+        let mates = self.mates(uid);
+        self.step(uid, from, to.clone(), reason);
+        for mate in mates {
+            let from = self.engine.machine(&mate).and_then(|vm| vm.host.clone());
+            if let Some(from) = from {
+                let reason = format!("shares its host with {uid}");
+                self.step(&mate, from, to.clone(), reason);
+            }
+        }
+    }
+
+    /// VMs that must share its host and leave too: they choose together.
+    fn mates(&self, uid: &VmUid) -> Vec<VmUid> {
+        let found = self.engine.machine(uid).zip(self.engine.vm_number(uid));
+        let bundle = found.and_then(|(vm, number)| {
+            let slot = self.engine.vm(number);
+            self.engine.bundle(uid, vm, slot)
+        });
+        let rest = bundle.into_iter().flat_map(|bundle| bundle.rest);
+        rest.filter(|mate| mate != uid)
+            .filter(|mate| {
+                let vm = self.engine.machine(mate);
+                vm.is_some_and(|vm| {
+                    let leaves = vm
+                        .host
+                        .as_ref()
+                        .is_some_and(|host| self.request.hosts.contains(host));
+                    leaves && vm.incoming.is_none() && vm.pinned_to.is_none()
+                })
+            })
+            .collect()
+    }
+
+    fn step(&mut self, uid: &VmUid, from: HostName, to: HostName, reason: String) {
         self.engine.begin_move(uid, &to);
         self.settled.extend(self.engine.vm_number(uid));
         self.steps.push(Step {
@@ -256,6 +308,9 @@ impl<'a> Attempt<'a> {
         // Sizes for which nobody could make room: a larger one of the class need not be tried.
         let mut hopeless: Vec<(u32, Free)> = Vec::new();
         for (priority, uid, why) in std::mem::take(&mut self.refused) {
+            if self.is_settled(&uid) {
+                continue;
+            }
             let Some(slot) = self
                 .engine
                 .vm_number(&uid)
@@ -271,7 +326,7 @@ impl<'a> Attempt<'a> {
             if !tried && self.make_room_for(&slot, priority, neighbours, &mut allowance) {
                 continue;
             }
-            if !tried && slot.group.is_none() {
+            if !tried && slot.is_alone() {
                 hopeless.push((slot.class, slot.size));
             }
             self.refused.push((priority, uid, why));
@@ -373,7 +428,7 @@ fn neighbours(engine: &Engine, request: &EvacuationRequest) -> Vec<Neighbour> {
                 found.push(Neighbour {
                     size: slot.size,
                     class: slot.class,
-                    grouped: slot.group.is_some(),
+                    grouped: !slot.is_alone(),
                     vm: *vm,
                     host: number,
                 });

@@ -90,13 +90,14 @@ fn crowded(instance: &Instance<'_>) -> bool {
             cpu: one.size.cpu.saturating_add(two.size.cpu),
             memory_bytes: one.size.memory_bytes.saturating_add(two.size.memory_bytes),
         };
-        (one.group.is_some() && one.group == two.group) || !fits(both, most)
+        one.meets(two) || !fits(both, most)
     };
     // The largest item, and one of each group.
     let mut groups: Vec<u32> = Vec::new();
     instance.items.iter().enumerate().any(|(index, item)| {
-        let new = item.group.is_some_and(|group| !groups.contains(&group));
-        groups.extend(item.group.filter(|_| new));
+        let mut own = item.apart.iter().map(|member| member.group);
+        let new = own.any(|group| !groups.contains(&group));
+        groups.extend(item.apart.iter().map(|member| member.group));
         (index == 0 || new) && !matched(instance, &clique(instance, item, &apart))
     })
 }
@@ -108,7 +109,7 @@ fn clique<'a>(
     apart: &dyn Fn(&Item, &Item) -> bool,
 ) -> Vec<&'a Item> {
     let mut clique = vec![seed];
-    for item in instance.items.iter().filter(|item| item.vm != seed.vm) {
+    for item in instance.items.iter().filter(|item| item.vms != seed.vms) {
         if clique.iter().all(|other| apart(item, other)) {
             clique.push(item);
         }

@@ -4,18 +4,45 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::HostName;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Member};
 use crate::fleet::Free;
 
-/// A VM that is lost and must start elsewhere.
+/// What is lost and must start elsewhere: a VM, or several that must share a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
-    pub vm: u32,
+    /// Their numbers, by uid.
+    pub vms: Vec<u32>,
     pub size: Free,
-    pub class: u32,
-    pub group: Option<u32>,
-    /// Bins on which a VM of its group remains, ascending.
+    /// Their classes; each must be allowed.
+    classes: Vec<u32>,
+    /// Rules that keep it apart from other items.
+    pub apart: Vec<Member>,
+    /// Bins on which a VM remains that it must be apart from, ascending.
     pub blocked: Vec<usize>,
+    /// The only bins on which VMs that must share its host remain, ascending.
+    anchors: Option<Vec<usize>>,
+}
+
+impl Item {
+    /// Items that nothing tells apart.
+    pub(super) fn same(&self, other: &Item) -> bool {
+        let free = |item: &Item| item.apart.is_empty() && item.anchors.is_none();
+        self.size == other.size && self.classes == other.classes && free(self) && free(other)
+    }
+
+    /// VMs that must share its host remain in a bin.
+    pub(super) fn is_drawn_to(&self, bin: usize) -> bool {
+        let anchors = self.anchors.as_ref();
+        anchors.is_some_and(|anchors| anchors.binary_search(&bin).is_ok())
+    }
+
+    /// One rule stands between them: they are never in one domain.
+    pub(super) fn meets(&self, other: &Item) -> bool {
+        self.apart.iter().any(|mine| {
+            let mut theirs = other.apart.iter();
+            theirs.any(|their| mine.group == their.group && mine.side.meets(their.side))
+        })
+    }
 }
 
 /// A host that remains.
@@ -90,7 +117,7 @@ pub(super) fn lost(engine: &Engine, failed: &BTreeSet<u32>) -> Vec<u32> {
             engine.machine(&engine.vm(*number).uid).is_some_and(|vm| {
                 vm.host.as_ref() == Some(&slot.name)
                     && vm.restarts_elsewhere
-                    && vm.pinned_to.is_none()
+                    && !engine.is_bound(*number)
             })
         }));
     }
@@ -121,37 +148,13 @@ impl<'a> Instance<'a> {
                 }
             }
         }
-        let mut items: Vec<Item> = lost
-            .iter()
-            .map(|number| {
-                let slot = engine.vm(*number);
-                let blocked = slot.group.map_or_else(Vec::new, |group| {
-                    let remain = |host: &u32| {
-                        engine.group_on(group, *host)
-                            > engine.group_among(group, *host, &among_lost)
-                    };
-                    let hosts = engine.group_hosts(group).filter(remain);
-                    let mut places: Vec<usize> = hosts
-                        .filter_map(|host| bins.places.get(&host).copied())
-                        .collect();
-                    places.sort_unstable();
-                    places
-                });
-                Item {
-                    vm: *number,
-                    size: slot.size,
-                    class: slot.class,
-                    group: slot.group,
-                    blocked,
-                }
-            })
-            .collect();
+        let mut items = Self::items(engine, bins, lost, &among_lost);
         items.sort_by(|one, two| {
             let size = |item: &Item| (item.size.memory_bytes, item.size.cpu);
-            let uid = |item: &Item| &engine.vm(item.vm).uid;
+            let uid = |item: &Item| item.vms.first().map(|vm| &engine.vm(*vm).uid);
             size(two)
                 .cmp(&size(one))
-                .then_with(|| uid(one).cmp(uid(two)))
+                .then_with(|| uid(one).cmp(&uid(two)))
         });
         Self {
             engine,
@@ -160,12 +163,60 @@ impl<'a> Instance<'a> {
         }
     }
 
+    /// Lost VMs as items, those that must share a host as one.
+    fn items(engine: &Engine, bins: &Bins, lost: &[u32], among_lost: &BTreeSet<u32>) -> Vec<Item> {
+        let mut bundles: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        let mut parts: Vec<Vec<u32>> = Vec::new();
+        for vm in lost {
+            match engine.vm(*vm).bundle {
+                Some(bundle) => bundles.entry(bundle).or_default().push(*vm),
+                None => parts.push(vec![*vm]),
+            }
+        }
+        parts.extend(bundles.into_values());
+        let places = |hosts: BTreeSet<u32>| {
+            let mut places: Vec<usize> = hosts
+                .iter()
+                .filter_map(|host| bins.places.get(host).copied())
+                .collect();
+            places.sort_unstable();
+            places
+        };
+        let item = |mut vms: Vec<u32>| {
+            vms.sort_by_key(|vm| &engine.vm(*vm).uid);
+            let slots = || vms.iter().map(|vm| engine.vm(*vm));
+            let apart: Vec<Member> = slots()
+                .flat_map(|slot| slot.apart.iter().copied())
+                .collect();
+            let anchors = engine.remaining(&vms, among_lost);
+            Item {
+                size: slots().fold(Free::default(), |sum, slot| Free {
+                    cpu: sum.cpu.saturating_add(slot.size.cpu),
+                    memory_bytes: sum.memory_bytes.saturating_add(slot.size.memory_bytes),
+                }),
+                classes: slots().map(|slot| slot.class).collect(),
+                blocked: places(engine.mates_hosts(&apart, among_lost)),
+                anchors: (!anchors.is_empty()).then(|| places(anchors)),
+                apart,
+                vms,
+            }
+        };
+        parts.into_iter().map(item).collect()
+    }
+
     /// Whether the rules about places allow an item in a bin, whatever the room.
     pub(super) fn allowed(&self, item: &Item, bin: usize) -> bool {
         let there = &self.bins[bin];
         !there.down
-            && self.engine.class_allows(item.class, there.kind)
+            && item
+                .classes
+                .iter()
+                .all(|class| self.engine.class_allows(*class, there.kind))
             && item.blocked.binary_search(&bin).is_err()
+            && item
+                .anchors
+                .as_ref()
+                .is_none_or(|anchors| anchors.binary_search(&bin).is_ok())
     }
 
     /// Whether an item would fit in an otherwise unused bin.

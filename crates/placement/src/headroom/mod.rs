@@ -159,7 +159,10 @@ pub(crate) fn pack_elsewhere(
     let placed = instance.items.iter().zip(packing);
     Some(
         placed
-            .map(|(item, bin)| (item.vm, bins.list[bin].host))
+            .flat_map(|(item, bin)| {
+                let host = bins.list[bin].host;
+                item.vms.iter().map(move |vm| (*vm, host))
+            })
             .collect(),
     )
 }

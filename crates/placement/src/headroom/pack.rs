@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::instance::{Instance, Item, fits, less};
+use crate::engine::{Member, SIDES};
 use crate::fleet::Free;
 
 /// By item of the instance: its bin.
@@ -22,8 +23,8 @@ pub(super) enum Searched {
 struct Table<'a> {
     instance: &'a Instance<'a>,
     free: Vec<Free>,
-    /// By bin: groups of items put there.
-    groups: BTreeMap<usize, Vec<u32>>,
+    /// By rule and domain: how many items of each side were put there.
+    placed: BTreeMap<(u32, u32), [u32; 3]>,
 }
 
 impl<'a> Table<'a> {
@@ -31,33 +32,56 @@ impl<'a> Table<'a> {
         Self {
             instance,
             free: instance.bins.iter().map(|bin| bin.free).collect(),
-            groups: BTreeMap::new(),
+            placed: BTreeMap::new(),
         }
     }
 
     fn takes(&self, item: &Item, bin: usize) -> bool {
         fits(item.size, self.free[bin])
             && self.instance.allowed(item, bin)
-            && item.group.is_none_or(|group| {
-                let there = self.groups.get(&bin);
-                there.is_none_or(|groups| !groups.contains(&group))
+            && !item.apart.iter().any(|member| {
+                let there = self.domain(member, bin);
+                let there = there.and_then(|key| self.placed.get(&key));
+                there.is_some_and(|counts| {
+                    SIDES
+                        .into_iter()
+                        .zip(counts)
+                        .any(|(side, count)| *count > 0 && member.side.meets(side))
+                })
             })
+    }
+
+    /// The rule, and the domain of a bin for it.
+    fn domain(&self, member: &Member, bin: usize) -> Option<(u32, u32)> {
+        let host = self.instance.bins[bin].host;
+        let domain = self.instance.engine.domain_of(member.group, host)?;
+        Some((member.group, domain))
     }
 
     fn put(&mut self, item: &Item, bin: usize) {
         self.free[bin] = less(self.free[bin], item.size);
-        if let Some(group) = item.group {
-            self.groups.entry(bin).or_default().push(group);
-        }
+        self.count(item, bin, true);
     }
 
     fn take_back(&mut self, item: &Item, bin: usize) {
         self.free[bin].cpu += item.size.cpu;
         self.free[bin].memory_bytes += item.size.memory_bytes;
-        if item.group.is_some()
-            && let Some(groups) = self.groups.get_mut(&bin)
-        {
-            groups.pop();
+        self.count(item, bin, false);
+    }
+
+    fn count(&mut self, item: &Item, bin: usize, there: bool) {
+        for member in &item.apart {
+            let Some(key) = self.domain(member, bin) else {
+                continue;
+            };
+            let counts = self.placed.entry(key).or_default();
+            for (side, count) in SIDES.into_iter().zip(counts) {
+                if side == member.side && there {
+                    *count += 1;
+                } else if side == member.side {
+                    *count = count.saturating_sub(1);
+                }
+            }
         }
     }
 }
@@ -173,7 +197,7 @@ impl Search<'_> {
         let twin = position
             .checked_sub(1)
             .map(|before| self.order[before])
-            .filter(|before| same(&instance.items[*before], item));
+            .filter(|before| instance.items[*before].same(item));
         let from = twin.map_or(0, |before| self.packing[before]);
         let mut tried = Vec::new();
         let mut candidates = Vec::new();
@@ -202,10 +226,6 @@ impl Search<'_> {
     }
 }
 
-fn same(one: &Item, two: &Item) -> bool {
-    one.size == two.size && one.class == two.class && one.group.is_none() && two.group.is_none()
-}
-
 /// Bins that no item can tell apart.
 fn alike(instance: &Instance<'_>) -> Vec<usize> {
     let mut blocked: Vec<Vec<usize>> = vec![Vec::new(); instance.bins.len()];
@@ -214,11 +234,36 @@ fn alike(instance: &Instance<'_>) -> Vec<usize> {
             blocked[*bin].push(index);
         }
     }
+    let anchors: Vec<Vec<usize>> = (0..instance.bins.len())
+        .map(|bin| {
+            let items = instance.items.iter().enumerate();
+            let drawn = items.filter(|(_, item)| item.is_drawn_to(bin));
+            drawn.map(|(index, _)| index).collect()
+        })
+        .collect();
+    // In a rack of its own a bin is like no other, where a rule is about racks.
+    let racks = |bin: usize| -> Vec<Option<u32>> {
+        let host = instance.bins[bin].host;
+        let rules = instance.items.iter().flat_map(|item| &item.apart);
+        let mut racks: Vec<Option<u32>> = rules
+            .filter(|member| instance.engine.is_of_racks(member.group))
+            .map(|member| instance.engine.domain_of(member.group, host))
+            .collect();
+        racks.dedup();
+        racks
+    };
     let mut first = BTreeMap::new();
     let bins = instance.bins.iter().zip(blocked).enumerate();
     bins.map(|(place, (bin, blocked))| {
         *first
-            .entry((bin.down, bin.kind, bin.free, blocked))
+            .entry((
+                bin.down,
+                bin.kind,
+                bin.free,
+                blocked,
+                anchors[place].clone(),
+                racks(place),
+            ))
             .or_insert(place)
     })
     .collect()

@@ -34,6 +34,8 @@ enum Known {
 #[derive(Clone, Debug)]
 struct Entry {
     known: Known,
+    /// A lost VM is spread over racks: what is on a neighbour of its new host matters too.
+    of_racks: bool,
     /// The hosts that fail; a rack gains and loses some.
     failed: BTreeSet<u32>,
     /// The engine's clock when it was last found true.
@@ -150,8 +152,8 @@ impl Proofs {
 fn outside(engine: &Engine, standing: &[(HostName, u32)]) -> Vec<VmUid> {
     let on = standing.iter().flat_map(|(name, _)| engine.on(name));
     let pinned = |uid: &&VmUid| {
-        let vm = engine.machine(uid);
-        vm.is_some_and(|vm| vm.pinned_to.is_some())
+        let number = engine.vm_number(uid);
+        number.is_some_and(|number| engine.is_bound(number))
     };
     let outside: BTreeSet<VmUid> = on.filter(pinned).cloned().collect();
     outside.into_iter().collect()
@@ -202,6 +204,7 @@ impl<'a> Question<'a> {
             return false;
         }
         match &entry.known {
+            Known::Proven(_) if entry.of_racks => self.engine.clock() == entry.at,
             Known::Proven(witness) => {
                 let touched: BTreeSet<u32> = witness
                     .iter()
@@ -230,10 +233,9 @@ impl<'a> Question<'a> {
             let slot = self.engine.vm(*vm);
             sum.cpu = sum.cpu.saturating_add(slot.size.cpu);
             sum.memory_bytes = sum.memory_bytes.saturating_add(slot.size.memory_bytes);
-            let mates = slot.group.is_some_and(|group| {
-                self.engine.group_on(group, host) > self.engine.group_among(group, host, &there)
-            });
-            if mates || !self.engine.class_allows(slot.class, kind) {
+            if self.engine.mates(&slot.apart, host, &there)
+                || !self.engine.class_allows(slot.class, kind)
+            {
                 return false;
             }
         }
@@ -249,12 +251,17 @@ impl<'a> Question<'a> {
         let witness = |packing: Vec<usize>| {
             let placed = instance.items.iter().zip(packing);
             let host = |bin: usize| self.bins.list[bin].host;
-            Known::Proven(placed.map(|(item, bin)| (item.vm, host(bin))).collect())
+            let each = placed.flat_map(|(item, bin)| {
+                let host = host(bin);
+                item.vms.iter().map(move |vm| (*vm, host))
+            });
+            Known::Proven(each.collect())
         };
         let broken = |item: usize| {
             let item = instance.items.get(item);
-            item.map_or(Known::Unknown, |item| {
-                Known::Broken(engine.vm(item.vm).uid.clone())
+            let first = item.and_then(|item| item.vms.first());
+            first.map_or(Known::Unknown, |vm| {
+                Known::Broken(engine.vm(*vm).uid.clone())
             })
         };
         let known = match greedy(&instance, start.map_or(0, |place| place + 1)) {
@@ -281,6 +288,10 @@ impl<'a> Question<'a> {
                 cpu: returned(|free| free.cpu),
                 memory_bytes: returned(|free| free.memory_bytes),
             },
+            of_racks: instance.items.iter().any(|item| {
+                let mut apart = item.apart.iter();
+                apart.any(|member| engine.is_of_racks(member.group))
+            }),
             known,
             failed: failed.clone(),
             at: engine.clock(),

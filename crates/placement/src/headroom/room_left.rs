@@ -7,6 +7,7 @@ use model::{NamespacedName, VmUid};
 use super::{Headroom, of_pool};
 use crate::engine::Engine;
 use crate::fleet::{Fleet, Pool, Vm};
+use crate::rules::Rules;
 
 /// More VMs of a size than anybody counts; a size of nothing would fit for ever.
 const COUNTED_MAX: u64 = 100_000;
@@ -61,7 +62,7 @@ fn sample(pool: &Pool, name: &str, cpu: u64, memory_bytes: u64) -> Vm {
         storage_pools: BTreeSet::new(),
         pinned_to: None,
         mlps_grade: pool.mlps_grade,
-        apart: None,
+        rules: Rules::default(),
         restarts_elsewhere: true,
         host: None,
         incoming: None,

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{HostName, VmUid};
 
-use super::{misplaced, overloaded};
+use super::{concerns, misplaced, overloaded};
 use crate::fleet::Fleet;
 use crate::plan::{Limits, Move, Plan};
+use crate::rules::Domain;
 
 /// What is wrong with a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum PlanFault {
     Forbidden(&'static str),
     /// A VM that must be apart is on the target at that time.
     Together(VmUid),
+    /// In the end it is not where VMs are that must share its host.
+    Separated,
     /// The target has too little room at that time.
     Overloaded,
     /// More moves at once on this host than allowed.
@@ -87,6 +90,7 @@ pub fn lint_plan(fleet: &Fleet, limits: &Limits, plan: &Plan) -> Vec<PlanViolati
             fault,
         }));
     }
+    violations.extend(board.parted(plan));
     violations.extend(overfull(limits, plan));
     violations
 }
@@ -114,10 +118,11 @@ impl<'a> Board<'a> {
             return vec![PlanFault::Closed];
         };
         let pool = self.fleet.pools.get(&host.pool);
-        let mut faults: Vec<PlanFault> = misplaced(vm, &step.to, host, pool)
-            .into_iter()
-            .map(PlanFault::Forbidden)
-            .collect();
+        let mut faults: Vec<PlanFault> =
+            misplaced(vm, &step.to, host, pool, self.fleet.racks.get(&step.to))
+                .into_iter()
+                .map(PlanFault::Forbidden)
+                .collect();
         if !host.has_network {
             faults.push(PlanFault::Forbidden("network"));
         }
@@ -134,10 +139,7 @@ impl<'a> Board<'a> {
         if overloaded(host, pool, sum(|vm| vm.cpu), sum(|vm| vm.memory_bytes)) {
             faults.push(PlanFault::Overloaded);
         }
-        let mate = others
-            .iter()
-            .find(|(_, other)| vm.apart.is_some() && vm.apart == other.apart);
-        faults.extend(mate.map(|(uid, _)| PlanFault::Together((*uid).clone())));
+        faults.extend(self.mate(step, vm).map(PlanFault::Together));
         self.moving.insert(&step.vm, step);
         faults.extend(self.busy(limits, step));
         let slower = limits.link(&step.from).min(limits.link(&step.to));
@@ -147,6 +149,60 @@ impl<'a> Board<'a> {
             faults.push(PlanFault::TooFast);
         }
         faults
+    }
+
+    /// VMs that shared a host as they must, and do not when all moves have ended.
+    fn parted(&self, plan: &Plan) -> Vec<PlanViolation> {
+        let mut groups: BTreeMap<&str, Vec<(&VmUid, &HostName, &HostName)>> = BTreeMap::new();
+        for (uid, vm) in &self.fleet.vms {
+            let (Some(before), Some(after)) = (&vm.host, self.at.get(uid)) else {
+                continue;
+            };
+            if let Some(group) = &vm.rules.together {
+                let members = groups.entry(group.as_str()).or_default();
+                members.push((uid, before, *after));
+            }
+        }
+        let mut violations = Vec::new();
+        for members in groups.values() {
+            let Some(((_, before, after), others)) = members.split_first() else {
+                continue;
+            };
+            let shared = others.iter().all(|(_, host, _)| host == before);
+            let parted = others.iter().find(|(_, _, host)| host != after);
+            if let (true, Some((uid, _, _))) = (shared, parted) {
+                violations.push(PlanViolation {
+                    at_ms: plan.end_ms,
+                    vm: (*uid).clone(),
+                    fault: PlanFault::Separated,
+                });
+            }
+        }
+        violations
+    }
+
+    /// A VM that must be apart, on the target or in its rack.
+    fn mate(&self, step: &Move, vm: &crate::Vm) -> Option<VmUid> {
+        let rack = self.fleet.racks.get(&step.to);
+        let hosts = self.on.iter().filter(|(name, _)| {
+            **name == &step.to || rack.is_some() && self.fleet.racks.get(**name) == rack
+        });
+        for (name, uids) in hosts {
+            for uid in uids.iter().filter(|uid| **uid != &step.vm) {
+                let theirs = &self.fleet.vms.get(*uid)?.rules.apart;
+                let meets = vm.rules.apart.iter().any(|mine| {
+                    let near = mine.over == Domain::Rack || *name == &step.to;
+                    near && theirs.iter().any(|their| {
+                        (&mine.rule, mine.over) == (&their.rule, their.over)
+                            && concerns(mine.side, their.side)
+                    })
+                });
+                if meets {
+                    return Some((*uid).clone());
+                }
+            }
+        }
+        None
     }
 
     fn busy(&self, limits: &Limits, step: &Move) -> Vec<PlanFault> {

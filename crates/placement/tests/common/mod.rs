@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Architecture, HostName, NamespacedName, VmUid, Zone};
-use placement::{Fleet, Host, Pool, Vm};
+use placement::{Domain, Fleet, Host, Pool, Relation, Rules, Side, Vm};
 use proptest::prelude::*;
 
 pub const GIB: u64 = 1 << 30;
@@ -42,7 +42,7 @@ pub fn vm(name: &str, cpu: u64, memory: u64) -> Vm {
         storage_pools: BTreeSet::from(["s".to_owned()]),
         pinned_to: None,
         mlps_grade: 2,
-        apart: None,
+        rules: Rules::default(),
         restarts_elsewhere: true,
         host: None,
         incoming: None,
@@ -98,7 +98,9 @@ pub fn any_vm(hosts: usize, memory_max: u64) -> impl Strategy<Value = Vm> {
                 Architecture::x86_64
             },
             storage_pools: BTreeSet::from([if second { "t" } else { "s" }.to_owned()]),
-            apart: apart.map(|group| format!("g{group}")),
+            rules: apart.map_or_else(Rules::default, |group| {
+                Rules::kept_apart(format!("g{group}"))
+            }),
             pinned_to: pinned.map(name),
             mlps_grade: if grade { 4 } else { 2 },
             ..vm("v", cpu, memory)
@@ -136,4 +138,39 @@ pub fn any_fleet(hosts_max: usize, vms_max: usize) -> impl Strategy<Value = Flee
             .collect(),
         racks: BTreeMap::new(),
     })
+}
+
+/// A part in one of a few rules.
+fn any_relation(racks: bool) -> impl Strategy<Value = Relation> {
+    let side = prop_oneof![Just(Side::Every), Just(Side::Asks), Just(Side::Named)];
+    (0..2_u8, side, any::<bool>()).prop_map(move |(rule, side, rack)| Relation {
+        // One rule is over one kind of domain.
+        rule: format!("r{rule}{}", if rack && racks { "-racks" } else { "" }),
+        over: if rack && racks {
+            Domain::Rack
+        } else {
+            Domain::Host
+        },
+        side,
+    })
+}
+
+/// Parts in every kind of rule; no VM stands on two sides of one.
+pub fn any_rules() -> impl Strategy<Value = Rules> {
+    let apart = proptest::collection::btree_set(any_relation(true), 0..2);
+    let wish = || proptest::collection::btree_set(any_relation(true), 0..2);
+    let together = proptest::option::weighted(0.2, (0..2_u8).prop_map(|group| format!("t{group}")));
+    (apart, together, wish(), wish()).prop_map(
+        |(apart, together, rather_apart, rather_together)| Rules {
+            apart: if together.is_some() {
+                BTreeSet::new()
+            } else {
+                apart
+            },
+            together,
+            rather_apart,
+            rather_together,
+            contradiction: None,
+        },
+    )
 }

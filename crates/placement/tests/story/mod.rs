@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Architecture, HostName, NamespacedName, Priority, VmUid, Zone};
-use placement::{Fleet, Host, Limits, Pool, Vm};
+use placement::{Domain, Fleet, Host, Limits, Pool, Relation, Rules, Side, Vm};
 use serde::Deserialize;
 
 pub const GIB: u64 = 1 << 30;
@@ -85,6 +85,15 @@ pub struct VmText {
     pub pinned: Option<String>,
     pub grade: i32,
     pub apart: Option<String>,
+    /// Apart over racks.
+    pub racks: Option<String>,
+    /// Asks to be apart from who is named by that.
+    pub avoids: Option<String>,
+    pub named: Option<String>,
+    pub together: Option<String>,
+    pub rather_apart: Option<String>,
+    pub rather_together: Option<String>,
+    pub contradiction: Option<String>,
     pub restarts: bool,
     pub priority: Priority,
     /// MiB written per second.
@@ -105,10 +114,44 @@ impl Default for VmText {
             pinned: None,
             grade: 2,
             apart: None,
+            racks: None,
+            avoids: None,
+            named: None,
+            together: None,
+            rather_apart: None,
+            rather_together: None,
+            contradiction: None,
             restarts: true,
             priority: Priority::Normal,
             dirty: 0,
             moved_minutes_ago: None,
+        }
+    }
+}
+
+impl VmText {
+    fn rules(&self) -> Rules {
+        let relation = |name: &Option<String>, over, side| {
+            let name = name.clone();
+            name.map(|rule| Relation { rule, over, side })
+        };
+        let parts = [
+            relation(&self.apart, Domain::Host, Side::Every),
+            relation(&self.racks, Domain::Rack, Side::Every),
+            relation(&self.avoids, Domain::Host, Side::Asks),
+            relation(&self.named, Domain::Host, Side::Named),
+        ];
+        let wish = |name| {
+            relation(name, Domain::Host, Side::Every)
+                .into_iter()
+                .collect()
+        };
+        Rules {
+            apart: parts.into_iter().flatten().collect(),
+            together: self.together.clone(),
+            rather_apart: wish(&self.rather_apart),
+            rather_together: wish(&self.rather_together),
+            contradiction: self.contradiction.clone(),
         }
     }
 }
@@ -173,7 +216,7 @@ impl Scenario {
                     storage_pools: vm.storage.clone(),
                     pinned_to: vm.pinned.clone().map(HostName),
                     mlps_grade: vm.grade,
-                    apart: vm.apart.clone(),
+                    rules: vm.rules(),
                     restarts_elsewhere: vm.restarts,
                     host: vm.on.clone().map(HostName),
                     incoming: vm.to.clone().map(HostName),

@@ -1,6 +1,8 @@
 //! Pure of writes: what a business system names that is not there or does not fit.
 
-use api::BusinessSystem;
+use std::collections::BTreeSet;
+
+use api::{BusinessSystem, Host, SpreadOver, Tier};
 use fleet::system::spread_of;
 use kube::ResourceExt;
 
@@ -86,17 +88,38 @@ pub(super) fn validate(context: &Context, system: &BusinessSystem) -> Vec<String
                 image.spec.architecture
             ));
         }
-        let spread = tier.replicas > 1 && spread_of(tier).is_some_and(|spread| spread.required);
-        let hosts = context
-            .stores
-            .hosts
-            .state()
+        let of_pools = context.stores.hosts.state();
+        let hosts = of_pools
             .iter()
-            .filter(|host| serving.iter().any(|pool| pool.name_any() == host.spec.pool))
-            .count();
-        if spread && usize::try_from(tier.replicas).unwrap_or(0) > hosts {
-            problems.push(format!("{}: {} replicas must be on different hosts and the pool has {hosts}; lower replicas, add hosts, or set spread.required to false", at("replicas"), tier.replicas));
-        }
+            .filter(|host| serving.iter().any(|pool| pool.name_any() == host.spec.pool));
+        problems.extend(
+            too_many(tier, hosts.map(AsRef::as_ref))
+                .map(|why| format!("{}: {why}", at("replicas"))),
+        );
     }
     problems
+}
+
+/// Replicas that must be on different hosts or racks and are more than those.
+fn too_many<'a>(tier: &Tier, hosts: impl Iterator<Item = &'a Host>) -> Option<String> {
+    let spread = spread_of(tier).filter(|spread| spread.required && tier.replicas > 1)?;
+    let rack = |host: &Host| fleet::rack_of(host).cloned();
+    let (what, there) = match spread.over {
+        SpreadOver::Host => ("hosts", hosts.count()),
+        SpreadOver::Rack => (
+            "racks",
+            hosts.filter_map(rack).collect::<BTreeSet<_>>().len(),
+        ),
+    };
+    let many = usize::try_from(tier.replicas).unwrap_or(0) > there;
+    many.then(|| {
+        format!(
+            "{} replicas must be on different {what} and the pool has {there}; lower replicas, add {what}{}, or set spread.required to false",
+            tier.replicas,
+            match spread.over {
+                SpreadOver::Host => "",
+                SpreadOver::Rack => " (spec.rack of the hosts)",
+            }
+        )
+    })
 }

@@ -61,7 +61,11 @@ impl World {
                     storage_pools: BTreeSet::from(["shared".to_owned()]),
                     pinned_to: self.pinned(index),
                     mlps_grade: 2,
-                    apart: spec.apart.then(|| "apart".to_owned()),
+                    rules: if spec.apart {
+                        placement::Rules::kept_apart("apart")
+                    } else {
+                        placement::Rules::default()
+                    },
                     restarts_elsewhere: !spec.stays,
                     host: vm
                         .rights

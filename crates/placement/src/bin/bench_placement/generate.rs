@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Architecture, HostName, NamespacedName, VmUid, Zone};
-use placement::{Engine, Fleet, Host, Pool, Vm};
+use placement::{Engine, Fleet, Host, Pool, Rules, Vm};
 
 pub const GIB: u64 = 1 << 30;
 
@@ -102,7 +102,11 @@ pub fn vm(random: &mut Random, index: usize, pools: usize, groups: usize) -> Vm 
         },
         pinned_to: None,
         mlps_grade: if random.below(5) == 0 { 3 } else { 2 },
-        apart: (group < groups).then(|| format!("group-{group:05}")),
+        rules: if group < groups {
+            Rules::kept_apart(format!("group-{group:05}"))
+        } else {
+            Rules::default()
+        },
         restarts_elsewhere: true,
         host: None,
         incoming: None,

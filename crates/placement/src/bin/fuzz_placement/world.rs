@@ -1,0 +1,247 @@
+//! A small fleet that changes at random, and the same change told to an engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{Architecture, HostName, NamespacedName, VmUid, Zone};
+use placement::{Domain, Engine, Fleet, Host, Pool, Relation, Rules, Side, Vm};
+
+const HOSTS: usize = 7;
+const VMS: usize = 14;
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut value = self.0;
+        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (value ^ (value >> 31)) % bound.max(1)
+    }
+
+    fn one_in(&mut self, many: u64) -> bool {
+        self.below(many) == 0
+    }
+
+    fn index(&mut self, bound: usize) -> usize {
+        usize::try_from(self.below(bound as u64)).unwrap_or(0)
+    }
+}
+
+/// The fleet as it should be.
+pub struct World {
+    pub fleet: Fleet,
+}
+
+fn host_name(index: usize) -> HostName {
+    HostName(format!("h{index}"))
+}
+
+fn uid(index: usize) -> VmUid {
+    VmUid(format!("u{index:02}"))
+}
+
+impl World {
+    pub fn new(random: &mut Random) -> Self {
+        let pool = |architecture, grade| Pool {
+            zones: BTreeSet::from([Zone::Common]),
+            architecture,
+            cpu_overcommit_percent: 200,
+            memory_overcommit_percent: 100,
+            failures_to_tolerate: 1,
+            mlps_grade: grade,
+        };
+        let mut fleet = Fleet {
+            pools: BTreeMap::from([
+                ("main".to_owned(), pool(Architecture::x86_64, 3)),
+                ("other".to_owned(), pool(Architecture::aarch64, 4)),
+            ]),
+            ..Fleet::default()
+        };
+        for index in 0..HOSTS {
+            let name = host_name(index);
+            if let Some(rack) = any_rack(random) {
+                fleet.racks.insert(name.clone(), rack);
+            }
+            fleet.hosts.insert(name, any_host(random));
+        }
+        for index in 0..VMS {
+            fleet.vms.insert(uid(index), any_vm(random, index));
+        }
+        Self { fleet }
+    }
+
+    pub fn some_vm(&self, random: &mut Random) -> Option<VmUid> {
+        let at = random.index(self.fleet.vms.len());
+        self.fleet.vms.keys().nth(at).cloned()
+    }
+
+    /// None or one, mostly none.
+    pub fn some_hosts(&self, random: &mut Random) -> Option<HostName> {
+        random.one_in(4).then(|| host_name(random.index(HOSTS)))
+    }
+
+    pub fn assign(&mut self, uid: &VmUid, host: &HostName) {
+        if let Some(vm) = self.fleet.vms.get_mut(uid) {
+            (vm.host, vm.incoming) = (Some(host.clone()), None);
+        }
+    }
+
+    /// One change, to both; told in words.
+    pub fn change(&mut self, random: &mut Random, engine: &mut Engine) -> String {
+        let (name, uid) = (host_name(random.index(HOSTS)), uid(random.index(VMS)));
+        match random.below(12) {
+            0 => {
+                let host = any_host(random);
+                self.fleet.hosts.insert(name.clone(), host.clone());
+                engine.upsert_host(name.clone(), host);
+                format!("{name} changes")
+            }
+            1 if random.one_in(3) => {
+                self.fleet.hosts.remove(&name);
+                self.fleet.racks.remove(&name);
+                engine.remove_host(&name);
+                format!("{name} goes")
+            }
+            2 => {
+                let rack = any_rack(random);
+                match &rack {
+                    Some(rack) => self.fleet.racks.insert(name.clone(), rack.clone()),
+                    None => self.fleet.racks.remove(&name),
+                };
+                engine.set_rack(&name, rack.clone());
+                format!("{name} is in {rack:?}")
+            }
+            3 if random.one_in(6) => self.pool(random, engine),
+            4 | 5 => {
+                let vm = any_vm(random, random.0 as usize % VMS);
+                self.fleet.vms.insert(uid.clone(), vm.clone());
+                engine.upsert_vm(uid.clone(), vm);
+                format!("{uid} changes")
+            }
+            6 => {
+                self.fleet.vms.remove(&uid);
+                engine.remove_vm(&uid);
+                format!("{uid} goes")
+            }
+            7 => {
+                if let Some(vm) = self.fleet.vms.get_mut(&uid) {
+                    (vm.host, vm.incoming) = (None, None);
+                }
+                engine.unassign(&uid);
+                format!("{uid} is on no host")
+            }
+            8 => {
+                if let Some(vm) = self.fleet.vms.get_mut(&uid) {
+                    vm.incoming = Some(name.clone());
+                }
+                engine.begin_move(&uid, &name);
+                format!("{uid} moves to {name}")
+            }
+            9 => {
+                let arrived = random.one_in(2);
+                if let Some(vm) = self.fleet.vms.get_mut(&uid) {
+                    let to = vm.incoming.take();
+                    if arrived && to.is_some() {
+                        vm.host = to;
+                    }
+                }
+                engine.end_move(&uid, arrived);
+                format!("{uid} has moved: {arrived}")
+            }
+            _ => {
+                self.assign(&uid, &name);
+                engine.assign(&uid, &name);
+                format!("{uid} is on {name}")
+            }
+        }
+    }
+
+    fn pool(&mut self, random: &mut Random, engine: &mut Engine) -> String {
+        let Some(mut pool) = self.fleet.pools.get("main").cloned() else {
+            return "no pool".to_owned();
+        };
+        pool.cpu_overcommit_percent = 100 + random.below(4) * 100;
+        pool.failures_to_tolerate = u32::from(!random.one_in(5));
+        self.fleet.pools.insert("main".to_owned(), pool.clone());
+        engine.upsert_pool("main".to_owned(), pool);
+        "the pool changes".to_owned()
+    }
+}
+
+fn any_rack(random: &mut Random) -> Option<String> {
+    (!random.one_in(4)).then(|| format!("rack{}", random.below(3)))
+}
+
+/// A host; one in a while has nothing, or absurdly much.
+fn any_host(random: &mut Random) -> Host {
+    let closed = random.one_in(6);
+    let (cpu, memory_bytes) = match random.below(20) {
+        0 => (0, 0),
+        1 => (u64::MAX, u64::MAX),
+        _ => (2 + random.below(7), 4 + random.below(12)),
+    };
+    Host {
+        pool: if random.one_in(6) { "other" } else { "main" }.to_owned(),
+        closed: closed.then(|| "maintenance".to_owned()),
+        stands: !closed || random.one_in(5),
+        cpu,
+        memory_bytes,
+        storage_pools: ["s", "t"]
+            .into_iter()
+            .take(1 + random.index(2))
+            .map(str::to_owned)
+            .collect(),
+        has_network: !random.one_in(10),
+    }
+}
+
+fn any_vm(random: &mut Random, index: usize) -> Vm {
+    Vm {
+        name: NamespacedName::new("n", format!("v{index}")),
+        cpu: 1 + random.below(4),
+        memory_bytes: 1 + random.below(6),
+        zones: BTreeSet::from([Zone::Common]),
+        architecture: if random.one_in(8) {
+            Architecture::aarch64
+        } else {
+            Architecture::x86_64
+        },
+        storage_pools: BTreeSet::from([if random.one_in(4) { "t" } else { "s" }.to_owned()]),
+        pinned_to: random.one_in(10).then(|| host_name(random.index(HOSTS))),
+        mlps_grade: if random.one_in(10) { 4 } else { 2 },
+        rules: any_rules(random),
+        restarts_elsewhere: !random.one_in(8),
+        host: None,
+        incoming: None,
+    }
+}
+
+fn any_rules(random: &mut Random) -> Rules {
+    let mut relations = |many: u64| -> BTreeSet<Relation> {
+        if !random.one_in(many) {
+            return BTreeSet::new();
+        }
+        let rack = random.one_in(3);
+        let side = [Side::Every, Side::Asks, Side::Named][random.index(3)];
+        BTreeSet::from([Relation {
+            rule: format!("r{}{}", random.below(2), if rack { "r" } else { "" }),
+            over: if rack { Domain::Rack } else { Domain::Host },
+            side,
+        }])
+    };
+    let (apart, rather_apart, rather_together) = (relations(2), relations(4), relations(4));
+    let together = random.one_in(5).then(|| format!("t{}", random.below(2)));
+    let both = together.is_some() && !apart.is_empty();
+    Rules {
+        // The door finds these contradictions before placement is asked.
+        apart: if both { BTreeSet::new() } else { apart },
+        together,
+        rather_apart,
+        rather_together,
+        contradiction: random
+            .one_in(30)
+            .then(|| "two rules contradict each other".to_owned()),
+    }
+}
