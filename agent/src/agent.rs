@@ -17,6 +17,7 @@ use kube::{Client, Config};
 use model::{BootId, HostName};
 use tokio::task::JoinSet;
 
+use crate::guard::files::Firings;
 use crate::ledger::Ledger;
 use crate::migration::Moves;
 use crate::network::Uplink;
@@ -38,8 +39,10 @@ pub struct Context {
     pub options: AgentOptions,
     /// This host.
     pub host: HostName,
-    /// This boot.
+    /// This incarnation: the kernel's boot, and how often the guard has fired in it.
     pub boot_id: BootId,
+    /// The guard's firings when this incarnation began: no start outlives another one.
+    pub guard_firings: u64,
     /// The API.
     pub client: Client,
     /// Its caches.
@@ -81,6 +84,7 @@ impl Context {
 pub async fn run(options: AgentOptions) -> Result<()> {
     std::fs::create_dir_all(&options.run_dir)
         .with_context(|| format!("--run-dir {}", options.run_dir.display()))?;
+    let firings = wait_emptied(&options).await?;
     let hypervisor = open_hypervisor(&options)?;
     let node = wait_node(hypervisor.as_ref()).await;
     let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)
@@ -94,7 +98,8 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     std::fs::create_dir_all(&console_folder)?;
     let context = Arc::new(Context {
         host: options.host.as_str().into(),
-        boot_id: guard::boot_id()?.into(),
+        boot_id: failover::guard::incarnation(&guard::boot_id()?.into(), firings.count),
+        guard_firings: firings.count,
         ledger: Ledger::new(&options.run_dir),
         uplink: Uplink {
             vtep: options.vtep_address,
@@ -149,6 +154,19 @@ fn open_hypervisor(options: &AgentOptions) -> Result<Arc<dyn Hypervisor>> {
     })
 }
 
+/// The guard's firings; after one, nothing begins before all that it killed is gone.
+async fn wait_emptied(options: &AgentOptions) -> Result<Firings> {
+    loop {
+        let firings = Firings::read(&options.run_dir)
+            .with_context(|| format!("--run-dir {}", options.run_dir.display()))?;
+        if !firings.killing {
+            return Ok(firings);
+        }
+        tracing::warn!("the guard is emptying this host");
+        tokio::time::sleep(TURN).await;
+    }
+}
+
 async fn wait_node(hypervisor: &dyn Hypervisor) -> Node {
     loop {
         match hypervisor.node().await {
@@ -177,6 +195,10 @@ async fn converge(context: &Arc<Context>) -> &'static str {
             _ = turns.tick() => {}
             () = context.view.changed.notified() => {}
             event = events.recv() => if let Ok(event) = event { remember(&mut memory, &event) },
+        }
+        let firings = Firings::read(&context.options.run_dir);
+        if !firings.is_ok_and(|firings| firings.count == context.guard_firings) {
+            return "converge: the guard has fired, so this incarnation of the host is over";
         }
         while let Ok(event) = events.try_recv() {
             remember(&mut memory, &event);

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
+use crate::guard::files::Firings;
+
 pub use failover::agent::ledger::{Entry, EpochState, Refusal};
 
 /// Why a step was refused.
@@ -49,8 +51,8 @@ impl Ledger {
         }
     }
 
-    /// Takes an epoch for a start or an arrival. `guard_firings` was counted before the read
-    /// that allowed it.
+    /// Takes an epoch for a start or an arrival. `guard_firings` was counted when this
+    /// incarnation began, so before any read that allowed it.
     ///
     /// # Errors
     /// The epoch was seen before, or an epoch at least as high was.
@@ -63,8 +65,10 @@ impl Ledger {
     /// # Errors
     /// The epoch is not `used`, or the guard has fired since.
     pub fn start(&self, uid: &str, epoch: i64) -> Result<(), LedgerError> {
-        let firings = self.guard_firings();
-        self.change(uid, |entry| entry.start(epoch, firings))
+        let path = self.run_dir.join("guard-firings");
+        let firings =
+            Firings::read(&self.run_dir).map_err(|source| LedgerError::Io { path, source })?;
+        self.change(uid, |entry| entry.start(epoch, firings.count))
     }
 
     /// Closes an epoch for ever; closing what is closed is fine.
@@ -97,14 +101,6 @@ impl Ledger {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Entry::default()),
             Err(source) => Err(LedgerError::Io { path, source }),
         }
-    }
-
-    /// How often the guard has fired in this boot.
-    pub fn guard_firings(&self) -> u64 {
-        fs::read_to_string(self.run_dir.join("guard-firings"))
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .unwrap_or(0)
     }
 
     fn path(&self, uid: &str) -> PathBuf {
@@ -192,8 +188,12 @@ mod tests {
     #[test]
     fn a_firing_of_the_guard_voids_a_start_that_was_allowed_before() {
         let (folder, ledger) = ledger();
-        ledger.take("vm", 1, ledger.guard_firings()).expect("use");
-        fs::write(folder.path().join("guard-firings"), "1").expect("firing");
+        ledger.take("vm", 1, 0).expect("use");
+        let firings = Firings {
+            count: 1,
+            killing: true,
+        };
+        firings.write(folder.path()).expect("firing");
         assert!(matches!(
             ledger.start("vm", 1),
             Err(LedgerError::Refused {
@@ -201,6 +201,12 @@ mod tests {
                 ..
             })
         ));
+        fs::write(folder.path().join("guard-firings"), "?").expect("write");
+        ledger.take("vm", 2, 0).expect("use");
+        assert!(
+            matches!(ledger.start("vm", 2), Err(LedgerError::Io { .. })),
+            "nobody knows whether it fired"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! Stopping or restarting it stops no VM.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod agent;
 pub mod clock;

@@ -113,7 +113,7 @@ pub enum DomainType {
     Kvm,
 }
 
-/// Renews the host's Lease.
+/// Renews the host's Lease, beats on shared storage, and empties the host when both are lost.
 #[derive(Clone, Debug, Parser)]
 #[command(version, name = "zhengyun-guard")]
 pub struct GuardOptions {
@@ -126,6 +126,15 @@ pub struct GuardOptions {
     /// Folder that it shares with the agent.
     #[arg(long, default_value = "/run/zhengyun")]
     pub run_dir: PathBuf,
+    /// The hardware watchdog, opened only where the host has `spec.selfFencing`.
+    #[arg(long, default_value = "/dev/watchdog")]
+    pub watchdog: PathBuf,
+    /// A file that stands in for the watchdog and that whoever plays the hardware watches, for labs.
+    #[arg(long)]
+    pub simulated_watchdog: Option<PathBuf>,
+    /// Cgroups that hold QEMU processes; killed whole when the guard fires.
+    #[arg(long = "guest-cgroup", default_value = "/sys/fs/cgroup/machine.slice")]
+    pub guest_cgroups: Vec<PathBuf>,
 }
 
 /// What VMs may use.

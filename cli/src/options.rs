@@ -317,5 +317,8 @@ pub enum IncidentAction {
         /// What was found and done.
         #[arg(long)]
         reason: String,
+        /// The incident's name once more, instead of typing it when asked.
+        #[arg(long)]
+        confirm: Option<String>,
     },
 }

@@ -3,13 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::names::SYSTEM_NAMESPACE;
 use api::{
     BusinessSystem, CloudPolicy, Department, Flavor, Host, HostPool, Image, Incident, Network,
     StoragePool, VirtualMachine, VirtualMachineMigration, Volume,
 };
+use failover::guard::NotArmed;
+use failover::guard::heartbeats::{HeartbeatReport, Heartbeats};
+use failover::proof::self_fence::GuardRegistration;
 use failover::signs::Sign;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -34,8 +37,12 @@ pub struct Renewals {
     pub boot_id: Option<BootId>,
     /// Age of the agent's loop, milliseconds.
     pub loop_age: Option<u64>,
-    /// When it was last renewed, by the guard's clock (display only).
+    /// When it was last renewed, by the guard's clock: compared for equality only.
     pub renewed: Option<jiff::Timestamp>,
+    /// What the guard registered as in force.
+    pub guard: GuardRegistration,
+    /// Why the guard is not armed.
+    pub not_armed: Option<NotArmed>,
 }
 
 /// Caches of every kind.
@@ -68,6 +75,7 @@ pub struct Stores {
     /// Migrations.
     pub migrations: Store<VirtualMachineMigration>,
     renewals: Arc<Mutex<BTreeMap<String, Renewals>>>,
+    heartbeats: Arc<Mutex<Heartbeats>>,
     changed: watch::Sender<u64>,
 }
 
@@ -76,7 +84,8 @@ impl Stores {
     pub fn start(client: &Client, tasks: &mut JoinSet<&'static str>) -> Self {
         let (changed, _) = watch::channel(0);
         let renewals = Arc::new(Mutex::new(BTreeMap::new()));
-        watch_leases(client, renewals.clone(), tasks);
+        let heartbeats = Arc::new(Mutex::new(Heartbeats::default()));
+        watch_leases(client, renewals.clone(), heartbeats.clone(), tasks);
         let mut start = Start {
             client,
             changed: changed.clone(),
@@ -97,8 +106,16 @@ impl Stores {
             volumes: start.watch("volumes"),
             migrations: start.watch("migrations"),
             renewals,
+            heartbeats,
             changed,
         }
+    }
+
+    /// What hosts tell of each other's storage heartbeats. Held for a look only.
+    pub fn heartbeats(&self) -> MutexGuard<'_, Heartbeats> {
+        self.heartbeats
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until every cache has been filled once.
@@ -180,6 +197,7 @@ impl Start<'_> {
 fn watch_leases(
     client: &Client,
     renewals: Arc<Mutex<BTreeMap<String, Renewals>>>,
+    heartbeats: Arc<Mutex<Heartbeats>>,
     tasks: &mut JoinSet<&'static str>,
 ) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
@@ -188,14 +206,18 @@ fn watch_leases(
     tasks.spawn(async move {
         while let Some(event) = stream.next().await {
             if let Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) = event {
-                note(&renewals, &lease);
+                note(&renewals, &heartbeats, &lease);
             }
         }
         "leases"
     });
 }
 
-fn note(renewals: &Mutex<BTreeMap<String, Renewals>>, lease: &Lease) {
+fn note(
+    renewals: &Mutex<BTreeMap<String, Renewals>>,
+    heartbeats: &Mutex<Heartbeats>,
+    lease: &Lease,
+) {
     let Some(host) = lease
         .metadata
         .name
@@ -229,6 +251,20 @@ fn note(renewals: &Mutex<BTreeMap<String, Renewals>>, lease: &Lease) {
     };
     let boot_id = annotation(api::names::LEASE_BOOT_ID).map(BootId);
     let loop_age = annotation(api::names::LEASE_LOOP_AGE).and_then(|age| age.parse().ok());
+    // What can not be read is not armed, and tells of nobody.
+    let guard = annotation(api::names::LEASE_GUARD)
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
+    let not_armed =
+        annotation(api::names::LEASE_GUARD_WHY).and_then(|text| serde_json::from_str(&text).ok());
+    let report =
+        annotation(api::names::LEASE_HEARTBEATS).and_then(|text| HeartbeatReport::parse(&text));
+    if let (true, Some(boot_id), Some(report)) = (changed, &boot_id, report) {
+        heartbeats
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(&host.into(), boot_id, report, sign.changed_at);
+    }
     renewals.insert(
         host.to_owned(),
         Renewals {
@@ -236,6 +272,8 @@ fn note(renewals: &Mutex<BTreeMap<String, Renewals>>, lease: &Lease) {
             boot_id,
             loop_age,
             renewed,
+            guard,
+            not_armed,
         },
     );
 }

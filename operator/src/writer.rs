@@ -128,7 +128,11 @@ impl Writer {
         }
     }
 
-    async fn send<T>(
+    /// Sends a write that only the leader may make, bounded in number.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn send<T>(
         &self,
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, WriteError> {

@@ -75,7 +75,6 @@ async fn say(
 }
 
 async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
-    let guard_firings = context.ledger.guard_firings();
     let Some(fresh) = worker::read_fresh(context, &moving.vm).await? else {
         return Ok(());
     };
@@ -100,7 +99,7 @@ async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
     .await?;
     context
         .ledger
-        .take(&moving.vm.uid, moving.target.epoch.0, guard_firings)?;
+        .take(&moving.vm.uid, moving.target.epoch.0, context.guard_firings)?;
     say(context, moving, MigrationTargetPhase::Prepared, None).await
 }
 

@@ -11,7 +11,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::volumes::VolumeFile;
-use super::{format_name, image_file, images, volumes};
+use super::{claims, format_name, image_file, images, volumes};
 use crate::agent::{Context, in_task};
 
 /// Wait before a failed fetch is tried again.
@@ -126,6 +126,22 @@ async fn carry_out(
         volume.spec.format,
         u64::try_from(job.size_bytes).unwrap_or(0),
     );
+    let claim = volume
+        .status
+        .as_ref()
+        .and_then(|status| status.claim.clone());
+    if let Some(claim) = claim {
+        let (folder, uid) = (folder.to_owned(), uid.to_owned());
+        let deletes = job.operation == VolumeOperation::Delete;
+        tokio::task::spawn_blocking(move || {
+            if deletes {
+                claims::remove(&folder, &uid, &claim.fleet)
+            } else {
+                claims::write(&folder, &uid, &claim)
+            }
+        })
+        .await??;
+    }
     match job.operation {
         VolumeOperation::Delete => {
             volumes::delete(folder, uid, format)?;

@@ -1,6 +1,7 @@
 //! Storage of the host: pools, volumes, images, seeds. A hung pool holds up nothing but
 //! what lies on it.
 
+pub mod claims;
 pub mod images;
 pub mod jobs;
 pub mod pools;

@@ -51,6 +51,7 @@ pub fn close_reason(cause: CloseCause) -> CloseReason {
         CloseCause::GuestShutdown => CloseReason::GuestShutdown,
         CloseCause::Crashed => CloseReason::Crashed,
         CloseCause::StartFailed => CloseReason::StartFailed,
+        CloseCause::ImageLocked => CloseReason::ImageLocked,
         CloseCause::Superseded => CloseReason::Superseded,
         CloseCause::Declined => CloseReason::Declined,
         CloseCause::MigrationFailed => CloseReason::MigrationFailed,

@@ -20,7 +20,7 @@ use super::spec::{self, ClaimKind, Parts, SpecError};
 use crate::agent::Context;
 use crate::clock;
 use crate::network;
-use crate::storage::{image_file, images, seed};
+use crate::storage::{claims, image_file, images, seed};
 
 /// How long a guest may take to shut itself down before it is destroyed.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
@@ -90,7 +90,6 @@ pub async fn read_fresh(context: &Context, vm: &VmRef) -> Result<Option<VirtualM
 /// Starts a VM: fresh read, claims, everything that can fail before the epoch is used, then
 /// the ledger, then libvirt.
 async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> Result<()> {
-    let guard_firings = context.ledger.guard_firings();
     let Some(fresh) = read_fresh(context, vm).await? else {
         return Ok(());
     };
@@ -109,23 +108,29 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
     };
     context
         .ledger
-        .take(&vm.uid, assignment.epoch.0, guard_firings)?;
+        .take(&vm.uid, assignment.epoch.0, context.guard_firings)?;
     if let Err(error) = context.hypervisor.start(&spec).await {
         tracing::error!(vm = vm.name, %error, "start failed");
         let message = error.to_string();
-        close_and_report(
-            context,
-            vm,
-            assignment,
-            CloseReason::StartFailed,
-            Some(message),
-        )
-        .await?;
+        let reason = start_failure(&message);
+        close_and_report(context, vm, assignment, reason, Some(message)).await?;
         return Ok(());
     }
     attach_taps(&spec).await;
     tracing::info!(vm = vm.name, epoch = assignment.epoch.0, "started");
     report(context, vm, assignment, RuntimePhase::Running, None, None).await
+}
+
+/// QEMU's image lock refuses a disk that another process has open for writing: the last line of
+/// defence, and named, as somebody must look who that is.
+fn start_failure(message: &str) -> CloseReason {
+    let locked = message.contains("Failed to get \"write\" lock")
+        || message.contains("Is another process using the image");
+    if locked {
+        CloseReason::ImageLocked
+    } else {
+        CloseReason::StartFailed
+    }
 }
 
 /// Shows what a start waits for; the next turn tries again.
@@ -163,6 +168,7 @@ pub async fn prepare(
         kind,
         name: name.to_owned(),
     };
+    claim_beside(&volumes, &pools, claims).await?;
     let image = context
         .view
         .image(&fresh.spec.image)
@@ -199,6 +205,33 @@ pub async fn prepare(
         console_folder: &context.console_folder,
     };
     Ok(spec::build(&parts)?)
+}
+
+/// Writes the claims beside the data, in order of uid; a pool that hangs holds up its own thread.
+async fn claim_beside(
+    volumes: &[Volume],
+    pools: &[Arc<StoragePool>],
+    kind: ClaimKind,
+) -> Result<()> {
+    let mut wanted = Vec::new();
+    for (volume, pool) in volumes.iter().zip(pools) {
+        let status = volume.status.clone().unwrap_or_default();
+        let claim = match kind {
+            ClaimKind::Current => status.claim,
+            ClaimKind::Incoming => status.incoming_claim,
+        };
+        let uid = volume.metadata.uid.clone().unwrap_or_default();
+        let path = std::path::PathBuf::from(&pool.spec.path);
+        wanted.extend(claim.map(|claim| (uid, path, claim)));
+    }
+    wanted.sort_by(|one, two| one.0.cmp(&two.0));
+    tokio::task::spawn_blocking(move || {
+        wanted
+            .iter()
+            .try_for_each(|(uid, path, claim)| claims::write(path, uid, claim))
+    })
+    .await??;
+    Ok(())
 }
 
 fn pool(context: &Context, name: &str) -> Result<Arc<StoragePool>> {
@@ -412,4 +445,19 @@ pub async fn patch_status(context: &Context, vm: &VmRef, status: &serde_json::Va
         .await
         .context("status of the VM")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_the_image_lock_has_a_name_of_its_own() {
+        let refused = "internal error: process exited while connecting to monitor: qemu-system-x86_64: -device virtio-blk: Failed to get \"write\" lock\nIs another process using the image [/srv/x.qcow2]?";
+        assert_eq!(start_failure(refused), CloseReason::ImageLocked);
+        assert_eq!(
+            start_failure("Cannot allocate memory"),
+            CloseReason::StartFailed
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! `zyctl failover status|disarm|arm`.
 
 use anyhow::{Context as _, Result, bail};
-use api::CloudPolicy;
+use api::{CloudPolicy, Host};
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -72,6 +72,19 @@ pub async fn status(context: &Context) -> Result<()> {
             failover.storm_percent, failover.storm_window_seconds
         ),
     );
+    row(
+        "guard's contract, watchdog, margin",
+        "守护约定、看门狗、余量",
+        format!(
+            "{} s + {} s + {} s",
+            failover.contract_seconds,
+            failover.watchdog_seconds,
+            failover.self_fence_margin_seconds
+        ),
+    );
+    for host in list::<Host>(&context.client).await? {
+        guard_of(context, &host);
+    }
     let valid = policy.and_then(|policy| policy.status).and_then(|status| {
         status
             .conditions
@@ -86,6 +99,31 @@ pub async fn status(context: &Context) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// One host's guard: armed under which contract, or why not.
+fn guard_of(context: &Context, host: &Host) {
+    let name = host.metadata.name.as_deref().unwrap_or_default();
+    let conditions = host.status.iter().flat_map(|status| &status.conditions);
+    let fencing = conditions
+        .into_iter()
+        .find(|condition| condition.type_ == "SelfFencing");
+    match fencing {
+        Some(fencing) if fencing.status == "True" => println!(
+            "  {name}: {}: {}",
+            context.say("guard armed", "守护已启用"),
+            fencing.message
+        ),
+        Some(fencing) => println!(
+            "  {name}: {}: {}",
+            context.say("guard not armed", "守护未启用"),
+            fencing.message
+        ),
+        None => println!(
+            "  {name}: {}",
+            context.say("guard not heard of", "守护未知")
+        ),
+    }
 }
 
 /// `30m`, `2h`, `90s`.
@@ -123,11 +161,8 @@ pub async fn disarm(
         ),
     )?;
     let by = person::name(context).await?;
-    write(
-        context,
-        json!({"until": until.to_string(), "reason": reason, "by": by}),
-    )
-    .await?;
+    let disarmed = json!({"until": until.to_string(), "reason": reason, "by": by});
+    write(context, json!({"disarmed": disarmed})).await?;
     println!("{} {until}", context.say("Disarmed until", "已停用,直至"));
     Ok(())
 }
@@ -137,7 +172,9 @@ pub async fn disarm(
 /// # Errors
 /// What the API server answered.
 pub async fn arm(context: &Context) -> Result<()> {
-    write(context, serde_json::Value::Null).await?;
+    let by = person::name(context).await?;
+    let armed = json!({"at": Timestamp::now().to_string(), "by": by});
+    write(context, json!({"disarmed": null, "armed": armed})).await?;
     println!(
         "{}",
         context.say("Armed. All timers start anew.", "已启用,所有计时重新开始。")
@@ -145,9 +182,9 @@ pub async fn arm(context: &Context) -> Result<()> {
     Ok(())
 }
 
-async fn write(context: &Context, disarmed: serde_json::Value) -> Result<()> {
+async fn write(context: &Context, failover: serde_json::Value) -> Result<()> {
     let policies: Api<CloudPolicy> = Api::all(context.client.clone());
-    let patch = json!({"spec": {"failover": {"disarmed": disarmed}}});
+    let patch = json!({"spec": {"failover": failover}});
     policies
         .patch(POLICY, &PatchParams::default(), &Patch::Merge(&patch))
         .await

@@ -1,12 +1,12 @@
 //! `zyctl incident`: the fault ledger.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use api::{Incident, TimelineKind};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::Context;
+use super::{Context, person};
 use crate::client::{self, name_of};
 use crate::language::Language;
 use crate::options::Output;
@@ -107,13 +107,27 @@ pub async fn show(context: &Context, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Closes an incident.
-pub async fn close(context: &Context, name: &str, reason: &str) -> Result<()> {
-    if reason.trim().is_empty() {
-        bail!("--reason: say in a few words what was found and done");
-    }
+/// Closes an incident, under the name that the API server knows.
+///
+/// # Errors
+/// The reason or the typed word is missing, or the API refuses.
+pub async fn close(context: &Context, name: &str, reason: &str, typed: Option<&str>) -> Result<()> {
+    person::needs_reason(reason, "what was found and done")?;
     let incidents: Api<Incident> = Api::all(context.client.clone());
-    let by = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
+    incidents
+        .get_opt(name)
+        .await?
+        .with_context(|| format!("incident {name} does not exist; see zyctl incident list"))?;
+    person::confirm(
+        context,
+        typed,
+        name,
+        context.say(
+            "A closed incident is not opened again; its record is kept.",
+            "事件关闭后不会重新打开;记录将保留。",
+        ),
+    )?;
+    let by = person::name(context).await?;
     let patch = json!({"spec": {"closure": {"by": by, "reason": reason}}});
     incidents
         .patch(name, &PatchParams::default(), &Patch::Merge(&patch))

@@ -142,7 +142,11 @@ pub async fn run(options: &Options) -> Result<()> {
         Command::Incident { action } => match action {
             IncidentAction::List => incident::list(&context).await,
             IncidentAction::Show { name } => incident::show(&context, name).await,
-            IncidentAction::Close { name, reason } => incident::close(&context, name, reason).await,
+            IncidentAction::Close {
+                name,
+                reason,
+                confirm,
+            } => incident::close(&context, name, reason, confirm.as_deref()).await,
         },
         // Answered by `plan`.
         Command::Rebalance { .. } | Command::WhatIf { .. } => Ok(()),

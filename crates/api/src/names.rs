@@ -28,6 +28,16 @@ pub const LABEL_DEPARTMENT: &str = "zhengyun.io/department";
 pub const LEASE_BOOT_ID: &str = "zhengyun.io/boot-id";
 /// Annotation on a host's Lease: age of the agent's converge loop in milliseconds.
 pub const LEASE_LOOP_AGE: &str = "zhengyun.io/agent-loop-age-milliseconds";
+/// Annotation on a host's Lease: what its guard registers as in force (JSON): `armed`,
+/// `contractMilliseconds`, `watchdogMilliseconds`, `pools`. `SelfFenced` rests on it.
+pub const LEASE_GUARD: &str = "zhengyun.io/guard";
+/// Annotation on a host's Lease: why its guard is not armed (JSON).
+pub const LEASE_GUARD_WHY: &str = "zhengyun.io/guard-not-armed";
+/// Annotation on a host's Lease: how long its guard saw other hosts' storage heartbeats unchanged.
+pub const LEASE_HEARTBEATS: &str = "zhengyun.io/heartbeats";
+/// Annotation on a host's Lease, written by the operator: a token that the guard repeats in
+/// [`LEASE_HEARTBEATS`], so that the operator knows after what it looked.
+pub const LEASE_TOKEN: &str = "zhengyun.io/token";
 
 /// Name of a host's Lease in [`SYSTEM_NAMESPACE`].
 pub fn lease_name(host: &str) -> String {

@@ -36,6 +36,8 @@ pub enum CloseCause {
     Crashed,
     /// The start failed or took too long.
     StartFailed,
+    /// QEMU's image lock refused a disk: another process has it open for writing.
+    ImageLocked,
     /// The assignment moved elsewhere.
     Superseded,
     /// The agent declined before using the epoch.

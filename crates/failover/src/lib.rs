@@ -20,6 +20,7 @@
 pub mod agent;
 pub mod assignment;
 pub mod copy;
+pub mod guard;
 pub mod host;
 pub mod incident;
 pub mod migration;

@@ -146,6 +146,12 @@ impl Policy {
         self.lease_interval_milliseconds + self.grace_milliseconds
     }
 
+    /// How often a beating heart is seen to change: other hosts read it and tell of it with
+    /// their renewals, so that it comes up to a grace later than it was written.
+    pub fn heartbeat_seen_milliseconds(&self) -> u64 {
+        self.heartbeat_interval_milliseconds + self.grace_milliseconds
+    }
+
     /// How long an observer must watch a host that should have fenced itself.
     pub fn self_fence_window_milliseconds(&self) -> u64 {
         self.contract_milliseconds

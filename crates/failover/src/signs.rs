@@ -31,6 +31,9 @@ pub struct LifeSigns {
     pub lease: Option<Sign>,
     /// Its storage heartbeat as other hosts read it; none where no pool carries one.
     pub heartbeat: Option<Sign>,
+    /// Nobody who proves that he can reads its heartbeat just now: that it does not change says
+    /// nothing.
+    pub heartbeat_unobserved: bool,
     /// When the latest probe was sent that an address owned by one VM on this host alone
     /// answered.
     pub answered_probe_sent_at: Option<Moment>,

@@ -349,7 +349,12 @@ fn restart(
     let kind = stopped.current.kind();
     let failed = matches!(
         cause,
-        Some(CloseCause::Crashed | CloseCause::StartFailed | CloseCause::Declined)
+        Some(
+            CloseCause::Crashed
+                | CloseCause::StartFailed
+                | CloseCause::ImageLocked
+                | CloseCause::Declined
+        )
     );
     let keeps_failing = facts.failures.in_a_row >= policy.start_attempts;
     if failed && let Some(left) = back_off_left(facts.failures, policy, now) {
@@ -373,7 +378,10 @@ fn restart(
         (None, false) if host_died => Some(current.host.clone()),
         (None, _) => None,
     };
-    let avoid = if matches!(cause, Some(CloseCause::StartFailed | CloseCause::Declined)) {
+    let avoid = if matches!(
+        cause,
+        Some(CloseCause::StartFailed | CloseCause::ImageLocked | CloseCause::Declined)
+    ) {
         BTreeSet::from([current.host.clone()])
     } else {
         BTreeSet::new()

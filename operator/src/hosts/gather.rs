@@ -3,16 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::{Host, Incarnation};
-use failover::Moment;
+use api::{ConfirmedOff, Host, Incarnation, VirtualMachine};
 use failover::host::incarnation::{Identity, Registration, register};
 use failover::host::machine::{HostFacts, Intent};
+use failover::proof::confirmation::Confirmation;
 use failover::signs::LifeSigns;
+use failover::{Moment, Policy};
 use kube::ResourceExt;
 use model::{BootId, HostName};
 use serde_json::{Value, json};
 
 use super::HostWatch;
+use super::self_fence::{self, Ask};
 use crate::door;
 use crate::runtime::Context;
 
@@ -26,10 +28,18 @@ fn identity(incarnation: &Incarnation) -> Identity {
     }
 }
 
-/// Brings the facts about every host up to date.
-pub fn update(context: &Context, watch: &mut HostWatch, hosts: &[Arc<Host>], now: Moment) {
+/// Brings the facts about every host up to date; returns what has to be asked of others.
+pub fn update(
+    context: &Context,
+    watch: &mut HostWatch,
+    hosts: &[Arc<Host>],
+    policy: &Policy,
+    now: Moment,
+) -> Vec<Ask> {
     let vms = context.stores.vms.state();
     let mut names = BTreeSet::new();
+    let assigned = self_fence::note_assignments(context, watch, now);
+    let mut asks = Vec::new();
     for host in hosts {
         let name = HostName(host.name_any());
         let status = host.status.clone().unwrap_or_default();
@@ -51,6 +61,18 @@ pub fn update(context: &Context, watch: &mut HostWatch, hosts: &[Arc<Host>], now
             _ => None,
         };
         observe_faults(context, watch, host, &name, now);
+        let self_fenced = renewals.as_ref().and_then(|renewals| {
+            let youngest = assigned.get(&name).copied().unwrap_or_default();
+            let (proof, wanted) =
+                self_fence::judge(context, watch, (&name, renewals), youngest, policy, now);
+            asks.extend(wanted);
+            proof
+        });
+        let (heartbeat, heartbeat_unobserved) = {
+            let heartbeats = context.stores.heartbeats();
+            let observers = heartbeats.observers(&name, policy, now);
+            (heartbeats.sign(&name), observers.is_empty())
+        };
         let facts = HostFacts {
             identity: accepted,
             retired: status
@@ -64,17 +86,23 @@ pub fn update(context: &Context, watch: &mut HostWatch, hosts: &[Arc<Host>], now
                 .and_then(|renewals| renewals.boot_id.clone()),
             signs: LifeSigns {
                 lease: renewals.as_ref().map(|renewals| renewals.sign),
-                heartbeat: None,
+                heartbeat,
+                heartbeat_unobserved,
                 answered_probe_sent_at: probes.answered,
                 probe_sent_at: probes.sent,
             },
             loop_age_milliseconds: renewals.and_then(|renewals| renewals.loop_age),
-            storage_lost: false,
+            storage_lost: storage_lost(context, host, &vms),
             bmcs: u32::try_from(host.spec.bmcs.len()).unwrap_or(0),
             reading: watch.readings.get(&name).cloned(),
             command: watch.commands.get(&name).copied(),
             intent: intent(context, watch, host, &name, now),
             confirmation: confirmation(watch, host, &name, now),
+            void_confirmation: status
+                .void_confirmation
+                .as_ref()
+                .map(|word| word_of(&name, word)),
+            self_fenced,
             maintenance: host.spec.maintenance.is_some(),
             faults: watch.quarantining(&name),
             unsettled: u32::try_from(unsettled).unwrap_or(u32::MAX),
@@ -84,6 +112,40 @@ pub fn update(context: &Context, watch: &mut HostWatch, hosts: &[Arc<Host>], now
     }
     watch.facts.retain(|name, _| names.contains(name));
     watch.books.retain(|name, _| names.contains(name));
+    watch.confirmations.retain(|name, _| names.contains(name));
+    context
+        .stores
+        .heartbeats()
+        .retain(|name| names.contains(name));
+    asks
+}
+
+/// Whether a pool that holds a disk of one of the host's VMs is lost, as its agent says.
+fn storage_lost(context: &Context, host: &Host, vms: &[Arc<VirtualMachine>]) -> bool {
+    let name = host.name_any();
+    let reported = host
+        .status
+        .as_ref()
+        .and_then(|status| status.reported.as_ref());
+    let lost: BTreeSet<&str> = reported
+        .into_iter()
+        .flat_map(|reported| &reported.storage_pools)
+        .filter(|pool| pool.state == "Lost")
+        .map(|pool| pool.name.as_str())
+        .collect();
+    let here = |vm: &&Arc<VirtualMachine>| {
+        let status = vm.status.as_ref();
+        status
+            .and_then(|status| status.assignment.as_ref())
+            .is_some_and(|right| right.host.as_str() == name)
+    };
+    !lost.is_empty()
+        && vms.iter().filter(here).any(|vm| {
+            let volumes = crate::vms::volumes_of(context, vm).unwrap_or_default();
+            volumes
+                .iter()
+                .any(|volume| lost.contains(volume.spec.pool.as_str()))
+        })
 }
 
 /// Takes what the host reports into its book. Faults of a boot that is gone stand on until they
@@ -159,16 +221,30 @@ fn confirmation(
     host: &Host,
     name: &HostName,
     now: Moment,
-) -> Option<(failover::proof::confirmation::Confirmation, Moment)> {
-    let confirmed = host.spec.confirmed_off.as_ref()?;
-    let first = *watch.confirmations.entry(name.clone()).or_insert(now);
-    let confirmation = failover::proof::confirmation::Confirmation {
-        host: name.clone(),
+) -> Option<(Confirmation, Moment)> {
+    let Some(confirmed) = &host.spec.confirmed_off else {
+        watch.confirmations.remove(name);
+        return None;
+    };
+    let word = word_of(name, confirmed);
+    let first = match watch.confirmations.get(name) {
+        Some((known, first)) if *known == word => *first,
+        _ => now,
+    };
+    watch
+        .confirmations
+        .insert(name.clone(), (word.clone(), first));
+    Some((word, first))
+}
+
+fn word_of(host: &HostName, confirmed: &ConfirmedOff) -> Confirmation {
+    Confirmation {
+        host: host.clone(),
         boot_id: confirmed.boot_id.as_str().into(),
         by: confirmed.by.clone(),
         reason: confirmed.reason.clone(),
-    };
-    Some((confirmation, first))
+        given_at: confirmed.at.0.to_string(),
+    }
 }
 
 fn judge(context: &Context, host: &Host) -> Option<Registration> {

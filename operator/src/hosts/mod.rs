@@ -4,7 +4,9 @@
 pub mod bmc;
 mod gather;
 mod power;
+mod self_fence;
 mod show;
+mod test_read;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -14,6 +16,7 @@ use api::Host;
 use failover::host::fencing::CommandEnd;
 use failover::host::fleet::{Hosts, ObserverFacts};
 use failover::host::machine::{HostAction, HostFacts, HostMachine};
+use failover::proof::confirmation::Confirmation;
 use failover::proof::power::PowerReading;
 use failover::severity::{FaultBook, FaultKey, StandingFault};
 use failover::storm::StormState;
@@ -23,6 +26,8 @@ use kube::ResourceExt;
 use model::{Assignment, HostName, Severity};
 use serde_json::json;
 
+use self::self_fence::SelfFencing;
+use self::test_read::TestRead;
 use crate::runtime::Context;
 use crate::writer::logged;
 use crate::{clock, door};
@@ -44,7 +49,11 @@ pub struct HostWatch {
     /// Faults that stand, by host.
     books: BTreeMap<HostName, FaultBook>,
     /// Confirmations first seen.
-    confirmations: BTreeMap<HostName, Moment>,
+    confirmations: BTreeMap<HostName, (Confirmation, Moment)>,
+    /// What is remembered for `SelfFenced`.
+    self_fencing: SelfFencing,
+    /// The last test-read of every BMC of a host.
+    tests: BTreeMap<HostName, TestRead>,
 }
 
 impl HostWatch {
@@ -130,9 +139,9 @@ async fn turn(context: &Arc<Context>) {
     let hosts = context.stores.hosts.state();
     let now = clock::now();
     let leads = context.writer.leads();
-    let (actions, views, events, storm) = {
+    let (actions, views, events, storm, asks) = {
         let mut watch = lock(context);
-        gather::update(context, &mut watch, &hosts, now);
+        let asks = gather::update(context, &mut watch, &hosts, &policy, now);
         let observer = ObserverFacts {
             can_write: leads,
             disarmed: disarmed(context),
@@ -160,18 +169,22 @@ async fn turn(context: &Arc<Context>) {
                 Some((name.clone(), machines.view(name, facts, &policy, now)?))
             })
             .collect();
-        (step.actions, views, step.events, storm)
+        (step.actions, views, step.events, storm, asks)
     };
+    for wanted in asks {
+        self_fence::ask(context, wanted);
+    }
     // Outside the lock: the ledger looks at hosts while it holds its own.
     context.incidents.note(leads, events, storm);
     if !leads {
         return;
     }
+    test_read::turn(context, &hosts, now);
     for (name, action) in actions {
         let Some(host) = hosts.iter().find(|host| host.name_any() == name.as_str()) else {
             continue;
         };
-        carry_out(context, host, &name, action, &policy).await;
+        carry_out(context, host, &name, action).await;
     }
     for host in &hosts {
         if let Some(view) = views.get(&HostName(host.name_any())) {
@@ -188,13 +201,7 @@ fn disarmed(context: &Context) -> bool {
         .is_some_and(|disarmed| disarmed.until.0 > jiff::Timestamp::now())
 }
 
-async fn carry_out(
-    context: &Arc<Context>,
-    host: &Arc<Host>,
-    name: &HostName,
-    action: HostAction,
-    policy: &Policy,
-) {
+async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, action: HostAction) {
     match action {
         HostAction::ReadPower => {
             if lock(context).reading.insert(name.clone()) {
@@ -241,5 +248,4 @@ async fn carry_out(
             );
         }
     }
-    let _ = policy;
 }

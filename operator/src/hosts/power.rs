@@ -1,11 +1,14 @@
 //! Reads and switches the power of hosts through their BMCs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::Host;
 use failover::Moment;
 use failover::host::fencing::CommandEnd;
-use failover::proof::power::{PowerAnswer, PowerReading};
+use failover::proof::power::{PowerAnswer, PowerReading, PowerState};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use model::HostName;
@@ -15,8 +18,14 @@ use super::lock;
 use crate::clock;
 use crate::runtime::Context;
 
+/// How long after one usable answer the other BMCs of a host are waited for.
+const OTHERS: Duration = Duration::from_millis(300);
+
 /// Clients of a host's BMCs, with the credentials that the declaration names.
-async fn controllers(context: &Context, host: &Host) -> Vec<Result<Box<dyn Bmc>, String>> {
+pub(super) async fn controllers(
+    context: &Context,
+    host: &Host,
+) -> Vec<Result<Box<dyn Bmc>, String>> {
     let secrets: Api<Secret> =
         Api::namespaced(context.writer.client(), api::names::SYSTEM_NAMESPACE);
     let mut controllers = Vec::new();
@@ -48,7 +57,7 @@ async fn controllers(context: &Context, host: &Host) -> Vec<Result<Box<dyn Bmc>,
     controllers
 }
 
-fn uuid_of(host: &Host) -> String {
+pub(super) fn uuid_of(host: &Host) -> String {
     let status = host.status.clone().unwrap_or_default();
     status
         .accepted
@@ -57,43 +66,74 @@ fn uuid_of(host: &Host) -> String {
         .unwrap_or_default()
 }
 
-/// Reads the power from the first BMC that answers.
+/// One BMC's answer, as a reading.
+async fn one(controller: Result<Box<dyn Bmc>, String>, uuid: &str) -> Result<PowerReading, String> {
+    let sent_at = clock::now();
+    let report = controller?
+        .read(uuid)
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(PowerReading {
+        answer: report.power,
+        system_uuid: report.system_uuid,
+        sent_at,
+        received_at: clock::now(),
+    })
+}
+
+/// Which of two answers about one host counts: its own machine's before another's, and of those
+/// On, as a machine that one of its BMCs reads On is not off.
+fn weight(reading: &PowerReading, uuid: &str) -> u8 {
+    match reading.judge(uuid) {
+        PowerState::On => 3,
+        PowerState::Off => 2,
+        PowerState::OtherMachine => 1,
+        PowerState::NoAnswer => 0,
+    }
+}
+
+/// Reads the power from all BMCs of a host at once: a dead one holds up no other.
 pub(super) async fn read_power(context: &Arc<Context>, host: &Host, name: &HostName) {
     let uuid = uuid_of(host);
-    let mut reading = PowerReading {
+    let begun = clock::now();
+    let mut answers: FuturesUnordered<_> = controllers(context, host)
+        .await
+        .into_iter()
+        .map(|controller| one(controller, &uuid))
+        .collect();
+    let mut best = PowerReading {
         answer: PowerAnswer::NoAnswer,
         system_uuid: None,
-        sent_at: clock::now(),
-        received_at: clock::now(),
+        sent_at: begun,
+        received_at: begun,
     };
-    for controller in controllers(context, host).await {
-        let sent_at = clock::now();
-        let answer = match controller {
-            Ok(controller) => controller
-                .read(&uuid)
+    let mut until: Option<tokio::time::Instant> = None;
+    loop {
+        let next = match until {
+            None => answers.next().await,
+            Some(until) => tokio::time::timeout_at(until, answers.next())
                 .await
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error),
+                .unwrap_or_default(),
         };
-        match answer {
-            Ok(report) => {
-                reading = PowerReading {
-                    answer: report.power,
-                    system_uuid: report.system_uuid,
-                    sent_at,
-                    received_at: clock::now(),
-                };
-                break;
+        match next {
+            None => break,
+            Some(Ok(reading)) => {
+                if weight(&reading, &uuid) >= weight(&best, &uuid) {
+                    best = reading;
+                }
+                if weight(&best, &uuid) >= 2 {
+                    until.get_or_insert_with(|| tokio::time::Instant::now() + OTHERS);
+                }
             }
-            Err(error) => {
-                tracing::warn!(host = %name, error, "a BMC could not be read");
-                (reading.sent_at, reading.received_at) = (sent_at, clock::now());
-            }
+            Some(Err(error)) => tracing::warn!(host = %name, error, "a BMC could not be read"),
         }
+    }
+    if best.answer == PowerAnswer::NoAnswer {
+        best.received_at = clock::now();
     }
     let mut watch = lock(context);
     watch.reading.remove(name);
-    watch.readings.insert(name.clone(), reading);
+    watch.readings.insert(name.clone(), best);
 }
 
 pub(super) async fn force_off(
@@ -134,4 +174,29 @@ pub(super) async fn force_off(
             at: clock::now(),
         },
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_controllers_on_counts_and_another_machines_answer_does_not() {
+        let uuid = "11111111-2222-3333-4444-555555555555";
+        let reading = |answer, system_uuid: &str| PowerReading {
+            answer,
+            system_uuid: Some(system_uuid.to_owned()),
+            sent_at: Moment(1),
+            received_at: Moment(2),
+        };
+        let other = "99999999-2222-3333-4444-555555555555";
+        let order = [
+            reading(PowerAnswer::NoAnswer, uuid),
+            reading(PowerAnswer::On, other),
+            reading(PowerAnswer::Off, uuid),
+            reading(PowerAnswer::On, uuid),
+        ];
+        let weights: Vec<u8> = order.iter().map(|reading| weight(reading, uuid)).collect();
+        assert_eq!(weights, [0, 1, 2, 3]);
+    }
 }

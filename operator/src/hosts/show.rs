@@ -1,6 +1,7 @@
 //! What people see of a host: state, reasons, conditions, registration.
 
 use api::Host;
+use failover::guard::NotArmed;
 use failover::host::machine::{HostState, HostView};
 use failover::proof::power::PowerAnswer;
 use kube::ResourceExt;
@@ -56,6 +57,17 @@ pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::
         json!(count),
     );
     set("faultCount", json!(status.fault_count), json!(faults));
+    let void = view
+        .void_confirmation
+        .is_some()
+        .then(|| host.spec.confirmed_off.clone());
+    if let Some(void) = void.filter(|void| void.is_some() && *void != status.void_confirmation) {
+        set(
+            "voidConfirmation",
+            json!(status.void_confirmation),
+            json!(void),
+        );
+    }
     let judged = judged(context, host, view, faults);
     let conditions = conditions(&status.conditions, &judged, host.metadata.generation);
     set("conditions", json!(status.conditions), json!(conditions));
@@ -87,16 +99,13 @@ pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::
 }
 
 /// What `kubectl wait` and alerts ask of a host.
-fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judged; 5] {
+fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judged; 6] {
     let state = format!("{:?}", view.state);
     let stuck = agent_is_stuck(context, &host.name_any());
     let seen = |good: bool, yes: &str, no: &str| if good { yes } else { no }.to_owned();
     let closed = view.not_placeable.as_ref().map(failover::Reason::english);
-    let bmc = lock(context)
-        .readings
-        .get(&HostName(host.name_any()))
-        .is_none_or(|reading| reading.answer != PowerAnswer::NoAnswer);
-    let bmc = bmc && !host.spec.bmcs.is_empty();
+    let (bmc, bmc_problem) = bmc(context, host);
+    let (fencing, why) = self_fencing(context, host);
     [
         Judged::new(
             "Ready",
@@ -122,11 +131,13 @@ fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judg
             "BmcReady",
             bmc,
             seen(bmc, "Answers", "NoAnswer"),
-            seen(
-                bmc,
-                "",
-                "the last reading of its BMC failed or none is declared: this host can not be fenced; check spec.bmcs, its Secret and the cable",
-            ),
+            bmc_problem,
+        ),
+        Judged::new(
+            "SelfFencing",
+            fencing,
+            seen(fencing, "Armed", "NotArmed"),
+            why,
         ),
         Judged::new(
             "HardwareHealthy",
@@ -148,6 +159,53 @@ fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judg
             closed.unwrap_or_default(),
         ),
     ]
+}
+
+/// Whether every BMC of the host answered when it was last read, and what is wrong.
+fn bmc(context: &Context, host: &Host) -> (bool, String) {
+    if host.spec.bmcs.is_empty() {
+        let none = "spec.bmcs: none is declared, so this host can not be fenced";
+        return (false, none.to_owned());
+    }
+    let watch = lock(context);
+    let name = HostName(host.name_any());
+    let mute = watch
+        .readings
+        .get(&name)
+        .is_some_and(|reading| reading.answer == PowerAnswer::NoAnswer);
+    match watch.tests.get(&name).filter(|test| test.is_known()) {
+        Some(test) if !test.problems.is_empty() => (false, test.problems.join("; ")),
+        _ if mute => (
+            false,
+            "the last reading of its BMC failed: this host can not be fenced; check spec.bmcs, its Secret and the cable".to_owned(),
+        ),
+        Some(_) => (true, String::new()),
+        None => (true, "not test-read yet".to_owned()),
+    }
+}
+
+/// Whether the host's guard is armed, and under what contract, or why not.
+fn self_fencing(context: &Context, host: &Host) -> (bool, String) {
+    let Some(renewals) = context.stores.renewals(&host.name_any()) else {
+        return (false, "its guard was never heard of".to_owned());
+    };
+    let guard = renewals.guard;
+    if guard.armed {
+        let pools: Vec<&str> = guard.pools.iter().map(String::as_str).collect();
+        let text = format!(
+            "kills after {} s without Lease and without heartbeat on {}; watchdog {} s",
+            guard.contract_milliseconds / 1000,
+            pools.join(", "),
+            guard.watchdog_milliseconds / 1000
+        );
+        return (true, text);
+    }
+    let why = renewals.not_armed.unwrap_or(NotArmed::NotOptedIn);
+    let text = format!(
+        "{}: a dead host whose BMC is silent waits for a person",
+        why.sentence().english
+    );
+    (false, text)
 }
 
 /// Past this age of its loop an agent does not converge any more, though its guard renews the Lease.

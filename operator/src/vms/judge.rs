@@ -38,6 +38,7 @@ pub(super) fn count_failures(memory: &mut Memory, vm: &VirtualMachine, now: Mome
             Some(
                 api::CloseReason::Crashed
                     | api::CloseReason::StartFailed
+                    | api::CloseReason::ImageLocked
                     | api::CloseReason::Declined
             )
         );

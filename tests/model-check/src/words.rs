@@ -1,10 +1,10 @@
 //! Small numbers for the words of the production types, so that a state is a few bytes.
 
 use failover::agent::ledger::{Entry, EpochState};
+use failover::guard::heartbeats::{HeartbeatReport, Heartbeats};
+use failover::guard::observer::{PoolWatch, Run};
 use failover::proof::power::{PowerAnswer, PowerReading, PowerWitness};
-use failover::proof::self_fence::{
-    GuardRegistration, HeartbeatReading, LastLook, SelfFenceWitness,
-};
+use failover::proof::self_fence::{self, GuardRegistration, LastLook};
 use failover::signs::{LifeSigns, Sign};
 use failover::{HostStopProof, Moment, Policy};
 use model::{Assignment, BootId, Epoch, HostName, VmUid};
@@ -177,32 +177,33 @@ pub fn powered_off(host: u8, boot: u8) -> Option<HostStopProof> {
 /// of the model `fence`.
 pub fn self_fenced(host: u8, boot: u8) -> Option<HostStopProof> {
     let policy = Policy::default();
-    let pool = "pool".to_owned();
     let guard = GuardRegistration {
         armed: true,
         contract_milliseconds: policy.contract_milliseconds,
         watchdog_milliseconds: policy.watchdog_milliseconds,
-        pools: [pool.clone()].into(),
+        pools: ["pool".to_owned()].into(),
     };
-    let mut witness = SelfFenceWitness::new(host_name(host), boot_id(host, boot), guard);
-    let step = policy.heartbeat_interval_milliseconds;
-    for beat in 0..=policy.self_fence_window_milliseconds().div_ceil(step) {
-        let reading = HeartbeatReading {
-            observer: HostName::from("observer"),
-            pool: pool.clone(),
-            observer_wrote: true,
-            beat: 1,
-            at: Moment(beat * step),
-        };
-        witness.observe(&reading, &policy);
-    }
+    let run = Run {
+        beat: 1,
+        since: Moment(0),
+        until: Moment(policy.self_fence_window_milliseconds()),
+    };
+    let watch = PoolWatch {
+        wrote_at: Some(run.until),
+        runs: [(host_name(host), run)].into(),
+    };
+    let mut heartbeats = Heartbeats::default();
+    let token = heartbeats.token("operator", Moment(0));
+    let report = HeartbeatReport::of(Some((token, Moment(0))), [("pool", &watch)]);
+    heartbeats.take(&"observer".into(), &"o".into(), report, Moment(0));
     let look = LastLook {
         lease_changed_at: Moment(0),
         lease_confirmed_unchanged: true,
         assigned_at: Moment(0),
         probe_answered_at: None,
     };
-    witness.conclude(&look, &policy).ok()
+    let incarnation = (&host_name(host), &boot_id(host, boot));
+    self_fence::self_fenced(incarnation, &guard, &heartbeats, &look, &policy).ok()
 }
 
 /// The proof that production gives for a boot that another one has followed.

@@ -12,6 +12,7 @@ const NONE: Faults = Faults {
     kill_hangs: 0,
     observer_hangs: 0,
     watch_stalls: 0,
+    late_reports: 0,
 };
 
 /// Everything on the host's side.
@@ -56,6 +57,19 @@ const WATCH: Fence = Fence {
     removed: &[],
 };
 
+/// Reports of the observer come late, and its host's storage comes and goes.
+const REPORTS: Fence = Fence {
+    steps: 12,
+    faults: Faults {
+        network: 1,
+        storage: 2,
+        late_reports: 7,
+        ..NONE
+    },
+    probes: false,
+    removed: &[],
+};
+
 /// The VMs of the host answer probes for as long as they run.
 const ANSWERS: Fence = Fence {
     steps: 15,
@@ -91,6 +105,11 @@ fn a_watch_that_stalls() {
 }
 
 #[test]
+fn reports_that_come_late() {
+    pinned(REPORTS, 27_298);
+}
+
+#[test]
 fn a_host_whose_vms_answer() {
     pinned(ANSWERS, 3475);
 }
@@ -110,6 +129,7 @@ fn no_rule_of_guard_and_observer_can_be_spared() {
         (&[Removed::ObserverUnproven], OBSERVER, runs),
         (&[Removed::LeaseOverlooked], WATCH, runs),
         (&[Removed::LastReadOverlooked], WATCH, runs),
+        (&[Removed::CountsToArrival], REPORTS, runs),
         // The veto of an answer is for a watchdog that does not keep its word.
         (
             &[Removed::AnswerOverlooked, Removed::FedByTimer],

@@ -6,9 +6,11 @@ use std::rc::Rc;
 
 use failover::assignment::Rights;
 use failover::copy::CopyReport;
+use failover::guard::heartbeats::HeartbeatReport;
 use failover::host::incarnation::Identity;
 use failover::migration::{MigrationOutcome, SourcePhase, TargetPhase};
 use failover::proof::confirmation::Confirmation;
+use failover::proof::self_fence::GuardRegistration;
 use failover::vm::{VmPhase, Wanted};
 use model::{Assignment, BootId, VmUid};
 
@@ -42,6 +44,14 @@ pub struct LeaseObject {
     pub boot_id: Option<BootId>,
     /// Age of the agent's loop, milliseconds.
     pub loop_age: u64,
+    /// Counts renewals: what else is written into a Lease is none.
+    pub renewals: u64,
+    /// What the guard registered.
+    pub guard: GuardRegistration,
+    /// What the guard saw of others' heartbeats.
+    pub report: Option<Rc<HeartbeatReport>>,
+    /// The operator's token for the guard.
+    pub token: Option<String>,
 }
 
 /// A `VirtualMachine` object.

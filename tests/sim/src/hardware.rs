@@ -1,13 +1,24 @@
-//! Power, kernels, BMCs' deeds, the guard and its watchdog. The guard follows rules 5 and 6 of
-//! the failover design; where no pool carries a heartbeat it only renews the Lease.
+//! Power, kernels, BMCs' deeds, the guard and its watchdog. What the guard decides and what it
+//! makes of others' heartbeats is `failover::guard`; the shell around it is retold here
+//! (agent/src/guard). Where no pool carries a heartbeat it only renews the Lease.
 
+use std::rc::Rc;
+
+use failover::Moment;
 use failover::agent::ledger::Entry;
+use failover::guard::heartbeats::HeartbeatReport;
+use failover::guard::observer::Round;
+use failover::guard::{Readiness, arm, incarnation};
+use failover::proof::self_fence::GuardRegistration;
 
 use crate::machine::{Bmc, boot_id};
+use crate::mutant::Mutant;
 use crate::world::{Event, World};
 
 /// How often the guard renews, milliseconds.
 const GUARD_EVERY: u64 = 2_000;
+/// The one pool that carries heartbeats.
+const POOL: &str = "shared";
 
 impl World {
     /// Power goes, at once and for everything on the machine.
@@ -60,7 +71,7 @@ impl World {
         }
         machine.up = true;
         machine.boot_id = boot_id(host, boot);
-        machine.kept_alive_at = now;
+        machine.fed_at = now;
         machine.agent.run += 1;
         let run = machine.agent.run;
         let (name, id) = (self.names[host].clone(), self.boot_of(host));
@@ -92,46 +103,132 @@ impl World {
         }
     }
 
-    /// The guard's turn: renew, beat, and keep the contract.
+    /// A moment on a host's own clock, which has nothing to do with anybody else's.
+    fn host_moment(&self, host: usize) -> Moment {
+        Moment(self.now + 1_000_003 * (1 + u64::try_from(host).unwrap_or(0)))
+    }
+
+    /// The guard's turn: beat, look at the others, renew, and keep the contract.
     pub fn guard_turn(&mut self, host: usize) {
         self.push(GUARD_EVERY, Event::Guard(host));
         let now = self.now;
         if !self.machines[host].runs(now) || now < self.machines[host].guard_until {
             return;
         }
-        let heartbeat = self.plan.heartbeat;
-        if heartbeat && self.machines[host].on_storage(now) {
-            self.machines[host].beat += 1;
-            self.machines[host].kept_alive_at = now;
+        if self.plan.heartbeat {
+            self.beat(host);
         }
-        let renews = self.machines[host].on_management(now) && self.api_takes_writes();
-        if renews && !self.message_lost() {
-            let machine = &self.machines[host];
-            let age = now - machine.agent.loop_at + machine.clock_jump;
-            let boot = machine.boot_id.clone();
-            self.api.lease(host, None, |lease| {
-                lease.boot_id = Some(boot);
-                lease.loop_age = age;
-            });
-            self.checker.renewed(host, now);
-            self.machines[host].kept_alive_at = now;
+        if self.machines[host].guard.may_renew() {
+            self.renew(host);
         }
-        let silent = now - self.machines[host].kept_alive_at;
-        if heartbeat && silent > self.policy.contract_milliseconds {
-            self.guard_fires(host);
-        } else if self.machines[host].kept_alive_at == now {
-            self.machines[host].fired = false;
+        let moment = self.host_moment(host);
+        let step = self.machines[host].guard.step(moment);
+        if step.kill && self.mutant != Mutant::GuardSleeps {
+            self.guard_kills(host, step.fires);
+        }
+        if self.machines[host].guard.may_feed() {
+            self.machines[host].fed_at = now;
         }
     }
 
-    fn guard_fires(&mut self, host: usize) {
-        let machine = &mut self.machines[host];
-        if !machine.fired {
-            machine.firings += 1;
+    /// One round on the pool that carries heartbeats.
+    fn beat(&mut self, host: usize) {
+        let moment = self.host_moment(host);
+        let own = self.machines[host].on_storage(self.now);
+        if own {
+            self.machines[host].beat += 1;
+            self.machines[host].guard.beaten(POOL, moment);
         }
-        machine.fired = true;
-        if !machine.domains.is_empty() {
-            machine.domains.clear();
+        let watch = &self.machines[host].watch;
+        let others = watch.whom(&self.names[host], &self.names, &self.policy);
+        let seen = others
+            .into_iter()
+            .map(|other| {
+                let beat = self.machines[self.index_of(&other)].beat;
+                (other, beat)
+            })
+            .collect();
+        let round = Round {
+            own,
+            began: moment,
+            ended: moment,
+            seen,
+        };
+        self.machines[host].watch.take(&round, &self.policy);
+    }
+
+    /// What the guard registers with a renewal.
+    fn registration(&self, host: usize) -> GuardRegistration {
+        let machine = &self.machines[host];
+        let ready = Readiness {
+            opted_in: self.plan.heartbeat,
+            declared: [POOL.to_owned()].into(),
+            beating: machine
+                .on_storage(self.now)
+                .then(|| POOL.to_owned())
+                .into_iter()
+                .collect(),
+            problems: String::new(),
+            watchdog: Ok(self.policy.watchdog_milliseconds),
+        };
+        arm(&ready, &machine.guard, Some(&self.policy)).unwrap_or_default()
+    }
+
+    fn renew(&mut self, host: usize) {
+        let moment = self.host_moment(host);
+        let registration = self.registration(host);
+        let machine = &mut self.machines[host];
+        machine.guard.offer(&registration);
+        if !self.machines[host].on_management(self.now)
+            || !self.api_takes_writes()
+            || self.message_lost()
+        {
+            return;
+        }
+        let machine = &self.machines[host];
+        let age = self.now - machine.agent.loop_at + machine.clock_jump;
+        let boot = machine.boot_id.clone();
+        let report = self.plan.heartbeat.then(|| {
+            Rc::new(HeartbeatReport::of(
+                machine.token.clone(),
+                [(POOL, &machine.watch)],
+            ))
+        });
+        let guard = registration.clone();
+        self.api.lease(host, None, |lease| {
+            lease.renewals += 1;
+            lease.boot_id = Some(boot);
+            lease.loop_age = age;
+            (lease.guard, lease.report) = (guard, report);
+        });
+        self.checker.renewed(host, self.now);
+        // The answer may be lost where the renewal was not.
+        if self.message_lost() {
+            return;
+        }
+        let machine = &mut self.machines[host];
+        machine.guard.acknowledged(moment, &registration);
+        let token = &self.api.objects.leases[host].token;
+        if token.as_ref() != machine.token.as_ref().map(|(token, _)| token) {
+            machine.token = token.clone().map(|token| (token, moment));
+        }
+    }
+
+    /// Everything that writes is killed. A firing ends the incarnation; the agent starts anew.
+    fn guard_kills(&mut self, host: usize, fires: bool) {
+        let machine = &mut self.machines[host];
+        let killed = !machine.domains.is_empty();
+        machine.domains.clear();
+        machine.guard.killed(false);
+        if fires {
+            let base = boot_id(host, machine.boots);
+            machine.boot_id = incarnation(&base, machine.guard.firings);
+            machine.agent_dies();
+            let run = machine.agent.run;
+            let wait = self.rng.range(200, 2_000);
+            self.push(wait, Event::AgentUp(host, run));
+        }
+        if killed {
             let name = self.names[host].clone();
             self.tell("guardFired", &[("host", &name)]);
         }
@@ -139,26 +236,20 @@ impl World {
 
     /// Hangs a machine's processes; where a watchdog is armed it will bite.
     pub fn hang(&mut self, host: usize, milliseconds: u64) {
-        let now = self.now;
-        let machine = &mut self.machines[host];
-        machine.hung_until = now + milliseconds;
-        let (boot, until) = (machine.boots, machine.hung_until);
-        if self.plan.heartbeat {
-            let bites = self.policy.watchdog_milliseconds;
-            self.push(bites, Event::Watchdog(host, boot, until));
-        }
+        self.machines[host].hung_until = self.now + milliseconds;
     }
 
-    /// The watchdog resets a machine that still hangs.
-    pub fn watchdog(&mut self, host: usize, boot: u64, hang: u64) {
-        let machine = &self.machines[host];
-        if machine.power && machine.up && machine.boots == boot && machine.hung_until == hang {
-            if self.now >= hang {
-                return;
+    /// A watchdog that was not fed resets its machine.
+    pub fn watchdogs(&mut self) {
+        for host in 0..self.machines.len() {
+            let machine = &self.machines[host];
+            let armed = machine.guard.bound().is_some();
+            let unfed = self.now.saturating_sub(machine.fed_at);
+            if machine.power && machine.up && armed && unfed >= self.policy.watchdog_milliseconds {
+                let name = self.names[host].clone();
+                self.tell("watchdogBites", &[("host", &name)]);
+                self.reboot(host);
             }
-            let name = self.names[host].clone();
-            self.tell("watchdogBites", &[("host", &name)]);
-            self.reboot(host);
         }
     }
 

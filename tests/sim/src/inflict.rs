@@ -206,6 +206,7 @@ impl World {
                         boot_id: identity.boot_id,
                         by: "li".to_owned(),
                         reason: "looked at it".to_owned(),
+                        given_at: self.now.to_string(),
                     };
                     self.api
                         .host(host.0, None, |object| object.confirmed = Some(word));

@@ -140,7 +140,7 @@ impl World {
     ) {
         let (now, forgets) = (self.now, self.mutant == Mutant::LedgerForgets);
         let machine = &mut self.machines[host];
-        let firings = machine.firings;
+        let firings = machine.guard.firings;
         let entry = machine.ledger.entry(uid.clone()).or_default();
         let allowed = entry.start(right.epoch.0, firings).is_ok() || forgets;
         let fails = now < machine.start_fails_until || machine.domains.contains_key(&uid);
@@ -188,7 +188,7 @@ impl World {
             });
         let connected = self.job_connected(host, &job);
         let target = &mut self.machines[job.to];
-        let firings = target.firings;
+        let firings = target.guard.firings;
         let entry = target.ledger.entry(job.uid.clone()).or_default();
         let allowed = entry.state(job.target.epoch.0) == Some(EpochState::Used)
             && !target.domains.contains_key(&job.uid);

@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use failover::Moment;
 use failover::agent::ledger::Entry;
+use failover::guard::GuardMemory;
+use failover::guard::observer::PoolWatch;
 use model::{BootId, Epoch, VmUid};
 
 use crate::api::Objects;
@@ -123,12 +126,14 @@ pub struct Machine {
     pub clock_jump: u64,
     /// Storage heartbeats written.
     pub beat: u64,
-    /// When a Lease renewal or a heartbeat was last acknowledged, for the guard's contract.
-    pub kept_alive_at: u64,
-    /// How often the guard has fired in this boot.
-    pub firings: u64,
-    /// The guard has fired and nothing may start until a renewal succeeds.
-    pub fired: bool,
+    /// What the guard remembers of this boot.
+    pub guard: GuardMemory,
+    /// When the guard last fed the watchdog.
+    pub fed_at: u64,
+    /// What the guard saw of others' heartbeats.
+    pub watch: PoolWatch,
+    /// The operator's token that the guard saw last, and when.
+    pub token: Option<(String, Moment)>,
     /// Active domains, by uid of the VM.
     pub domains: BTreeMap<VmUid, Domain>,
     /// The ledger of this boot.
@@ -156,9 +161,10 @@ impl Machine {
             guard_until: 0,
             clock_jump: 0,
             beat: 1,
-            kept_alive_at: 0,
-            firings: 0,
-            fired: false,
+            guard: GuardMemory::default(),
+            fed_at: 0,
+            watch: PoolWatch::default(),
+            token: None,
             domains: BTreeMap::new(),
             ledger: BTreeMap::new(),
             agent: Agent {
@@ -205,8 +211,9 @@ impl Machine {
         self.hung_until = 0;
         self.domains.clear();
         self.ledger.clear();
-        self.firings = 0;
-        self.fired = false;
+        self.guard = GuardMemory::default();
+        self.watch = PoolWatch::default();
+        self.token = None;
         self.agent_dies();
     }
 

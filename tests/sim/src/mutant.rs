@@ -24,11 +24,13 @@ pub enum Mutant {
     NeverFences,
     /// The operator begins moves and forgets them.
     ForgetsMoves,
+    /// The guard never kills, though it gave its word.
+    GuardSleeps,
 }
 
 impl Mutant {
     /// All of them, with the name that the command line takes.
-    pub const ALL: [(&'static str, Mutant); 9] = [
+    pub const ALL: [(&'static str, Mutant); 10] = [
         ("trusts-command", Mutant::TrustsCommand),
         ("no-compare-and-swap", Mutant::NoCompareAndSwap),
         ("trusts-any-bmc", Mutant::TrustsAnyBmc),
@@ -38,6 +40,7 @@ impl Mutant {
         ("shows-stale", Mutant::ShowsStale),
         ("never-fences", Mutant::NeverFences),
         ("forgets-moves", Mutant::ForgetsMoves),
+        ("guard-sleeps", Mutant::GuardSleeps),
     ];
 
     /// By name.

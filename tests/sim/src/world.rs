@@ -59,8 +59,6 @@ pub enum Event {
     Libvirt(usize, u64, Step),
     /// The guard's turn.
     Guard(usize),
-    /// A hung machine's watchdog may bite: machine, boot, and the hang it belongs to.
-    Watchdog(usize, u64, u64),
     /// A machine is given power.
     PowerOn(usize),
     /// Its kernel comes up: machine and power cycle.
@@ -345,11 +343,11 @@ impl World {
             }
             Event::Libvirt(host, boot, step) => self.libvirt(host, boot, step),
             Event::Guard(host) => self.guard_turn(host),
-            Event::Watchdog(host, boot, hang) => self.watchdog(host, boot, hang),
             Event::PowerOn(host) => self.power_on(host),
             Event::Booted(host, boot) => self.booted(host, boot),
             Event::Look => {
                 self.push(LOOK_EVERY, Event::Look);
+                self.watchdogs();
                 self.look();
             }
         }

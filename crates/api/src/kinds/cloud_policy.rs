@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
     doc = "The site's one policy object.",
     validation = Rule::new("self.metadata.name == 'default'").message("metadata.name: the site has one policy, named 'default'"),
     validation = Rule::new("self.spec.failover.unreachableAfterSeconds > self.spec.failover.leaseIntervalSeconds + 1").message("spec.failover.unreachableAfterSeconds: must be more than leaseIntervalSeconds + 1, the moment at which a host becomes Suspect"),
+    validation = Rule::new("self.spec.failover.contractSeconds + self.spec.failover.watchdogSeconds + self.spec.failover.selfFenceMarginSeconds <= 50").message("spec.failover: contractSeconds, watchdogSeconds and selfFenceMarginSeconds together are at most 50, as VMs of a dead host stay down for so long"),
+    validation = Rule::new("self.spec.failover.contractSeconds >= 3 * self.spec.failover.leaseIntervalSeconds && self.spec.failover.contractSeconds >= 3 * self.spec.failover.heartbeatIntervalSeconds").message("spec.failover.contractSeconds: must be at least three times leaseIntervalSeconds and heartbeatIntervalSeconds; two missed renewals would kill every VM of a healthy host"),
     printcolumn(name = "Valid", type_ = "string", json_path = ".status.conditions[?(@.type=='Valid')].status"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Valid')].message"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -75,9 +77,26 @@ pub struct FailoverPolicy {
     /// Attempts per method before fencing counts as failed. Default 3.
     #[schemars(range(min = 1, max = 10))]
     pub fence_attempts: i32,
+    /// How often each host renews its storage heartbeat, seconds, on pools with `spec.heartbeat`. Default 2.
+    #[schemars(range(min = 1, max = 15))]
+    pub heartbeat_interval_seconds: i32,
+    /// The guard's contract on hosts with `spec.selfFencing`: after so many seconds without Lease
+    /// and without storage heartbeat the host kills its VMs. Default 20.
+    #[schemars(range(min = 6, max = 45))]
+    pub contract_seconds: i32,
+    /// Longest time-out of the hosts' hardware watchdogs, seconds. Default 20.
+    #[schemars(range(min = 2, max = 40))]
+    pub watchdog_seconds: i32,
+    /// How long the platform waits beyond contract and watchdog before it restarts the VMs of a
+    /// host that must have fenced itself, seconds. Default 10.
+    #[schemars(range(min = 5, max = 30))]
+    pub self_fence_margin_seconds: i32,
     /// Force nothing off until a moment, for work on the network. `zyctl failover disarm` sets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disarmed: Option<Disarmed>,
+    /// Who last armed it before the time was over. `zyctl failover arm` sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub armed: Option<Armed>,
 }
 
 impl Default for FailoverPolicy {
@@ -90,9 +109,24 @@ impl Default for FailoverPolicy {
             storm_percent: 30,
             storm_window_seconds: 60,
             fence_attempts: 3,
+            heartbeat_interval_seconds: 2,
+            contract_seconds: 20,
+            watchdog_seconds: 20,
+            self_fence_margin_seconds: 10,
             disarmed: None,
+            armed: None,
         }
     }
+}
+
+/// Fencing was armed again by a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Armed {
+    /// When.
+    pub at: Time,
+    /// Who.
+    #[schemars(length(min = 1, max = 253))]
+    pub by: String,
 }
 
 /// Fencing is off until a moment.

@@ -54,6 +54,14 @@ pub struct HostSpec {
     /// Set to empty the host and keep it empty; remove to take it back. `zyctl drain` sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<Maintenance>,
+    /// This host may kill its own VMs and, by its hardware watchdog, reset itself when it has lost
+    /// both the API server and every storage heartbeat for `failover.contractSeconds` of the
+    /// policy. In return its VMs are restarted elsewhere although no BMC answers. In force only
+    /// while condition `SelfFencing` is True, which needs a shared pool with `spec.heartbeat` and
+    /// a hardware watchdog. Default false: the host never kills, and a dead one whose BMC is
+    /// silent waits for a person.
+    #[serde(default)]
+    pub self_fencing: bool,
     /// Declares all faults last seen before a moment as dealt with. `zyctl host clear` sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault_clearance: Option<FaultClearance>,
@@ -196,6 +204,10 @@ pub struct HostStatus {
     /// Power state that the BMC last answered: `On`, `Off`, `NoAnswer`, `Mismatch`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power: Option<String>,
+    /// A confirmation of `spec.confirmedOff` that was given while the host showed life: it counts
+    /// for nothing, ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub void_confirmation: Option<ConfirmedOff>,
     /// A fencing under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fencing: Option<FencingIntent>,
@@ -214,7 +226,7 @@ pub struct HostStatus {
     /// Boot ids of former incarnations; they never come back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retired_boot_ids: Vec<String>,
-    /// Conditions: `Ready`, `AgentReady`, `BmcReady`, `HardwareHealthy`, `Schedulable`.
+    /// Conditions: `Ready`, `AgentReady`, `BmcReady`, `HardwareHealthy`, `Schedulable`, `SelfFencing`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

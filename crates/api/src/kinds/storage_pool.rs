@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
     )
 )]
 #[x_kube(validation = Rule::new("self.path.startsWith('/') && !self.path.contains('..')").message("path: write an absolute path without '..', such as /srv/zhengyun/shared"))]
+#[x_kube(validation = Rule::new("!self.heartbeat || self.shared").message("heartbeat: only a shared pool can carry it, as other hosts read it there; set shared or remove heartbeat"))]
 #[serde(rename_all = "camelCase")]
 pub struct StoragePoolSpec {
     /// Kind of storage. Can not be changed.
@@ -54,6 +55,12 @@ pub struct StoragePoolSpec {
     #[serde(default = "default_warning")]
     #[schemars(range(min = 50, max = 99))]
     pub warning_percent: i32,
+    /// The pool carries the hosts' storage heartbeats: each host that reaches it writes one block
+    /// under `heartbeat/` and reads those of a few others, by direct I/O. With it the platform
+    /// tells a host whose management network is cut from a dead one, and hosts may fence
+    /// themselves (`Host.spec.selfFencing`). Only for a shared pool. Default false.
+    #[serde(default)]
+    pub heartbeat: bool,
     /// Place no new volume here. Default false.
     #[serde(default)]
     pub maintenance: bool,

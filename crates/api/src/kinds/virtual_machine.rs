@@ -278,6 +278,8 @@ pub enum CloseReason {
     Crashed,
     /// The start failed or took too long.
     StartFailed,
+    /// QEMU's image lock refused a disk: another process has it open for writing. Look who.
+    ImageLocked,
     /// The assignment moved elsewhere.
     Superseded,
     /// The agent declined before using the epoch (volumes missing, hook not verified).

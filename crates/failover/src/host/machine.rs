@@ -82,6 +82,11 @@ pub struct HostFacts {
     pub intent: Intent,
     /// A person's word, and when this operator first saw it.
     pub confirmation: Option<(Confirmation, Moment)>,
+    /// A word that was found void before, by this operator or a former one.
+    pub void_confirmation: Option<Confirmation>,
+    /// Observers on other hosts saw that its guard must have fenced it.
+    #[serde(skip)]
+    pub self_fenced: Option<HostStopProof>,
     /// Planned work.
     pub maintenance: bool,
     /// Hardware faults that quarantine it.
@@ -204,6 +209,8 @@ pub struct HostView {
     pub silent: bool,
     /// It is silent past the time-out, or proven dead.
     pub lost: bool,
+    /// The person's word that was found void while the host lived.
+    pub void_confirmation: Option<Confirmation>,
 }
 
 /// The state of one host.
@@ -485,7 +492,10 @@ impl HostMachine {
         let state = self.current_power(policy, now);
         Signals {
             lease,
-            heartbeat: freshness(signs.heartbeat, policy.heartbeat_interval_milliseconds),
+            heartbeat: match freshness(signs.heartbeat, policy.heartbeat_seen_milliseconds()) {
+                Freshness::Stale if signs.heartbeat_unobserved => Freshness::Unknown,
+                seen => seen,
+            },
             power: power_signal(state, contradicted, facts.bmcs > 0),
             probes,
             storage_lost: facts.storage_lost,
@@ -607,7 +617,14 @@ impl HostMachine {
             Life::Unreachable => self.consider_fencing(
                 facts,
                 conclusion,
-                silent_milliseconds,
+                // A host whose VMs answer is only half alive once its heart has stood still for
+                // as long as its Lease.
+                match signs.heartbeat {
+                    Some(heartbeat) if conclusion == Conclusion::HalfAlive => {
+                        silent_milliseconds.min(now.since(heartbeat.changed_at))
+                    }
+                    _ => silent_milliseconds,
+                },
                 permit,
                 policy,
                 now,
@@ -661,8 +678,13 @@ impl HostMachine {
         {
             return Some(proof);
         }
+        if let Some(proof) = &facts.self_fenced
+            && self.incarnation.as_ref().map(|identity| &identity.boot_id) == Some(proof.boot_id())
+        {
+            return Some(proof.clone());
+        }
         let (confirmation, seen_at) = facts.confirmation.as_ref()?;
-        if self.void_word.as_ref() == Some(confirmation) {
+        if [&self.void_word, &facts.void_confirmation].contains(&&Some(confirmation.clone())) {
             return None;
         }
         let seen_at = (*seen_at).max(self.floor);
@@ -852,6 +874,12 @@ impl HostMachine {
                     left: facts.unsettled,
                 }],
             ),
+            (Life::Ready, None) if facts.storage_lost => (
+                HostState::Ready,
+                vec![Reason::Concluded {
+                    conclusion: Conclusion::AliveWithoutStorage,
+                }],
+            ),
             (Life::Ready, None) => (HostState::Ready, vec![Reason::Alive]),
         };
         reasons.extend(agent_down.map(|age_milliseconds| Reason::AgentDown { age_milliseconds }));
@@ -862,6 +890,11 @@ impl HostMachine {
             HostState::Ready | HostState::Recovering if foreign => Some(Reason::FenceIntended),
             HostState::Ready | HostState::Recovering if !boot_confirmed => {
                 Some(Reason::BootNotConfirmed)
+            }
+            HostState::Ready | HostState::Recovering if facts.storage_lost => {
+                Some(Reason::Concluded {
+                    conclusion: Conclusion::AliveWithoutStorage,
+                })
             }
             HostState::Ready | HostState::Recovering => {
                 agent_down.map(|age_milliseconds| Reason::AgentDown { age_milliseconds })
@@ -876,6 +909,12 @@ impl HostMachine {
             power,
             silent: lost || self.life == Life::Suspect,
             lost,
+            void_confirmation: self.void_word.clone().filter(|word| {
+                facts
+                    .confirmation
+                    .as_ref()
+                    .is_some_and(|(given, _)| given == word)
+            }),
         }
     }
 

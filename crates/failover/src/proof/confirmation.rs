@@ -23,6 +23,10 @@ pub struct Confirmation {
     pub by: String,
     /// How they know.
     pub reason: String,
+    /// When they said so, as written: tells one word from the next, and is never compared with
+    /// a clock.
+    #[serde(default)]
+    pub given_at: String,
 }
 
 /// Why a confirmation is refused.
@@ -123,6 +127,7 @@ mod tests {
             boot_id: "b1".into(),
             by: "li".to_owned(),
             reason: "cable pulled".to_owned(),
+            given_at: String::new(),
         };
         let judge = |word: &Confirmation, registered: &str, power, now_signs: &LifeSigns, now| {
             confirm(

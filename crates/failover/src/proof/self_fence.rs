@@ -3,20 +3,22 @@
 //! An observer on another host writes and reads back its own heartbeat on every pool that
 //! keeps the host alive, and reads the host's unchanged, for contract + watchdog + margin.
 //! The window begins at the latest of the host's last Lease change, its last heartbeat
-//! change and the assignment's writing. Gathering the readings is the shell's work.
+//! change and the assignment's writing. What observers saw, and after what, is in
+//! `guard::heartbeats`; gathering it is the shell's work.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use model::{BootId, HostName, StopProofKind};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::HostStopProof;
+use crate::guard::heartbeats::Heartbeats;
 use crate::policy::Policy;
 use crate::time::{Moment, seconds};
 
 /// What the host's guard last registered as in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GuardRegistration {
     /// A hardware watchdog is armed and the contract is accepted.
@@ -27,22 +29,6 @@ pub struct GuardRegistration {
     pub watchdog_milliseconds: u64,
     /// Pools whose heartbeat keeps the host alive.
     pub pools: BTreeSet<String>,
-}
-
-/// One look at a host's heartbeat on one pool by an observer on another host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HeartbeatReading {
-    /// Host of the observer.
-    pub observer: HostName,
-    /// The pool.
-    pub pool: String,
-    /// The observer wrote its own heartbeat by direct I/O and read it back.
-    pub observer_wrote: bool,
-    /// The heartbeat of the observed host, as a counter.
-    pub beat: u64,
-    /// When, on the operator's clock.
-    pub at: Moment,
 }
 
 /// The last words before a proof: what must be true at the end of the window.
@@ -58,14 +44,24 @@ pub struct LastLook {
     pub probe_answered_at: Option<Moment>,
 }
 
+impl LastLook {
+    /// The window lies wholly after this: a token that observers are asked to see must be
+    /// younger.
+    pub fn floor(&self) -> Moment {
+        self.lease_changed_at
+            .max(self.assigned_at)
+            .max(self.probe_answered_at.unwrap_or_default())
+    }
+}
+
 /// Why there is no `SelfFenced`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SelfFenceError {
     /// The guard gives no contract.
     #[error("the guard of this host is not armed or has no heartbeat pool; it gives no proof")]
     NotArmed,
-    /// A pool was not observed at all, or by nobody else.
-    #[error("nobody on another host observes pool {0}")]
+    /// Nobody else observes the host there, or none has seen a token since the window began.
+    #[error("no other host has told of its heartbeat on pool {0} since it fell silent")]
     Unobserved(String),
     /// The window is not over.
     #[error("pool {pool}: {waited} s of {needed} s without a heartbeat have passed")]
@@ -85,126 +81,79 @@ pub enum SelfFenceError {
     ProbeAnswered,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct PoolWindow {
-    beat: u64,
-    began: Moment,
-    last: Moment,
-}
-
-/// Watches the heartbeats of one incarnation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SelfFenceWitness {
-    host: HostName,
-    boot_id: BootId,
-    guard: GuardRegistration,
-    pools: BTreeMap<String, PoolWindow>,
-}
-
-impl SelfFenceWitness {
-    /// A witness for one incarnation, under the contract that its guard registered.
-    pub fn new(host: HostName, boot_id: BootId, guard: GuardRegistration) -> Self {
-        Self {
-            host,
-            boot_id,
-            guard,
-            pools: BTreeMap::new(),
-        }
+/// The proof that one incarnation of a host has fenced itself, once the rules are met.
+///
+/// # Errors
+/// What is missing.
+pub fn self_fenced(
+    (host, boot_id): (&HostName, &BootId),
+    guard: &GuardRegistration,
+    heartbeats: &Heartbeats,
+    look: &LastLook,
+    policy: &Policy,
+) -> Result<HostStopProof, SelfFenceError> {
+    if !guard.armed || guard.pools.is_empty() {
+        return Err(SelfFenceError::NotArmed);
     }
-
-    /// Takes one reading. A changed heartbeat, a gap of more than one interval or an
-    /// observer without its own proof of access restarts the pool's window.
-    pub fn observe(&mut self, reading: &HeartbeatReading, policy: &Policy) {
-        if reading.observer == self.host || !self.guard.pools.contains(&reading.pool) {
-            return;
-        }
-        if !reading.observer_wrote {
-            self.pools.remove(&reading.pool);
-            return;
-        }
-        let allowed = policy.heartbeat_interval_milliseconds + policy.grace_milliseconds;
-        match self.pools.get_mut(&reading.pool) {
-            Some(window)
-                if window.beat == reading.beat && reading.at.since(window.last) <= allowed =>
-            {
-                window.last = window.last.max(reading.at);
-            }
-            _ => {
-                let window = PoolWindow {
-                    beat: reading.beat,
-                    began: reading.at,
-                    last: reading.at,
-                };
-                self.pools.insert(reading.pool.clone(), window);
-            }
-        }
+    let silent_since = heartbeats
+        .sign(host)
+        .map_or(look.lease_changed_at, |sign| sign.changed_at)
+        .max(look.lease_changed_at)
+        .max(look.assigned_at);
+    // By then everything is gone, if guard and watchdog kept their word: a VM that answers
+    // later proves that they did not. One that answers while it may still run begins the
+    // window anew.
+    let gone_by = silent_since
+        .plus(guard.contract_milliseconds)
+        .plus(guard.watchdog_milliseconds);
+    if look.probe_answered_at.is_some_and(|at| at >= gone_by) {
+        return Err(SelfFenceError::ProbeAnswered);
     }
-
-    /// The proof, once the rules are met.
-    ///
-    /// # Errors
-    /// What is missing.
-    pub fn conclude(
-        &self,
-        look: &LastLook,
-        policy: &Policy,
-    ) -> Result<HostStopProof, SelfFenceError> {
-        if !self.guard.armed || self.guard.pools.is_empty() {
-            return Err(SelfFenceError::NotArmed);
+    let needed = guard.contract_milliseconds
+        + guard.watchdog_milliseconds
+        + policy.self_fence_margin_milliseconds;
+    let mut observers = BTreeSet::new();
+    for pool in &guard.pools {
+        let evidence = heartbeats
+            .evidence(host, pool, look.floor())
+            .ok_or_else(|| SelfFenceError::Unobserved(pool.clone()))?;
+        if evidence.unchanged_milliseconds < needed {
+            return Err(SelfFenceError::TooEarly {
+                pool: pool.clone(),
+                waited: seconds(evidence.unchanged_milliseconds),
+                needed: seconds(needed),
+            });
         }
-        let needed = self.guard.contract_milliseconds
-            + self.guard.watchdog_milliseconds
-            + policy.self_fence_margin_milliseconds;
-        let floor = look.lease_changed_at.max(look.assigned_at);
-        for pool in &self.guard.pools {
-            let window = self
-                .pools
-                .get(pool)
-                .ok_or_else(|| SelfFenceError::Unobserved(pool.clone()))?;
-            let silent_since = window.began.max(floor);
-            // By then everything is gone, if guard and watchdog kept their word: a VM that
-            // answers later proves that they did not.
-            let gone_by = silent_since
-                .plus(self.guard.contract_milliseconds)
-                .plus(self.guard.watchdog_milliseconds);
-            if look.probe_answered_at.is_some_and(|at| at >= gone_by) {
-                return Err(SelfFenceError::ProbeAnswered);
-            }
-            // One that answers while it may still run begins the window anew.
-            let began = silent_since.max(look.probe_answered_at.unwrap_or_default());
-            let waited = window.last.since(began);
-            if waited < needed {
-                return Err(SelfFenceError::TooEarly {
-                    pool: pool.clone(),
-                    waited: seconds(waited),
-                    needed: seconds(needed),
-                });
-            }
-        }
-        if !look.lease_confirmed_unchanged {
-            return Err(SelfFenceError::LeaseUnconfirmed);
-        }
-        Ok(HostStopProof {
-            host: self.host.clone(),
-            boot_id: self.boot_id.clone(),
-            kind: StopProofKind::SelfFenced,
-            evidence: format!(
-                "armed guard; no Lease and no heartbeat on {} for {} s under observation from another host",
-                self.guard
-                    .pools
-                    .iter()
-                    .map(String::as_str)
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                seconds(needed),
-            ),
-        })
+        observers.insert(evidence.observer.0);
     }
+    if !look.lease_confirmed_unchanged {
+        return Err(SelfFenceError::LeaseUnconfirmed);
+    }
+    let list = |names: &BTreeSet<String>| {
+        names
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    Ok(HostStopProof {
+        host: host.clone(),
+        boot_id: boot_id.clone(),
+        kind: StopProofKind::SelfFenced,
+        evidence: format!(
+            "armed guard; no Lease and no heartbeat on {} for {} s, watched by {}",
+            list(&guard.pools),
+            seconds(needed),
+            list(&observers),
+        ),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::heartbeats::HeartbeatReport;
+    use crate::guard::observer::{PoolWatch, Round};
 
     fn guard() -> GuardRegistration {
         GuardRegistration {
@@ -224,108 +173,140 @@ mod tests {
         }
     }
 
-    fn watched(seconds: u64, edit: impl Fn(u64, &mut HeartbeatReading)) -> SelfFenceWitness {
-        let mut witness = SelfFenceWitness::new("h1".into(), "b1".into(), guard());
-        for at in (0..=seconds).step_by(2) {
-            let mut reading = HeartbeatReading {
-                observer: "h2".into(),
-                pool: "p".to_owned(),
-                observer_wrote: true,
-                beat: 7,
-                at: Moment(at * 1000),
+    /// An observer that looks once a second, is asked at 0, and whose clock is a day ahead.
+    fn watched(seconds: u64, observer: &str, edit: impl Fn(u64, &mut Round)) -> Heartbeats {
+        let (mut heartbeats, mut watch) = (Heartbeats::default(), PoolWatch::default());
+        let token = heartbeats.token("op", Moment(0));
+        for second in 0..=seconds {
+            let at = Moment(86_400_000 + second * 1000);
+            let mut round = Round {
+                own: true,
+                began: at,
+                ended: at,
+                seen: [("h1".into(), 7)].into(),
             };
-            edit(at, &mut reading);
-            witness.observe(&reading, &Policy::default());
+            edit(second, &mut round);
+            watch.take(&round, &Policy::default());
+            let seen = (token.clone(), Moment(86_400_000));
+            let report = HeartbeatReport::of(Some(seen), [("p", &watch)]);
+            heartbeats.take(
+                &observer.into(),
+                &"b9".into(),
+                report,
+                Moment(second * 1000),
+            );
         }
-        witness
+        heartbeats
+    }
+
+    fn verdict(heartbeats: &Heartbeats, look: &LastLook) -> Result<HostStopProof, SelfFenceError> {
+        let incarnation = (&"h1".into(), &"b1".into());
+        self_fenced(incarnation, &guard(), heartbeats, look, &Policy::default())
+    }
+
+    fn too_early(heartbeats: &Heartbeats) -> bool {
+        matches!(
+            verdict(heartbeats, &look()),
+            Err(SelfFenceError::TooEarly { .. })
+        )
     }
 
     #[test]
     fn fifty_silent_seconds_under_observation_prove() {
-        let policy = Policy::default();
-        assert!(watched(50, |_, _| {}).conclude(&look(), &policy).is_ok());
-        assert!(matches!(
-            watched(48, |_, _| {}).conclude(&look(), &policy),
-            Err(SelfFenceError::TooEarly { .. })
-        ));
+        assert!(verdict(&watched(50, "h2", |_, _| {}), &look()).is_ok());
+        assert!(too_early(&watched(49, "h2", |_, _| {})));
     }
 
     #[test]
-    fn each_rule_alone_refuses() {
-        let policy = Policy::default();
-        let too_early = |witness: SelfFenceWitness| {
-            matches!(
-                witness.conclude(&look(), &policy),
-                Err(SelfFenceError::TooEarly { .. })
-            )
+    fn each_rule_of_the_observer_alone_refuses() {
+        let beat = |second: u64, round: &mut Round| {
+            round
+                .seen
+                .insert("h1".into(), if second < 10 { 6 } else { 7 });
         };
+        assert!(too_early(&watched(50, "h2", beat)), "a beat restarts");
         assert!(
-            too_early(watched(50, |at, r| r.beat = if at < 10 { 6 } else { 7 })),
-            "a beat restarts"
-        );
-        assert!(
-            too_early(watched(50, |at, r| r.observer_wrote = at != 20)),
+            too_early(&watched(50, "h2", |second, round| round.own = second != 20)),
             "an observer that hangs restarts"
         );
-        assert!(
-            too_early(watched(52, |at, r| if at > 20 {
-                r.at = r.at.plus(3_000)
-            })),
-            "a gap restarts"
-        );
-        let whole = watched(50, |_, _| {});
-        let late = LastLook {
-            lease_changed_at: Moment(2_000),
-            ..look()
+        let gap = |second: u64, round: &mut Round| {
+            if second > 20 {
+                (round.began, round.ended) = (round.began.plus(3_000), round.ended.plus(3_000));
+            }
         };
-        assert!(matches!(
-            whole.conclude(&late, &policy),
-            Err(SelfFenceError::TooEarly { .. })
-        ));
-        let assigned = LastLook {
-            assigned_at: Moment(2_000),
-            ..look()
-        };
-        assert!(matches!(
-            whole.conclude(&assigned, &policy),
-            Err(SelfFenceError::TooEarly { .. })
-        ));
-        let probed = |at| LastLook {
-            probe_answered_at: Some(Moment(at)),
-            ..look()
-        };
+        assert!(too_early(&watched(52, "h2", gap)), "a gap restarts");
         assert_eq!(
-            whole.conclude(&probed(40_000), &policy),
-            Err(SelfFenceError::ProbeAnswered)
+            verdict(&watched(50, "h1", |_, _| {}), &look()),
+            Err(SelfFenceError::Unobserved("p".to_owned())),
+            "a host does not observe itself"
         );
-        assert!(matches!(
-            whole.conclude(&probed(9_000), &policy),
-            Err(SelfFenceError::TooEarly { .. })
-        ));
-        // Found by the model check: an answer from before the guard fired vetoed for ever.
-        assert!(
-            watched(60, |_, _| {})
-                .conclude(&probed(9_000), &policy)
-                .is_ok(),
-            "a VM may answer until the guard fires"
-        );
+    }
+
+    #[test]
+    fn each_last_look_alone_refuses() {
+        let whole = watched(50, "h2", |_, _| {});
+        let unseen = Err(SelfFenceError::Unobserved("p".to_owned()));
+        let late = LastLook {
+            lease_changed_at: Moment(1),
+            ..look()
+        };
+        assert_eq!(verdict(&whole, &late), unseen, "the token is older");
+        let assigned = LastLook {
+            assigned_at: Moment(1),
+            ..look()
+        };
+        assert_eq!(verdict(&whole, &assigned), unseen);
         let unconfirmed = LastLook {
             lease_confirmed_unchanged: false,
             ..look()
         };
         assert_eq!(
-            whole.conclude(&unconfirmed, &policy),
+            verdict(&whole, &unconfirmed),
             Err(SelfFenceError::LeaseUnconfirmed)
         );
+        let unarmed = GuardRegistration {
+            armed: false,
+            ..guard()
+        };
+        let incarnation = (&"h1".into(), &"b1".into());
         assert_eq!(
-            watched(50, |_, r| r.observer = "h1".into()).conclude(&look(), &policy),
-            Err(SelfFenceError::Unobserved("p".to_owned()))
-        );
-        let mut unarmed = whole;
-        unarmed.guard.armed = false;
-        assert_eq!(
-            unarmed.conclude(&look(), &policy),
+            self_fenced(incarnation, &unarmed, &whole, &look(), &Policy::default()),
             Err(SelfFenceError::NotArmed)
         );
+    }
+
+    #[test]
+    fn an_answer_vetoes_or_begins_anew() {
+        let mut heartbeats = watched(60, "h2", |_, _| {});
+        let probed = |at| LastLook {
+            probe_answered_at: Some(Moment(at)),
+            ..look()
+        };
+        assert_eq!(
+            verdict(&heartbeats, &probed(40_000)),
+            Err(SelfFenceError::ProbeAnswered)
+        );
+        assert_eq!(
+            verdict(&heartbeats, &probed(9_000)),
+            Err(SelfFenceError::Unobserved("p".to_owned())),
+            "a VM may answer until the guard fires; a younger token is needed"
+        );
+        // Found by the model check: an answer from before the guard fired vetoed for ever.
+        let token = heartbeats.token("op", Moment(9_000));
+        let watch = PoolWatch {
+            wrote_at: None,
+            runs: [(
+                "h1".into(),
+                crate::guard::observer::Run {
+                    beat: 7,
+                    since: Moment(86_400_000),
+                    until: Moment(86_460_000),
+                },
+            )]
+            .into(),
+        };
+        let report = HeartbeatReport::of(Some((token, Moment(86_409_500))), [("p", &watch)]);
+        heartbeats.take(&"h2".into(), &"b9".into(), report, Moment(61_000));
+        assert!(verdict(&heartbeats, &probed(9_000)).is_ok());
     }
 }

@@ -6,27 +6,31 @@
 //! When the contract has passed without Lease and without heartbeat it counts a firing, kills,
 //! and feeds the watchdog no more until all is gone; a kill may hang. A guard that hangs
 //! itself feeds nothing, and the watchdog resets the host. It may be restarted, and keeps its
-//! clock. The guard's rules are the design's; who concludes is production.
+//! memory. The observer's reports may come late. Guard, observer and conclusion are production.
 
 mod properties;
 
 use std::collections::BTreeSet;
 
-use failover::proof::self_fence::{
-    GuardRegistration, HeartbeatReading, LastLook, SelfFenceError, SelfFenceWitness,
-};
+use failover::guard::GuardMemory;
+use failover::guard::heartbeats::{HeartbeatReport, Heartbeats};
+use failover::guard::observer::{PoolWatch, Round};
+use failover::proof::self_fence::{GuardRegistration, LastLook, SelfFenceError, self_fenced};
 use failover::{Moment, Policy};
-use model::HostName;
+use model::{BootId, HostName};
 use stateright::{Model, Property};
 
 use crate::words::{boot_id, host_name};
 
 /// Seconds of one step.
 const STEP: u64 = 2;
-/// Contract, watchdog and margin, in steps. Short, so that the horizon is.
+/// Contract, watchdog and margin, in steps. Short, so that the horizon is; without a margin,
+/// which is for what takes less than a step.
 const CONTRACT: u8 = 3;
 const WATCHDOG: u8 = 2;
-const MARGIN: u8 = 1;
+const MARGIN: u8 = 0;
+/// How far the observer's clock is ahead of the operator's, milliseconds.
+const OBSERVER_CLOCK: u64 = 86_400_000;
 
 /// A rule that is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub enum Removed {
     AnswerOverlooked,
     /// The watchdog's time is left out of the window.
     WatchdogOverlooked,
+    /// A report counts up to its arrival, not up to the observer's last look.
+    CountsToArrival,
 }
 
 /// A configuration.
@@ -85,6 +91,8 @@ pub struct Faults {
     pub observer_hangs: u8,
     /// The operator's watch of the Lease stalls.
     pub watch_stalls: u8,
+    /// Steps whose report comes with a later one.
+    pub late_reports: u8,
 }
 
 /// What happens in one step.
@@ -108,9 +116,11 @@ pub enum Event {
     ObserverHangs,
     /// The operator's watch of the Lease stalls.
     WatchStalls,
+    /// The observer's report of this step comes with a later one.
+    ReportLate,
 }
 
-const EVENTS: [Event; 9] = [
+const EVENTS: [Event; 10] = [
     Event::None,
     Event::Network,
     Event::Storage,
@@ -120,6 +130,7 @@ const EVENTS: [Event; 9] = [
     Event::KillHangs,
     Event::ObserverHangs,
     Event::WatchStalls,
+    Event::ReportLate,
 ];
 
 /// One look of the observer: step, heartbeat seen, own heartbeat written.
@@ -145,7 +156,10 @@ pub struct State {
     lease: (u8, u8),
     lease_seen: (u8, u8),
     watch: bool,
+    feeds: bool,
     looks: Vec<Look>,
+    /// The looks that the operator was told of.
+    reported: Vec<Look>,
     answered: Option<u8>,
     left: Faults,
     needless: bool,
@@ -170,6 +184,7 @@ impl Fence {
             Event::KillHangs => Some(&mut left.kill_hangs),
             Event::ObserverHangs => Some(&mut left.observer_hangs),
             Event::WatchStalls => Some(&mut left.watch_stalls),
+            Event::ReportLate => Some(&mut left.late_reports),
         };
         if let Some(budget) = budget {
             *budget = budget.checked_sub(1)?;
@@ -196,6 +211,9 @@ impl Fence {
             next.lease_seen = next.lease;
         }
         self.observe(&mut next, event);
+        if event != Event::ReportLate {
+            next.reported.clone_from(&next.looks);
+        }
         Some(next)
     }
 
@@ -225,22 +243,32 @@ impl Fence {
         if next.storage {
             (next.beat, next.beaten) = (next.beat + 1, next.step);
         }
-        if !next.killing || self.lacks(Removed::FedWhileKilling) {
-            next.fed = next.step;
-        }
+        let mut memory = self.memory(next);
+        let step = memory.step(at(next.step));
         let lease_lost = next.step - next.acknowledged >= CONTRACT;
-        let heartbeat_lost = next.step - next.beaten >= CONTRACT;
-        let kills = lease_lost && (heartbeat_lost || self.lacks(Removed::KillsWithHeartbeat));
+        let kills = step.kill || (lease_lost && self.lacks(Removed::KillsWithHeartbeat));
         if kills && next.runs {
             next.fired = true;
-            next.needless |= !heartbeat_lost;
+            next.needless |= next.step - next.beaten < CONTRACT;
             next.killing = event == Event::KillHangs || next.killing;
+            memory.killed(next.killing);
             next.runs = next.killing;
         }
+        next.feeds = memory.may_feed();
+    }
+
+    /// Production's memory of the guard, as the state has it.
+    fn memory(&self, state: &State) -> GuardMemory {
+        let mut memory = GuardMemory::default();
+        memory.acknowledged(at(state.acknowledged), &registration(WATCHDOG));
+        memory.beaten("pool", at(state.beaten));
+        (memory.killing, memory.lapsed) = (state.killing, state.fired);
+        memory
     }
 
     fn watchdog(&self, next: &mut State) {
-        if self.lacks(Removed::FedByTimer) {
+        let feeds = next.feeds || self.lacks(Removed::FedWhileKilling);
+        if (feeds && !next.hung) || self.lacks(Removed::FedByTimer) {
             next.fed = next.step;
         }
         if next.step - next.fed >= WATCHDOG {
@@ -277,17 +305,29 @@ impl Fence {
         let watchdog = if self.lacks(Removed::WatchdogOverlooked) {
             0
         } else {
-            u64::from(WATCHDOG)
+            WATCHDOG
         };
-        let guard = GuardRegistration {
-            armed: true,
-            contract_milliseconds: u64::from(CONTRACT) * STEP * 1000,
-            watchdog_milliseconds: watchdog * STEP * 1000,
-            pools: BTreeSet::from(["pool".to_owned()]),
-        };
-        let mut witness = SelfFenceWitness::new(host_name(0), boot_id(0, 0), guard);
-        for (step, beat, wrote) in &state.looks {
-            witness.observe(&reading(*step, *beat, *wrote), &policy);
+        let (mut heartbeats, mut watch) = (Heartbeats::default(), PoolWatch::default());
+        let (observer, boot) = (HostName::from("observer"), BootId::from("o"));
+        let mut looks = state.reported.clone();
+        if self.lacks(Removed::CountsToArrival)
+            && let Some(last) = looks.last().copied()
+        {
+            looks.extend((last.0 + 1..=state.step).map(|step| (step, last.1, last.2)));
+        }
+        for (step, beat, own) in looks {
+            // The observer's clock has nothing to do with the operator's.
+            let moment = at(step).plus(OBSERVER_CLOCK);
+            let round = Round {
+                own,
+                began: moment,
+                ended: moment,
+                seen: [(host_name(0), u64::from(beat))].into(),
+            };
+            watch.take(&round, &policy);
+            let token = heartbeats.token("operator", at(step));
+            let report = HeartbeatReport::of(Some((token, moment)), [("pool", &watch)]);
+            heartbeats.take(&observer, &boot, report, at(step));
         }
         let (seen, seen_at) = state.lease_seen;
         let overlooked = self.lacks(Removed::LeaseOverlooked);
@@ -302,7 +342,15 @@ impl Fence {
                 .filter(|_| !self.lacks(Removed::AnswerOverlooked))
                 .map(at),
         };
-        witness.conclude(&look, &policy).map(|_| ())
+        let incarnation = (&host_name(0), &boot_id(0, 0));
+        self_fenced(
+            incarnation,
+            &registration(watchdog),
+            &heartbeats,
+            &look,
+            &policy,
+        )
+        .map(|_| ())
     }
 }
 
@@ -310,13 +358,12 @@ fn at(step: u8) -> Moment {
     Moment((100 + u64::from(step)) * STEP * 1000)
 }
 
-fn reading(step: u8, beat: u8, wrote: bool) -> HeartbeatReading {
-    HeartbeatReading {
-        observer: HostName::from("observer"),
-        pool: "pool".to_owned(),
-        observer_wrote: wrote,
-        beat: u64::from(beat),
-        at: at(step),
+fn registration(watchdog: u8) -> GuardRegistration {
+    GuardRegistration {
+        armed: true,
+        contract_milliseconds: u64::from(CONTRACT) * STEP * 1000,
+        watchdog_milliseconds: u64::from(watchdog) * STEP * 1000,
+        pools: BTreeSet::from(["pool".to_owned()]),
     }
 }
 
@@ -342,7 +389,9 @@ impl Model for Fence {
             lease: (1, 0),
             lease_seen: (1, 0),
             watch: true,
+            feeds: true,
             looks: vec![(0, 1, true)],
+            reported: vec![(0, 1, true)],
             answered: None,
             left: self.faults,
             needless: false,

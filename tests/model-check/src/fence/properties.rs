@@ -15,7 +15,9 @@ fn no_needless_kill(_: &Fence, state: &State) -> bool {
 /// What was cut off in the first step and stays so is proven at the horizon.
 fn ended_and_proven(model: &Fence, state: &State) -> bool {
     let enough = CONTRACT + WATCHDOG + MARGIN;
-    let quiet = state.left.observer_hangs == model.faults.observer_hangs && state.watch;
+    let quiet = state.left.observer_hangs == model.faults.observer_hangs
+        && state.left.late_reports == model.faults.late_reports
+        && state.watch;
     let silent_since = state
         .lease
         .1

@@ -201,7 +201,7 @@ impl World {
 
     fn begin(&mut self, host: usize, run: u64, vm: usize, uid: VmUid, action: Action) {
         let key = Key::Vm(uid.clone());
-        let firings = self.machines[host].firings;
+        let firings = self.machines[host].guard.firings;
         let wait = self.latency();
         let (wait, task) = match action {
             Action::Nothing => return,

@@ -122,7 +122,7 @@ impl World {
             None,
         );
         let task = match step {
-            TargetStep::Prepare => Task::PrepareRead(index, self.machines[host].firings),
+            TargetStep::Prepare => Task::PrepareRead(index, self.machines[host].guard.firings),
             TargetStep::Receive => Task::Receive(index),
             TargetStep::Refuse => Task::Close(key, uid, right, Some(Box::new(refused))),
             TargetStep::SayRefused => refused,
@@ -254,9 +254,7 @@ impl World {
         let vm = self.api.objects.vms[object.vm].clone();
         let right = object.sides.as_ref().map(|(_, to)| to.clone());
         let Some(right) = right.filter(|to| {
-            vm.rights.incoming.as_ref() == Some(to)
-                && !self.machines[host].fired
-                && self.api.claimed(&vm, to, true)
+            vm.rights.incoming.as_ref() == Some(to) && self.api.claimed(&vm, to, true)
         }) else {
             return self.release(host, &key);
         };

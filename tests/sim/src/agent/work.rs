@@ -177,7 +177,7 @@ impl World {
         if !stands {
             return self.release(host, &key);
         }
-        if self.machines[host].fired || !self.api.claimed(&fresh, &right, false) {
+        if !self.api.claimed(&fresh, &right, false) {
             let report = CopyReport::new(right, CopyPhase::Preparing);
             let patch = Patch::Runtime(vm, uid, report);
             return self.next(host, run, 5, Task::Say(key, patch, None));

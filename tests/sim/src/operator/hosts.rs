@@ -1,16 +1,11 @@
 //! The hosts' loop: facts from caches, one step of `failover`'s machines, and what they ask
 //! for: reading and switching power, intents, registrations.
 
-use std::collections::BTreeSet;
-
 use failover::Moment;
 use failover::host::fleet::ObserverFacts;
 use failover::host::incarnation::{Registration, register};
-use failover::host::machine::{EventKind, HostFacts, Intent};
-use failover::proof::self_fence::{
-    GuardRegistration, HeartbeatReading, LastLook, SelfFenceWitness,
-};
-use failover::signs::Sign;
+use failover::host::machine::{EventKind, HostFacts, HostMachine, Intent};
+use failover::proof::self_fence::{LastLook, self_fenced};
 use failover::vm::HostSight;
 use model::Assignment;
 
@@ -18,8 +13,8 @@ use super::{Work, identity, name};
 use crate::machine::DomainState;
 use crate::world::World;
 
-/// The one pool that carries heartbeats.
-const POOL: &str = "shared";
+/// How long an observer is given to see a token before it is given another, milliseconds.
+const ASK_AGAIN: u64 = 3_000;
 
 impl World {
     /// One turn of an operator's machines; returns whether a host is in trouble.
@@ -71,7 +66,7 @@ impl World {
     }
 
     fn gather(&mut self, operator: usize, host: usize, now: Moment) {
-        let observed = self.observe_heartbeat(operator, host, now);
+        self.self_fence(operator, host, now);
         let probed = self.probe(host);
         let name = &self.names[host];
         let this = &mut self.operators[operator];
@@ -96,7 +91,11 @@ impl World {
             facts.lease_boot_id.clone_from(&renewals.boot_id);
         }
         facts.signs.lease = Some(renewals.sign);
-        facts.signs.heartbeat = observed;
+        facts.signs.heartbeat = this.heartbeats.sign(name);
+        facts.signs.heartbeat_unobserved = this
+            .heartbeats
+            .observers(name, &self.policy, now)
+            .is_empty();
         if let Some(answered) = probed {
             facts.signs.probe_sent_at = Some(now);
             if answered {
@@ -149,101 +148,35 @@ impl World {
         facts.unsettled = u32::try_from(unsettled).unwrap_or(u32::MAX);
     }
 
-    /// Some other host's agent beats itself, reads this host's heartbeat, and reports it.
-    fn observe_heartbeat(&mut self, operator: usize, host: usize, now: Moment) -> Option<Sign> {
-        if !self.plan.heartbeat {
-            return None;
-        }
-        let serves = self.api_serves() && self.now >= self.operators[operator].stale_until;
-        let observer = (0..self.machines.len()).find(|other| {
-            let machine = &self.machines[*other];
-            *other != host
-                && machine.agent.alive
-                && machine.on_management(self.now)
-                && machine.on_storage(self.now)
-        });
-        let beat = self.machines[host].beat;
+    /// Whether the host's guard must have fenced it, as others saw. While that is not so yet,
+    /// those who look at it are asked to say after what they looked.
+    fn self_fence(&mut self, operator: usize, host: usize, now: Moment) {
+        let name = self.names[host].clone();
+        let policy = self.policy.clone();
+        let leads = self.leads(operator);
         let this = &mut self.operators[operator];
-        if let Some(observer) = observer.filter(|_| serves) {
-            match &mut this.beats[host] {
-                Some((known, _)) if *known == beat => {}
-                Some((known, sign)) => {
-                    *known = beat;
-                    sign.changes += 1;
-                    sign.changed_at = now;
-                }
-                none => {
-                    let sign = Sign {
-                        changes: 1,
-                        changed_at: now,
-                    };
-                    *none = Some((beat, sign));
-                }
-            }
-            self.self_fence(operator, host, observer, beat, now);
-        }
-        self.operators[operator].beats[host]
-            .as_ref()
-            .map(|(_, sign)| *sign)
-    }
-
-    /// The windows of `SelfFenced`, begun when a host is silent.
-    fn self_fence(
-        &mut self,
-        operator: usize,
-        host: usize,
-        observer: usize,
-        beat: u64,
-        now: Moment,
-    ) {
-        let silent = self.operators[operator]
+        let silent = this
             .hosts
-            .machine(&self.names[host])
-            .is_some_and(|machine| machine.is_silent());
-        let policy = &self.policy;
-        let this = &mut self.operators[operator];
-        let (Some(renewals), Some(identity)) = (
-            this.renewals[host].clone(),
-            this.facts
-                .get(&self.names[host])
-                .and_then(|facts| facts.identity.clone()),
-        ) else {
+            .machine(&name)
+            .is_some_and(HostMachine::is_silent);
+        let Some(facts) = this.facts.get_mut(&name) else {
             return;
         };
-        let fresh = renewals
-            .sign
-            .is_fresh(policy.lease_interval_milliseconds, policy, now);
-        if !silent || fresh {
-            (this.witnesses[host], this.self_fenced[host]) = (None, None);
+        facts.self_fenced = None;
+        let (Some(renewals), Some(identity)) = (&this.renewals[host], &facts.identity) else {
+            return;
+        };
+        if !silent || !renewals.guard.armed || renewals.boot_id.as_ref() != Some(&identity.boot_id)
+        {
             return;
         }
-        let name = &self.names[host];
-        let witness = this.witnesses[host].get_or_insert_with(|| {
-            let guard = GuardRegistration {
-                armed: true,
-                contract_milliseconds: policy.contract_milliseconds,
-                watchdog_milliseconds: policy.watchdog_milliseconds,
-                pools: BTreeSet::from([POOL.to_owned()]),
-            };
-            SelfFenceWitness::new(name.clone(), identity.boot_id.clone(), guard)
-        });
-        let reading = HeartbeatReading {
-            observer: self.names[observer].clone(),
-            pool: POOL.to_owned(),
-            observer_wrote: true,
-            beat,
-            at: now,
-        };
-        witness.observe(&reading, policy);
         let youngest = this
             .cache
             .vms
             .iter()
             .filter(|vm| {
-                vm.rights
-                    .assignment
-                    .as_ref()
-                    .is_some_and(|right| right.host == *name)
+                let rights = [&vm.rights.assignment, &vm.rights.incoming];
+                rights.into_iter().flatten().any(|right| right.host == name)
             })
             .filter_map(|vm| this.assigned_at.get(&vm.uid))
             .map(|(_, at)| *at)
@@ -251,14 +184,48 @@ impl World {
         let look = LastLook {
             lease_changed_at: renewals.sign.changed_at,
             // A quorum read: the Lease is as this operator last saw it.
-            lease_confirmed_unchanged: self.api.objects.leases[host].version == renewals.version,
+            lease_confirmed_unchanged: self.api.objects.leases[host].renewals == renewals.renewals,
             assigned_at: youngest.unwrap_or_default(),
-            probe_answered_at: this
-                .facts
-                .get(name)
-                .and_then(|facts| facts.signs.answered_probe_sent_at),
+            probe_answered_at: facts.signs.answered_probe_sent_at,
         };
-        this.self_fenced[host] = witness.conclude(&look, policy).ok();
+        let incarnation = (&name, &identity.boot_id);
+        let verdict = self_fenced(
+            incarnation,
+            &renewals.guard,
+            &this.heartbeats,
+            &look,
+            &policy,
+        );
+        facts.self_fenced = verdict.ok();
+        if facts.self_fenced.is_some() || !leads {
+            return;
+        }
+        for observer in this.heartbeats.observers(&name, &policy, now) {
+            let index = self.index_of(&observer);
+            self.ask_observer(operator, index, look.floor(), now);
+        }
+    }
+
+    /// Writes a token into an observer's Lease, unless it has seen one that is young enough or
+    /// was given one just now.
+    fn ask_observer(&mut self, operator: usize, observer: usize, floor: Moment, now: Moment) {
+        let this = &mut self.operators[operator];
+        let just = this.asked[observer].is_some_and(|at| now.since(at) < ASK_AGAIN);
+        if just
+            || this
+                .heartbeats
+                .has_answered_since(&self.names[observer], floor)
+        {
+            return;
+        }
+        this.asked[observer] = Some(now);
+        let token = this
+            .heartbeats
+            .token(&format!("{operator}-{}", this.run), now);
+        if self.api_takes_writes() && !self.message_lost() {
+            self.api
+                .lease(observer, None, |lease| lease.token = Some(token));
+        }
     }
 
     /// A probe of a VM's own address on a host: none where there is nothing to probe.
@@ -331,16 +298,6 @@ impl World {
     pub(super) fn sight(&self, operator: usize, right: &Assignment) -> HostSight {
         let this = &self.operators[operator];
         let facts = this.facts.get(&right.host);
-        let mut sight = this.hosts.sight(&right.host, &right.boot_id, facts);
-        if sight.stop_proof.is_none() {
-            let host = self.index_of(&right.host);
-            sight.stop_proof = this
-                .self_fenced
-                .get(host)
-                .cloned()
-                .flatten()
-                .filter(|proof| proof.boot_id() == &right.boot_id);
-        }
-        sight
+        this.hosts.sight(&right.host, &right.boot_id, facts)
     }
 }

@@ -13,12 +13,12 @@ mod writes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use failover::Moment;
+use failover::guard::heartbeats::Heartbeats;
 use failover::host::fencing::CommandEnd;
 use failover::host::fleet::Hosts;
 use failover::host::machine::HostFacts;
-use failover::proof::HostStopProof;
 use failover::proof::power::PowerReading;
-use failover::proof::self_fence::SelfFenceWitness;
+use failover::proof::self_fence::GuardRegistration;
 use failover::recovery::RecoveryClock;
 use failover::signs::Sign;
 use failover::vm::Failures;
@@ -37,7 +37,8 @@ const TAKE_AFTER: u64 = 6_000;
 /// What an operator saw of a host's Lease.
 #[derive(Clone, Debug)]
 pub struct Renewals {
-    version: u64,
+    renewals: u64,
+    guard: GuardRegistration,
     sign: Sign,
     boot_id: Option<BootId>,
     loop_age: u64,
@@ -59,7 +60,8 @@ pub struct Operator {
     cache: Objects,
     synced: bool,
     renewals: Vec<Option<Renewals>>,
-    beats: Vec<Option<(u64, Sign)>>,
+    heartbeats: Heartbeats,
+    asked: Vec<Option<Moment>>,
     hosts: Hosts,
     facts: BTreeMap<HostName, HostFacts>,
     seen: Vec<(u64, u64)>,
@@ -70,8 +72,6 @@ pub struct Operator {
     trusting: BTreeSet<usize>,
     intents: Vec<Option<(u64, Moment)>>,
     confirmations: Vec<Option<Moment>>,
-    witnesses: Vec<Option<SelfFenceWitness>>,
-    self_fenced: Vec<Option<HostStopProof>>,
     assigned_at: BTreeMap<VmUid, (Epoch, Moment)>,
     recovery: RecoveryClock,
     failures: BTreeMap<VmUid, (Failures, i64)>,
@@ -97,7 +97,8 @@ impl Operator {
             cache: Objects::default(),
             synced: false,
             renewals: Vec::new(),
-            beats: Vec::new(),
+            heartbeats: Heartbeats::default(),
+            asked: Vec::new(),
             hosts: Hosts::default(),
             facts: BTreeMap::new(),
             seen: Vec::new(),
@@ -108,8 +109,6 @@ impl Operator {
             trusting: BTreeSet::new(),
             intents: Vec::new(),
             confirmations: Vec::new(),
-            witnesses: Vec::new(),
-            self_fenced: Vec::new(),
             assigned_at: BTreeMap::new(),
             recovery: RecoveryClock::default(),
             failures: BTreeMap::new(),
@@ -126,15 +125,13 @@ impl Operator {
     fn sized(&mut self, hosts: usize) {
         if self.renewals.len() != hosts {
             self.renewals = vec![None; hosts];
-            self.beats = vec![None; hosts];
+            self.asked = vec![None; hosts];
             self.seen = vec![(u64::MAX, u64::MAX); hosts];
             self.readings = vec![None; hosts];
             self.asked_at = vec![None; hosts];
             self.commands = vec![None; hosts];
             self.intents = vec![None; hosts];
             self.confirmations = vec![None; hosts];
-            self.witnesses = vec![None; hosts];
-            self.self_fenced = vec![None; hosts];
         }
     }
 }
@@ -223,28 +220,29 @@ impl World {
         let this = &mut self.operators[operator];
         this.cache.clone_from(&self.api.objects);
         this.synced = true;
-        for (known, lease) in this.renewals.iter_mut().zip(&this.cache.leases) {
-            match known {
-                Some(known) if known.version == lease.version => {}
-                Some(known) => {
-                    known.version = lease.version;
-                    known.sign.changes += 1;
-                    known.sign.changed_at = moment;
-                    known.boot_id.clone_from(&lease.boot_id);
-                    known.loop_age = lease.loop_age;
-                }
-                None => {
-                    let sign = Sign {
-                        changes: 1,
-                        changed_at: moment,
-                    };
-                    *known = Some(Renewals {
-                        version: lease.version,
-                        sign,
-                        boot_id: lease.boot_id.clone(),
-                        loop_age: lease.loop_age,
-                    });
-                }
+        for (host, known) in this.renewals.iter_mut().enumerate() {
+            let lease = &this.cache.leases[host];
+            if known
+                .as_ref()
+                .is_some_and(|known| known.renewals == lease.renewals)
+            {
+                continue;
+            }
+            let changes = known.as_ref().map_or(0, |known| known.sign.changes) + 1;
+            *known = Some(Renewals {
+                renewals: lease.renewals,
+                guard: lease.guard.clone(),
+                sign: Sign {
+                    changes,
+                    changed_at: moment,
+                },
+                boot_id: lease.boot_id.clone(),
+                loop_age: lease.loop_age,
+            });
+            if let (Some(report), Some(boot_id)) = (&lease.report, &lease.boot_id) {
+                let report = report.as_ref().clone();
+                this.heartbeats
+                    .take(&self.names[host], boot_id, report, moment);
             }
         }
         for vm in &this.cache.vms {

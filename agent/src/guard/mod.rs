@@ -1,0 +1,462 @@
+//! The guard: a small process of its own that lives on when the agent does not. It renews the
+//! host's Lease with the boot id and the age of the agent's converge loop; it writes the host's
+//! storage heartbeat and tells what it sees of others'; and where the host opted in and there is
+//! a hardware watchdog it keeps the contract: a host that has lost both is emptied.
+//!
+//! What it decides is `failover::guard`. Here is the shell: files, threads on pools, the device,
+//! the API. Nothing here waits for any of them: a loop of a quarter of a second looks at what
+//! has arrived.
+
+mod beater;
+pub mod clock;
+pub mod files;
+mod ioctl;
+mod kill;
+mod renewal;
+mod site;
+mod slot;
+pub mod watchdog;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use api::names::{
+    LEASE_BOOT_ID, LEASE_GUARD, LEASE_GUARD_WHY, LEASE_HEARTBEATS, LEASE_LOOP_AGE, SYSTEM_NAMESPACE,
+};
+use failover::guard::heartbeats::HeartbeatReport;
+use failover::guard::{GuardMemory, NotArmed, Readiness, arm, incarnation};
+use failover::proof::self_fence::GuardRegistration;
+use failover::{Moment, Policy};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use model::BootId;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use self::beater::Beater;
+use self::files::Firings;
+use self::renewal::{Renewal, Renewed, renew};
+use self::site::Site;
+use self::watchdog::Watchdog;
+use crate::options::GuardOptions;
+
+/// Turn of the loop; the watchdog is fed as often.
+const TURN: Duration = Duration::from_millis(250);
+/// How often the policy, the host and the pools are read again.
+const SITE_EVERY: u64 = 15_000;
+/// How often a watchdog that could not be opened is tried again, milliseconds.
+const WATCHDOG_AGAIN: u64 = 10_000;
+/// A call to the API that takes longer is given up, and the next one tried.
+const CALL_BOUND: Duration = Duration::from_millis(1500);
+/// Age that is reported when the agent's loop was never seen, milliseconds.
+const NEVER: u64 = 86_400_000;
+
+/// Boot id of the running kernel.
+///
+/// # Errors
+/// procfs is not mounted.
+pub fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    Ok(std::fs::read_to_string(path)
+        .with_context(|| path.to_owned())?
+        .trim()
+        .to_owned())
+}
+
+/// What ended.
+enum Ended {
+    Renewal {
+        sent_at: Moment,
+        registration: GuardRegistration,
+        result: Result<Renewed>,
+    },
+    Site(Result<Site>),
+}
+
+/// Runs until it is told to stop.
+///
+/// # Errors
+/// The kubeconfig or the run folder can not be used.
+pub async fn run(options: GuardOptions) -> Result<()> {
+    let (ended, mut arrivals) = mpsc::unbounded_channel();
+    let mut guard = Guard::start(options, ended).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut turns = tokio::time::interval(TURN);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = turns.tick() => guard.turn()?,
+            Some(ended) = arrivals.recv() => guard.take(ended)?,
+            _ = terminate.recv() => return guard.stop().await,
+            _ = tokio::signal::ctrl_c() => return guard.stop().await,
+        }
+    }
+}
+
+struct Guard {
+    options: GuardOptions,
+    client: Client,
+    boot_id: String,
+    memory: GuardMemory,
+    stored: GuardMemory,
+    site: Site,
+    site_due: Moment,
+    beaters: BTreeMap<String, Beater>,
+    watchdog: Option<(Box<dyn Watchdog>, Duration)>,
+    watchdog_problem: String,
+    watchdog_due: Moment,
+    renewal_due: Moment,
+    renewing: bool,
+    version: Option<String>,
+    token: Option<(String, Moment)>,
+    ended: mpsc::UnboundedSender<Ended>,
+}
+
+impl Guard {
+    async fn start(options: GuardOptions, ended: mpsc::UnboundedSender<Ended>) -> Result<Self> {
+        std::fs::create_dir_all(&options.run_dir)
+            .with_context(|| format!("--run-dir {}", options.run_dir.display()))?;
+        let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)
+            .with_context(|| format!("--kubeconfig {}", options.kubeconfig.display()))?;
+        let client = Client::try_from(
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?,
+        )?;
+        let boot_id = boot_id()?;
+        let memory = files::load(&options.run_dir, &boot_id)
+            .with_context(|| format!("the guard's memory in {}", options.run_dir.display()))?;
+        Ok(Self {
+            options,
+            client,
+            boot_id,
+            stored: memory.clone(),
+            memory,
+            site: Site::default(),
+            site_due: Moment(0),
+            beaters: BTreeMap::new(),
+            watchdog: None,
+            watchdog_problem: "not opened yet".to_owned(),
+            watchdog_due: Moment(0),
+            renewal_due: Moment(0),
+            renewing: false,
+            version: None,
+            token: None,
+            ended,
+        })
+    }
+
+    fn policy(&self) -> Policy {
+        self.site.policy.clone().unwrap_or_default()
+    }
+
+    /// One look at everything.
+    fn turn(&mut self) -> Result<()> {
+        let now = clock::now()?;
+        for (pool, beater) in &self.beaters {
+            if let Some(at) = beater.state().beaten_at {
+                self.memory.beaten(pool, at);
+            }
+        }
+        self.keep_contract(now);
+        self.look_after_watchdog(now);
+        if now >= self.site_due {
+            self.site_due = now.plus(SITE_EVERY);
+            self.read_site();
+        }
+        if now >= self.renewal_due && !self.renewing && self.memory.may_renew() {
+            self.renewal_due = now.plus(self.policy().lease_interval_milliseconds);
+            self.send_renewal(now)?;
+        }
+        self.store();
+        Ok(())
+    }
+
+    /// Counts, kills and feeds as the contract says.
+    fn keep_contract(&mut self, now: Moment) {
+        let step = self.memory.step(now);
+        if step.fires {
+            tracing::error!(
+                firings = self.memory.firings,
+                "neither the API server nor any storage heartbeat was reached for the contract's time: every VM of this host is killed"
+            );
+            self.count(true);
+            self.store();
+        }
+        if step.kill {
+            let was_killing = self.memory.killing;
+            let left = kill::kill_writers(&self.options.guest_cgroups, Path::new("/proc"));
+            for line in left.iter().take(16) {
+                tracing::error!("killed and not gone yet: {line}");
+            }
+            self.memory.killed(!left.is_empty());
+            if was_killing && left.is_empty() {
+                self.count(false);
+            }
+        }
+        if let Some((watchdog, _)) = self.watchdog.as_mut().filter(|_| self.memory.may_feed())
+            && let Err(error) = watchdog.feed()
+        {
+            tracing::error!(%error, "the watchdog could not be fed");
+        }
+    }
+
+    /// Counts the firing for the agent and the hook. A count that can not be written must not
+    /// keep the guard from killing; the watchdog is the last word then.
+    fn count(&mut self, killing: bool) {
+        let firings = Firings {
+            count: self.memory.firings,
+            killing,
+        };
+        if let Err(error) = firings.write(&self.options.run_dir) {
+            tracing::error!(%error, "the firing could not be counted");
+            self.memory.killing = true;
+        }
+    }
+
+    /// Writes the memory; false when it could not be written. A run folder that is full or
+    /// read-only keeps no Lease from being renewed.
+    fn store(&mut self) -> bool {
+        if self.memory == self.stored {
+            return true;
+        }
+        match files::store(&self.options.run_dir, &self.boot_id, &self.memory) {
+            Ok(()) => self.stored = self.memory.clone(),
+            Err(error) => tracing::error!(%error, "the guard's memory could not be written"),
+        }
+        self.memory == self.stored
+    }
+
+    /// A registration that is about to be sent, once it is certain that a guard that is started
+    /// again will know of it; else none is armed.
+    fn bind(&mut self, registration: GuardRegistration) -> GuardRegistration {
+        let before = self.memory.clone();
+        self.memory.offer(&registration);
+        if self.store() || !registration.armed {
+            return registration;
+        }
+        self.memory = before;
+        let unarmed = GuardRegistration::default();
+        self.memory.offer(&unarmed);
+        unarmed
+    }
+
+    /// Opens the watchdog where the host opted in, and stops it where nothing is bound any more.
+    fn look_after_watchdog(&mut self, now: Moment) {
+        let wanted = self.site.opted_in && !self.site.pools.is_empty();
+        let bound = self.memory.bound().is_some();
+        match &mut self.watchdog {
+            None if (wanted || bound) && now >= self.watchdog_due => {
+                self.watchdog_due = now.plus(WATCHDOG_AGAIN);
+                let timeout = Duration::from_millis(self.policy().watchdog_milliseconds);
+                let opened = match &self.options.simulated_watchdog {
+                    Some(path) => watchdog::open_simulated(path, timeout),
+                    None => watchdog::open(&self.options.watchdog, timeout),
+                };
+                match opened {
+                    Ok(opened) => self.watchdog = Some(opened),
+                    Err(problem) => self.watchdog_problem = problem,
+                }
+            }
+            Some((watchdog, _)) if !wanted && !bound => match watchdog.disarm() {
+                Ok(()) => self.watchdog = None,
+                Err(error) => tracing::warn!(%error, "the watchdog is fed on"),
+            },
+            _ => {}
+        }
+    }
+
+    /// What may be registered now.
+    fn registration(&self, now: Moment) -> Result<GuardRegistration, NotArmed> {
+        let policy = self.policy();
+        let recent = 2 * policy.heartbeat_interval_milliseconds;
+        let beats = |pool: &&String| {
+            let at = self.memory.beaten_at.get(*pool);
+            at.is_some_and(|at| now.since(*at) <= recent)
+        };
+        let problems: Vec<String> = self
+            .beaters
+            .iter()
+            .filter_map(|(pool, beater)| Some(format!("{pool}: {}", beater.state().problem?)))
+            .collect();
+        let ready = Readiness {
+            opted_in: self.site.opted_in,
+            declared: self.site.pools.keys().cloned().collect(),
+            beating: self.site.pools.keys().filter(beats).cloned().collect(),
+            problems: problems.join("; "),
+            watchdog: match &self.watchdog {
+                Some((_, timeout)) => Ok(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+                None => Err(self.watchdog_problem.clone()),
+            },
+        };
+        arm(&ready, &self.memory, self.site.policy.as_ref())
+    }
+
+    fn renewal(&self, registered: &Result<GuardRegistration, NotArmed>) -> Result<Renewal> {
+        let states: Vec<_> = self
+            .beaters
+            .iter()
+            .map(|(pool, beater)| (pool.as_str(), beater.state()))
+            .collect();
+        let watches = states.iter().map(|(pool, state)| (*pool, &state.watch));
+        let report = HeartbeatReport::of(self.token.clone(), watches);
+        let boot_id = incarnation(&BootId::new(self.boot_id.as_str()), self.memory.firings);
+        let why = registered.as_ref().err().map(serde_json::to_string);
+        let guard = serde_json::to_string(&registered.clone().unwrap_or_default())?;
+        let heartbeats = (!self.beaters.is_empty()).then(|| serde_json::to_string(&report));
+        Ok(Renewal {
+            host: self.options.host.clone(),
+            interval: Duration::from_millis(self.policy().lease_interval_milliseconds),
+            annotations: BTreeMap::from([
+                (LEASE_BOOT_ID, Some(boot_id.0)),
+                (
+                    LEASE_LOOP_AGE,
+                    Some(loop_age(&self.options.run_dir).to_string()),
+                ),
+                (LEASE_GUARD, Some(guard)),
+                (LEASE_GUARD_WHY, why.transpose()?),
+                (LEASE_HEARTBEATS, heartbeats.transpose()?),
+            ]),
+        })
+    }
+
+    /// Sends a renewal; what it registers binds from here on, whether it arrives or not.
+    fn send_renewal(&mut self, now: Moment) -> Result<()> {
+        let mut registered = self.registration(now);
+        let wanted = registered.clone().unwrap_or_default();
+        let registration = self.bind(wanted.clone());
+        if registration != wanted {
+            let problems = "the guard's memory could not be written".to_owned();
+            registered = Err(NotArmed::NoHeartbeatPool { problems });
+        }
+        let renewal = self.renewal(&registered)?;
+        self.renewing = true;
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
+        let (version, ended) = (self.version.clone(), self.ended.clone());
+        let sent_at = clock::now()?;
+        tokio::spawn(async move {
+            let result = bounded(renew(&leases, &renewal, version)).await;
+            // Nobody listens any more only when the guard is ending.
+            let _ = ended.send(Ended::Renewal {
+                sent_at,
+                registration,
+                result,
+            });
+        });
+        Ok(())
+    }
+
+    fn read_site(&self) {
+        let (client, host) = (self.client.clone(), self.options.host.clone());
+        let ended = self.ended.clone();
+        tokio::spawn(async move {
+            let _ = ended.send(Ended::Site(bounded(site::read(&client, &host)).await));
+        });
+    }
+
+    fn take(&mut self, ended: Ended) -> Result<()> {
+        match ended {
+            Ended::Renewal {
+                sent_at,
+                registration,
+                result: Ok(renewed),
+            } => {
+                self.renewing = false;
+                self.memory.acknowledged(sent_at, &registration);
+                self.version = renewed.version;
+                self.see_token(renewed.token)?;
+                self.store();
+            }
+            Ended::Renewal {
+                result: Err(error), ..
+            } => {
+                self.renewing = false;
+                // It may have arrived: the next one reads the Lease first.
+                self.version = None;
+                tracing::warn!(error = format!("{error:#}"), "the Lease was not renewed");
+            }
+            Ended::Site(Ok(site)) => self.use_site(site),
+            Ended::Site(Err(error)) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "policy, host and pools were not read"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// A token is answered as soon as the others were looked at once more.
+    fn see_token(&mut self, token: Option<String>) -> Result<()> {
+        let known = self.token.as_ref().map(|(known, _)| known);
+        if let Some(token) = token
+            && known != Some(&token)
+        {
+            let now = clock::now()?;
+            self.token = Some((token, now));
+            let half = self.policy().heartbeat_interval_milliseconds / 2;
+            self.renewal_due = self.renewal_due.min(now.plus(half));
+        }
+        Ok(())
+    }
+
+    /// Beats on the pools that carry heartbeats, under the timers in force.
+    fn use_site(&mut self, site: Site) {
+        let timers_changed = self.site.policy != site.policy;
+        let (old, policy) = (&self.site.pools, site.policy.clone().unwrap_or_default());
+        self.beaters
+            .retain(|pool, _| !timers_changed && old.get(pool) == site.pools.get(pool));
+        for (pool, path) in &site.pools {
+            self.beaters.entry(pool.clone()).or_insert_with(|| {
+                let host = self.options.host.as_str().into();
+                Beater::start(path, host, self.boot_id.clone(), policy.clone())
+            });
+        }
+        self.site = site;
+    }
+
+    /// Ends. A guard that is bound says first that it is not armed any more; only when that was
+    /// acknowledged is the watchdog stopped. Else it runs on, and a guard that is started again
+    /// in time takes it over.
+    async fn stop(mut self) -> Result<()> {
+        if self.memory.bound().is_some() && self.memory.may_renew() {
+            let registration = GuardRegistration::default();
+            let renewal = self.renewal(&Err(NotArmed::Stopping))?;
+            self.memory.offer(&registration);
+            let leases: Api<Lease> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
+            let sent_at = clock::now()?;
+            match bounded(renew(&leases, &renewal, None)).await {
+                Ok(_) => self.memory.acknowledged(sent_at, &registration),
+                Err(error) => tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the guard stops while it is armed; start it again within the watchdog's time-out"
+                ),
+            }
+            self.store();
+        }
+        if self.memory.bound().is_none()
+            && let Some((watchdog, _)) = &mut self.watchdog
+            && let Err(error) = watchdog.disarm()
+        {
+            tracing::warn!(%error, "the watchdog runs on; start the guard again within its time-out");
+        }
+        tracing::info!("stopped on request; VMs run on");
+        Ok(())
+    }
+}
+
+async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(CALL_BOUND, call)
+        .await
+        .context("the API server did not answer in time")?
+}
+
+/// Milliseconds since the agent's converge loop last went round.
+fn loop_age(run_dir: &Path) -> u64 {
+    let modified = std::fs::metadata(run_dir.join("loop")).and_then(|metadata| metadata.modified());
+    let age = modified
+        .ok()
+        .and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    age.map_or(NEVER, |age| u64::try_from(age.as_millis()).unwrap_or(NEVER))
+}

@@ -1,0 +1,157 @@
+//! Every BMC of every host is read when the host registers and once a day, whether or not anything
+//! is wrong: one that fails is found before it is needed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use api::Host;
+use failover::Moment;
+use failover::proof::power::same_machine;
+use kube::ResourceExt;
+use model::HostName;
+
+use super::{lock, power};
+use crate::clock;
+use crate::runtime::Context;
+
+/// How often BMCs that answered well are read, milliseconds: a day.
+const EVERY: u64 = 86_400_000;
+/// How often BMCs that failed are read again, milliseconds.
+const AGAIN: u64 = 300_000;
+/// Hosts that are test-read at once.
+const AT_ONCE: usize = 8;
+
+/// The last test-read of every BMC of one host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TestRead {
+    /// What was tested: incarnation and declaration.
+    mark: String,
+    /// When it ended; none while it is under way.
+    ended_at: Option<Moment>,
+    /// What is wrong, one sentence each.
+    pub problems: Vec<String>,
+}
+
+impl TestRead {
+    /// Whether it has ended at least once.
+    pub fn is_known(&self) -> bool {
+        self.ended_at.is_some()
+    }
+
+    fn is_due(&self, mark: &str, now: Moment) -> bool {
+        let every = if self.problems.is_empty() {
+            EVERY
+        } else {
+            AGAIN
+        };
+        match self.ended_at {
+            _ if self.mark != mark => true,
+            Some(ended) => now.since(ended) >= every,
+            None => false,
+        }
+    }
+}
+
+/// Begins the test-reads that are due.
+pub(super) fn turn(context: &Arc<Context>, hosts: &[Arc<Host>], now: Moment) {
+    let mut watch = lock(context);
+    let names: BTreeSet<HostName> = hosts.iter().map(|host| HostName(host.name_any())).collect();
+    watch.tests.retain(|name, _| names.contains(name));
+    let running = |test: &&TestRead| test.ended_at.is_none();
+    let mut places = AT_ONCE.saturating_sub(watch.tests.values().filter(running).count());
+    for host in hosts {
+        let registered = host
+            .status
+            .as_ref()
+            .and_then(|status| status.accepted.as_ref());
+        let Some(registered) = registered.filter(|_| !host.spec.bmcs.is_empty()) else {
+            continue;
+        };
+        let name = HostName(host.name_any());
+        let mark = format!("{}/{:?}", registered.boot_id, host.spec.bmcs);
+        let due = watch
+            .tests
+            .get(&name)
+            .is_none_or(|test| test.is_due(&mark, now));
+        if !due || places == 0 {
+            continue;
+        }
+        places -= 1;
+        let test = watch.tests.entry(name.clone()).or_default();
+        (test.mark, test.ended_at) = (mark, None);
+        let (context, host) = (context.clone(), host.clone());
+        tokio::spawn(async move { read_all(&context, &host, name).await });
+    }
+}
+
+async fn read_all(context: &Arc<Context>, host: &Host, name: HostName) {
+    let uuid = power::uuid_of(host);
+    let mut problems = Vec::new();
+    for (index, controller) in power::controllers(context, host)
+        .await
+        .into_iter()
+        .enumerate()
+    {
+        let report = match controller {
+            Ok(controller) => controller
+                .read(&uuid)
+                .await
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        let found = match report {
+            Ok(report) => judge(report.system_uuid.as_deref(), &uuid),
+            Err(error) => Some(error),
+        };
+        problems.extend(found.map(|problem| format!("spec.bmcs[{index}]: {problem}")));
+    }
+    if !problems.is_empty() {
+        tracing::warn!(host = %name, ?problems, "the test-read of its BMCs failed");
+    }
+    if let Some(test) = lock(context).tests.get_mut(&name) {
+        (test.problems, test.ended_at) = (problems, Some(clock::now()));
+    }
+}
+
+/// Whose BMC it is.
+fn judge(reported: Option<&str>, registered: &str) -> Option<String> {
+    match reported {
+        Some(uuid) if same_machine(uuid, registered) => None,
+        Some(uuid) => Some(format!(
+            "it belongs to the machine with system UUID {uuid}, this host has {registered}; correct its address"
+        )),
+        None => {
+            Some("it does not say which machine it belongs to, so it proves nothing".to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn read_once_a_day_and_sooner_after_a_failure_or_a_change() {
+        let mut test = TestRead::default();
+        assert!(test.is_due("a", Moment(0)), "registered");
+        (test.mark, test.ended_at) = ("a".to_owned(), Some(Moment(0)));
+        assert!(!test.is_due("a", Moment(EVERY - 1)));
+        assert!(test.is_due("a", Moment(EVERY)) && test.is_due("b", Moment(1)));
+        test.problems.push("login".to_owned());
+        assert!(test.is_due("a", Moment(AGAIN)));
+        test.ended_at = None;
+        assert!(!test.is_due("a", Moment(2 * EVERY)), "one at a time");
+    }
+
+    #[test]
+    fn another_machines_bmc_is_named() {
+        let own = "11111111-2222-3333-4444-555555555555";
+        assert_eq!(judge(Some(own), own), None);
+        let problem = judge(Some("99999999-2222-3333-4444-555555555555"), own).expect("another");
+        assert!(
+            problem.contains("99999999") && problem.contains(own),
+            "{problem}"
+        );
+        assert!(judge(None, own).is_some());
+    }
+}
