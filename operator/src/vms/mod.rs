@@ -5,6 +5,7 @@
 //! asks `placement` and turns verdicts into work; `rights` carries the work out.
 
 mod judge;
+mod mend;
 mod order;
 mod plan;
 mod rights;
@@ -85,6 +86,7 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
             .map(|work| rights::carry_out(context, work)),
     )
     .await;
+    mend::turn(context, &vms).await;
     migrations::turn(context, memory, &mut engine, &policy).await;
     memory.engine = engine;
 }

@@ -121,9 +121,14 @@ impl World {
         if self.machines[host].guard.may_renew() {
             self.renew(host);
         }
+        // Its word alone is not kept: it feeds on, else the watchdog would keep it instead.
+        if self.mutant == Mutant::GuardSleeps {
+            self.machines[host].fed_at = now;
+            return;
+        }
         let moment = self.host_moment(host);
         let step = self.machines[host].guard.step(moment);
-        if step.kill && self.mutant != Mutant::GuardSleeps {
+        if step.kill {
             self.guard_kills(host, step.fires);
         }
         if self.machines[host].guard.may_feed() {
