@@ -50,7 +50,6 @@ fn every_planted_error_is_caught_by_the_judge_of_its_rule() {
         (Mutant::ShowsStale, &["shown"]),
         (Mutant::NeverFences, &["recovers"]),
         (Mutant::ForgetsMoves, &["drains-end", "recovers"]),
-        (Mutant::GuardSleeps, &["one-writer"]),
     ] {
         let rule = caught(mutant);
         assert!(rules.contains(&rule), "{mutant:?} broke {rule}");

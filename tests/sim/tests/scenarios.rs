@@ -31,3 +31,17 @@ fn every_scenario_goes_as_expected() {
         failures.join("\n\n")
     );
 }
+
+/// Random schedules seldom cut a host off from everything for as long as the contract takes.
+#[test]
+fn a_guard_that_sleeps_is_caught_where_a_host_loses_everything() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../scenarios/53-heartbeat-dead-for-a-minute-then-the-lease-drops");
+    let broken = |mutant| {
+        let plan = sim::scenario::plan_of(&folder, 1).expect("a scenario");
+        let violation = sim::run::run(plan, mutant, false).violation;
+        violation.map(|violation| violation.rule)
+    };
+    assert_eq!(broken(sim::mutant::Mutant::None), None);
+    assert_eq!(broken(sim::mutant::Mutant::GuardSleeps), Some("one-writer"));
+}
