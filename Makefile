@@ -1,7 +1,7 @@
 # `make demo` plays the main job, `make test` passes every test; `make help` lists the rest.
 .PHONY: help setup build demo demo-down check test crds bench bench-placement bench-failover fuzz-placement drills chaos
 ROADEF ?= ../shared/data/roadef
-SECONDS_EACH ?= 10
+SECONDS_EACH ?= 10,60,300
 SCALE ?= --hosts 5000 --vms 50000
 CARGO = cargo
 JOBS = -j2
@@ -25,7 +25,7 @@ demo-down: ## Stop the demo's lab and remove every trace of it
 bench: build ## Measure recoveries, migrations and the idle site on the lab (about 25 minutes)
 	@target/debug/bench
 
-bench-placement: ## Measure the planners (SCALE="--hosts N --vms N" through a real API server), and the search on ROADEF=FOLDER for SECONDS_EACH per instance
+bench-placement: ## Measure the planners (SCALE="--hosts N --vms N" through a real API server), and the search on ROADEF=FOLDER for each of SECONDS_EACH (over an hour)
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_placement
 	@$(CARGO) run $(JOBS) --release --quiet -p scale -- $(SCALE)
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_roadef -- -d $(ROADEF) -t $(SECONDS_EACH)

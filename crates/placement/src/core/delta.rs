@@ -81,18 +81,35 @@ impl State<'_> {
     /// Whether a placed item may move to another host without breaking any hard rule further.
     pub fn can_move(&self, item: u32, to: u32) -> bool {
         let from = self.at[item as usize];
-        from != to && from != NOWHERE && self.fits(item, to) && self.rules_let_move(item, to)
+        from != to
+            && from != NOWHERE
+            && self.fits(item, to)
+            && self.may_enter(item, to)
+            && self.rules_let_move(item, to)
     }
 
-    /// [`State::can_move`] but for capacity.
+    /// Whether the class of a placed item and exclusion let it move.
+    pub fn may_enter(&self, item: u32, to: u32) -> bool {
+        self.model.class_allows(item, to) && !self.excluded(item, to)
+    }
+
+    /// Whether classes and exclusion let two placed items on different hosts exchange them.
+    pub fn may_exchange(&self, a: u32, b: u32) -> bool {
+        let model = self.model;
+        let (host_a, host_b) = (self.at[a as usize], self.at[b as usize]);
+        model.class_allows(a, host_b)
+            && model.class_allows(b, host_a)
+            && (model.group_of[a as usize] == model.group_of[b as usize]
+                || !self.excluded(a, host_b) && !self.excluded(b, host_a))
+    }
+
+    /// Whether a placed item may move for all that spreads and dependencies ask.
     pub fn rules_let_move(&self, item: u32, to: u32) -> bool {
         let (from, g) = (
             self.at[item as usize] as usize,
             self.model.group_of[item as usize],
         );
-        self.model.class_allows(item, to)
-            && !self.excluded(item, to)
-            && self.rules_allow(g as usize, from, to as usize, None)
+        self.rules_allow(g as usize, from, to as usize, None)
     }
 
     /// Change of the whole cost if a placed item moved to another host.
@@ -100,19 +117,17 @@ impl State<'_> {
         self.added(item, to) - self.freed(item) + self.delta_away(item, to)
     }
 
-    /// Whether [`State::delta_move`] is at most `limit`, often answered from one host alone: the
-    /// host left behind cannot gain more than it costs now.
-    pub fn move_costs_at_most(&self, item: u32, to: u32, limit: i64) -> bool {
-        let known = self.delta_away(item, to) + self.added(item, to);
-        let from = self.at[item as usize];
-        known - self.host_cost[from as usize] <= limit && known - self.freed(item) <= limit
+    /// What an item costs by being where it is, instead of at home.
+    #[inline]
+    pub fn away_cost(&self, item: u32) -> i64 {
+        self.away_cost[item as usize]
     }
 
     /// Change of the cost of moves (items, pairs, worst group) if a placed item moved.
     pub fn delta_away(&self, item: u32, to: u32) -> i64 {
         let model = self.model;
         let (from, home) = (self.at[item as usize], model.home[item as usize]);
-        let pairs = model.move_cost(item, to) - model.move_cost(item, from);
+        let pairs = model.move_cost(item, to) - self.away_cost[item as usize];
         let by = i32::from(to != home) - i32::from(from != home);
         if by == 0 {
             return pairs;
@@ -155,27 +170,22 @@ impl State<'_> {
             && host_b != NOWHERE
             && self.fits_instead(b, host_a, a)
             && self.fits_instead(a, host_b, b)
+            && self.may_exchange(a, b)
             && self.rules_let_swap(a, b)
     }
 
-    /// [`State::can_swap`] but for capacity, for two items placed on different hosts.
+    /// Whether two placed items on different hosts may change places for all that spreads and
+    /// dependencies ask.
     pub fn rules_let_swap(&self, a: u32, b: u32) -> bool {
         let model = self.model;
-        let (host_a, host_b) = (self.at[a as usize], self.at[b as usize]);
-        if !model.class_allows(a, host_b) || !model.class_allows(b, host_a) {
-            return false;
-        }
+        let (host_a, host_b) = (self.at[a as usize] as usize, self.at[b as usize] as usize);
         let (ga, gb) = (
             model.group_of[a as usize] as usize,
             model.group_of[b as usize] as usize,
         );
-        if ga == gb {
-            return true;
-        }
-        !self.excluded(a, host_b)
-            && !self.excluded(b, host_a)
-            && self.rules_allow(ga, host_a as usize, host_b as usize, Some(gb))
-            && self.rules_allow(gb, host_b as usize, host_a as usize, Some(ga))
+        ga == gb
+            || self.rules_allow(ga, host_a, host_b, Some(gb))
+                && self.rules_allow(gb, host_b, host_a, Some(ga))
     }
 
     /// Whether `item` fits a host that `leaving` goes from at the same time.
@@ -220,21 +230,14 @@ impl State<'_> {
         hosts + self.delta_away_swap(a, b)
     }
 
-    /// Whether [`State::delta_swap`] is at most `limit`, often answered from one host alone.
-    pub fn swap_costs_at_most(&self, a: u32, b: u32, limit: i64) -> bool {
-        let (host_a, host_b) = (self.at[a as usize], self.at[b as usize]);
-        let known = self.delta_away_swap(a, b) + self.exchanged(host_a, a, b);
-        known - self.host_cost[host_b as usize] <= limit
-            && known + self.exchanged(host_b, b, a) <= limit
-    }
-
-    fn delta_away_swap(&self, a: u32, b: u32) -> i64 {
+    /// Change of the cost of moves if two placed items changed places.
+    pub fn delta_away_swap(&self, a: u32, b: u32) -> i64 {
         let model = self.model;
         let (host_a, host_b) = (self.at[a as usize], self.at[b as usize]);
         let (home_a, home_b) = (model.home[a as usize], model.home[b as usize]);
-        let pairs = model.move_cost(a, host_b) - model.move_cost(a, host_a)
+        let pairs = model.move_cost(a, host_b) - self.away_cost[a as usize]
             + model.move_cost(b, host_a)
-            - model.move_cost(b, host_b);
+            - self.away_cost[b as usize];
         let by_a = i32::from(host_b != home_a) - i32::from(host_a != home_a);
         let by_b = i32::from(host_a != home_b) - i32::from(host_b != home_b);
         let (ga, gb) = (

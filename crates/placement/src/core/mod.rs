@@ -15,6 +15,7 @@
 mod check;
 mod delta;
 mod error;
+mod lanes;
 mod model;
 mod rules;
 mod spec;

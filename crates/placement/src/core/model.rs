@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::check::check;
 use super::error::ModelError;
+use super::lanes::Quick;
 use super::spec::{Balance, PairCost, Spec};
 
 /// Groups with more items than this keep a count per host; smaller ones look at each other item.
@@ -35,6 +36,8 @@ pub struct Model {
     pub(super) class_of: Vec<u32>,
     pub(super) item_cost: Vec<i64>,
     pub(super) classes: Vec<Vec<bool>>,
+    /// No class forbids any host.
+    open_to_all: bool,
     pub(super) groups: usize,
     pub(super) exclusive: Vec<bool>,
     pub(super) members: Vec<Vec<u32>>,
@@ -51,6 +54,7 @@ pub struct Model {
     pub(super) balances: Vec<Balance>,
     pair: PairCost,
     pub(super) group_move_weight: i64,
+    pub(super) quick: Quick,
 }
 
 impl Model {
@@ -120,7 +124,7 @@ impl Model {
         let (host_row, host_rows) =
             rows(&|g| spec.groups[g].exclusive && members[g].len() > SCAN_MAX);
 
-        Ok(Model {
+        let mut model = Model {
             resources: order.len(),
             transients: spec.resources.iter().filter(|r| r.transient).count(),
             weight: order.iter().map(|&r| spec.resources[r].weight).collect(),
@@ -137,6 +141,7 @@ impl Model {
             home: spec.items.iter().map(|i| i.home).collect(),
             class_of: spec.items.iter().map(|i| i.class).collect(),
             item_cost: spec.items.iter().map(|i| i.move_cost).collect(),
+            open_to_all: spec.classes.iter().all(Vec::is_empty),
             classes: spec.classes,
             groups,
             exclusive: spec.groups.iter().map(|g| g.exclusive).collect(),
@@ -161,7 +166,10 @@ impl Model {
                 .collect(),
             pair: spec.pair_cost,
             group_move_weight: spec.group_move_weight,
-        })
+            quick: Quick::default(),
+        };
+        model.quick = Quick::new(&model);
+        Ok(model)
     }
 
     /// Number of hosts.
@@ -239,7 +247,12 @@ impl Model {
     }
 
     /// Whether the class of an item lets it be on a host. Home always is.
+    #[inline]
     pub fn class_allows(&self, item: u32, host: u32) -> bool {
+        self.open_to_all || self.class_flags(item, host)
+    }
+
+    fn class_flags(&self, item: u32, host: u32) -> bool {
         let class = &self.classes[self.class_of[item as usize] as usize];
         class.is_empty() || class[host as usize] || self.home[item as usize] == host
     }

@@ -12,18 +12,16 @@ impl State<'_> {
     pub(super) fn excluded(&self, item: u32, host: u32) -> bool {
         let model = self.model;
         let g = model.group_of[item as usize] as usize;
-        let members = &model.members[g];
-        if !model.exclusive[g] || members.len() == 1 {
-            return false;
-        }
+        // Only exclusive groups have a row.
         let row = model.host_row[g];
-        if row == NO_ROW {
-            return members
-                .iter()
-                .any(|&m| m != item && self.at[m as usize] == host);
+        if row != NO_ROW {
+            let count = self.host_count[row as usize * model.hosts + host as usize];
+            return count > u32::from(self.at[item as usize] == host);
         }
-        let count = self.host_count[row as usize * model.hosts + host as usize];
-        count > u32::from(self.at[item as usize] == host)
+        model.exclusive[g]
+            && model.members[g]
+                .iter()
+                .any(|&m| m != item && self.at[m as usize] == host)
     }
 
     /// How many items of a group are in a neighbourhood. Only for groups with dependencies.
@@ -140,5 +138,73 @@ impl State<'_> {
             || model.needed_by[g]
                 .iter()
                 .all(|&s| after_in_a(s as usize) == 0)
+    }
+
+    /// How [`State::broken_rules`] changes when a placed item moves: zones missing to spreads, and
+    /// dependencies unmet. The class and exclusion are not looked at.
+    pub fn rules_change_move(&self, item: u32, to: u32) -> (i64, i64) {
+        let g = self.model.group_of[item as usize] as usize;
+        let from = self.at[item as usize] as usize;
+        let to = to as usize;
+        (
+            self.short_change(g, from, to),
+            self.broken_change(g, from, to, None),
+        )
+    }
+
+    /// [`State::rules_change_move`] of two placed items that exchange their hosts.
+    pub fn rules_change_swap(&self, a: u32, b: u32) -> (i64, i64) {
+        let group = |item: u32| self.model.group_of[item as usize] as usize;
+        let (ga, gb) = (group(a), group(b));
+        if ga == gb {
+            return (0, 0);
+        }
+        let (host_a, host_b) = (self.at[a as usize] as usize, self.at[b as usize] as usize);
+        (
+            self.short_change(ga, host_a, host_b) + self.short_change(gb, host_b, host_a),
+            self.broken_change(ga, host_a, host_b, None)
+                + self.broken_change(gb, host_b, host_a, Some(ga)),
+        )
+    }
+
+    fn short_change(&self, g: usize, from: usize, to: usize) -> i64 {
+        let model = self.model;
+        let row = model.zone_row[g];
+        let (za, zb) = (model.zone[from] as usize, model.zone[to] as usize);
+        if row == NO_ROW || za == zb {
+            return 0;
+        }
+        let base = row as usize * model.zones;
+        let now = self.zone_distinct[row as usize];
+        let gains = u32::from(self.zone_count[base + zb] == 0);
+        let loses = u32::from(self.zone_count[base + za] == 1);
+        let missing = |distinct: u32| i64::from(model.spread_min[g].saturating_sub(distinct));
+        missing(now + gains - loses) - missing(now)
+    }
+
+    /// Change of unmet dependencies when one item of `g` moves, after one of group `before` has
+    /// gone the opposite way.
+    fn broken_change(&self, g: usize, from: usize, to: usize, before: Option<usize>) -> i64 {
+        let model = self.model;
+        let (ha, hb) = (model.hood[from] as usize, model.hood[to] as usize);
+        if model.hood_row[g] == NO_ROW || ha == hb {
+            return 0;
+        }
+        let in_a =
+            |t: u32| self.in_hood(t as usize, ha) + u32::from(before == Some(t as usize)) > 0;
+        let in_b = |t: u32| self.in_hood(t as usize, hb) > u32::from(before == Some(t as usize));
+        let balance = |there: &dyn Fn(u32) -> bool| {
+            let unmet = model.needs[g].iter().filter(|&&t| !there(t)).count();
+            let waiting = model.needed_by[g].iter().filter(|&&s| there(s)).count();
+            unmet as i64 - waiting as i64
+        };
+        let mut change = 0;
+        if self.in_hood(g, hb) == 0 {
+            change += balance(&in_b);
+        }
+        if self.in_hood(g, ha) == 1 {
+            change -= balance(&in_a);
+        }
+        change
     }
 }

@@ -1,5 +1,6 @@
 //! Where every item is now, and all sums that depend on it, kept up to date change by change.
 
+use super::lanes::{Lane, lanes};
 use super::model::{Model, NO_ROW};
 
 /// The host of an item that has been lifted and not put down yet.
@@ -33,7 +34,14 @@ pub struct State<'m> {
     pub(super) host_cost: Vec<i64>,
     /// Price of a unit over a hard limit; empty while nothing may be over.
     pub(super) price: Vec<i64>,
+    /// The rows, prices and costs of hosts as `lanes` has them.
+    pub(super) quick: Vec<Lane>,
+    pub(super) quick_price: Vec<Lane>,
+    pub(super) quick_cost: Vec<f64>,
+    /// What each item costs by being where it is.
+    pub(super) away_cost: Vec<i64>,
     over: usize,
+    is_over: Vec<bool>,
     on: Vec<Vec<u32>>,
     slot: Vec<u32>,
     pub(super) zone_count: Vec<u32>,
@@ -62,9 +70,9 @@ impl<'m> State<'m> {
         let largest = model.members.iter().map(Vec::len).max().unwrap_or(0);
         let mut moved_hist = vec![0; largest + 2];
         moved_hist[0] = model.groups as u32;
-        let spread: u32 = (0..model.groups)
+        let spread: i64 = (0..model.groups)
             .filter(|&g| model.zone_row[g] != NO_ROW)
-            .map(|g| model.spread_min[g])
+            .map(|g| i64::from(model.spread_min[g]))
             .sum();
         let mut state = State {
             model,
@@ -72,14 +80,19 @@ impl<'m> State<'m> {
             rows,
             host_cost: vec![0; model.hosts],
             price: Vec::new(),
+            quick: vec![[0.0; 4]; model.hosts * (model.quick.width + model.quick.narrow)],
+            quick_price: Vec::new(),
+            quick_cost: vec![0.0; model.hosts],
+            away_cost: vec![0; model.items],
             over: 0,
+            is_over: vec![false; model.hosts],
             on: vec![Vec::new(); model.hosts],
             slot: vec![0; model.items],
             zone_count: vec![0; model.zone_rows * model.zones],
             zone_distinct: vec![0; model.zone_rows],
             hood_count: vec![0; model.hood_rows * model.hoods],
             host_count: vec![0; model.host_rows * model.hosts],
-            short: i64::from(spread),
+            short: spread,
             broken: 0,
             moved: vec![0; model.groups],
             moved_hist,
@@ -96,7 +109,6 @@ impl<'m> State<'m> {
         }
         for h in 0..model.hosts {
             state.refresh_host(h);
-            state.over += usize::from(state.room(h as u32).iter().any(|&x| x < 0));
         }
         for item in 0..model.items as u32 {
             state.put(item, model.home[item as usize]);
@@ -147,6 +159,11 @@ impl<'m> State<'m> {
         self.short + self.broken
     }
 
+    /// Zones missing to spreads, and dependencies unmet: the parts of [`State::broken_rules`].
+    pub fn broken_parts(&self) -> (i64, i64) {
+        (self.short, self.broken)
+    }
+
     /// Hosts over a hard limit. Zero in a legal placement.
     pub fn hosts_over(&self) -> usize {
         self.over
@@ -163,6 +180,7 @@ impl<'m> State<'m> {
     pub fn price_overflow(&mut self, price: &[i64]) {
         self.price.clear();
         self.price.extend_from_slice(price);
+        self.quick_price = lanes(price.iter().map(|&p| p as f64));
         for h in 0..self.model.hosts {
             self.refresh_host(h);
         }
@@ -172,6 +190,7 @@ impl<'m> State<'m> {
     pub fn price_overflow_on(&mut self, price: &[i64], hosts: &[u32]) {
         self.price.clear();
         self.price.extend_from_slice(price);
+        self.quick_price = lanes(price.iter().map(|&p| p as f64));
         for &h in hosts {
             self.refresh_host(h as usize);
         }
@@ -191,12 +210,22 @@ impl<'m> State<'m> {
 
     /// Takes an item off its host. Does nothing when it is nowhere.
     pub fn lift(&mut self, item: u32) {
-        let (i, model) = (item as usize, self.model);
-        let host = self.at[i];
-        if host == NOWHERE {
-            return;
+        let host = self.at[item as usize];
+        if host != NOWHERE {
+            self.unlink(item, host);
+            self.refresh_host(host as usize);
         }
-        let h = host as usize;
+    }
+
+    /// Puts a lifted item on a host. Whether it may is the caller's question to `can_put`.
+    pub fn put(&mut self, item: u32, host: u32) {
+        self.link(item, host);
+        self.refresh_host(host as usize);
+    }
+
+    /// [`State::lift`], leaving the cost of the host to be counted again.
+    fn unlink(&mut self, item: u32, host: u32) {
+        let (i, h, model) = (item as usize, host as usize, self.model);
         let slot = self.slot[i] as usize;
         self.on[h].swap_remove(slot);
         if let Some(&other) = self.on[h].get(slot) {
@@ -206,13 +235,14 @@ impl<'m> State<'m> {
         self.load(item, h, -1);
         self.leave_rules(model.group_of[i] as usize, h);
         if host != model.home[i] {
-            self.cost.moves -= model.move_cost(item, host);
+            self.cost.moves -= self.away_cost[i];
+            self.away_cost[i] = 0;
             self.count_moved(model.group_of[i] as usize, -1);
         }
     }
 
-    /// Puts a lifted item on a host. Whether it may is the caller's question to `can_put`.
-    pub fn put(&mut self, item: u32, host: u32) {
+    /// [`State::put`], leaving the cost of the host to be counted again.
+    fn link(&mut self, item: u32, host: u32) {
         let (i, h, model) = (item as usize, host as usize, self.model);
         debug_assert_eq!(self.at[i], NOWHERE, "lift before put");
         self.slot[i] = self.on[h].len() as u32;
@@ -221,7 +251,8 @@ impl<'m> State<'m> {
         self.load(item, h, 1);
         self.enter_rules(model.group_of[i] as usize, h);
         if host != model.home[i] {
-            self.cost.moves += model.move_cost(item, host);
+            self.away_cost[i] = model.move_cost(item, host);
+            self.cost.moves += self.away_cost[i];
             self.count_moved(model.group_of[i] as usize, 1);
         }
     }
@@ -239,10 +270,15 @@ impl<'m> State<'m> {
     /// Exchanges the hosts of two items; doing it again is the undo.
     pub fn apply_swap(&mut self, a: u32, b: u32) {
         let (host_a, host_b) = (self.at[a as usize], self.at[b as usize]);
-        self.lift(a);
-        self.lift(b);
-        self.put(a, host_b);
-        self.put(b, host_a);
+        if host_a == NOWHERE || host_b == NOWHERE {
+            return;
+        }
+        self.unlink(a, host_a);
+        self.unlink(b, host_b);
+        self.link(a, host_b);
+        self.link(b, host_a);
+        self.refresh_host(host_a as usize);
+        self.refresh_host(host_b as usize);
     }
 
     /// Brings all items to where `placement` says, touching only what differs.
@@ -265,22 +301,22 @@ impl<'m> State<'m> {
             0
         };
         let (room, slack) = self.rows[h * r * 2..(h + 1) * r * 2].split_at_mut(r);
-        let was_over = room.iter().any(|&x| x < 0);
         for (room, n) in room[first..].iter_mut().zip(&need[first..]) {
             *room -= sign * n;
         }
         for (slack, n) in slack.iter_mut().zip(need) {
             *slack -= sign * n;
         }
-        let is_over = room.iter().any(|&x| x < 0);
-        self.over = self.over + usize::from(is_over) - usize::from(was_over);
-        self.refresh_host(h);
     }
 
     fn refresh_host(&mut self, h: usize) {
+        let is_over = self.room(h as u32).iter().any(|&x| x < 0);
+        self.over = self.over + usize::from(is_over) - usize::from(self.is_over[h]);
+        self.is_over[h] = is_over;
         let cost = self.host_cost_now(h);
         self.cost.hosts += cost - self.host_cost[h];
         self.host_cost[h] = cost;
+        self.refresh_quick(h);
     }
 
     fn count_moved(&mut self, g: usize, by: i64) {

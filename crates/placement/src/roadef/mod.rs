@@ -4,6 +4,7 @@
 //! It is the public problem closest to rebalancing, so it judges the search that production uses.
 //! [`judge`] knows nothing of the core: it recomputes legality and cost from the text's own terms.
 
+mod clock;
 #[cfg(test)]
 mod file_tests;
 mod instance;
@@ -13,6 +14,7 @@ mod run;
 mod tests;
 mod text;
 
+pub use clock::Clock;
 pub use instance::{BalanceRule, Instance, Machine, Process, Service};
 pub use judge::{Parts, Violation, cost, violations};
 pub use run::{Answer, Effort, Options, RunError, solve_files};

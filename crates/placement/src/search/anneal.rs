@@ -3,16 +3,16 @@
 use crate::core::State;
 
 use super::best::Best;
-use super::price::Prices;
+use super::price::{Prices, RulePrices};
 use super::propose::{Change, propose};
 use super::rng::Rng;
 
 /// Proposals between two looks at the clock.
 const BATCH: u64 = 256;
 /// Entries of the table of logarithms, a power of two.
-const LOGS: usize = 4096;
+const LOGS: usize = 1024;
 
-/// How hot it is at each point of the run, and whether hard limits are only priced.
+/// How hot it is at each point of the run, and whether limits are only priced.
 pub(super) struct Phase<'a> {
     /// Heat, in units of cost, as a function of progress.
     pub(super) heat: &'a dyn Fn(f64) -> f64,
@@ -28,20 +28,23 @@ pub(super) struct Annealer<'m> {
     pub(super) best: Best,
     pub(super) rng: Rng,
     pub(super) proposals: u64,
-    logs: Vec<f64>,
+    /// Prices of spread and dependencies; `None` while they and capacity are hard.
+    pub(super) rules: Option<RulePrices>,
+    logs: Vec<f32>,
 }
 
 impl<'m> Annealer<'m> {
     pub(super) fn new(state: State<'m>, rng: Rng) -> Annealer<'m> {
         // -ln of the middle of each of so many equal parts of (0, 1): a proposal is accepted when
         // it costs at most heat times a random one of these.
-        let part = |k: usize| -((k as f64 + 0.5) / LOGS as f64).ln();
+        let part = |k: usize| -((k as f64 + 0.5) / LOGS as f64).ln() as f32;
         let best = Best::new(&state);
         Annealer {
             state,
             best,
             rng,
             proposals: 0,
+            rules: None,
             logs: (0..LOGS).map(part).collect(),
         }
     }
@@ -52,9 +55,9 @@ impl<'m> Annealer<'m> {
         if model.item_count() == 0 || model.host_count() < 2 {
             return;
         }
-        let soft = phase.prices.is_some();
         if let Some(prices) = &mut phase.prices {
             prices.apply(&mut self.state);
+            self.rules = Some(prices.rules());
         }
         // A look at the prices costs a pass over all hosts: a few percent of the work between.
         let period = (model.host_count() as u64 * 10).max(8_000);
@@ -70,7 +73,7 @@ impl<'m> Annealer<'m> {
                     continue;
                 };
                 let limit = self.limit(heat);
-                self.consider(change, limit, soft);
+                self.consider(change, limit);
             }
             self.proposals += BATCH;
             since += BATCH;
@@ -78,44 +81,99 @@ impl<'m> Annealer<'m> {
                 && since >= period
             {
                 since = 0;
-                prices.adapt(&mut self.state);
+                prices.adapt(&mut self.state, done / phase.until);
+                self.rules = Some(prices.rules());
             }
         }
         self.state.price_overflow(&[]);
+        self.rules = None;
     }
 
     /// The most that the next change may cost at a heat.
-    pub(super) fn limit(&mut self, heat: f64) -> i64 {
-        (heat * self.logs[self.rng.bits() as usize % LOGS]) as i64
+    pub(super) fn limit(&mut self, heat: f64) -> f64 {
+        heat * f64::from(self.logs[self.rng.bits() as usize % LOGS])
     }
 
-    /// Makes a change when the rules allow it and it costs at most `limit`. The cheapest question
-    /// that most often says no comes first.
-    pub(super) fn consider(&mut self, change: Change, limit: i64, soft: bool) {
-        let state = &mut self.state;
+    /// Makes a change when the rules allow it and it costs at most `limit`.
+    pub(super) fn consider(&mut self, change: Change, limit: f64) {
         match change {
             Change::Move(item, to) => {
-                if !soft && !state.fits(item, to)
-                    || !state.move_costs_at_most(item, to, limit)
-                    || !state.rules_let_move(item, to)
-                {
+                if !self.move_is_worth(item, to, limit) {
                     return;
                 }
-                state.apply_move(item, to);
+                self.state.apply_move(item, to);
                 self.best.touch(item);
             }
             Change::Swap(a, b) => {
-                let (host_a, host_b) = (state.host_of(a), state.host_of(b));
-                let fits =
-                    soft || state.fits_instead(b, host_a, a) && state.fits_instead(a, host_b, b);
-                if !fits || !state.swap_costs_at_most(a, b, limit) || !state.rules_let_swap(a, b) {
+                if !self.swap_is_worth(a, b, limit) {
                     return;
                 }
-                state.apply_swap(a, b);
+                self.state.apply_swap(a, b);
                 self.best.touch(a);
                 self.best.touch(b);
             }
         }
-        self.best.offer(state);
+        self.best.offer(&self.state);
+    }
+
+    /// The most that one change can gain by keeping more rules: what all broken ones cost.
+    fn rebate(&self) -> f64 {
+        match self.rules {
+            Some(prices) if self.state.broken_rules() > 0 => prices.of(self.state.broken_parts()),
+            _ => 0.0,
+        }
+    }
+
+    /// The cheapest question that most often says no comes first; the pair of hosts is looked up
+    /// last, for in a large fleet that is a look at far memory.
+    fn move_is_worth(&self, item: u32, to: u32, limit: f64) -> bool {
+        let state = &self.state;
+        if self.rules.is_none() && !state.fits(item, to) || !state.may_enter(item, to) {
+            return false;
+        }
+        let most = limit + self.rebate();
+        let away = state.away_cost(item) as f64;
+        let mut cost = state.quick_added(item, to) - away;
+        if cost - state.quick_host_cost(state.host_of(item)) > most {
+            return false;
+        }
+        cost -= state.quick_freed(item);
+        if cost > most {
+            return false;
+        }
+        cost += away + state.delta_away(item, to) as f64;
+        match self.rules {
+            None => cost <= limit && state.rules_let_move(item, to),
+            Some(prices) => {
+                cost <= most && cost + prices.of(state.rules_change_move(item, to)) <= limit
+            }
+        }
+    }
+
+    fn swap_is_worth(&self, a: u32, b: u32, limit: f64) -> bool {
+        let state = &self.state;
+        let (host_a, host_b) = (state.host_of(a), state.host_of(b));
+        let fits = self.rules.is_some()
+            || state.fits_instead(b, host_a, a) && state.fits_instead(a, host_b, b);
+        if !fits || !state.may_exchange(a, b) {
+            return false;
+        }
+        let most = limit + self.rebate();
+        let away = (state.away_cost(a) + state.away_cost(b)) as f64;
+        let mut cost = state.quick_exchanged(host_a, a, b) - away;
+        if cost - state.quick_host_cost(host_b) > most {
+            return false;
+        }
+        cost += state.quick_exchanged(host_b, b, a);
+        if cost > most {
+            return false;
+        }
+        cost += away + state.delta_away_swap(a, b) as f64;
+        match self.rules {
+            None => cost <= limit && state.rules_let_swap(a, b),
+            Some(prices) => {
+                cost <= most && cost + prices.of(state.rules_change_swap(a, b)) <= limit
+            }
+        }
     }
 }

@@ -2,6 +2,18 @@
 //! placements over their limits at a price, then annealing of a few hosts at a time, then a cold
 //! finish that keeps every limit.
 //!
+//! 1. *Descent*, all limits hard: something good soon, and a measure of how much the time allows.
+//! 2. *Annealing*, all limits but exclusion and classes priced (see `price`): capacity, transient
+//!    use, spreads, dependencies. Hosts that should be empty hold large items that fit nowhere
+//!    until others have made room, one by one; only a search that may overfill on the way gets them out.
+//! 3. *Melting* of regions: two to eight related hosts are heated and cooled on their own, and the
+//!    result is kept when it is legal and not dearer.
+//! 4. *Finish*, all limits hard, down to single units of cost.
+//!
+//! Threads anneal on their own and continue from the best that any of them found. What a change
+//! would cost is judged in floating point (`crate::core`'s quick judgements); what is made is
+//! counted in integers, and only placements that are legal by those counts are remembered.
+//!
 //! Knows no clock: the caller's [`Budget`] says how far the run is. With a number of proposals the
 //! answer depends on nothing but the model, the seed and the number of threads.
 

@@ -5,7 +5,7 @@
 use crate::core::State;
 
 use super::anneal::Annealer;
-use super::price::{flat_prices, host_scale};
+use super::price::{RulePrices, flat_prices, host_scale};
 use super::propose::Change;
 use super::rng::Rng;
 
@@ -16,6 +16,8 @@ const HOT: (f64, f64) = (1e-4, 3e-2);
 const COLD: f64 = 2e-6;
 /// Proposals per item of a region of few hosts; more hosts get more.
 const STEPS: usize = 30;
+/// Price of a broken rule, in units of the heat a region starts from.
+const RULE: f64 = 5.0;
 /// Proposals between two changes of the heat.
 const BLOCK: usize = 64;
 
@@ -127,20 +129,22 @@ pub(super) fn melt(
         let hot = scale * HOT.0 * (HOT.1 / HOT.0).powf(one.rng.unit());
         one.state
             .price_overflow_on(&flat_prices(model, hot), &region.hosts);
+        one.rules = Some(RulePrices::flat(RULE * hot));
         let blocks = (region.items.len() * STEPS * (4 + region.hosts.len()) / (4 * BLOCK)).max(1);
         for block in 0..blocks {
             let heat = hot * (scale * COLD / hot).powf(block as f64 / blocks as f64);
             for _ in 0..BLOCK {
                 if let Some(change) = propose(&region, &one.state, &mut one.rng) {
                     let limit = one.limit(heat);
-                    one.consider(change, limit, true);
+                    one.consider(change, limit);
                 }
             }
         }
         one.proposals += (blocks * BLOCK) as u64;
         one.state.price_overflow_on(&[], &region.hosts);
+        one.rules = None;
         let limit = one.limit(outer(done));
-        if !one.state.is_legal() || one.state.cost().total() > before + limit {
+        if !one.state.is_legal() || (one.state.cost().total() - before) as f64 > limit {
             for (&item, &host) in region.items.iter().zip(&region.was) {
                 if one.state.host_of(item) != host {
                     one.state.apply_move(item, host);
