@@ -34,8 +34,9 @@ enum Known {
 #[derive(Clone, Debug)]
 struct Entry {
     known: Known,
-    /// A lost VM is spread over racks: what is on a neighbour of its new host matters too.
-    of_racks: bool,
+    /// A VM there is spread over racks, or must share its host: what happens to VMs on hosts that
+    /// the packing does not name matters too, so nothing is kept across any change.
+    fleeting: bool,
     /// The hosts that fail; a rack gains and loses some.
     failed: BTreeSet<u32>,
     /// The engine's clock when it was last found true.
@@ -203,8 +204,10 @@ impl<'a> Question<'a> {
         if entry.failed != *failed || failed.iter().any(since) {
             return false;
         }
+        if entry.fleeting {
+            return self.engine.clock() == entry.at;
+        }
         match &entry.known {
-            Known::Proven(_) if entry.of_racks => self.engine.clock() == entry.at,
             Known::Proven(witness) => {
                 let touched: BTreeSet<u32> = witness
                     .iter()
@@ -288,9 +291,12 @@ impl<'a> Question<'a> {
                 cpu: returned(|free| free.cpu),
                 memory_bytes: returned(|free| free.memory_bytes),
             },
-            of_racks: instance.items.iter().any(|item| {
-                let mut apart = item.apart.iter();
-                apart.any(|member| engine.is_of_racks(member.group))
+            fleeting: failed.iter().any(|host| {
+                engine.host(*host).vms.iter().any(|vm| {
+                    let slot = engine.vm(*vm);
+                    let mut apart = slot.apart.iter();
+                    slot.bundle.is_some() || apart.any(|member| engine.is_of_racks(member.group))
+                })
             }),
             known,
             failed: failed.clone(),
