@@ -254,10 +254,10 @@ async fn fill_the_pool(lab: &Lab, image: &str) -> Result<()> {
         "N+1 of pool main would break",
     )
     .await?;
-    ensure!(
-        headroom(&lab.client).await? == "Proven",
-        "N+1 is not proven with {PLACES} VMs"
-    );
+    until(&lab.client, "N+1 to be shown as proven", async || {
+        Ok(headroom(&lab.client).await? == "Proven")
+    })
+    .await?;
     let api: Api<BusinessSystem> = Api::namespaced(lab.client.clone(), "egov-center");
     fill["spec"]["tiers"][0]["replicas"] = json!(PLACES - 1);
     api.patch(
