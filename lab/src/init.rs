@@ -25,12 +25,6 @@ const RESTART_AFTER: Duration = Duration::from_millis(500);
 /// How often the services are looked at.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Priority of libvirtd and of the guests that it starts. Hosts of a data centre share no processor with the
-/// control plane and the judges; here all have two, and a guest that has just arrived must answer.
-const GUESTS_NICE: &str = "-4";
-/// Priority of agent and guard: no load of guests may keep them from renewing the Lease.
-const AGENT_NICE: &str = "-5";
-
 /// Runs a host until its power is cut.
 ///
 /// # Errors
@@ -205,9 +199,6 @@ fn services(
         SHARED,
     ]);
     let libvirtd = words(&[
-        "nice",
-        "-n",
-        GUESTS_NICE,
         "libvirtd",
         "--listen",
         "--config",
@@ -216,9 +207,6 @@ fn services(
         "/run/libvirt/libvirtd.pid",
     ]);
     let guard = words(&[
-        "nice",
-        "-n",
-        AGENT_NICE,
         &program("zhengyun-guard"),
         "--host",
         host,
@@ -229,9 +217,6 @@ fn services(
     ]);
     let management = addresses.management(number).to_string();
     let agent = words(&[
-        "nice",
-        "-n",
-        AGENT_NICE,
         &program("zhengyun-agent"),
         "--host",
         host,
