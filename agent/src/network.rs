@@ -71,8 +71,9 @@ async fn ip(arguments: &[&str]) -> Result<String, NetworkError> {
     Ok(run("ip", arguments, BOUND).await?)
 }
 
-async fn exists(device: &str) -> bool {
-    ip(&["link", "show", device]).await.is_ok()
+/// Whether the host has a network device of that name.
+pub fn exists(device: &str) -> bool {
+    nix::net::if_::if_nametoindex(device).is_ok()
 }
 
 /// Makes a network's bridge and uplink as declared, and the tunnel's peers as published.
@@ -82,7 +83,7 @@ async fn exists(device: &str) -> bool {
 pub async fn ensure(network: &Network, uplink: &Uplink) -> Result<(), NetworkError> {
     let name = network.metadata.name.clone().unwrap_or_default();
     let (bridge, mtu) = (bridge_name(network), network.spec.mtu.to_string());
-    if !exists(&bridge).await {
+    if !exists(&bridge) {
         ip(&["link", "add", &bridge, "type", "bridge"]).await?;
     }
     ip(&["link", "set", &bridge, "mtu", &mtu, "up"]).await?;
@@ -90,7 +91,7 @@ pub async fn ensure(network: &Network, uplink: &Uplink) -> Result<(), NetworkErr
         (Some(vxlan), _) => {
             let vtep = uplink.vtep.ok_or(NetworkError::NoVtep(name))?;
             let device = format!("zyx{}", vxlan.vni);
-            if !exists(&device).await {
+            if !exists(&device) {
                 ip(&[
                     "link",
                     "add",
@@ -114,7 +115,7 @@ pub async fn ensure(network: &Network, uplink: &Uplink) -> Result<(), NetworkErr
         }
         (None, Some(vlan)) => {
             let device = format!("zyv{}", vlan.id);
-            if !exists(&device).await {
+            if !exists(&device) {
                 ip(&[
                     "link",
                     "add",
@@ -234,11 +235,6 @@ pub async fn deliver(tap: &str, mac_address: &str) -> Result<(), NetworkError> {
     )
     .await?;
     Ok(())
-}
-
-/// Whether a tap is there.
-pub async fn tap_exists(tap: &str) -> bool {
-    exists(tap).await
 }
 
 #[cfg(test)]

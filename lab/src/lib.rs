@@ -25,6 +25,7 @@ pub mod namespace;
 pub mod pki;
 pub mod process;
 pub mod rest;
+pub mod runtime;
 pub mod status;
 
 pub use address::Addresses;

@@ -270,23 +270,10 @@ fn running(name: &str) -> Result<LabFiles> {
 
 fn up(options: LabOptions) -> Result<()> {
     let files = LabFiles::of(&options.name)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        tokio::select! {
-            lab = Lab::up(options) => {
-                lab?.keep();
-                print!("{}", lab::status::describe(&files)?);
-                Ok(())
-            }
-            _ = tokio::signal::ctrl_c() => {
-                eprintln!("zylab: interrupted; removing what was started");
-                lab::lifecycle::remove(&files)?;
-                bail!("interrupted")
-            }
-        }
+    lab::runtime::interruptible(&options.name.clone(), async {
+        Lab::up(options).await?.keep();
+        print!("{}", lab::status::describe(&files)?);
+        Ok(())
     })
 }
 

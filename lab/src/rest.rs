@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use api::{
     BusinessSystem, Host, HostState, Incident, VirtualMachine, VirtualMachineMigration,
     VirtualMachinePhase,
@@ -14,6 +14,8 @@ use serde_json::json;
 use crate::host;
 use crate::lifecycle::Lab;
 
+/// Longest time for a site to come to rest by [`settle`].
+const SETTLE: Duration = Duration::from_secs(300);
 /// How often a site is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// How often a person does what is to be done meanwhile.
@@ -143,4 +145,19 @@ pub async fn wait(client: &Client, patience: Duration, mut tend: impl AsyncFnMut
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Mends what a person would (hosts that are off, quarantines) and waits until the site is at rest.
+///
+/// # Errors
+/// What was still wrong after five minutes.
+pub async fn settle(lab: &Lab) -> Result<()> {
+    let mut refused = None;
+    let what = wait(&lab.client, SETTLE, async || {
+        // While the API server starts it refuses; the next look tries again.
+        refused = tend(lab).await.err();
+    })
+    .await;
+    ensure!(what.is_empty(), "no rest: {}; {refused:?}", what.join("; "));
+    Ok(())
 }

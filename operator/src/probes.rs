@@ -25,6 +25,9 @@ const ANSWER_BYTES_MAX: usize = 512;
 const CLOSE_FOR: u64 = 10_000;
 /// An endpoint that would be due within so many milliseconds is probed now.
 const EARLY: u64 = 50;
+/// Probes of one replica that wait for an answer at once. One that is lost may not hold up the next: the
+/// end of a downtime is to be seen to within an interval.
+const UNDER_WAY_MAX: usize = 8;
 /// Without a probe for so long nobody observed.
 const UNOBSERVED_AFTER: u64 = 5_000;
 
@@ -48,11 +51,18 @@ pub struct HostProbes {
     pub answered: Option<Moment>,
 }
 
+/// What the latest probe of a replica saw, by the moment at which it was sent.
+#[derive(Clone, Copy, Debug)]
+struct Replica {
+    up: bool,
+    at: Timestamp,
+}
+
 #[derive(Clone, Debug, Default)]
 struct EndpointState {
     /// Changes of state, the oldest first.
     history: VecDeque<(Timestamp, Seen)>,
-    replicas: BTreeMap<String, bool>,
+    replicas: BTreeMap<String, Replica>,
     looked: Option<Moment>,
     /// When it was last probed, and which replica's turn is next.
     probed: Option<Moment>,
@@ -63,7 +73,7 @@ struct EndpointState {
 struct Memory {
     endpoints: BTreeMap<String, EndpointState>,
     hosts: BTreeMap<String, HostProbes>,
-    under_way: BTreeSet<String>,
+    under_way: BTreeMap<String, usize>,
     /// Until when a system is looked at closely, by namespace and name.
     close: BTreeMap<(String, String), Moment>,
 }
@@ -213,9 +223,11 @@ impl Probes {
         let sent = clock::now();
         {
             let mut memory = self.lock();
-            if !memory.under_way.insert(mark.clone()) {
+            let under_way = memory.under_way.entry(mark.clone()).or_default();
+            if *under_way >= UNDER_WAY_MAX {
                 return;
             }
+            *under_way += 1;
             if let Some(host) = &host {
                 memory.hosts.entry(host.clone()).or_default().sent = Some(sent);
             }
@@ -237,7 +249,10 @@ impl Probes {
                 Ok(Ok(true))
             );
             let mut memory = probes.lock();
-            memory.under_way.remove(&mark);
+            let left = memory.under_way.remove(&mark).unwrap_or(1) - 1;
+            if left > 0 {
+                memory.under_way.insert(mark, left);
+            }
             if answered && let Some(host) = host {
                 memory.hosts.entry(host).or_default().answered = Some(sent);
             }
@@ -267,7 +282,7 @@ impl Probes {
                 i32::try_from(state.replicas.len()).unwrap_or(0),
             );
         }
-        let up = state.replicas.values().filter(|up| **up).count();
+        let up = state.replicas.values().filter(|replica| replica.up).count();
         let (since, seen) = state
             .history
             .back()
@@ -305,12 +320,12 @@ impl Probes {
 /// All replicas that do not answer, or are not known yet, and the next in turn of those that do.
 fn choose(
     names: &BTreeSet<String>,
-    known: &BTreeMap<String, bool>,
+    known: &BTreeMap<String, Replica>,
     turn: &mut usize,
 ) -> Vec<String> {
     let (answering, others): (Vec<&String>, Vec<&String>) = names
         .iter()
-        .partition(|name| known.get(*name) == Some(&true));
+        .partition(|name| known.get(*name).is_some_and(|replica| replica.up));
     *turn = turn.wrapping_add(1);
     let next = answering.get(*turn % answering.len().max(1)).copied();
     others.into_iter().chain(next).cloned().collect()
@@ -371,13 +386,25 @@ fn note(state: &mut EndpointState, replica: &str, answered: bool, at: Timestamp)
         ));
     }
     state.looked = Some(now);
-    state.replicas.insert(replica.to_owned(), answered);
-    let seen = if state.replicas.values().any(|up| *up) {
+    // A lost probe ends with its time-out, after later ones were answered: those count.
+    let newer = state
+        .replicas
+        .get(replica)
+        .is_some_and(|replica| replica.at > at);
+    if newer {
+        return;
+    }
+    let probed = Replica { up: answered, at };
+    state.replicas.insert(replica.to_owned(), probed);
+    let seen = if state.replicas.values().any(|replica| replica.up) {
         Seen::Up
     } else {
         Seen::Down
     };
-    if state.history.back().is_none_or(|(_, last)| *last != seen) {
+    let last = state.history.back().copied();
+    if last.is_none_or(|(_, last)| last != seen) {
+        // Of several replicas one may have been asked earlier and have answered later.
+        let at = last.map_or(at, |(before, _)| before.max(at));
         state.history.push_back((at, seen));
     }
     while state.history.len() > HISTORY_MAX {
@@ -468,11 +495,9 @@ mod tests {
         let mut turn = 0;
         let all = choose(&names, &BTreeMap::new(), &mut turn);
         assert_eq!(all, ["a", "b", "c"], "nothing is known yet");
-        let known = BTreeMap::from([
-            ("a".to_owned(), true),
-            ("b".to_owned(), false),
-            ("c".to_owned(), true),
-        ]);
+        let known: BTreeMap<String, Replica> = [("a", true), ("b", false), ("c", true)]
+            .map(|(name, up)| (name.to_owned(), Replica { up, at: at(0) }))
+            .into();
         let rounds: Vec<Vec<String>> = (0..4).map(|_| choose(&names, &known, &mut turn)).collect();
         assert!(
             rounds
@@ -492,5 +517,15 @@ mod tests {
         assert_eq!(state.history.len(), 1, "one answers: still up");
         note(&mut state, "a", false, at(3));
         assert_eq!(state.history.back(), Some(&(at(3), Seen::Down)));
+    }
+
+    #[test]
+    fn a_probe_that_was_lost_does_not_undo_a_later_answer() {
+        let mut state = EndpointState::default();
+        note(&mut state, "a", false, at(1));
+        note(&mut state, "a", true, at(3));
+        note(&mut state, "a", false, at(2));
+        let history: Vec<_> = state.history.iter().copied().collect();
+        assert_eq!(history, [(at(1), Seen::Down), (at(3), Seen::Up)]);
     }
 }

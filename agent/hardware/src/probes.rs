@@ -124,6 +124,8 @@ pub struct Poll {
     pub readings: Vec<Reading>,
     /// What could not be read.
     pub errors: Vec<(Probe, ProbeError)>,
+    /// Something was seen that the next poll may raise: an early one is worth its cost.
+    pub is_unconfirmed: bool,
 }
 
 impl Poll {
@@ -212,6 +214,7 @@ impl Probes {
                 .extend(findings.errors.into_iter().map(|error| (probe, error)));
         }
         poll.faults = self.state.tracker.current();
+        poll.is_unconfirmed = self.state.tracker.is_unconfirmed(&self.thresholds);
         poll
     }
 

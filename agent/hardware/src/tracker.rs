@@ -174,6 +174,13 @@ impl FaultTracker {
         standing.into_iter().map(StandingFault::to_fault).collect()
     }
 
+    /// Whether something was seen that the next poll may raise: it is worth an early one.
+    pub fn is_unconfirmed(&self, thresholds: &Thresholds) -> bool {
+        self.faults
+            .iter()
+            .any(|fault| !fault.raised && (1..thresholds.raise_polls).contains(&fault.polls))
+    }
+
     /// A person has dealt with all that was last seen up to this moment. What still lasts is
     /// raised again by the next polls.
     pub fn clear_until(&mut self, unix_seconds: i64) -> Vec<Change> {
@@ -248,6 +255,19 @@ mod tests {
         let fault = &tracker.current()[0];
         assert_eq!(fault.first_seen, at(4).to_rfc3339());
         assert_eq!(fault.last_seen, at(8).to_rfc3339());
+    }
+
+    #[test]
+    fn what_was_seen_once_wants_an_early_poll_and_what_is_held_does_not() {
+        let (mut tracker, thresholds) = (FaultTracker::default(), Thresholds::default());
+        assert!(!tracker.is_unconfirmed(&thresholds));
+        observe(&mut tracker, 0, &said(600));
+        assert!(tracker.is_unconfirmed(&thresholds));
+        observe(&mut tracker, 2, &said(600));
+        assert!(tracker.current().is_empty());
+        assert!(!tracker.is_unconfirmed(&thresholds), "time alone raises it");
+        observe(&mut tracker, 4, &Findings::default());
+        assert!(!tracker.is_unconfirmed(&thresholds));
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::metrics;
 
 /// An answer must come within.
 const ANSWER: Duration = Duration::from_millis(500);
+/// The longest that an answer is held back for something new to tell.
+const HELD_MAX: Duration = Duration::from_millis(300);
 /// A handshake must be done within.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Connections at once.
@@ -32,6 +34,12 @@ const CONNECTIONS_MAX: usize = 128;
 struct Question {
     uid: String,
     epoch: i64,
+    /// The asker knows already that the switch-over is near.
+    #[serde(default)]
+    near: bool,
+    /// For how long the answer may be held back until there is something new.
+    #[serde(default)]
+    wait_milliseconds: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -122,24 +130,44 @@ pub async fn serve(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) ->
     Ok(())
 }
 
+/// Answers at once when there is something new to tell, else at the end of the asker's patience:
+/// the moment of the hand-over is learned without a stream of questions, whose cost would slow it.
 async fn answer(
     State(context): State<Arc<Context>>,
     Query(question): Query<Question>,
 ) -> Result<Json<Answer>, StatusCode> {
+    let wait = Duration::from_millis(question.wait_milliseconds).min(HELD_MAX);
+    let deadline = tokio::time::Instant::now() + wait;
+    let mut changes = context.moves.changes();
+    loop {
+        let answer = answer_now(&context, &question)?;
+        let new = answer.handed_over || (answer.near && !question.near);
+        if new
+            || tokio::time::timeout_at(deadline, changes.changed())
+                .await
+                .is_err()
+        {
+            return Ok(Json(answer));
+        }
+    }
+}
+
+fn answer_now(context: &Context, question: &Question) -> Result<Answer, StatusCode> {
     let entry = context
         .ledger
         .entry(&question.uid)
         .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let handed_over = entry.state(question.epoch) == Some(EpochState::HandedOver);
-    Ok(Json(Answer {
+    Ok(Answer {
         handed_over,
-        near: handed_over || context.moves.of(&question.uid).near,
-    }))
+        near: handed_over || context.moves.is_near(&question.uid),
+    })
 }
 
-/// Asks the source; no answer is no hand-over, and frames had better reach this copy too.
-pub(super) async fn ask(context: &Context, moving: &Move) -> Answer {
-    match try_ask(context, moving).await {
+/// Asks the source, which answers when there is more to tell than `near`, or after `wait`. No
+/// answer is no hand-over, and frames had better reach this copy too.
+pub(super) async fn ask(context: &Context, moving: &Move, near: bool, wait: Duration) -> Answer {
+    match try_ask(context, moving, near, wait).await {
         Ok(answer) => answer,
         Err(error) => {
             tracing::debug!(
@@ -154,7 +182,7 @@ pub(super) async fn ask(context: &Context, moving: &Move) -> Answer {
     }
 }
 
-async fn try_ask(context: &Context, moving: &Move) -> Result<Answer> {
+async fn try_ask(context: &Context, moving: &Move, near: bool, wait: Duration) -> Result<Answer> {
     let client = context
         .moves_client
         .get_or_try_init(|| async { client(context) })
@@ -164,6 +192,8 @@ async fn try_ask(context: &Context, moving: &Move) -> Result<Answer> {
     let question = Question {
         uid: moving.vm.uid.clone(),
         epoch: moving.source.epoch.0,
+        near,
+        wait_milliseconds: u64::try_from(wait.as_millis())?,
     };
     Ok(client
         .get(url)

@@ -6,7 +6,7 @@ mod source;
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 use api::{MigrationSourcePhase, MigrationTargetPhase, VirtualMachineMigration};
@@ -16,6 +16,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use model::Assignment;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::agent::{Context, in_task};
 use crate::vm::worker::VmRef;
@@ -29,42 +30,52 @@ struct Sending {
 
 /// Migrations from here that are under way, by VM uid.
 #[derive(Default)]
-pub struct Moves(Mutex<BTreeMap<String, Sending>>);
+pub struct Moves {
+    sending: Mutex<BTreeMap<String, Sending>>,
+    changed: watch::Sender<()>,
+}
 
 impl Moves {
-    /// Whether a VM is being sent from here right now.
-    pub fn is_moving(&self, uid: &str) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(uid)
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Sending>> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn of(&self, uid: &str) -> Sending {
-        let moves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        moves.get(uid).copied().unwrap_or_default()
+    /// Whether a VM is being sent from here right now.
+    pub fn is_moving(&self, uid: &str) -> bool {
+        self.all().contains_key(uid)
+    }
+
+    fn is_near(&self, uid: &str) -> bool {
+        self.all().get(uid).is_some_and(|sending| sending.near)
     }
 
     fn begin(&self, uid: &str) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.all()
             .insert(uid.to_owned(), Sending::default())
             .is_none()
     }
 
-    fn change(&self, uid: &str, change: impl FnOnce(&mut Sending)) {
-        let mut moves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sending) = moves.get_mut(uid) {
-            change(sending);
+    /// Says that a VM's switch-over is near, to whoever waits for it.
+    fn set_near(&self, uid: &str) {
+        if let Some(sending) = self.all().get_mut(uid)
+            && !sending.near
+        {
+            sending.near = true;
+            self.tell();
         }
     }
 
     fn end(&self, uid: &str) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(uid);
+        self.all().remove(uid);
+    }
+
+    /// Wakes who waits for a change of a move or of the ledger.
+    fn tell(&self) {
+        self.changed.send_replace(());
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 }
 

@@ -19,8 +19,9 @@ use crate::vm::worker::{self, report};
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// How often the job is looked at, and an abort that was asked for looked for.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often the job is looked at, and an abort that was asked for looked for. Each look is a
+/// question to the QEMU that is being moved.
+const LOOK: Duration = Duration::from_millis(100);
 /// Share of the memory after whose copy the switch-over counts as near, percent: from then on frames
 /// reach both copies.
 const NEAR_PERCENT: u8 = 30;
@@ -214,9 +215,7 @@ async fn watch(context: &Arc<Context>, moving: &Move) -> std::convert::Infallibl
             continue;
         };
         if job.total_bytes > 0 && (job.iterations > 1 || job.percent() >= NEAR_PERCENT) {
-            context
-                .moves
-                .change(&moving.vm.uid, |sending| sending.near = true);
+            context.moves.set_near(&moving.vm.uid);
         }
         if told.elapsed() > PROGRESS_EVERY {
             told = tokio::time::Instant::now();
@@ -270,6 +269,7 @@ async fn handed_over(context: &Arc<Context>, moving: &Move, migrated: &Migrated)
     context
         .ledger
         .hand_over(&moving.vm.uid, moving.source.epoch.0)?;
+    context.moves.tell();
     tracing::info!(vm = moving.vm.name, to = %moving.target.host, pause = migrated.pause_milliseconds, "handed over");
     say(
         context,

@@ -18,8 +18,10 @@ use crate::network;
 use crate::vm::spec::ClaimKind;
 use crate::vm::worker;
 
-/// How often the source is asked once the copy is here.
+/// Least time between two questions to the source.
 const ASK_EVERY: Duration = Duration::from_millis(10);
+/// How long the source may hold its answer back; the API's word is looked at as often.
+const ANSWER_HELD: Duration = Duration::from_millis(150);
 /// How often taps are looked for while the copy arrives.
 const TAPS_EVERY: Duration = Duration::from_millis(30);
 /// How long until a failed delivery is tried again.
@@ -115,6 +117,24 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
         if !isolated {
             isolated = isolate(&taps).await;
         }
+        let Some(current) = context.view.arriving.get(&reference) else {
+            return Ok(());
+        };
+        let status = current.status.clone().unwrap_or_default();
+        let said_by_api = status.source.as_ref().is_some_and(|source| {
+            source.assignment == moving.source && source.phase == MigrationSourcePhase::HandedOver
+        });
+        let begun = status.source.is_some();
+        let answer = if begun {
+            let wait = if isolated { ANSWER_HELD } else { TAPS_EVERY };
+            handover::ask(context, moving, delivered, wait).await
+        } else {
+            handover::Answer {
+                handed_over: false,
+                near: false,
+            }
+        };
+        // After the question, which may have taken its time.
         let state = context
             .hypervisor
             .list()
@@ -122,27 +142,11 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
             .into_iter()
             .find(|domain| domain.uuid == uuid)
             .map(|domain| domain.state);
-        let Some(current) = context.view.arriving.get(&reference) else {
-            return Ok(());
-        };
-        let status = current.status.clone().unwrap_or_default();
         if state.is_none() && seen {
             // The copy came and is gone: the next turn decides what is said of it.
             return Ok(());
         }
         seen |= state.is_some();
-        let said_by_api = status.source.as_ref().is_some_and(|source| {
-            source.assignment == moving.source && source.phase == MigrationSourcePhase::HandedOver
-        });
-        let begun = status.source.is_some();
-        let answer = if begun {
-            handover::ask(context, moving).await
-        } else {
-            handover::Answer {
-                handed_over: false,
-                near: false,
-            }
-        };
         // A copy that was handed over is the VM itself: it is never refused.
         if status.refuse_requested && !said_by_api && !answer.handed_over {
             return Ok(());
@@ -195,7 +199,7 @@ async fn taps(context: &Arc<Context>, moving: &Move) -> Result<Vec<(String, Stri
 
 async fn isolate(taps: &[(String, String)]) -> bool {
     for (tap, _) in taps {
-        if !network::tap_exists(tap).await {
+        if !network::exists(tap) {
             return false;
         }
         if let Err(error) = network::isolate(tap).await {

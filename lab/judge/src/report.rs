@@ -263,7 +263,8 @@ fn availability(system: &str, spans: &[Span], samples: &[&Sample], window: Windo
         probes: samples.len(),
         failures: samples.iter().filter(|sample| !sample.ok).count(),
         errors,
-        downtime_seconds: downtime.iter().map(|outage| outage.seconds).sum(),
+        // The sum of no numbers is -0.0, which would be shown.
+        downtime_seconds: downtime.iter().map(|outage| outage.seconds).sum::<f64>() + 0.0,
         downtime,
         unobserved_seconds: seconds(unobserved),
         longest_gap_seconds: longest_gap(&samples, observed_until),

@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail};
 use super::Options;
 use super::plan::Plan;
 use crate::fault::Fault;
-use crate::files::LabFiles;
 use crate::lifecycle::{Lab, LabOptions};
 
 /// Rounds of a plan that are printed.
@@ -65,21 +64,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
         print_plan(&options);
         return Ok(());
     }
-    let files = LabFiles::of(&arguments.name)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        tokio::select! {
-            ended = throw(arguments.name, &options, arguments.keep) => ended,
-            _ = tokio::signal::ctrl_c() => {
-                eprintln!("zylab: interrupted; removing what was started");
-                crate::lifecycle::remove(&files)?;
-                bail!("interrupted")
-            }
-        }
-    })
+    let work = throw(arguments.name.clone(), &options, arguments.keep);
+    crate::runtime::interruptible(&arguments.name, work)
 }
 
 /// A seed that is not like the last one.

@@ -16,6 +16,9 @@ use crate::recovery::{self, Times};
 use crate::story::{self, SYSTEMS, Teller, check_programs};
 use crate::watch::{all_well, busy_host, host_state, until, vms};
 
+/// Name of the lab that is measured.
+pub const LAB: &str = "bench";
+
 /// What is measured, and how often.
 #[derive(Clone, Debug, Parser)]
 #[command(version, about = "Measures a lab")]
@@ -45,7 +48,7 @@ pub async fn run(options: Options) -> Result<()> {
     check_programs()?;
     let begin = Instant::now();
     let lab = Lab::up(LabOptions {
-        name: "bench".to_owned(),
+        name: LAB.to_owned(),
         ..LabOptions::default()
     })
     .await?;

@@ -17,8 +17,8 @@ use crate::recovery::Times;
 use crate::story::{self, Teller, check_programs};
 use crate::watch::{busy_host, host_state, hosts, on_host, until, vms};
 
-/// Longest time for the site to be well between parts.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Name of the lab that is measured.
+pub const LAB: &str = "benchf";
 /// How long half of the hosts stay silent: longer than every time-out, and the storm's minute.
 const SILENT: Duration = Duration::from_secs(45);
 
@@ -146,42 +146,42 @@ pub async fn run(options: Options) -> Result<()> {
 async fn on_lab(options: &Options, table: &mut Table) -> Result<()> {
     check_programs()?;
     let lab = Lab::up(LabOptions {
-        name: "benchf".to_owned(),
+        name: LAB.to_owned(),
         ..LabOptions::default()
     })
     .await?;
     story::deploy(&lab, &Teller::new(false)).await?;
     judges::start_prober(&lab.files, &lab.client).await?;
-    well(&lab).await?;
+    rest::settle(&lab).await?;
     if options.wants(Part::Cuts) {
         let times = failures(&lab, options.cuts, Fault::PowerLoss).await?;
         split(table, "power cut, BMC reads Off", &times, 8.0);
-        well(&lab).await?;
+        rest::settle(&lab).await?;
     }
     if options.wants(Part::Hangs) {
         let times = failures(&lab, options.hangs, Fault::KernelHang).await?;
         split(table, "hang, BMC reads On", &times, 15.0);
-        well(&lab).await?;
+        rest::settle(&lab).await?;
     }
     if options.wants(Part::BmcDead) {
         bmc_dead(&lab, table).await?;
-        well(&lab).await?;
+        rest::settle(&lab).await?;
     }
     if options.wants(Part::AlreadyOff) {
         already_off(&lab, table).await?;
-        well(&lab).await?;
+        rest::settle(&lab).await?;
     }
     if options.wants(Part::Quarantine) {
         quarantine(&lab, table).await?;
-        well(&lab).await?;
+        rest::settle(&lab).await?;
     }
     if options.wants(Part::ApiDown) {
         api_down(&lab, table, options.api_minutes).await?;
-        well(&lab).await?;
+        rest::settle(&lab).await?;
     }
     if options.wants(Part::HalfSilent) {
         half_silent(&lab, table).await?;
-        well(&lab).await?;
+        rest::settle(&lab).await?;
     }
     judges::stop_prober(&lab.files)?;
     let verdicts = judges::judge_disks(&lab.files, &lab.client).await?;
@@ -216,18 +216,6 @@ fn split(table: &mut Table, what: &str, all: &[Times], bar: f64) {
     table.seconds(&format!("{what}: VM process elsewhere"), &whole, Some(bar));
     let answered = each(|times| times.answered);
     table.seconds(&format!("{what}: every endpoint answers"), &answered, None);
-}
-
-/// Switches on what is off, clears what is quarantined, and waits until the site is well.
-async fn well(lab: &Lab) -> Result<()> {
-    let mut refused = None;
-    let what = rest::wait(&lab.client, PATIENCE, async || {
-        // While the API server starts it refuses; the next look tries again.
-        refused = rest::tend(lab).await.err();
-    })
-    .await;
-    ensure!(what.is_empty(), "no rest: {}; {refused:?}", what.join("; "));
-    Ok(())
 }
 
 async fn reason(lab: &Lab, name: &str) -> Result<String> {
@@ -363,7 +351,7 @@ async fn api_down(lab: &Lab, table: &mut Table, minutes: f64) -> Result<()> {
     lab.fault(None, Fault::ApiDown)?;
     tokio::time::sleep(Duration::try_from_secs_f64(minutes * 60.0).context("--api-minutes")?).await;
     lab.heal(None, Fault::ApiDown)?;
-    well(lab).await?;
+    rest::settle(lab).await?;
     let changes = differing(&before, &standing(lab).await?);
     let what = format!("API server down {minutes} min: VM changes");
     table.add(&what, "0", changes.to_string(), changes == 0);

@@ -25,8 +25,6 @@ const OF_EVERY_SITE: [&str; 6] = [
     "operator-restart",
     "bmc-dead",
 ];
-/// Longest time for the site to be well between drills.
-const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Names or files of the drills that are asked for.
 fn chosen() -> Result<Vec<String>> {
@@ -69,14 +67,16 @@ async fn drills_are_passed() -> Result<()> {
     .await?;
     let systems = ["tourism".to_owned(), "trade-union".to_owned()];
     declarations::deploy(&lab, &systems).await?;
-    well(&lab).await?;
+    rest::settle(&lab).await?;
     judges::start_prober(&lab.files, &lab.client).await?;
     let mut failed = Vec::new();
     for drill in &drills {
         if let Err(error) = play(&lab, drill).await {
             failed.push(format!("{drill}: {error:#}"));
         }
-        well(&lab).await.with_context(|| format!("after {drill}"))?;
+        rest::settle(&lab)
+            .await
+            .with_context(|| format!("after {drill}"))?;
     }
     judges::stop_prober(&lab.files)?;
     let report = judges::judge_probes(&lab.files, judge::report::Window::ALL)?;
@@ -120,17 +120,5 @@ async fn play(lab: &Lab, drill: &str) -> Result<()> {
             .is_some_and(|all| !all.is_empty()),
         "it checked nothing: {report}"
     );
-    Ok(())
-}
-
-/// Switches on what is off and waits until the site is well.
-async fn well(lab: &Lab) -> Result<()> {
-    let mut refused = None;
-    let what = rest::wait(&lab.client, PATIENCE, async || {
-        // While the API server starts it refuses; the next look tries again.
-        refused = rest::tend(lab).await.err();
-    })
-    .await;
-    ensure!(what.is_empty(), "no rest: {}; {refused:?}", what.join("; "));
     Ok(())
 }

@@ -1,26 +1,9 @@
 //! `make bench-failover`: one table of what was measured beside the bars of failover.
 
 use clap::Parser;
-use e2e::bench_failover::{Options, run};
+use e2e::bench_failover::{LAB, Options, run};
+use lab::runtime::{exit_code, interruptible};
 
 fn main() -> std::process::ExitCode {
-    let options = Options::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("bench_failover: {error}");
-            return std::process::ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(run(options)) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench_failover: {error:#}");
-            std::process::ExitCode::FAILURE
-        }
-    }
+    exit_code("bench_failover", &interruptible(LAB, run(Options::parse())))
 }

@@ -1,42 +1,23 @@
 //! `make demo`: brings up a data centre in a box, plays the main job on it, leaves it running.
 
+use clap::Parser;
 use e2e::story::{Play, check_programs, play};
-use lab::{Lab, LabFiles, LabOptions};
+use lab::runtime::{exit_code, interruptible};
+use lab::{Lab, LabOptions};
+
+/// Plays the main job on a data centre in a box, and leaves it running.
+#[derive(Parser)]
+#[command(version)]
+struct Options {}
 
 fn main() -> std::process::ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("demo: {error}");
-            return std::process::ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(run()) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("demo: {error:#}");
-            std::process::ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run() -> anyhow::Result<()> {
-    check_programs()?;
-    let files = LabFiles::of("demo")?;
-    tokio::select! {
-        result = tell() => result,
-        _ = tokio::signal::ctrl_c() => {
-            eprintln!("demo: interrupted; removing what was started");
-            lab::lifecycle::remove(&files)
-        }
-    }
+    let Options {} = Options::parse();
+    let name = LabOptions::default().name;
+    exit_code("demo", &interruptible(&name, tell()))
 }
 
 async fn tell() -> anyhow::Result<()> {
+    check_programs()?;
     println!(
         "A data centre in a box: four libvirt hosts, their BMCs, and a Kubernetes control plane"
     );
