@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::guard::files::Firings;
 use crate::ledger::Ledger;
 use crate::migration::Moves;
-use crate::network::Uplink;
+use crate::network::{Standing, Uplink};
 use crate::options::{AgentOptions, DomainType, HypervisorKind};
 use crate::storage::images::Checked;
 use crate::view::View;
@@ -55,6 +55,8 @@ pub struct Context {
     pub ledger: Ledger,
     /// What the host brings to networks.
     pub uplink: Uplink,
+    /// Networks that stand here.
+    pub networks: Standing,
     /// Images found whole.
     pub checked: Checked,
     /// Folder of serial consoles.
@@ -105,6 +107,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
             vtep: options.vtep_address,
             device: options.business_device.clone(),
         },
+        networks: Standing::default(),
         checked: Checked::default(),
         moves: Moves::default(),
         moves_client: tokio::sync::OnceCell::new(),

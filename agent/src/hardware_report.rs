@@ -2,18 +2,21 @@
 //! seconds; disks and the BMC on a thread of their own, so that a hanging disk delays no memory
 //! error.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hardware::{
-    Bmc, Inputs, Moment, PoolSample, Probe, Probes, RedfishError, RedfishSource, Roots, Thresholds,
+    Bmc, CommandRunner, Inputs, Moment, PoolSample, Probe, Probes, RedfishError, RedfishSource,
+    Roots, Thresholds,
 };
 use model::Fault;
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use crate::agent::Context;
+use crate::clock;
+use crate::options::HardwareOptions;
 use crate::storage::pools::PoolProbes;
 
 /// How often the fast probes run.
@@ -25,6 +28,10 @@ const SLOW_EVERY: Duration = Duration::from_secs(5);
 const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 /// Bound of one request to the BMC.
 const BMC_BOUND: Duration = Duration::from_secs(5);
+/// Bound of a list of all sensors over IPMI: some BMCs need seconds.
+const IPMI_BOUND: Duration = Duration::from_secs(20);
+/// Bytes of such a list: some hundred sensors, a line each.
+const IPMI_BYTES_MAX: u64 = 1 << 20;
 /// Probe errors in the host's report.
 const ERRORS_MAX: usize = 32;
 
@@ -86,6 +93,7 @@ async fn poll(context: &Arc<Context>, slot: usize, which: &'static [Probe], ever
     };
     let mut probes = Probes::new(Thresholds::default(), context.boot_id.as_str(), None);
     let mut cleared = None;
+    let mut runner = CommandRunner::default();
     loop {
         let clearance = context
             .view
@@ -97,17 +105,29 @@ async fn poll(context: &Arc<Context>, slot: usize, which: &'static [Probe], ever
             probes.clear_until(until);
             cleared = clearance;
         }
-        let (links, roots, bmc) = (
-            vec![context.options.business_device.clone()],
-            roots.clone(),
-            bmc(context),
-        );
+        let (links, roots) = (vec![context.options.business_device.clone()], roots.clone());
+        let own_bmc = if which.contains(&Probe::Bmc) {
+            own_bmc(context)
+        } else {
+            OwnBmc::None
+        };
         let pools = pools(context);
         let polled = tokio::task::spawn_blocking(move || {
-            let bmc = match &bmc {
-                None => Bmc::None,
-                Some(Ok(source)) => Bmc::Redfish(source),
-                Some(Err(why)) => Bmc::Failed(why),
+            let text;
+            let bmc = match &own_bmc {
+                OwnBmc::None => Bmc::None,
+                OwnBmc::Redfish(source) => Bmc::Redfish(source),
+                OwnBmc::Failed(why) => Bmc::Failed(why),
+                OwnBmc::Ipmi(ipmitool) => match sensors(&mut runner, ipmitool) {
+                    Ok(sensors) => {
+                        text = sensors;
+                        Bmc::Ipmi(&text)
+                    }
+                    Err(why) => {
+                        text = why;
+                        Bmc::Failed(&text)
+                    }
+                },
             };
             let inputs = Inputs {
                 roots: &roots,
@@ -115,14 +135,16 @@ async fn poll(context: &Arc<Context>, slot: usize, which: &'static [Probe], ever
                 watched_links: &links,
                 bmc,
                 pools: &pools,
-                clock: None,
+                clock: clock::state(),
             };
             let poll = probes.poll(which, &inputs);
-            (probes, poll)
+            (probes, poll, runner)
         })
         .await;
-        let Ok((returned, poll)) = polled else { return };
-        probes = returned;
+        let Ok((returned, poll, idle)) = polled else {
+            return;
+        };
+        (probes, runner) = (returned, idle);
         for change in &poll.changes {
             tracing::warn!(?change, "hardware");
         }
@@ -161,33 +183,56 @@ fn now() -> Moment {
     }
 }
 
-/// The host's own BMC, if one is configured.
-fn bmc(context: &Context) -> Option<Result<OwnBmc, String>> {
+/// How the host's own BMC is asked for its sensors.
+enum OwnBmc {
+    /// It is not: none is configured, and the host has no device for IPMI.
+    None,
+    /// Over Redfish.
+    Redfish(OwnRedfish),
+    /// In band over IPMI, by this program.
+    Ipmi(PathBuf),
+    /// It can not be.
+    Failed(String),
+}
+
+/// Redfish where it is configured, else IPMI where the host has a device for it.
+fn own_bmc(context: &Context) -> OwnBmc {
     let options = &context.options.hardware;
-    let (url, file) = options
-        .bmc_url
-        .clone()
-        .zip(options.bmc_credentials_file.clone())?;
-    let make = || {
-        let password = std::fs::read_to_string(&file)
-            .map_err(|error| format!("--bmc-credentials-file {}: {error}", file.display()))?;
-        let client = reqwest::Client::builder()
-            .timeout(BMC_BOUND)
-            .build()
-            .map_err(|error| error.to_string())?;
-        Ok(OwnBmc {
-            client,
-            url,
-            user: options.bmc_user.clone(),
-            password: password.trim().to_owned(),
-            runtime: tokio::runtime::Handle::current(),
-        })
-    };
-    Some(make())
+    match (&options.bmc_url, &options.bmc_credentials_file) {
+        (Some(url), Some(file)) => {
+            own_redfish(options, url, file).map_or_else(OwnBmc::Failed, OwnBmc::Redfish)
+        }
+        _ if options.ipmi_device.exists() => OwnBmc::Ipmi(options.ipmitool.clone()),
+        _ => OwnBmc::None,
+    }
+}
+
+fn own_redfish(options: &HardwareOptions, url: &str, file: &Path) -> Result<OwnRedfish, String> {
+    let password = std::fs::read_to_string(file)
+        .map_err(|error| format!("--bmc-credentials-file {}: {error}", file.display()))?;
+    let client = reqwest::Client::builder()
+        .timeout(BMC_BOUND)
+        .build()
+        .map_err(|error| error.to_string())?;
+    Ok(OwnRedfish {
+        client,
+        url: url.to_owned(),
+        user: options.bmc_user.clone(),
+        password: password.trim().to_owned(),
+        runtime: tokio::runtime::Handle::current(),
+    })
+}
+
+/// Every sensor with its entity, by which power supplies are told from other things.
+fn sensors(runner: &mut CommandRunner, ipmitool: &Path) -> Result<String, String> {
+    runner
+        .run(ipmitool, &["sdr", "elist"], IPMI_BOUND, IPMI_BYTES_MAX)
+        .map(|output| String::from_utf8_lossy(&output).into_owned())
+        .map_err(|error| error.sentence())
 }
 
 /// Redfish over HTTP, asked from a blocking thread.
-struct OwnBmc {
+struct OwnRedfish {
     client: reqwest::Client,
     url: String,
     user: String,
@@ -195,7 +240,7 @@ struct OwnBmc {
     runtime: tokio::runtime::Handle,
 }
 
-impl RedfishSource for OwnBmc {
+impl RedfishSource for OwnRedfish {
     fn get(&self, path: &str) -> Result<Value, RedfishError> {
         let request = self
             .client
@@ -218,5 +263,52 @@ impl RedfishSource for OwnBmc {
                 message: reqwest::Error::to_string(&error),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn ipmitool(script: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ipmitool");
+        std::fs::write(&path, script).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("allowed");
+        (folder, path)
+    }
+
+    #[test]
+    fn a_lost_power_supply_is_found_over_ipmi_in_band() {
+        let (_folder, path) = ipmitool(
+            "#!/bin/sh\n[ \"$*\" = 'sdr elist' ] || exit 1\necho 'PS2 Status       | 52h | ok  | 10.2 | Presence detected, Power Supply AC lost'\n",
+        );
+        let text = sensors(&mut CommandRunner::default(), &path).expect("sensors");
+        let roots = Roots::default();
+        let inputs = Inputs {
+            roots: &roots,
+            now: now(),
+            watched_links: &[],
+            bmc: Bmc::Ipmi(&text),
+            pools: &[],
+            clock: None,
+        };
+        let mut probes = Probes::new(Thresholds::default(), "boot", None);
+        let first = probes.poll(&[Probe::Bmc], &inputs);
+        assert!(first.is_unconfirmed && first.faults.is_empty());
+        let second = probes.poll(&[Probe::Bmc], &inputs);
+        assert_eq!(second.faults[0].kind, model::FaultKind::PowerSupply);
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = sensors(
+            &mut CommandRunner::default(),
+            Path::new("/nowhere/ipmitool"),
+        )
+        .expect_err("missing");
+        assert!(error.contains("/nowhere/ipmitool"), "{error}");
     }
 }

@@ -5,13 +5,15 @@
 //! copies' taps receive, the paused one's queue holds what arrives, and no connection is lost
 //! at the switch-over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::Network;
 use serde_json::Value;
 use thiserror::Error;
+use tokio::sync::Mutex;
 
 use crate::process::{ProgramError, run};
 
@@ -21,6 +23,10 @@ const BOUND: Duration = Duration::from_secs(10);
 const VXLAN_PORT: &str = "4789";
 /// Destination of frames whose target is not known.
 const FLOOD: &str = "00:00:00:00:00:00";
+
+/// How often a network that is well is made as declared again, should somebody have changed the host by
+/// hand: each time starts several programs.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// Why a network does not stand.
 #[derive(Debug, Error)]
@@ -76,11 +82,49 @@ pub fn exists(device: &str) -> bool {
     nix::net::if_::if_nametoindex(device).is_ok()
 }
 
+/// Networks of this host that stand as declared, and since when that is known.
+#[derive(Default)]
+pub struct Standing(Mutex<BTreeMap<String, (Option<String>, Instant)>>);
+
+impl Standing {
+    /// Makes a network as declared, unless it was lately, from the same version of its object. One at a
+    /// time: VMs that start together want the same ones.
+    ///
+    /// # Errors
+    /// Which command failed.
+    pub async fn ensure(&self, network: &Network, uplink: &Uplink) -> Result<(), NetworkError> {
+        let name = network.metadata.name.clone().unwrap_or_default();
+        let version = network.metadata.resource_version.clone();
+        let mut standing = self.0.lock().await;
+        let known = standing.remove(&name);
+        let is_fresh = known.as_ref().is_some_and(|(seen, at)| {
+            *seen == version && at.elapsed() < AGAIN && exists(&bridge_name(network))
+        });
+        let known = match known {
+            Some(known) if is_fresh => known,
+            _ => {
+                ensure(network, uplink).await?;
+                (version, Instant::now())
+            }
+        };
+        standing.insert(name, known);
+        Ok(())
+    }
+
+    /// Forgets networks that are not declared any more.
+    pub async fn keep_only(&self, declared: &[Arc<Network>]) {
+        let is_declared = |name: &String| {
+            (declared.iter()).any(|network| network.metadata.name.as_ref() == Some(name))
+        };
+        self.0.lock().await.retain(|name, _| is_declared(name));
+    }
+}
+
 /// Makes a network's bridge and uplink as declared, and the tunnel's peers as published.
 ///
 /// # Errors
 /// Which command failed.
-pub async fn ensure(network: &Network, uplink: &Uplink) -> Result<(), NetworkError> {
+async fn ensure(network: &Network, uplink: &Uplink) -> Result<(), NetworkError> {
     let name = network.metadata.name.clone().unwrap_or_default();
     let (bridge, mtu) = (bridge_name(network), network.spec.mtu.to_string());
     if !exists(&bridge) {

@@ -83,8 +83,14 @@ pub struct HardwareOptions {
     #[arg(long, default_value = "smartctl")]
     pub smartctl: PathBuf,
     /// Redfish address of the host's own BMC, for power supplies, fans and temperatures.
-    #[arg(long)]
+    #[arg(long, requires = "bmc_credentials_file")]
     pub bmc_url: Option<String>,
+    /// The ipmitool program: lists the BMC's sensors in band where no --bmc-url is given.
+    #[arg(long, default_value = "ipmitool")]
+    pub ipmitool: PathBuf,
+    /// The kernel's IPMI device; where it is not there, nobody is asked over IPMI.
+    #[arg(long, default_value = "/dev/ipmi0")]
+    pub ipmi_device: PathBuf,
     /// User name on the BMC.
     #[arg(long, default_value = "fence")]
     pub bmc_user: String,

@@ -1,14 +1,12 @@
 //! The host's report: incarnation, capacity, pools, networks, faults. Written when it changes,
 //! at most once a second; never while it is the same.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use api::{
     Host, HostCapacity, HostNetwork, HostReport, HostStoragePool, HostVersions, Incarnation,
-    Network,
 };
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -22,16 +20,13 @@ use crate::storage::pools::PoolProbes;
 
 /// How often the report is looked at.
 const EVERY: Duration = Duration::from_secs(1);
-/// How often a network that is well is made as declared again: each time starts several programs.
-const NETWORKS_AGAIN: Duration = Duration::from_secs(30);
 
 /// Keeps `Host.status.reported` true.
 pub async fn run(context: &Arc<Context>) -> &'static str {
     let probes = PoolProbes::shared();
     let mut written: Option<HostReport> = None;
-    let mut seen = Networks::new();
     loop {
-        match gather(context, &probes, &mut seen).await {
+        match gather(context, &probes).await {
             Ok(report) => {
                 let stands = context
                     .view
@@ -91,11 +86,7 @@ async fn write(context: &Context, report: &HostReport) -> Result<()> {
     Ok(())
 }
 
-async fn gather(
-    context: &Arc<Context>,
-    probes: &PoolProbes,
-    seen: &mut Networks,
-) -> Result<HostReport> {
+async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostReport> {
     let hardware = hardware_report::current();
     let strays = context
         .hypervisor
@@ -138,7 +129,7 @@ async fn gather(
         hook_verified,
         starts_forbidden: context.starts_forbidden(),
         storage_pools: pools(context, probes),
-        networks: networks(context, seen).await,
+        networks: networks(context).await,
         faults: hardware.faults,
         probe_errors: hardware.errors,
         strays: strays
@@ -147,54 +138,24 @@ async fn gather(
     })
 }
 
-/// When a network was last made as declared, and what came of it.
-struct Ensured {
-    version: Option<String>,
-    at: Instant,
-    report: HostNetwork,
-}
-
-/// Networks that stand here, as they were last seen to.
-type Networks = BTreeMap<String, Ensured>;
-
-/// Sees to every network that stands here when its object has changed (peers come and go), when it
-/// was not well, and now and then, should somebody have changed the host by hand.
-async fn networks(context: &Context, seen: &mut Networks) -> Vec<HostNetwork> {
-    let mut standing = Networks::new();
-    for object in context.view.networks.state() {
-        if !network::exists(&network::bridge_name(&object)) {
+/// Sees to every network that stands here, and says how it is.
+async fn networks(context: &Context) -> Vec<HostNetwork> {
+    let declared = context.view.networks.state();
+    let mut reports = Vec::new();
+    for object in &declared {
+        if !network::exists(&network::bridge_name(object)) {
             continue;
         }
-        let name = object.metadata.name.clone().unwrap_or_default();
-        let ensured = match seen.remove(&name) {
-            Some(ensured)
-                if ensured.report.ready
-                    && ensured.version == object.metadata.resource_version
-                    && ensured.at.elapsed() < NETWORKS_AGAIN =>
-            {
-                ensured
-            }
-            _ => ensure(context, &object, name.clone()).await,
-        };
-        standing.insert(name, ensured);
-    }
-    *seen = standing;
-    seen.values()
-        .map(|ensured| ensured.report.clone())
-        .collect()
-}
-
-async fn ensure(context: &Context, object: &Network, name: String) -> Ensured {
-    let result = network::ensure(object, &context.uplink).await;
-    Ensured {
-        version: object.metadata.resource_version.clone(),
-        at: Instant::now(),
-        report: HostNetwork {
-            name,
+        let result = context.networks.ensure(object, &context.uplink).await;
+        reports.push(HostNetwork {
+            name: object.metadata.name.clone().unwrap_or_default(),
             ready: result.is_ok(),
             message: result.err().map(|error| error.to_string()),
-        },
+        });
     }
+    context.networks.keep_only(&declared).await;
+    reports.sort_by(|one, two| one.name.cmp(&two.name));
+    reports
 }
 
 fn pools(context: &Context, probes: &PoolProbes) -> Vec<HostStoragePool> {

@@ -16,13 +16,14 @@ use crate::files::{LabFiles, tail};
 use crate::namespace;
 use crate::pki::{Authority, write_secret};
 use crate::process::{Daemon, PATIENCE, run};
+use crate::users::{Side, own_server, write_kubeconfig};
 
 pub use binaries::Binaries;
 
 /// Controllers that a site without Kubernetes nodes needs.
 const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,serviceaccount-controller,\
 serviceaccount-token-controller,clusterrole-aggregation-controller,root-ca-certificate-publisher-controller,\
-validatingadmissionpolicy-status-controller";
+validatingadmissionpolicy-status-controller,certificatesigningrequest-signing-controller";
 
 /// Audit: who wrote what in our group; reads and everybody else's chatter are left out.
 const AUDIT_POLICY: &str = r#"apiVersion: audit.k8s.io/v1
@@ -38,14 +39,18 @@ rules:
   - level: None
 "#;
 
-/// Writes certificates, keys and kubeconfigs of a new lab.
+/// Writes the certificates, keys and kubeconfigs of a control plane of the lab's own.
 ///
 /// # Errors
 /// The folder can not be written.
-pub fn write_credentials(files: &LabFiles, addresses: Addresses) -> Result<Authority> {
+pub fn write_credentials(
+    files: &LabFiles,
+    addresses: Addresses,
+    authority: &Authority,
+) -> Result<()> {
     let pki = files.pki();
-    let authority = Authority::new("zhengyun-lab")?;
     write_secret(&pki.join("ca.crt"), &authority.certificate)?;
+    write_secret(&pki.join("ca.key"), &authority.key())?;
     let server_addresses = [
         addresses.control().into(),
         std::net::Ipv4Addr::LOCALHOST.into(),
@@ -64,35 +69,20 @@ pub fn write_credentials(files: &LabFiles, addresses: Addresses) -> Result<Autho
         &service_accounts.certificate,
     )?;
     write_secret(&pki.join("service-accounts.key"), &service_accounts.key)?;
-    let inside = format!("https://{}:{}", addresses.control(), addresses.api_port());
-    let outside = format!("https://127.0.0.1:{}", addresses.forward_port());
-    authority.write_user(&pki, "admin", ("admin", "system:masters"), &outside)?;
-    authority.write_user(
-        &pki,
-        "controller-manager",
-        ("system:kube-controller-manager", ""),
-        &inside,
-    )?;
-    authority.write_user(&pki, "operator", (api::names::OPERATOR_USER, ""), &inside)?;
-    authority.write_user(
-        &pki,
-        "edge",
-        ("zhengyun:edge", "zhengyun:departments"),
-        &inside,
-    )?;
-    authority.write_user(
-        &pki,
-        "ops",
-        ("ops", "zhengyun:system-administrators"),
-        &outside,
-    )?;
-    authority.write_user(
-        &pki,
-        "department",
-        ("dept-user", "zhengyun:department:oa-office"),
-        &outside,
-    )?;
-    Ok(authority)
+    for (file, name, group, side) in [
+        ("admin", "admin", "system:masters", Side::Outside),
+        (
+            "controller-manager",
+            "system:kube-controller-manager",
+            "",
+            Side::Inside,
+        ),
+    ] {
+        let identity = authority.issue(name, group, &[], &[])?;
+        let server = own_server(addresses, side, authority);
+        write_kubeconfig(&pki, file, &server.kubeconfig(&identity)?)?;
+    }
+    Ok(())
 }
 
 fn daemon(files: &LabFiles, name: &str, command: Vec<OsString>) -> Result<()> {
@@ -193,6 +183,14 @@ pub fn start_controller_manager(files: &LabFiles, binaries: &Binaries) -> Result
             pki.join("service-accounts.key").display()
         ),
         format!("--root-ca-file={}", pki.join("ca.crt").display()),
+        format!(
+            "--cluster-signing-cert-file={}",
+            pki.join("ca.crt").display()
+        ),
+        format!(
+            "--cluster-signing-key-file={}",
+            pki.join("ca.key").display()
+        ),
         format!("--controllers={CONTROLLERS}"),
     ];
     daemon(

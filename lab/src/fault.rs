@@ -156,6 +156,9 @@ fn signal_first_operator(files: &LabFiles, signal: &str) -> Result<()> {
 
 fn inject_site(files: &LabFiles, fault: Fault) -> Result<()> {
     match fault {
+        Fault::ApiDown if files.is_on_existing_cluster() => {
+            bail!("ApiDown: the API server is an existing cluster's, not this lab's; stop it there")
+        }
         Fault::ApiDown => controlplane::kill(files, &Binaries::get()?.apiserver),
         Fault::OperatorStop | Fault::OperatorKill => {
             for pid in processes(files, "control", OPERATOR)? {

@@ -73,6 +73,11 @@ impl LabFiles {
         self.pki().join(format!("{user}.kubeconfig"))
     }
 
+    /// Whether the lab uses an existing cluster instead of a control plane of its own.
+    pub fn is_on_existing_cluster(&self) -> bool {
+        !self.pki().join("ca.key").exists()
+    }
+
     /// The lab's addresses, once [`LabFiles::create`] has given it an index.
     ///
     /// # Errors

@@ -73,14 +73,6 @@ pub fn prepare(
     )?;
     write_hardware(&folder, &uuid)?;
     write_configuration(&folder, addresses, number, hosts, &uuid)?;
-    let inside = format!("https://{}:{}", addresses.control(), addresses.api_port());
-    let user = format!("{}{name}", api::names::HOST_USER_PREFIX);
-    authority.write_user(
-        &files.pki(),
-        &name,
-        (&user, api::names::HOSTS_GROUP),
-        &inside,
-    )?;
     write_certificates(&folder, addresses, number, &name, authority)
 }
 

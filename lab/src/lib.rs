@@ -9,6 +9,7 @@
 pub mod address;
 pub mod bmc;
 pub mod chaos;
+pub mod cluster;
 pub mod controlplane;
 pub mod declarations;
 pub mod edge;
@@ -27,6 +28,7 @@ pub mod process;
 pub mod rest;
 pub mod runtime;
 pub mod status;
+pub mod users;
 
 pub use address::Addresses;
 pub use controlplane::ControlPlane;

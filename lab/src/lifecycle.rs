@@ -1,6 +1,7 @@
 //! Up and down of a whole lab.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -9,13 +10,17 @@ use kube::Client;
 
 use crate::address::{Addresses, HOSTS_MAX};
 use crate::bmc;
+use crate::cluster::Cluster;
 use crate::controlplane::{self, Binaries};
 use crate::fault::{self, Fault};
 use crate::files::LabFiles;
+use crate::forward::Inside;
 use crate::host;
 use crate::install::{apply_yaml, install_api};
 use crate::namespace;
+use crate::pki::Authority;
 use crate::process::{Daemon, zylab};
+use crate::users::Users;
 
 /// What a lab is made of.
 #[derive(Clone, Debug)]
@@ -32,6 +37,9 @@ pub struct LabOptions {
     pub capacity: String,
     /// Hypervisor of the agents: `libvirt`, or `memory`, which runs nothing and is for measuring them.
     pub hypervisor: String,
+    /// An administrator's kubeconfig of an existing cluster that is used instead of a control plane of
+    /// the lab's own.
+    pub kubeconfig: Option<PathBuf>,
     /// Say on standard error what is done.
     pub talk: bool,
 }
@@ -45,6 +53,7 @@ impl Default for LabOptions {
             bin_dir: None,
             capacity: host::CAPACITY.to_owned(),
             hypervisor: "libvirt".to_owned(),
+            kubeconfig: None,
             talk: false,
         }
     }
@@ -178,7 +187,10 @@ async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Cli
             eprintln!("[{:6.1} s] {what}", begin.elapsed().as_secs_f64());
         }
     };
-    let binaries = Binaries::get()?;
+    let binaries = match options.kubeconfig {
+        None => Some(Binaries::get()?),
+        Some(_) => None,
+    };
     let addresses = files.create()?;
     let bin_dir = match &options.bin_dir {
         Some(folder) => folder
@@ -193,25 +205,47 @@ async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Cli
     fs::write(files.root.join("capacity"), &options.capacity)?;
     fs::write(files.root.join("hypervisor"), &options.hypervisor)?;
     fs::write(files.root.join("operators"), options.operators.to_string())?;
-    let authority = controlplane::write_credentials(files, addresses)?;
-    say("control plane: etcd, kube-apiserver, kube-controller-manager");
+    let authority = Authority::new("zhengyun-lab")?;
     namespace::make_cgroup(&namespace::cgroup(&files.name, "control")?)?;
     namespace::make_control(&files.name, addresses)?;
-    controlplane::start_api(files, addresses, &binaries)?;
-    start_forwarder(files, addresses)?;
+    let users = match (&options.kubeconfig, &binaries) {
+        (Some(kubeconfig), _) => {
+            say("an existing cluster, and users that it vouches for");
+            let cluster = Cluster::connect(kubeconfig, files).await?;
+            let inside = SocketAddr::from((addresses.control(), addresses.api_port()));
+            start_forwarder(files, inside, cluster.target(), Inside::Listener)?;
+            Users::Cluster(Box::new(cluster))
+        }
+        (None, Some(binaries)) => {
+            say("control plane: etcd, kube-apiserver, kube-controller-manager");
+            controlplane::write_credentials(files, addresses, &authority)?;
+            controlplane::start_api(files, addresses, binaries)?;
+            let outside = SocketAddr::from((Ipv4Addr::LOCALHOST, addresses.forward_port()));
+            let inside = SocketAddr::from((addresses.control(), addresses.api_port()));
+            start_forwarder(files, outside, inside, Inside::Target)?;
+            Users::Own
+        }
+        (None, None) => bail!("neither a control plane nor an existing cluster"),
+    };
+    users.write_all(files, addresses, &authority).await?;
     for number in 1..=options.hosts {
         let name = host::name(number);
         say(&format!(
             "host {name}: namespaces, certificates, BMC, power on"
         ));
         host::prepare(files, addresses, number, options.hosts, &authority)?;
+        users
+            .write_host(files, addresses, &authority, &name)
+            .await?;
         namespace::make_host(&files.name, addresses, &name, number)?;
         bmc::start(files, addresses, &name)?;
         host::power_on(files, &name)?;
     }
     let client = controlplane::wait_ready(files).await?;
     say("API server ready; installing CRDs, roles and admission policies");
-    controlplane::start_controller_manager(files, &binaries)?;
+    if let Some(binaries) = &binaries {
+        controlplane::start_controller_manager(files, binaries)?;
+    }
     install_api(client.clone()).await?;
     for number in 1..=options.hosts {
         apply_yaml(&client, &host_objects(files, addresses, number)?).await?;
@@ -275,9 +309,16 @@ fn control_daemon(
     .start()
 }
 
-fn start_forwarder(files: &LabFiles, addresses: Addresses) -> Result<()> {
-    let listen = format!("127.0.0.1:{}", addresses.forward_port());
-    let target = format!("{}:{}", addresses.control(), addresses.api_port());
+fn start_forwarder(
+    files: &LabFiles,
+    listen: SocketAddr,
+    target: SocketAddr,
+    inside: Inside,
+) -> Result<()> {
+    let inside = match inside {
+        Inside::Target => "target",
+        Inside::Listener => "listener",
+    };
     control_daemon(
         files,
         "forward",
@@ -286,11 +327,13 @@ fn start_forwarder(files: &LabFiles, addresses: Addresses) -> Result<()> {
             zylab()?.into(),
             "forward".into(),
             "--listen".into(),
-            listen.into(),
+            listen.to_string().into(),
             "--namespace".into(),
             namespace::control(&files.name).into(),
             "--target".into(),
-            target.into(),
+            target.to_string().into(),
+            "--inside".into(),
+            inside.into(),
         ],
     )
 }

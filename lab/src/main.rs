@@ -37,6 +37,10 @@ enum Command {
         /// What each host offers to VMs.
         #[arg(long, default_value = lab::host::CAPACITY)]
         capacity: String,
+        /// An administrator's kubeconfig of an existing cluster, used instead of a control plane of the
+        /// lab's own. It keeps the API and its objects when the lab goes down.
+        #[arg(long)]
+        kubeconfig: Option<PathBuf>,
     },
     /// Build the guest image and apply the declarations in manifests/ with the lab's overlay.
     Apply {
@@ -137,7 +141,7 @@ enum Command {
         name: String,
         host: String,
     },
-    /// (internal) Carry loopback connections into a namespace.
+    /// (internal) Carry connections into a namespace or out of it.
     #[command(hide = true)]
     Forward {
         #[arg(long)]
@@ -146,6 +150,8 @@ enum Command {
         namespace: String,
         #[arg(long)]
         target: SocketAddr,
+        #[arg(long, value_enum)]
+        inside: lab::forward::Inside,
     },
     /// (internal) Keep the control node attached to every network.
     #[command(hide = true)]
@@ -192,12 +198,14 @@ fn run(command: Command) -> Result<()> {
             operators,
             bin_dir,
             capacity,
+            kubeconfig,
         } => up(LabOptions {
             name,
             hosts,
             operators,
             bin_dir,
             capacity,
+            kubeconfig,
             talk: true,
             ..LabOptions::default()
         }),
@@ -243,7 +251,8 @@ fn run(command: Command) -> Result<()> {
             listen,
             namespace,
             target,
-        } => lab::forward::run(listen, &namespace, target),
+            inside,
+        } => lab::forward::run(listen, target, &namespace, inside),
         Command::Edge { name } => lab::edge::run(&LabFiles::of(&name)?),
         Command::Chassis {
             name,

@@ -35,8 +35,7 @@ impl Authority {
     pub fn new(name: &str) -> Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name = self::name(name, "");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key)?.pem();
@@ -59,15 +58,7 @@ impl Authority {
     ) -> Result<Identity> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
-        if !organisation.is_empty() {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, organisation);
-        }
+        params.distinguished_name = name(common_name, organisation);
         // libvirt 9 refuses a key, even an elliptic one, without keyEncipherment.
         params.key_usages = vec![
             KeyUsagePurpose::DigitalSignature,
@@ -93,30 +84,68 @@ impl Authority {
         })
     }
 
-    /// Issues a certificate and writes it, its key and a kubeconfig for it.
+    /// The key that it signs with, PKCS #8 as PEM: for a control plane that is to sign too.
+    pub fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+}
+
+/// A request for a certificate, PEM, and its key.
+///
+/// # Errors
+/// The key could not be made.
+pub fn request(common_name: &str, organisation: &str) -> Result<(String, String)> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name(common_name, organisation);
+    Ok((params.serialize_request(&key)?.pem()?, key.serialize_pem()))
+}
+
+fn name(common_name: &str, organisation: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    if !organisation.is_empty() {
+        name.push(DnType::OrganizationName, organisation);
+    }
+    name
+}
+
+/// Bytes as PEM (RFC 7468: lines of 64 characters).
+pub fn pem(label: &str, bytes: &[u8]) -> String {
+    let encoded = base64(bytes);
+    let lines: Vec<&str> = encoded
+        .as_bytes()
+        .chunks(64)
+        .filter_map(|line| std::str::from_utf8(line).ok())
+        .collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
+}
+
+/// An API server as a user reaches it.
+#[derive(Clone, Debug)]
+pub struct ApiServer {
+    /// Its address.
+    pub url: String,
+    /// The name that its certificate bears.
+    pub tls_name: String,
+    /// Who vouches for that, PEM.
+    pub authority: String,
+}
+
+impl ApiServer {
+    /// A kubeconfig for a user of it.
     ///
     /// # Errors
-    /// The folder can not be written.
-    pub fn write_user(
-        &self,
-        folder: &Path,
-        file: &str,
-        user: (&str, &str),
-        server: &str,
-    ) -> Result<()> {
-        let identity = self.issue(user.0, user.1, &[], &[])?;
-        write_secret(
-            &folder.join(format!("{file}.kubeconfig")),
-            &self.kubeconfig(&identity, server)?,
-        )
-    }
-
-    fn kubeconfig(&self, identity: &Identity, server: &str) -> Result<String> {
+    /// It could not be written as YAML.
+    pub fn kubeconfig(&self, identity: &Identity) -> Result<String> {
         let encode = |text: &str| base64(text.as_bytes());
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "zhengyun",
-            "clusters": [{"name": "zhengyun", "cluster": {"server": server, "tls-server-name": "kubernetes",
-                "certificate-authority-data": encode(&self.certificate)}}],
+            "clusters": [{"name": "zhengyun", "cluster": {"server": self.url, "tls-server-name": self.tls_name,
+                "certificate-authority-data": encode(&self.authority)}}],
             "users": [{"name": "user", "user": {"client-certificate-data": encode(&identity.certificate),
                 "client-key-data": encode(&identity.key)}}],
             "contexts": [{"name": "zhengyun", "context": {"cluster": "zhengyun", "user": "user"}}]

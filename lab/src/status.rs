@@ -15,11 +15,15 @@ use crate::namespace;
 /// The lab does not run.
 pub fn describe(files: &LabFiles) -> Result<String> {
     let addresses = files.addresses()?;
-    let mut text = format!(
-        "lab {}: API server at https://127.0.0.1:{}\n",
-        files.name,
-        addresses.forward_port()
-    );
+    let server = if files.is_on_existing_cluster() {
+        "API server of an existing cluster".to_owned()
+    } else {
+        format!(
+            "API server at https://127.0.0.1:{}",
+            addresses.forward_port()
+        )
+    };
+    let mut text = format!("lab {}: {server}\n", files.name);
     text.push_str(&format!(
         "  export KUBECONFIG={}\n",
         files.kubeconfig("admin").display()

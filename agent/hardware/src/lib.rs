@@ -35,6 +35,7 @@ mod window;
 
 pub use array::{Array, judge_arrays, parse_mdstat};
 pub use clock::{ClockState, judge_clock};
+pub use command::{CommandError, Runner as CommandRunner};
 pub use file_system::{Mount, parse_mountinfo, parse_mounts};
 pub use finding::{Finding, Findings, Moment, ProbeError, Quantity, Reading};
 pub use ipmi::{IpmiSensor, judge_ipmi, parse_sensors};

@@ -102,6 +102,7 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
     if let Some(why) = context.starts_forbidden() {
         return waiting(context, vm, assignment, &why).await;
     }
+    let begin = tokio::time::Instant::now();
     let spec = match prepare(context, vm, &fresh, assignment, ClaimKind::Current).await {
         Ok(spec) => spec,
         Err(error) => return waiting(context, vm, assignment, &format!("{error:#}")).await,
@@ -109,6 +110,7 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
     context
         .ledger
         .take(&vm.uid, assignment.epoch.0, context.guard_firings)?;
+    let prepared = begin.elapsed();
     if let Err(error) = context.hypervisor.start(&spec).await {
         tracing::error!(vm = vm.name, %error, "start failed");
         let message = error.to_string();
@@ -117,7 +119,13 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
         return Ok(());
     }
     attach_taps(&spec).await;
-    tracing::info!(vm = vm.name, epoch = assignment.epoch.0, "started");
+    tracing::info!(
+        vm = vm.name,
+        epoch = assignment.epoch.0,
+        ?prepared,
+        after = ?begin.elapsed(),
+        "started"
+    );
     report(context, vm, assignment, RuntimePhase::Running, None, None).await
 }
 
@@ -187,7 +195,7 @@ pub async fn prepare(
             .view
             .network(name)
             .ok_or_else(|| missing("Network", name))?;
-        network::ensure(&network, &context.uplink).await?;
+        context.networks.ensure(&network, &context.uplink).await?;
         bridges.push((network::bridge_name(&network), network.spec.mtu));
     }
     if claims == ClaimKind::Current {

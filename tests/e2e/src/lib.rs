@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod bench_failover;
+mod evacuation;
 mod footprint;
 mod ledger;
 pub mod recovery;
