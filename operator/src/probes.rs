@@ -64,6 +64,8 @@ struct EndpointState {
     history: VecDeque<(Timestamp, Seen)>,
     replicas: BTreeMap<String, Replica>,
     looked: Option<Moment>,
+    /// When the latest probe that counts was sent.
+    observed: Option<Timestamp>,
     /// When it was last probed, and which replica's turn is next.
     probed: Option<Moment>,
     turn: usize,
@@ -403,13 +405,24 @@ fn note(state: &mut EndpointState, replica: &str, answered: bool, at: Timestamp)
     };
     let last = state.history.back().copied();
     if last.is_none_or(|(_, last)| last != seen) {
-        // Of several replicas one may have been asked earlier and have answered later.
-        let at = last.map_or(at, |(before, _)| before.max(at));
-        state.history.push_back((at, seen));
+        let changed = last.map_or(at, |(since, last)| {
+            change_between(state.observed.filter(|_| last != Seen::Unobserved), at).max(since)
+        });
+        state.history.push_back((changed, seen));
     }
+    // Of several replicas one may have been asked earlier and have answered later.
+    state.observed = state.observed.max(Some(at));
     while state.history.len() > HISTORY_MAX {
         state.history.pop_front();
     }
+}
+
+/// When a state changed that was seen by one probe and not by the one before: the middle between the
+/// two, which is wrong by half an interval at most and, unlike either end, not always in one direction.
+fn change_between(before: Option<Timestamp>, at: Timestamp) -> Timestamp {
+    before
+        .filter(|before| *before < at)
+        .map_or(at, |before| before + at.duration_since(before) / 2)
 }
 
 /// What a history says of a moment. Before its first entry nobody observed.
@@ -515,8 +528,12 @@ mod tests {
         note(&mut state, "a", true, at(1));
         note(&mut state, "b", false, at(2));
         assert_eq!(state.history.len(), 1, "one answers: still up");
-        note(&mut state, "a", false, at(3));
-        assert_eq!(state.history.back(), Some(&(at(3), Seen::Down)));
+        note(&mut state, "a", false, at(4));
+        assert_eq!(
+            state.history.back(),
+            Some(&(at(3), Seen::Down)),
+            "between the last answer and the first that did not come"
+        );
     }
 
     #[test]
@@ -526,6 +543,6 @@ mod tests {
         note(&mut state, "a", true, at(3));
         note(&mut state, "a", false, at(2));
         let history: Vec<_> = state.history.iter().copied().collect();
-        assert_eq!(history, [(at(1), Seen::Down), (at(3), Seen::Up)]);
+        assert_eq!(history, [(at(1), Seen::Down), (at(2), Seen::Up)]);
     }
 }
