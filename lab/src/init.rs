@@ -112,6 +112,8 @@ struct Service {
     log: PathBuf,
     /// Started only once this path exists.
     after: Option<PathBuf>,
+    /// What it mounts; a mount that a former one left is taken away before it starts.
+    mounts: Option<&'static str>,
     pid: Option<Pid>,
     not_before: Instant,
 }
@@ -131,12 +133,12 @@ impl Service {
     }
 
     fn start(&self) -> Result<Pid> {
-        if self.command[0] == "bindfs" {
+        if let Some(path) = self.mounts {
             // A file system whose server was killed stays mounted, dead, and nothing mounts over it.
             // At the first start there is none, which is what this says then.
-            match umount2(SHARED, MntFlags::MNT_DETACH) {
+            match umount2(path, MntFlags::MNT_DETACH) {
                 Ok(()) | Err(Errno::EINVAL) => {}
-                Err(error) => return Err(error).context(SHARED),
+                Err(error) => return Err(error).context(path),
             }
         }
         let log = fs::OpenOptions::new()
@@ -185,6 +187,7 @@ fn services(
         command,
         log: logs.join(format!("{host}-{name}.log")),
         after: after.map(PathBuf::from),
+        mounts: None,
         pid: None,
         not_before: Instant::now(),
     };
@@ -262,7 +265,11 @@ fn services(
         &files.host(host).join("bmc-password").display().to_string(),
     ]);
     let mut services = BTreeMap::new();
-    services.insert("bindfs", service("bindfs", bindfs, None));
+    let shared = Service {
+        mounts: Some(SHARED),
+        ..service("bindfs", bindfs, None)
+    };
+    services.insert("bindfs", shared);
     services.insert("libvirtd", service("libvirtd", libvirtd, None));
     if Path::new(&program("zhengyun-agent")).is_file() {
         services.insert("guard", service("guard", guard, None));

@@ -66,11 +66,17 @@ pub async fn run(options: Options) -> Result<()> {
     if !options.no_idle {
         idle(&lab).await?;
     }
-    migrations(&lab, options.migrations).await?;
-    let cuts = failures(&lab, options.cuts, Fault::PowerLoss).await?;
-    tell_failures("power cut", &cuts);
-    let hangs = failures(&lab, options.hangs, Fault::KernelHang).await?;
-    tell_failures("kernel hang", &hangs);
+    if options.migrations > 0 {
+        migrations(&lab, options.migrations).await?;
+    }
+    for (count, fault, what) in [
+        (options.cuts, Fault::PowerLoss, "power cut"),
+        (options.hangs, Fault::KernelHang, "kernel hang"),
+    ] {
+        if count > 0 {
+            tell_failures(what, &failures(&lab, count, fault).await?);
+        }
+    }
     let verdicts = judges::judge_disks(&lab.files, &lab.client).await?;
     for (volume, verdict) in &verdicts {
         ensure!(
@@ -100,6 +106,10 @@ pub(crate) fn percentile(values: &[f64], p: f64) -> f64 {
 }
 
 fn row(what: &str, values: &[f64], unit: &str) {
+    if values.is_empty() {
+        println!("  {what:<44} nothing was measured");
+        return;
+    }
     println!(
         "  {what:<44} p50 {:>8.1} {unit}   p95 {:>8.1} {unit}   n {}",
         percentile(values, 50.0),
