@@ -1,5 +1,5 @@
-//! The host's report: incarnation, capacity, pools, networks, faults. Written when it changes,
-//! at most once a second; never while it is the same.
+//! The host's report: incarnation, capacity, pools, networks, faults. Looked at once a second and when a
+//! fault was raised or cleared; never written while it is the same.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,7 +53,10 @@ pub async fn run(context: &Arc<Context>) -> &'static str {
                 "the host's report could not be made"
             ),
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = hardware_report::changed() => {}
+        }
     }
 }
 
