@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hardware::{
-    Bmc, CommandRunner, Inputs, Moment, PoolSample, Probe, Probes, RedfishError, RedfishSource,
-    Roots, Thresholds,
+    Bmc, CommandRunner, Inputs, Moment, PoolSample, Probe, Probes, Reading, RedfishError,
+    RedfishSource, Roots, Thresholds,
 };
 use model::Fault;
 use nix::time::{ClockId, clock_gettime};
@@ -43,6 +43,8 @@ pub struct Findings {
     pub faults: Vec<Fault>,
     /// Probes that could not be read.
     pub errors: Vec<String>,
+    /// Figures of what was read.
+    pub readings: Vec<Reading>,
 }
 
 /// What the fast and the slow probes last found.
@@ -50,10 +52,12 @@ static CURRENT: Mutex<[Findings; 2]> = Mutex::new([
     Findings {
         faults: Vec::new(),
         errors: Vec::new(),
+        readings: Vec::new(),
     },
     Findings {
         faults: Vec::new(),
         errors: Vec::new(),
+        readings: Vec::new(),
     },
 ]);
 
@@ -78,6 +82,7 @@ pub fn current() -> Findings {
             .then_with(|| one.component.cmp(&two.component))
     });
     all.errors.extend(slow.errors);
+    all.readings.extend(slow.readings);
     all
 }
 
@@ -161,6 +166,7 @@ async fn poll(context: &Arc<Context>, slot: usize, which: &'static [Probe], ever
         let findings = Findings {
             errors: poll.error_sentences(ERRORS_MAX),
             faults: poll.faults,
+            readings: poll.readings,
         };
         CURRENT.lock().unwrap_or_else(PoisonError::into_inner)[slot] = findings;
         if !poll.changes.is_empty() {
