@@ -130,6 +130,7 @@ pub fn objects(context: &Context) -> Objects {
         volumes: context.stores.volumes.state(),
         networks: context.stores.networks.state(),
         images: context.stores.images.state(),
+        storage_pools: context.stores.storage_pools.state(),
     }
 }
 

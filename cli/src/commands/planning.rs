@@ -234,7 +234,8 @@ pub async fn read_site(client: &Client) -> Result<Snapshot> {
     {
         Ok(list::<K>(client).await?.into_iter().map(Arc::new).collect())
     }
-    let (host_pools, hosts, vms, volumes, networks, images) = futures::try_join!(
+    let (host_pools, hosts, vms, volumes, networks, images, storage_pools) = futures::try_join!(
+        shared(client),
         shared(client),
         shared(client),
         shared(client),
@@ -253,6 +254,7 @@ pub async fn read_site(client: &Client) -> Result<Snapshot> {
             volumes,
             networks,
             images,
+            storage_pools,
         },
         flavors,
         policies,

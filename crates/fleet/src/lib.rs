@@ -7,13 +7,14 @@
 
 pub mod affinity;
 pub mod snapshot;
+pub mod storage;
 pub mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::{
-    CloudPolicySpec, HighAvailability, Host, HostPool, Image, Network, VirtualMachine,
+    CloudPolicySpec, HighAvailability, Host, HostPool, Image, Network, StoragePool, VirtualMachine,
     VirtualMachineMigration, Volume,
 };
 use kube::ResourceExt;
@@ -38,6 +39,8 @@ pub struct Objects {
     pub networks: Vec<Arc<Network>>,
     /// Images.
     pub images: Vec<Arc<Image>>,
+    /// Storage pools.
+    pub storage_pools: Vec<Arc<StoragePool>>,
 }
 
 impl Objects {
@@ -57,6 +60,7 @@ impl Objects {
             }
         }
         fleet.vms = self.virtual_machines();
+        fleet.storage = storage::rooms(self);
         fleet
     }
 
@@ -163,6 +167,7 @@ impl<'a> Index<'a> {
                 .iter()
                 .map(|volume| volume.spec.pool.clone())
                 .collect::<BTreeSet<_>>(),
+            new_volumes: new_volumes(&volumes),
             pinned_to: volumes
                 .iter()
                 .find_map(|volume| volume.status.as_ref()?.pinned_host.clone())
@@ -178,6 +183,19 @@ impl<'a> Index<'a> {
                 .map(|incoming| incoming.host.clone()),
         }
     }
+}
+
+/// Bytes of volumes that no host was told to make yet, by storage pool.
+fn new_volumes(volumes: &[&&Volume]) -> BTreeMap<String, u64> {
+    let mut new: BTreeMap<String, u64> = BTreeMap::new();
+    for volume in volumes
+        .iter()
+        .filter(|volume| !storage::is_promised(volume))
+    {
+        let sum = new.entry(volume.spec.pool.clone()).or_default();
+        *sum = sum.saturating_add(storage::size(volume));
+    }
+    new
 }
 
 /// When each VM last moved or failed to, seconds of the Unix epoch: a move that ended counts

@@ -88,6 +88,7 @@ impl Snapshot {
             "hostPools": values(&self.objects.host_pools)?, "hosts": values(&self.objects.hosts)?,
             "virtualMachines": values(&self.objects.vms)?, "volumes": values(&self.objects.volumes)?,
             "networks": values(&self.objects.networks)?, "images": values(&self.objects.images)?,
+            "storagePools": values(&self.objects.storage_pools)?,
             "flavors": values(&self.flavors)?, "cloudPolicies": values(&self.policies)?,
             "migrations": values(&self.migrations)?,
         });
@@ -133,6 +134,11 @@ impl Snapshot {
                 volumes: list(lists, "volumes")?,
                 networks: list(lists, "networks")?,
                 images: list(lists, "images")?,
+                // Files of before do not name them; then their room is not judged.
+                storage_pools: match lists.contains_key("storagePools") {
+                    true => list(lists, "storagePools")?,
+                    false => Vec::new(),
+                },
             },
             flavors: list(lists, "flavors")?,
             policies: list(lists, "cloudPolicies")?,

@@ -22,6 +22,8 @@ pub enum Filter {
     Grade,
     /// A storage pool is not ready there.
     Storage,
+    /// A storage pool has too little room there for volumes that are to be made.
+    StorageRoom,
     /// Not attached to the business network.
     Network,
     /// A rule of its own spreads it over racks, and the host declares none.
@@ -51,6 +53,9 @@ impl Filter {
             Filter::Architecture => "another architecture than its image".to_owned(),
             Filter::Grade => "the pool's MLPS grade is lower than its system's".to_owned(),
             Filter::Storage => "a storage pool of its volumes is not ready there".to_owned(),
+            Filter::StorageRoom => {
+                "a storage pool has too little room there for its new volumes".to_owned()
+            }
             Filter::Network => "not attached to the business network".to_owned(),
             Filter::NoRack => "it is spread over racks and the host declares none".to_owned(),
             Filter::Together => "VMs that must share its host are elsewhere".to_owned(),
@@ -74,6 +79,8 @@ pub(crate) struct There {
     pub elsewhere: bool,
     /// The host declares its rack.
     pub racked: bool,
+    /// A storage pool has too little room for its new volumes.
+    pub storage_full: bool,
 }
 
 /// All rules in their order.
@@ -92,6 +99,7 @@ pub(crate) fn judge(
     }
     fits_data(vm, name)
         .or_else(|| fits_kind(pool, vm, host, there.racked))
+        .or_else(|| there.storage_full.then_some(Filter::StorageRoom))
         .or_else(|| there.elsewhere.then_some(Filter::Together))
         .or_else(|| there.apart.then_some(Filter::Apart))
         .or_else(|| fits_size(vm, there.free))

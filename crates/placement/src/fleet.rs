@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::rules::Rules;
+use crate::storage::StorageRoom;
 use model::{Architecture, HostName, NamespacedName, VmUid, Zone};
 
 /// Hosts that can stand in for one another.
@@ -70,6 +71,8 @@ pub struct Vm {
     pub architecture: Architecture,
     /// Storage pools of its volumes.
     pub storage_pools: BTreeSet<String>,
+    /// Bytes of its volumes that are not made yet, by storage pool; the others are where they are.
+    pub new_volumes: BTreeMap<String, u64>,
     /// The only host that has its data.
     pub pinned_to: Option<HostName>,
     /// MLPS grade of its system.
@@ -106,6 +109,8 @@ pub struct Fleet {
     pub vms: BTreeMap<VmUid, Vm>,
     /// The rack of each host that declares one: a rack fails as a whole.
     pub racks: BTreeMap<HostName, String>,
+    /// What storage pools may still promise to new volumes; one that is not named is not judged.
+    pub storage: BTreeMap<String, StorageRoom>,
 }
 
 /// What a host still offers, overcommit included.

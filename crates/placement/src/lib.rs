@@ -32,6 +32,7 @@ mod rebalance;
 pub mod roadef;
 mod rules;
 pub mod search;
+mod storage;
 mod what_if;
 
 pub use engine::Engine;
@@ -45,4 +46,5 @@ pub use place::{Choice, Refusal, place};
 pub use plan::{Limits, Move, Plan, Stuck};
 pub use rebalance::{Gain, Goal, Mode, Rebalance, RebalanceRequest, plan_rebalance};
 pub use rules::{Domain, Relation, Rules, Side};
+pub use storage::StorageRoom;
 pub use what_if::{Admission, HostDown, admit_all, host_down, with_hosts};

@@ -9,6 +9,7 @@ use model::{HostName, VmUid};
 
 use crate::fleet::{Fleet, Host, Pool, Vm};
 use crate::rules::{Domain, Side};
+use crate::storage::StorageRoom;
 
 pub use plan::{PlanFault, PlanViolation, lint_plan};
 
@@ -21,6 +22,8 @@ pub enum Violation {
     Together(VmUid, VmUid),
     /// Two VMs that must share a host do not.
     Separated(VmUid, VmUid),
+    /// New volumes of VMs on a host, or on all, take more of a storage pool than there is.
+    StorageOverfull(String),
     /// A VM is where a rule forbids it.
     Misplaced(VmUid, &'static str),
 }
@@ -57,11 +60,44 @@ pub fn lint(fleet: &Fleet) -> Vec<Violation> {
     }
     violations.extend(crowding(fleet));
     violations.extend(separated(fleet));
+    violations.extend(overfull_storage(fleet));
     for (name, (cpu, memory)) in load {
         let host = fleet.hosts.get(name);
         if host.is_some_and(|host| overloaded(host, fleet.pools.get(&host.pool), cpu, memory)) {
             violations.push(Violation::Overloaded(name.clone()));
         }
+    }
+    violations
+}
+
+/// Storage pools that new volumes of VMs with a host overfill, once for each host where hosts do not
+/// share.
+fn overfull_storage(fleet: &Fleet) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for (pool, room) in &fleet.storage {
+        let new = fleet.vms.values().filter_map(|vm| {
+            let bytes = vm.new_volumes.get(pool)?;
+            let hosts: BTreeSet<&HostName> = vm.host.iter().chain(&vm.incoming).collect();
+            (!hosts.is_empty()).then_some((u128::from(*bytes), hosts))
+        });
+        let new: Vec<_> = new.collect();
+        let on = |host: &HostName| {
+            let there = new.iter().filter(|(_, hosts)| hosts.contains(host));
+            there.map(|(bytes, _)| bytes).sum::<u128>()
+        };
+        let overfull = match room {
+            StorageRoom::Shared(room) => {
+                let all: u128 = new.iter().map(|(bytes, _)| bytes).sum();
+                usize::from(all > u128::from(*room))
+            }
+            StorageRoom::PerHost(rooms) => {
+                let over = rooms
+                    .iter()
+                    .filter(|(host, room)| on(host) > (**room).into());
+                over.count()
+            }
+        };
+        violations.extend(vec![Violation::StorageOverfull(pool.clone()); overfull]);
     }
     violations
 }

@@ -9,6 +9,7 @@ use model::{HostName, VmUid};
 use crate::filter::{Filter, There, judge};
 use crate::fleet::{Fleet, Host, Vm};
 use crate::rules::{Bundle, Domain, Relation, Side};
+use crate::storage::{self, StorageRoom};
 
 /// A host that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,10 +120,15 @@ type Rank = (bool, Reverse<u32>, u64);
 struct Scene<'a> {
     bundle: Bundle,
     used: BTreeMap<&'a HostName, (u64, u64)>,
+    /// New volumes of others: on pools that all share, and by host.
+    promised: (
+        BTreeMap<String, u64>,
+        BTreeMap<&'a HostName, BTreeMap<String, u64>>,
+    ),
     /// Hosts and racks of VMs that it must be apart from.
     apart: (BTreeSet<&'a HostName>, BTreeSet<&'a String>),
-    /// For each wish, hosts and racks of the VMs that it speaks of.
-    wished: BTreeMap<&'a Relation, (BTreeSet<&'a HostName>, BTreeSet<&'a String>)>,
+    /// For each wish to be together (`true`) or apart, hosts and racks of the VMs that it speaks of.
+    wished: BTreeMap<(bool, &'a Relation), (BTreeSet<&'a HostName>, BTreeSet<&'a String>)>,
 }
 
 impl<'a> Scene<'a> {
@@ -133,25 +139,34 @@ impl<'a> Scene<'a> {
         let mut scene = Self {
             bundle: Bundle::of(fleet, uid, vm, mates),
             used: BTreeMap::new(),
+            promised: Default::default(),
             apart: Default::default(),
             wished: BTreeMap::new(),
         };
         for (other_uid, other) in fleet.vms.iter().filter(|(other, _)| *other != uid) {
             let rules = &other.rules;
+            let chooses = scene.bundle.rest.contains(other_uid);
+            if !chooses && other.places().next().is_some() {
+                storage::add(&mut scene.promised.0, &other.new_volumes);
+            }
             for name in other.places() {
                 let rack = fleet.racks.get(name);
-                for (mine, theirs) in [
-                    (&vm.rules.rather_apart, &rules.rather_apart),
-                    (&vm.rules.rather_together, &rules.rather_together),
+                for (together, mine, theirs) in [
+                    (false, &vm.rules.rather_apart, &rules.rather_apart),
+                    (true, &vm.rules.rather_together, &rules.rather_together),
                 ] {
                     for wish in mine.iter().filter(|wish| met(wish, theirs)) {
-                        let (hosts, racks) = scene.wished.entry(wish).or_default();
+                        let (hosts, racks) = scene.wished.entry((together, wish)).or_default();
                         hosts.insert(name);
                         racks.extend(rack);
                     }
                 }
-                if scene.bundle.rest.contains(other_uid) {
+                if chooses {
                     continue;
+                }
+                if !other.new_volumes.is_empty() {
+                    let there = scene.promised.1.entry(name).or_default();
+                    storage::add(there, &other.new_volumes);
                 }
                 let used = scene.used.entry(name).or_default();
                 used.0 = used.0.saturating_add(other.cpu);
@@ -181,13 +196,28 @@ impl<'a> Scene<'a> {
                 || rack.is_some_and(|rack| self.apart.1.contains(rack)),
             elsewhere: !anchors.is_empty() && !anchors.contains(name),
             racked: rack.is_some(),
+            storage_full: self.lacks_storage(fleet, name),
         }
     }
 
+    fn lacks_storage(&self, fleet: &Fleet, name: &HostName) -> bool {
+        let (shared, by_host) = &self.promised;
+        let mut wanted = self.bundle.vm.new_volumes.iter();
+        wanted.any(|(pool, bytes)| {
+            let promised = match fleet.storage.get(pool) {
+                Some(StorageRoom::Shared(_)) => shared.get(pool),
+                _ => by_host.get(name).and_then(|there| there.get(pool)),
+            };
+            let sum = promised.copied().unwrap_or(0).saturating_add(*bytes);
+            let room = fleet.storage.get(pool).and_then(|pool| pool.on(name));
+            room.is_some_and(|room| sum > room)
+        })
+    }
+
     /// How many of its wishes stay unmet on a host.
-    fn unmet(&self, fleet: &Fleet, vm: &Vm, name: &HostName) -> u32 {
-        let there = |wish: &Relation| {
-            let (hosts, racks) = self.wished.get(wish)?;
+    fn unmet(&self, fleet: &Fleet, vm: &'a Vm, name: &HostName) -> u32 {
+        let there = |together: bool, wish: &'a Relation| {
+            let (hosts, racks) = self.wished.get(&(together, wish))?;
             Some(match wish.over {
                 Domain::Host => hosts.contains(name),
                 Domain::Rack => fleet
@@ -196,11 +226,12 @@ impl<'a> Scene<'a> {
                     .is_some_and(|rack| racks.contains(rack)),
             })
         };
-        let is_there = |wish: &&Relation| there(wish) == Some(true);
-        let apart = vm.rules.rather_apart.iter().filter(is_there).count();
+        let is_there = |together, wish: &&'a Relation| there(together, wish) == Some(true);
+        let apart = vm.rules.rather_apart.iter();
+        let apart = apart.filter(|wish| is_there(false, wish)).count();
         let asked = vm.rules.rather_together.iter();
         let asked = asked.filter(|wish| wish.side != Side::Named);
-        let together = asked.filter(|wish| !is_there(wish)).count();
+        let together = asked.filter(|wish| !is_there(true, wish)).count();
         u32::try_from(apart + together).unwrap_or(u32::MAX)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use model::{HostName, VmUid};
 
 use crate::fleet::{Fleet, Vm};
+use crate::storage;
 
 /// Over what VMs are apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +97,17 @@ impl Rules {
     }
 }
 
+/// Hosts on which all of some VMs are, each given by its hosts; where there is none, for they were torn
+/// apart, those on which any is.
+pub(crate) fn shared<T: Ord + Clone>(places: &[BTreeSet<T>]) -> BTreeSet<T> {
+    let all = |host: &&T| places.iter().all(|hosts| hosts.contains(host));
+    let common: BTreeSet<T> = places.iter().flatten().filter(all).cloned().collect();
+    match common.is_empty() {
+        true => places.iter().flatten().cloned().collect(),
+        false => common,
+    }
+}
+
 /// VMs that choose one host: those of a group that must share it and have none that stands.
 pub(crate) struct Bundle {
     /// What they need, as if they were one.
@@ -118,18 +130,18 @@ impl Bundle {
             let host = fleet.hosts.get(*name);
             host.is_some_and(|host| host.stands)
         };
-        let (mut anchors, mut waiting) = (BTreeSet::new(), Vec::new());
+        let (mut standing, mut waiting) = (Vec::new(), Vec::new());
         for (other, mate) in mates.filter(|(other, _)| *other != uid) {
-            let known = anchors.len();
-            anchors.extend(mate.places().filter(stands).cloned());
-            if anchors.len() == known && !mate.places().any(|name| anchors.contains(name)) {
-                waiting.push((other, mate));
+            let places: BTreeSet<HostName> = mate.places().filter(stands).cloned().collect();
+            match places.is_empty() {
+                true => waiting.push((other, mate)),
+                false => standing.push(places),
             }
         }
         let mut bundle = Self {
             vm: vm.clone(),
             rest: BTreeSet::from([uid.clone()]),
-            anchors,
+            anchors: shared(&standing),
         };
         if bundle.anchors.is_empty() {
             for (other, mate) in waiting {
@@ -149,16 +161,31 @@ impl Vm {
         self.zones.extend(other.zones.iter().copied());
         self.storage_pools
             .extend(other.storage_pools.iter().cloned());
+        storage::add(&mut self.new_volumes, &other.new_volumes);
         self.mlps_grade = self.mlps_grade.max(other.mlps_grade);
-        self.rules.apart.extend(other.rules.apart.iter().cloned());
+        let theirs = &other.rules.apart;
+        let apart = |mine: &Relation| theirs.iter().any(|their| mine.meets(their));
+        let different = if self.rules.apart.iter().any(apart) {
+            Some("must be kept apart from it")
+        } else if self.architecture != other.architecture {
+            Some("has another architecture")
+        } else if self.pinned_to.is_some()
+            && other.pinned_to.is_some()
+            && self.pinned_to != other.pinned_to
+        {
+            Some("has its data on another host")
+        } else {
+            None
+        };
         self.pinned_to = self.pinned_to.take().or_else(|| other.pinned_to.clone());
-        if self.architecture != other.architecture {
-            self.rules.contradiction.get_or_insert_with(|| {
-                format!(
-                    "{} must share a host with {} and has another architecture",
-                    self.name, other.name
-                )
-            });
-        }
+        self.rules.apart.extend(theirs.iter().cloned());
+        let contradiction = different.map(|what| {
+            format!(
+                "{} must share a host with {} and {what}",
+                self.name, other.name
+            )
+        });
+        let contradiction = other.rules.contradiction.clone().or(contradiction);
+        self.rules.contradiction = self.rules.contradiction.take().or(contradiction);
     }
 }

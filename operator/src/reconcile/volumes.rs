@@ -1,6 +1,8 @@
 //! Volumes: gives jobs to hosts and shows how they went.
 
-use std::sync::Arc;
+mod room;
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::names::FINALIZER;
 use api::{ReclaimPolicy, Volume, VolumeOperation};
@@ -11,26 +13,25 @@ use serde_json::{Value, json};
 use super::images::able_hosts;
 use crate::runtime::Context;
 use crate::writer::logged;
+use room::{Rooms, Wait};
 
 /// One turn.
 pub async fn turn(context: &Arc<Context>) {
-    let work = context
-        .stores
-        .volumes
-        .state()
-        .into_iter()
-        .map(|volume| async move {
-            if context.writer.settled(volume.as_ref()) {
-                one(context, &volume).await;
-            }
-        });
+    let rooms = Mutex::new(Rooms::of(context).await);
+    let rooms = &rooms;
+    let volumes = context.stores.volumes.state();
+    let work = volumes.into_iter().map(|volume| async move {
+        if context.writer.settled(volume.as_ref()) {
+            one(context, rooms, &volume).await;
+        }
+    });
     futures::future::join_all(work).await;
 }
 
-async fn one(context: &Context, volume: &Volume) {
+async fn one(context: &Context, rooms: &Mutex<Rooms>, volume: &Volume) {
     let name = volume.name_any();
     if volume.metadata.deletion_timestamp.is_some() {
-        return delete(context, volume).await;
+        return delete(context, rooms, volume).await;
     }
     if !volume
         .finalizers()
@@ -59,15 +60,21 @@ async fn one(context: &Context, volume: &Volume) {
                 .and_then(|report| report.size_bytes)
                 .is_some_and(|present| present < size);
             if grown && status.claim.is_none() {
-                give(context, volume, VolumeOperation::Resize, size).await;
+                give(context, rooms, volume, VolumeOperation::Resize, size).await;
             }
         }
-        None => give(context, volume, VolumeOperation::Create, size).await,
+        None => give(context, rooms, volume, VolumeOperation::Create, size).await,
     }
 }
 
 /// Gives a job to a host that reaches the pool, with the claim that goes with it.
-async fn give(context: &Context, volume: &Volume, operation: VolumeOperation, size: i64) {
+async fn give(
+    context: &Context,
+    rooms: &Mutex<Rooms>,
+    volume: &Volume,
+    operation: VolumeOperation,
+    size: i64,
+) {
     let (name, status) = (volume.name_any(), volume.status.clone().unwrap_or_default());
     let pools = context.stores.storage_pools.state();
     let Some(pool) = pools
@@ -113,13 +120,21 @@ async fn give(context: &Context, volume: &Volume, operation: VolumeOperation, si
         }
     }
     let able = able_hosts(context, &volume.spec.pool);
-    let wanted = status
-        .pinned_host
-        .clone()
-        .or_else(|| beside(context, volume, pool.spec.shared));
-    let host = match wanted {
-        Some(host) => able.into_iter().find(|able| *able == host),
-        None => spread(&able, volume),
+    let host = match operation {
+        VolumeOperation::Create => {
+            let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
+            rooms.choose(context, volume, pool, &able)
+        }
+        VolumeOperation::Resize | VolumeOperation::Delete => Ok(match &status.pinned_host {
+            Some(pinned) => able.iter().find(|host| *host == pinned).cloned(),
+            None => spread(&able, volume),
+        }
+        .unwrap_or_default()),
+    };
+    let host = match host {
+        Ok(host) => host,
+        Err(Wait::Unsettled) => return,
+        Err(Wait::Told(why)) => return show(context, volume, "Pending", &why).await,
     };
     let watch_boot = |host: &str| {
         context
@@ -130,10 +145,7 @@ async fn give(context: &Context, volume: &Volume, operation: VolumeOperation, si
             .find(|known| known.name_any() == host)
             .and_then(|host| host.status.as_ref()?.accepted.clone())
     };
-    let Some((host, accepted)) = host.and_then(|host| {
-        let accepted = watch_boot(&host)?;
-        Some((host, accepted))
-    }) else {
+    let Some(accepted) = watch_boot(&host) else {
         return show(
             context,
             volume,
@@ -178,25 +190,6 @@ fn phase_of(operation: VolumeOperation) -> &'static str {
         VolumeOperation::Resize => "Resizing",
         VolumeOperation::Delete => "Deleting",
     }
-}
-
-/// The host of the VM's other local volumes: all of one VM lie together.
-fn beside(context: &Context, volume: &Volume, shared: bool) -> Option<String> {
-    if shared {
-        return None;
-    }
-    let vms = context.stores.vms.state();
-    let vm = vms.iter().find(|vm| {
-        vm.namespace() == volume.namespace()
-            && vm
-                .spec
-                .disks
-                .iter()
-                .any(|disk| disk.volume == volume.name_any())
-    })?;
-    crate::vms::volumes_of(context, vm)?
-        .iter()
-        .find_map(|other| other.status.as_ref()?.pinned_host.clone())
 }
 
 /// Spreads jobs over hosts by the volume's uid, the same way every time.
@@ -254,7 +247,7 @@ async fn follow(context: &Context, volume: &Volume) {
     }
 }
 
-async fn delete(context: &Context, volume: &Volume) {
+async fn delete(context: &Context, rooms: &Mutex<Rooms>, volume: &Volume) {
     let (name, status) = (volume.name_any(), volume.status.clone().unwrap_or_default());
     let users: Vec<String> = context
         .stores
@@ -300,7 +293,7 @@ async fn delete(context: &Context, volume: &Volume) {
         );
     }
     if status.job.is_none() {
-        give(context, volume, VolumeOperation::Delete, 0).await;
+        give(context, rooms, volume, VolumeOperation::Delete, 0).await;
     }
 }
 

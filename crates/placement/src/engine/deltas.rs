@@ -23,6 +23,7 @@ impl Engine {
             self.fleet.pools = fleet.pools;
             self.rebuild();
         }
+        self.sync_storage(fleet.storage);
         let gone = |name: &&HostName| !fleet.hosts.contains_key(*name);
         let gone: Vec<HostName> = self.fleet.hosts.keys().filter(gone).cloned().collect();
         for name in gone {
@@ -300,9 +301,16 @@ impl Engine {
         let mut places = vm.places().cloned();
         let (first, second) = (places.next(), places.next());
         drop(places);
+        // Taken off while its hosts are known, put on when they are.
+        if !there {
+            self.promise(uid, false);
+        }
         for name in first.iter().chain(&second) {
             let slot = self.slot(name);
             self.occupy(number, slot, there);
+        }
+        if there {
+            self.promise(uid, true);
         }
     }
 

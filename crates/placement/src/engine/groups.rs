@@ -7,7 +7,7 @@ use model::VmUid;
 use super::kinds::number;
 use super::{Engine, VmSlot};
 use crate::fleet::Vm;
-use crate::rules::{Bundle, Domain, Relation, Rules, Side};
+use crate::rules::{Bundle, Domain, Relation, Rules, Side, shared};
 
 /// What a rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -273,9 +273,14 @@ impl Engine {
         (hosts, unmet)
     }
 
-    /// What chooses a host with a VM; none when it chooses alone.
+    /// What chooses a host with a VM; none when it chooses alone and hosts of a kind are alike to it.
     pub(crate) fn bundle(&self, uid: &VmUid, vm: &Vm, slot: &VmSlot) -> Option<Bundle> {
-        let members = self.groups.bundles.get(slot.bundle? as usize)?;
+        let Some(bundle) = slot.bundle else {
+            // Room for volumes is told host by host.
+            let new = !vm.new_volumes.is_empty();
+            return new.then(|| Bundle::of(self.fleet(), uid, vm, std::iter::empty()));
+        };
+        let members = self.groups.bundles.get(bundle as usize)?;
         let mut mates: Vec<(&VmUid, &Vm)> = members
             .iter()
             .filter_map(|member| {
@@ -287,7 +292,17 @@ impl Engine {
         Some(Bundle::of(self.fleet(), uid, vm, mates.into_iter()))
     }
 
-    /// A VM whose data lies on one host only, or that must share its host with such a one.
+    /// VMs that must share a host with one, itself included, by uid.
+    pub(crate) fn group(&self, uid: &VmUid) -> BTreeSet<VmUid> {
+        let number = self.vm_number(uid);
+        let bundle = number.and_then(|vm| self.vm(vm).bundle);
+        let members = bundle.and_then(|bundle| self.groups.bundles.get(bundle as usize));
+        let members = members.into_iter().flatten();
+        members.map(|vm| self.vm(*vm).uid.clone()).collect()
+    }
+
+    /// A VM that no other host could take over, whatever room it has: its data lies on one host only,
+    /// its rules contradict each other, or it must share its host with such a one.
     pub(crate) fn is_bound(&self, vm: u32) -> bool {
         let slot = self.vm(vm);
         let bundle = slot
@@ -296,28 +311,46 @@ impl Engine {
         let mates = bundle.into_iter().flatten().copied();
         mates.chain([vm]).any(|vm| {
             let machine = self.machine(&self.vm(vm).uid);
-            machine.is_some_and(|machine| machine.pinned_to.is_some())
+            machine.is_some_and(|machine| {
+                machine.pinned_to.is_some()
+                    || machine.rules.contradiction.is_some()
+                    || self.will_be_pinned(machine)
+            })
         })
     }
 
-    /// Hosts that stand on which others that must share the host of these remain, a set of lost
-    /// ones left out.
-    pub(crate) fn remaining(&self, vms: &[u32], lost: &BTreeSet<u32>) -> BTreeSet<u32> {
+    /// Hosts of a VM that stand, some failed ones left out.
+    fn standing(&self, vm: u32, failed: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let machine = self.machine(&self.vm(vm).uid);
+        let places = machine.into_iter().flat_map(Vm::places);
+        let standing = places.filter(|name| {
+            let host = self.fleet.hosts.get(*name);
+            host.is_some_and(|host| host.stands)
+        });
+        let numbers = standing.filter_map(|name| self.number(name));
+        numbers.filter(|host| !failed.contains(host)).collect()
+    }
+
+    /// Others that must share the host of these, lost ones left out: the hosts on which they remain
+    /// when some fail, and who of them is nowhere then.
+    pub(crate) fn remaining(
+        &self,
+        vms: &[u32],
+        lost: &BTreeSet<u32>,
+        failed: &BTreeSet<u32>,
+    ) -> (BTreeSet<u32>, Vec<u32>) {
         let bundle = vms.first().and_then(|vm| self.vm(*vm).bundle);
         let members = bundle.and_then(|bundle| self.groups.bundles.get(bundle as usize));
-        let mates = members
-            .into_iter()
-            .flatten()
-            .filter(|vm| !lost.contains(vm));
-        let places = mates.filter_map(|vm| self.machine(&self.vm(*vm).uid));
-        places
-            .flat_map(Vm::places)
-            .filter(|name| {
-                let host = self.fleet.hosts.get(*name);
-                host.is_some_and(|host| host.stands)
-            })
-            .filter_map(|name| self.number(name))
-            .collect()
+        let mates = members.into_iter().flatten().copied();
+        let (mut places, mut nowhere) = (Vec::new(), Vec::new());
+        for mate in mates.filter(|vm| !lost.contains(vm)) {
+            let standing = self.standing(mate, failed);
+            match standing.is_empty() {
+                true => nowhere.push(mate),
+                false => places.push(standing),
+            }
+        }
+        (shared(&places), nowhere)
     }
 
     /// Numbers of a bundle's VMs, and what they must all be apart from.

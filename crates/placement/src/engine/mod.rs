@@ -15,6 +15,7 @@ mod groups;
 mod kinds;
 mod place;
 mod shelf;
+mod storage;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,7 @@ use groups::{Groups, Wish};
 pub(crate) use groups::{Member, SIDES};
 use kinds::Kinds;
 use shelf::Entry;
+use storage::Promised;
 
 /// What the engine knows of a host.
 #[derive(Clone, Debug)]
@@ -114,6 +116,8 @@ pub struct Engine {
     rack_numbers: BTreeMap<String, u32>,
     /// By rack: its hosts.
     rack_hosts: Vec<BTreeSet<u32>>,
+    /// What new volumes take.
+    promised: Promised,
     /// Closed hosts, by reason.
     closed: BTreeMap<String, u32>,
     /// Hosts of each pool, by name.
@@ -133,6 +137,7 @@ impl Engine {
             fleet: Fleet {
                 pools: fleet.pools,
                 racks: fleet.racks,
+                storage: fleet.storage,
                 ..Fleet::default()
             },
             ..Self::default()

@@ -125,6 +125,7 @@ impl Engine {
             apart: self.mates(apart, host, numbers),
             elsewhere: !anchors.is_empty() && !anchors.contains(&slot.name),
             racked: slot.rack.is_some(),
+            storage_full: self.lacks_storage(&bundle.vm.new_volumes, host, numbers),
         };
         match judge(pool, &bundle.vm, &slot.name, description, there) {
             Some(filter) => Err(filter),
@@ -143,7 +144,8 @@ impl Engine {
         };
         let slot = self.vm(number);
         let rules = &vm.rules;
-        if vm.pinned_to.is_some() || slot.bundle.is_some() || rules.contradiction.is_some() {
+        let told_host_by_host = vm.pinned_to.is_some() || !vm.new_volumes.is_empty();
+        if told_host_by_host || slot.bundle.is_some() || rules.contradiction.is_some() {
             return self.place(uid, &BTreeSet::new());
         }
         let own: Vec<u32> = vm.places().filter_map(|name| self.number(name)).collect();
@@ -232,6 +234,8 @@ impl Engine {
             apart: self.mates(&slot.apart, host, &BTreeSet::from([number])),
             elsewhere: false,
             racked: self.host(host).rack.is_some(),
+            // Who has new volumes chooses as a bundle.
+            storage_full: false,
         }
     }
 

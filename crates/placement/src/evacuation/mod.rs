@@ -7,6 +7,7 @@
 //! moves in time.
 
 mod estimate;
+mod exchange;
 mod schedule;
 mod sharing;
 mod targets;

@@ -18,7 +18,7 @@ use crate::fleet::Fleet;
 use crate::plan::{Move, Plan};
 
 /// Parts of its best bandwidth below which a move waits.
-const PARTS: [f64; 4] = [0.999, 0.5, 0.25, 0.1];
+pub(super) const PARTS: [f64; 4] = [0.999, 0.5, 0.25, 0.1];
 
 /// Within this factor of the lower bound no better schedule is looked for.
 const GOOD: f64 = 1.01;
@@ -38,7 +38,7 @@ pub(super) const SETTLED: f64 = 1.0;
 
 pub(super) struct Job {
     copying: Copying,
-    priority: Priority,
+    pub(super) priority: Priority,
     /// Positions of its two hosts.
     pub(super) from: usize,
     pub(super) to: usize,
@@ -55,12 +55,12 @@ impl Job {
     }
 }
 
-struct Schedule {
-    end: f64,
+pub(super) struct Schedule {
+    pub(super) end: f64,
     times: Vec<Times>,
-    order: Vec<usize>,
-    part: f64,
-    sharing: Sharing,
+    pub(super) order: Vec<usize>,
+    pub(super) part: f64,
+    pub(super) sharing: Sharing,
 }
 
 pub(super) struct Site {
@@ -159,7 +159,7 @@ impl Site {
     }
 
     /// No schedule of these moves ends sooner, seconds.
-    fn bound(&self) -> f64 {
+    pub(super) fn bound(&self) -> f64 {
         let mut bytes = vec![[0.0; 2]; self.links.len()];
         let mut busy = vec![0.0; self.links.len()];
         let (mut longest, mut sum) = (0.0_f64, 0.0);
@@ -191,7 +191,7 @@ impl Site {
 
     /// The best of several schedules: two orders, several ways to share links, and, when there
     /// are few moves (the more there are, the less their order matters), exchanges of two of
-    /// the same priority.
+    /// the same priority and random changes of the order.
     fn soonest(&self) -> (f64, Vec<Times>) {
         let good = self.bound() * GOOD;
         let orders = [self.longest_first(), self.busiest_link_first()];
@@ -218,28 +218,8 @@ impl Site {
         let best = tried
             .into_iter()
             .min_by(|one, two| one.end.total_cmp(&two.end));
+        let best = best.map(|best| self.shaken(best));
         best.map_or((0.0, Vec::new()), |best| (best.end, best.times))
-    }
-
-    /// Exchanges moves of one priority as long as that ends sooner.
-    fn exchange(&self, schedule: &mut Schedule, good: f64) {
-        let mut improved = true;
-        while improved && schedule.end > good {
-            improved = false;
-            for one in 0..self.jobs.len() {
-                for other in one + 1..self.jobs.len() {
-                    let mut order = schedule.order.clone();
-                    if self.jobs[order[one]].priority != self.jobs[order[other]].priority {
-                        break;
-                    }
-                    order.swap(one, other);
-                    let tried = self.run(order, schedule.part, schedule.sharing);
-                    if tried.end < schedule.end * (1.0 - 1e-6) {
-                        (*schedule, improved) = (tried, true);
-                    }
-                }
-            }
-        }
     }
 
     /// By priority, then the longest first.
@@ -273,7 +253,7 @@ impl Site {
     }
 
     /// Plays the schedule.
-    fn run(&self, order: Vec<usize>, part: f64, sharing: Sharing) -> Schedule {
+    pub(super) fn run(&self, order: Vec<usize>, part: f64, sharing: Sharing) -> Schedule {
         let mut times = vec![Times::default(); self.jobs.len()];
         let mut left: Vec<f64> = self.jobs.iter().map(|job| job.copying.memory).collect();
         let mut ended = vec![false; self.jobs.len()];

@@ -8,6 +8,7 @@ use super::EvacuationRequest;
 use crate::engine::{Engine, VmSlot};
 use crate::fleet::{Fleet, Free, Vm};
 use crate::headroom::pack_elsewhere;
+use crate::place::Choice;
 use crate::plan::Stuck;
 
 /// How many VMs may be tried as the one that makes room: for one VM that is stuck, and for all
@@ -170,8 +171,9 @@ fn packed<'a>(
         .iter()
         .filter_map(|(_, uid)| attempt.engine.vm_number(uid))
         .collect();
-    if numbers.iter().any(|vm| attempt.engine.is_bound(*vm)) {
-        // Who must share a host with a pinned VM goes nowhere.
+    let bound = numbers.iter().any(|vm| attempt.engine.is_bound(*vm));
+    if bound || attempt.engine.any_new_volumes(&numbers) {
+        // One of them goes nowhere, so not all of them do; and a packing knows no storage.
         return None;
     }
     let found = pack_elsewhere(&attempt.engine, &BTreeSet::new(), &numbers)?;
@@ -182,7 +184,10 @@ fn packed<'a>(
         if attempt.is_settled(uid) {
             continue;
         }
-        attempt.go(uid, host, reason);
+        // A packing knows where all are in the end, not who is still in a rack on the way.
+        if !attempt.engine.may_run(uid, &host) || attempt.go(uid, host, reason).is_err() {
+            return None;
+        }
     }
     Some(attempt)
 }
@@ -233,8 +238,14 @@ impl<'a> Attempt<'a> {
             return;
         }
         match self.engine.place(uid, &BTreeSet::new()) {
-            Ok(choice) => self.go(uid, choice.host, choice.reasons.join("; ")),
+            Ok(choice) => self.go_or_stay(uid, choice),
             Err(refusal) => self.refuse(uid, refusal.sentence()),
+        }
+    }
+
+    fn go_or_stay(&mut self, uid: &VmUid, choice: Choice) {
+        if let Err(why) = self.go(uid, choice.host, choice.reasons.join("; ")) {
+            self.refuse(uid, why);
         }
     }
 
@@ -243,7 +254,7 @@ impl<'a> Attempt<'a> {
             return;
         }
         match self.engine.place_tightest(uid) {
-            Ok(choice) => self.go(uid, choice.host, choice.reasons.join("; ")),
+            Ok(choice) => self.go_or_stay(uid, choice),
             Err(refusal) => self.refuse(uid, refusal.sentence()),
         }
     }
@@ -253,39 +264,56 @@ impl<'a> Attempt<'a> {
         self.refused.push((priority, uid.clone(), why));
     }
 
-    fn go(&mut self, uid: &VmUid, to: HostName, reason: String) {
-        let from = self.engine.machine(uid).and_then(|vm| vm.host.clone());
-        let Some(from) = from else { return };
+    /// Moves a VM, and with it all that must share its host and leave too: all of them, or none and why.
+    fn go(&mut self, uid: &VmUid, to: HostName, reason: String) -> Result<(), String> {
         let mates = self.mates(uid);
-        self.step(uid, from, to.clone(), reason);
+        let before = self.steps.len();
+        self.leave(uid, &to, reason);
         for mate in mates {
-            let from = self.engine.machine(&mate).and_then(|vm| vm.host.clone());
-            if let Some(from) = from {
-                let reason = format!("shares its host with {uid}");
-                self.step(&mate, from, to.clone(), reason);
+            if !self.engine.may_run(&mate, &to) {
+                self.take_back(before);
+                let name = self.engine.machine(&mate).map(|vm| vm.name.to_string());
+                let name = name.unwrap_or_else(|| mate.to_string());
+                return Err(format!(
+                    "{name}, which must share its host, finds no place with it on {to}"
+                ));
+            }
+            self.leave(&mate, &to, format!("shares its host with {uid}"));
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, uid: &VmUid, to: &HostName, reason: String) {
+        let from = self.engine.machine(uid).and_then(|vm| vm.host.clone());
+        if let Some(from) = from {
+            self.step(uid, from, to.clone(), reason);
+        }
+    }
+
+    /// The steps from one on are not taken after all.
+    fn take_back(&mut self, from: usize) {
+        for step in self.steps.drain(from..) {
+            self.engine.end_move(&step.vm, false);
+            if let Some(number) = self.engine.vm_number(&step.vm) {
+                self.settled.remove(&number);
             }
         }
     }
 
-    /// VMs that must share its host and leave too: they choose together.
+    /// VMs that must share its host, leave too and have no step yet.
     fn mates(&self, uid: &VmUid) -> Vec<VmUid> {
-        let found = self.engine.machine(uid).zip(self.engine.vm_number(uid));
-        let bundle = found.and_then(|(vm, number)| {
-            let slot = self.engine.vm(number);
-            self.engine.bundle(uid, vm, slot)
-        });
-        let rest = bundle.into_iter().flat_map(|bundle| bundle.rest);
-        rest.filter(|mate| mate != uid)
-            .filter(|mate| {
-                let vm = self.engine.machine(mate);
-                vm.is_some_and(|vm| {
-                    let leaves = vm
-                        .host
-                        .as_ref()
-                        .is_some_and(|host| self.request.hosts.contains(host));
-                    leaves && vm.incoming.is_none() && vm.pinned_to.is_none()
-                })
+        let group = self.engine.group(uid);
+        let leaves = |mate: &&VmUid| {
+            let vm = self.engine.machine(mate);
+            vm.is_some_and(|vm| {
+                let host = vm.host.as_ref();
+                let emptied = host.is_some_and(|host| self.request.hosts.contains(host));
+                emptied && vm.incoming.is_none() && vm.pinned_to.is_none()
             })
+        };
+        let mates = group.into_iter().filter(|mate| mate != uid);
+        mates
+            .filter(|mate| leaves(&mate) && !self.is_settled(mate))
             .collect()
     }
 
@@ -382,14 +410,25 @@ impl<'a> Attempt<'a> {
             }
             let index = self.steps.len();
             let reason = format!("makes room on {host} for {}", slot.uid);
-            self.go(&other, elsewhere, reason);
-            if let Some(step) = self.steps.last_mut() {
+            let before = self.engine.machine(&other).cloned();
+            if self.go(&other, elsewhere, reason).is_err() {
+                continue;
+            }
+            if let Some(step) = self.steps.get_mut(index) {
                 // It is as urgent as the VM that waits for it.
                 step.priority = step.priority.min(priority);
             }
             self.engine.end_move(&other, true);
             self.vacated.entry(host.clone()).or_default().push(index);
-            self.go(&slot.uid, host, format!("fits once {other} has left"));
+            let reason = format!("fits once {other} has left");
+            if self.go(&slot.uid, host.clone(), reason).is_err() {
+                self.vacated.entry(host).or_default().pop();
+                self.take_back(index);
+                if let Some(before) = before {
+                    self.engine.upsert_vm(other, before);
+                }
+                continue;
+            }
             return true;
         }
         false

@@ -148,7 +148,7 @@ impl<'a> Instance<'a> {
                 }
             }
         }
-        let mut items = Self::items(engine, bins, lost, &among_lost);
+        let mut items = Self::items(engine, bins, (lost, &among_lost), failed);
         items.sort_by(|one, two| {
             let size = |item: &Item| (item.size.memory_bytes, item.size.cpu);
             let uid = |item: &Item| item.vms.first().map(|vm| &engine.vm(*vm).uid);
@@ -163,8 +163,14 @@ impl<'a> Instance<'a> {
         }
     }
 
-    /// Lost VMs as items, those that must share a host as one.
-    fn items(engine: &Engine, bins: &Bins, lost: &[u32], among_lost: &BTreeSet<u32>) -> Vec<Item> {
+    /// Lost VMs as items, those that must share a host as one: with room for those of them that are
+    /// nowhere, as `place` asks for it.
+    fn items(
+        engine: &Engine,
+        bins: &Bins,
+        (lost, among_lost): (&[u32], &BTreeSet<u32>),
+        failed: &BTreeSet<u32>,
+    ) -> Vec<Item> {
         let mut bundles: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         let mut parts: Vec<Vec<u32>> = Vec::new();
         for vm in lost {
@@ -184,18 +190,26 @@ impl<'a> Instance<'a> {
         };
         let item = |mut vms: Vec<u32>| {
             vms.sort_by_key(|vm| &engine.vm(*vm).uid);
+            let (anchors, nowhere) = engine.remaining(&vms, among_lost, failed);
+            let mut with_nowhere = BTreeSet::new();
+            let mut chosen_for = among_lost;
+            if anchors.is_empty() && !nowhere.is_empty() {
+                with_nowhere.extend(among_lost.iter().chain(&nowhere).copied());
+                chosen_for = &with_nowhere;
+                // The first of the lost stays the first: it is who is told.
+                vms.extend(nowhere);
+            }
             let slots = || vms.iter().map(|vm| engine.vm(*vm));
             let apart: Vec<Member> = slots()
                 .flat_map(|slot| slot.apart.iter().copied())
                 .collect();
-            let anchors = engine.remaining(&vms, among_lost);
             Item {
                 size: slots().fold(Free::default(), |sum, slot| Free {
                     cpu: sum.cpu.saturating_add(slot.size.cpu),
                     memory_bytes: sum.memory_bytes.saturating_add(slot.size.memory_bytes),
                 }),
                 classes: slots().map(|slot| slot.class).collect(),
-                blocked: places(engine.mates_hosts(&apart, among_lost)),
+                blocked: places(engine.mates_hosts(&apart, chosen_for)),
                 anchors: (!anchors.is_empty()).then(|| places(anchors)),
                 apart,
                 vms,

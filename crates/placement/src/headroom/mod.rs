@@ -8,7 +8,8 @@
 //! which is said and counted.
 //!
 //! Deliberately outside: the pool's second failure (`failures_to_tolerate` above one is proven
-//! for one failure at a time), and VMs pinned to a host, which no other host can take over.
+//! for one failure at a time), and VMs that no other host could take over whatever its room: those
+//! pinned to a host, and those whose rules contradict each other. They are listed.
 
 mod bounds;
 mod instance;
@@ -102,7 +103,7 @@ pub struct HeadroomReport {
     pub hosts: Vec<FailureReport>,
     /// Racks that are declared, by name. Told, not promised.
     pub racks: Vec<FailureReport>,
-    /// VMs whose data is on one host only: they stand outside.
+    /// VMs whose data is on one host only, or whose rules contradict each other: they stand outside.
     pub outside: Vec<VmUid>,
 }
 
@@ -132,7 +133,7 @@ impl HeadroomReport {
     }
 }
 
-/// Proves or refutes for one pool. VMs pinned to a host stand outside.
+/// Proves or refutes for one pool. VMs that no host could take over stand outside.
 pub fn prove_headroom(fleet: &Fleet, pool: &str) -> Headroom {
     Engine::new(of_pool(fleet, pool)).prove_headroom(pool)
 }
@@ -190,6 +191,7 @@ fn of_pool(fleet: &Fleet, pool: &str) -> Fleet {
             .map(|(uid, vm)| (uid.clone(), vm.clone()))
             .collect(),
         racks: fleet.racks.clone(),
+        storage: fleet.storage.clone(),
         hosts,
     }
 }

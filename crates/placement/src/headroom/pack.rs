@@ -104,7 +104,11 @@ pub(super) fn first_fit(instance: &Instance<'_>, start: usize) -> Result<Packing
 
 /// Best fit in the order of a weighted size: what is left over is smallest by the same weights.
 fn best_fit(instance: &Instance<'_>, cpu: u128, memory: u128) -> Option<Packing> {
-    let weigh = |size: Free| u128::from(size.cpu) * cpu + u128::from(size.memory_bytes) * memory;
+    // Hosts of absurd size weigh as much as can be told.
+    let weigh = |size: Free| {
+        let cpu = u128::from(size.cpu).saturating_mul(cpu);
+        cpu.saturating_add(u128::from(size.memory_bytes).saturating_mul(memory))
+    };
     let mut order: Vec<usize> = (0..instance.items.len()).collect();
     order.sort_by_key(|index| {
         (

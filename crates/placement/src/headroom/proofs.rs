@@ -149,14 +149,14 @@ impl Proofs {
     }
 }
 
-/// VMs on these hosts whose data is on one host only.
+/// VMs on these hosts that no other could take over.
 fn outside(engine: &Engine, standing: &[(HostName, u32)]) -> Vec<VmUid> {
     let on = standing.iter().flat_map(|(name, _)| engine.on(name));
-    let pinned = |uid: &&VmUid| {
+    let bound = |uid: &&VmUid| {
         let number = engine.vm_number(uid);
         number.is_some_and(|number| engine.is_bound(number))
     };
-    let outside: BTreeSet<VmUid> = on.filter(pinned).cloned().collect();
+    let outside: BTreeSet<VmUid> = on.filter(bound).cloned().collect();
     outside.into_iter().collect()
 }
 
@@ -279,7 +279,7 @@ impl<'a> Question<'a> {
                 },
             },
         };
-        let sizes = instance.items.iter().map(|item| item.size);
+        let sizes = lost.iter().map(|vm| engine.vm(*vm).size);
         let returned = |of: fn(Free) -> u64| {
             let pairs = instance.bins.iter().zip(&self.bins.list);
             pairs

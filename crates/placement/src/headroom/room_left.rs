@@ -1,6 +1,6 @@
 //! How many more VMs of a size a pool takes with N+1 kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{NamespacedName, VmUid};
 
@@ -60,6 +60,7 @@ fn sample(pool: &Pool, name: &str, cpu: u64, memory_bytes: u64) -> Vm {
         zones: BTreeSet::new(),
         architecture: pool.architecture,
         storage_pools: BTreeSet::new(),
+        new_volumes: BTreeMap::new(),
         pinned_to: None,
         mlps_grade: pool.mlps_grade,
         rules: Rules::default(),

@@ -8,6 +8,7 @@ use super::{concerns, misplaced, overloaded};
 use crate::fleet::Fleet;
 use crate::plan::{Limits, Move, Plan};
 use crate::rules::Domain;
+use crate::storage::StorageRoom;
 
 /// What is wrong with a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum PlanFault {
     Separated,
     /// The target has too little room at that time.
     Overloaded,
+    /// A storage pool has too little room on the target for volumes that are not made yet.
+    StorageOverfull(String),
     /// More moves at once on this host than allowed.
     HostLimit(HostName),
     /// More moves at once than allowed.
@@ -138,6 +141,17 @@ impl<'a> Board<'a> {
         };
         if overloaded(host, pool, sum(|vm| vm.cpu), sum(|vm| vm.memory_bytes)) {
             faults.push(PlanFault::Overloaded);
+        }
+        for (pool, bytes) in &vm.new_volumes {
+            // On a pool that all share a move takes nothing more.
+            let Some(StorageRoom::PerHost(rooms)) = self.fleet.storage.get(pool) else {
+                continue;
+            };
+            let others = others.iter().filter_map(|(_, vm)| vm.new_volumes.get(pool));
+            let sum: u128 = others.chain([bytes]).map(|bytes| u128::from(*bytes)).sum();
+            if rooms.get(&step.to).is_some_and(|room| sum > (*room).into()) {
+                faults.push(PlanFault::StorageOverfull(pool.clone()));
+            }
         }
         faults.extend(self.mate(step, vm).map(PlanFault::Together));
         self.moving.insert(&step.vm, step);

@@ -279,6 +279,10 @@ fn best_move(
             if !settled || vm.pinned_to.is_some() || request.rests(uid) {
                 continue;
             }
+            // One move would part it from who must share its host.
+            if vm.rules.together.is_some() {
+                continue;
+            }
             let Some(size) = size(engine, uid) else {
                 continue;
             };

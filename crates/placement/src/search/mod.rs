@@ -22,7 +22,7 @@ mod best;
 mod price;
 mod propose;
 mod region;
-mod rng;
+pub(crate) mod rng;
 
 use crate::core::{Model, State};
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Architecture, HostName, NamespacedName, VmUid, Zone};
-use placement::{Domain, Fleet, Host, Pool, Relation, Rules, Side, Vm};
+use placement::{Domain, Fleet, Host, Pool, Relation, Rules, Side, StorageRoom, Vm};
 use proptest::prelude::*;
 
 pub const GIB: u64 = 1 << 30;
@@ -40,6 +40,7 @@ pub fn vm(name: &str, cpu: u64, memory: u64) -> Vm {
         zones: BTreeSet::from([Zone::Common]),
         architecture: Architecture::x86_64,
         storage_pools: BTreeSet::from(["s".to_owned()]),
+        new_volumes: BTreeMap::new(),
         pinned_to: None,
         mlps_grade: 2,
         rules: Rules::default(),
@@ -137,6 +138,7 @@ pub fn any_fleet(hosts_max: usize, vms_max: usize) -> impl Strategy<Value = Flee
             })
             .collect(),
         racks: BTreeMap::new(),
+        storage: BTreeMap::new(),
     })
 }
 
@@ -173,4 +175,30 @@ pub fn any_rules() -> impl Strategy<Value = Rules> {
             contradiction: None,
         },
     )
+}
+
+/// Room on the two storage pools, one that all share and one that each host has, and new volumes for
+/// some VMs.
+pub fn any_storage(fleet: Fleet) -> impl Strategy<Value = Fleet> {
+    let rooms = proptest::collection::vec(proptest::option::weighted(0.8, 0..12_u64), 8);
+    let shared = proptest::option::of(0..30_u64);
+    let new = proptest::collection::vec(proptest::option::weighted(0.4, 0..6_u64), fleet.vms.len());
+    (rooms, shared, new).prop_map(move |(rooms, shared, new)| {
+        let mut fleet = fleet.clone();
+        if let Some(shared) = shared {
+            let room = StorageRoom::Shared(shared * GIB);
+            fleet.storage.insert("s".to_owned(), room);
+        }
+        let hosts = rooms.into_iter().enumerate();
+        let hosts = hosts.filter_map(|(index, room)| Some((name(index), room? * GIB)));
+        let room = StorageRoom::PerHost(hosts.collect());
+        fleet.storage.insert("t".to_owned(), room);
+        for (vm, new) in fleet.vms.values_mut().zip(new) {
+            let pools = vm.storage_pools.iter().cloned();
+            vm.new_volumes = new.map_or_else(BTreeMap::new, |new| {
+                pools.map(|pool| (pool, new * GIB)).collect()
+            });
+        }
+        fleet
+    })
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Architecture, HostName, NamespacedName, Priority, VmUid, Zone};
-use placement::{Domain, Fleet, Host, Limits, Pool, Relation, Rules, Side, Vm};
+use placement::{Domain, Fleet, Host, Limits, Pool, Relation, Rules, Side, StorageRoom, Vm};
 use serde::Deserialize;
 
 pub const GIB: u64 = 1 << 30;
@@ -16,8 +16,18 @@ pub struct Scenario {
     pub pools: BTreeMap<String, PoolText>,
     pub hosts: BTreeMap<String, HostText>,
     pub vms: BTreeMap<String, VmText>,
+    /// Room of storage pools for new volumes, GiB.
+    #[serde(default)]
+    pub storage: BTreeMap<String, StorageText>,
     #[serde(with = "serde_yaml::with::singleton_map_recursive")]
     pub ask: Vec<Ask>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub enum StorageText {
+    Shared(u64),
+    PerHost(BTreeMap<String, u64>),
 }
 
 #[derive(Deserialize)]
@@ -82,6 +92,8 @@ pub struct VmText {
     pub zones: BTreeSet<Zone>,
     pub architecture: Architecture,
     pub storage: BTreeSet<String>,
+    /// Volumes that are not made yet, GiB by storage pool.
+    pub new_volumes: BTreeMap<String, u64>,
     pub pinned: Option<String>,
     pub grade: i32,
     pub apart: Option<String>,
@@ -111,6 +123,7 @@ impl Default for VmText {
             zones: BTreeSet::from([Zone::Common]),
             architecture: Architecture::x86_64,
             storage: BTreeSet::from(["shared".into()]),
+            new_volumes: BTreeMap::new(),
             pinned: None,
             grade: 2,
             apart: None,
@@ -204,6 +217,17 @@ impl Scenario {
                 },
             );
         }
+        for (name, room) in &self.storage {
+            let room = match room {
+                StorageText::Shared(size) => StorageRoom::Shared(size * GIB),
+                StorageText::PerHost(hosts) => {
+                    let hosts = hosts.iter();
+                    let hosts = hosts.map(|(host, size)| (HostName(host.clone()), size * GIB));
+                    StorageRoom::PerHost(hosts.collect())
+                }
+            };
+            fleet.storage.insert(name.clone(), room);
+        }
         for (name, vm) in &self.vms {
             fleet.vms.insert(
                 VmUid(name.clone()),
@@ -214,6 +238,11 @@ impl Scenario {
                     zones: vm.zones.clone(),
                     architecture: vm.architecture,
                     storage_pools: vm.storage.clone(),
+                    new_volumes: vm
+                        .new_volumes
+                        .iter()
+                        .map(|(pool, size)| (pool.clone(), size * GIB))
+                        .collect(),
                     pinned_to: vm.pinned.clone().map(HostName),
                     mlps_grade: vm.grade,
                     rules: vm.rules(),

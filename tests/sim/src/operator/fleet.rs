@@ -1,6 +1,6 @@
 //! The site as `placement` reads it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use failover::Moment;
 use model::{Architecture, BootId, HostName, NamespacedName, Zone};
@@ -59,6 +59,7 @@ impl World {
                     zones: BTreeSet::from([Zone::Common]),
                     architecture: Architecture::x86_64,
                     storage_pools: BTreeSet::from(["shared".to_owned()]),
+                    new_volumes: BTreeMap::new(),
                     pinned_to: self.pinned(index),
                     mlps_grade: 2,
                     rules: if spec.apart {

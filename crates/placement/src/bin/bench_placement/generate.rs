@@ -100,6 +100,7 @@ pub fn vm(random: &mut Random, index: usize, pools: usize, groups: usize) -> Vm 
         } else {
             BTreeSet::from(["fast".to_owned()])
         },
+        new_volumes: BTreeMap::new(),
         pinned_to: None,
         mlps_grade: if random.below(5) == 0 { 3 } else { 2 },
         rules: if group < groups {

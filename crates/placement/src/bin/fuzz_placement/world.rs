@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Architecture, HostName, NamespacedName, VmUid, Zone};
-use placement::{Domain, Engine, Fleet, Host, Pool, Relation, Rules, Side, Vm};
+use placement::{Domain, Engine, Fleet, Host, Pool, Relation, Rules, Side, StorageRoom, Vm};
 
 const HOSTS: usize = 7;
 const VMS: usize = 14;
+const GIB: u64 = 1 << 30;
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 pub struct Random(pub u64);
@@ -91,7 +92,7 @@ impl World {
     /// One change, to both; told in words.
     pub fn change(&mut self, random: &mut Random, engine: &mut Engine) -> String {
         let (name, uid) = (host_name(random.index(HOSTS)), uid(random.index(VMS)));
-        match random.below(12) {
+        match random.below(13) {
             0 => {
                 let host = any_host(random);
                 self.fleet.hosts.insert(name.clone(), host.clone());
@@ -150,6 +151,15 @@ impl World {
                 engine.end_move(&uid, arrived);
                 format!("{uid} has moved: {arrived}")
             }
+            10 => {
+                let (pool, room) = any_storage(random);
+                match &room {
+                    Some(room) => self.fleet.storage.insert(pool.clone(), room.clone()),
+                    None => self.fleet.storage.remove(&pool),
+                };
+                engine.set_storage(pool.clone(), room.clone());
+                format!("storage pool {pool} has {room:?}")
+            }
             _ => {
                 self.assign(&uid, &name);
                 engine.assign(&uid, &name);
@@ -180,7 +190,7 @@ fn any_host(random: &mut Random) -> Host {
     let (cpu, memory_bytes) = match random.below(20) {
         0 => (0, 0),
         1 => (u64::MAX, u64::MAX),
-        _ => (2 + random.below(7), 4 + random.below(12)),
+        _ => (2 + random.below(7), (4 + random.below(12)) * GIB),
     };
     Host {
         pool: if random.one_in(6) { "other" } else { "main" }.to_owned(),
@@ -197,18 +207,40 @@ fn any_host(random: &mut Random) -> Host {
     }
 }
 
+/// A pool that all hosts share, or one that each host has, or none is told.
+fn any_storage(random: &mut Random) -> (String, Option<StorageRoom>) {
+    let (pool, many) = (["s", "t"][random.index(2)].to_owned(), random.below(30));
+    let room = match random.below(4) {
+        0 => None,
+        1 | 2 => Some(StorageRoom::Shared(many * GIB)),
+        _ => {
+            let hosts = (0..HOSTS).filter_map(|index| {
+                let told = !random.one_in(4);
+                told.then(|| (host_name(index), random.below(12) * GIB))
+            });
+            Some(StorageRoom::PerHost(hosts.collect()))
+        }
+    };
+    (pool, room)
+}
+
 fn any_vm(random: &mut Random, index: usize) -> Vm {
+    let pool = if random.one_in(4) { "t" } else { "s" }.to_owned();
+    let new = random
+        .one_in(4)
+        .then(|| (pool.clone(), random.below(7) * GIB));
     Vm {
         name: NamespacedName::new("n", format!("v{index}")),
         cpu: 1 + random.below(4),
-        memory_bytes: 1 + random.below(6),
+        memory_bytes: (1 + random.below(6)) * GIB,
         zones: BTreeSet::from([Zone::Common]),
         architecture: if random.one_in(8) {
             Architecture::aarch64
         } else {
             Architecture::x86_64
         },
-        storage_pools: BTreeSet::from([if random.one_in(4) { "t" } else { "s" }.to_owned()]),
+        storage_pools: BTreeSet::from([pool]),
+        new_volumes: new.into_iter().collect(),
         pinned_to: random.one_in(10).then(|| host_name(random.index(HOSTS))),
         mlps_grade: if random.one_in(10) { 4 } else { 2 },
         rules: any_rules(random),
