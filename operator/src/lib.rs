@@ -15,6 +15,7 @@ pub mod leader;
 pub mod merge;
 pub mod migrations;
 pub mod options;
+pub mod planner;
 pub mod probes;
 pub mod reconcile;
 pub mod runtime;

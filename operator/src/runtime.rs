@@ -17,8 +17,9 @@ use crate::hosts::HostWatch;
 use crate::incidents::Incidents;
 use crate::leader::Leader;
 use crate::options::Options;
+use crate::planner::Planner;
 use crate::probes::Probes;
-use crate::reconcile::pools::Proofs;
+use crate::reconcile::pools;
 use crate::reconcile::rebalance::Rebalances;
 use crate::store::Stores;
 use crate::writer::Writer;
@@ -42,8 +43,10 @@ pub struct Context {
     pub hosts: Mutex<HostWatch>,
     /// What probes saw.
     pub probes: Probes,
-    /// What was proven of N+1.
-    pub proofs: Proofs,
+    /// The fleet as `placement` reads it, with its indexes and proofs.
+    pub planner: Planner,
+    /// What was last told of host pools.
+    pub told: pools::Told,
     /// What is wrong with rules of VMs about one another.
     pub rules: vms::RuleNotes,
     /// What would even out pools.
@@ -96,7 +99,8 @@ pub async fn run(options: Options) -> Result<()> {
         writer: Writer::new(client.clone(), leader.clone()),
         hosts: Mutex::default(),
         probes: Probes::default(),
-        proofs: Proofs::default(),
+        planner: Planner::default(),
+        told: pools::Told::default(),
         rules: vms::RuleNotes::default(),
         rebalances: Rebalances::default(),
         incidents: Incidents::default(),
@@ -160,6 +164,8 @@ fn spawn_loops(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) {
         loop {
             if machines.writer.leads() {
                 vms::turn(&machines, &mut memory).await;
+            } else {
+                machines.planner.forget().await;
             }
             // Woken by a change or by the timer, whichever comes first.
             let _ = tokio::time::timeout(VM_TURN, changes.changed()).await;
@@ -170,6 +176,8 @@ fn spawn_loops(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) {
         loop {
             if others.writer.leads() {
                 reconcile::turn(&others).await;
+            } else {
+                pools::measure::forget();
             }
             tokio::time::sleep(RECONCILE_TURN).await;
         }

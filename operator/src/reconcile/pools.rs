@@ -1,160 +1,183 @@
 //! Aggregates of host pools and storage pools, and the N+1 proof.
 
+pub mod measure;
+
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::{Headroom, HostPool, HostPoolStatus, HostState, StoragePoolStatus};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use model::{Bytes, VmUid};
-use placement::{Engine, Fleet, Free, Survival, room_left};
-use prometheus::{IntGaugeVec, register_int_gauge_vec};
+use placement::{Engine, Fleet, Free, HeadroomReport, Survival, room_left};
 use serde_json::json;
 
 use super::rebalance;
 use crate::conditions::{Judged, condition, conditions};
+use crate::merge;
 use crate::runtime::Context;
 use crate::writer::logged;
-use crate::{door, merge};
+
+/// What was last told of each pool, of which fleet and in which sizes: as long as neither changes,
+/// nothing is asked again.
+#[derive(Default)]
+pub struct Told(Mutex<Arc<Site>>);
+
+/// Pools as they stand in one moment.
+#[derive(Default)]
+struct Site {
+    fleet: Fleet,
+    flavors: Vec<Size>,
+    pools: BTreeMap<String, Shown>,
+}
+
+/// A flavor: name, virtual processors, bytes of memory.
+type Size = (String, u64, u64);
+
+/// What the hosts of a pool offer, overcommit included, what of it is free, and N+1.
+struct Shown {
+    all: Free,
+    free: Free,
+    headroom: Headroom,
+}
 
 /// One turn.
 pub async fn turn(context: &Arc<Context>) {
-    let policy = door::policy(&context.stores.policy());
-    let fleet = door::fleet(context, &policy);
-    lock(context).engine.sync(fleet.clone());
-    for pool in context.stores.host_pools.state() {
-        let name = pool.name_any();
-        let status = pool.status.clone().unwrap_or_default();
-        let hosts: Vec<_> = context
-            .stores
-            .hosts
-            .state()
-            .into_iter()
-            .filter(|host| host.spec.pool == name)
-            .collect();
-        let ready = hosts
-            .iter()
-            .filter(|host| {
-                host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
-            })
-            .count();
-        let (all, free) = sums(context, &fleet, &name);
-        let headroom = headroom(context, &name);
-        let proven = headroom.state == "Proven" || headroom.state == "NotPromised";
-        let rebalancing = rebalance::turn(context, &fleet, &pool).await;
-        let calm = rebalancing.moves.is_empty() || rebalancing.state == "Off";
-        let judged = [
-            Judged::new("Redundant", proven, &headroom.state, &headroom.message),
-            Judged::new("Balanced", calm, &rebalancing.state, &rebalancing.message),
-        ];
-        let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
-        let mebibytes = |bytes: u64| i64::try_from(bytes >> 20).unwrap_or(i64::MAX);
-        let after = HostPoolStatus {
-            hosts: i32::try_from(hosts.len()).unwrap_or(i32::MAX),
-            hosts_ready: i32::try_from(ready).unwrap_or(i32::MAX),
-            cpu_capacity: count(all.cpu),
-            cpu_allocated: count(all.cpu.saturating_sub(free.cpu)),
-            memory_capacity_mebibytes: mebibytes(all.memory_bytes),
-            memory_allocated_mebibytes: mebibytes(
-                all.memory_bytes.saturating_sub(free.memory_bytes),
-            ),
-            conditions: conditions(&status.conditions, &judged, pool.metadata.generation),
-            headroom: Some(headroom),
-            rebalancing: Some(rebalancing),
-        };
-        if after != status && context.writer.settled(pool.as_ref()) {
-            if let Some(headroom) = &after.headroom {
-                tell(context, &pool, headroom).await;
+    // Nothing is told before the VM loop has read the fleet.
+    if let Some(site) = look(context).await {
+        for pool in context.stores.host_pools.state() {
+            // A pool that the VM loop has not seen yet is told next time.
+            if let Some(shown) = site.pools.get(&pool.name_any()) {
+                show(context, &site.fleet, &pool, shown).await;
             }
-            logged(
-                "host pool",
-                &name,
-                context
-                    .writer
-                    .swap_status(pool.as_ref(), merge::patch(&json!(status), &json!(after)))
-                    .await,
-            );
         }
     }
     storage(context).await;
 }
 
-/// What was proven, and of which fleet: a proof is looked at again only where the fleet changed.
-#[derive(Default)]
-pub struct Proofs(Mutex<Proven>);
-
-#[derive(Default)]
-struct Proven {
-    engine: Engine,
-    /// The engine's clock when the pools were last told.
-    told_at: u64,
-    pools: BTreeMap<String, Headroom>,
+/// The pools of the fleet on which the VM loop decides, what it decided a moment ago included.
+async fn look(context: &Context) -> Option<Arc<Site>> {
+    let flavors = flavors(context);
+    let (fleet, reports) = {
+        let mut engine = context.planner.read().await?;
+        let known = lock(context).clone();
+        if known.flavors == flavors && known.fleet == *engine.fleet() {
+            return Some(known);
+        }
+        let fleet = engine.fleet().clone();
+        let reports: Vec<_> = fleet
+            .pools
+            .keys()
+            .filter_map(|name| {
+                let (all, free) = sums(&engine, name);
+                Some((name.clone(), all, free, engine.headroom_report(name)?))
+            })
+            .collect();
+        (fleet, reports)
+    };
+    let mut pools = BTreeMap::new();
+    for (name, all, free, report) in reports {
+        let headroom = headroom(&fleet, &name, &report, &flavors);
+        let shown = Shown {
+            all,
+            free,
+            headroom,
+        };
+        pools.insert(name, shown);
+    }
+    let site = Arc::new(Site {
+        fleet,
+        flavors,
+        pools,
+    });
+    let former = std::mem::replace(&mut *lock(context), site.clone());
+    for gone in former
+        .pools
+        .keys()
+        .filter(|name| !site.pools.contains_key(*name))
+    {
+        measure::remove(gone);
+    }
+    Some(site)
 }
 
-fn lock(context: &Context) -> MutexGuard<'_, Proven> {
-    let proofs = &context.proofs.0;
-    proofs.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(context: &Context) -> MutexGuard<'_, Arc<Site>> {
+    let told = &context.told.0;
+    told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the hosts of a pool offer, overcommit included, and what of it is free.
-fn sums(context: &Context, fleet: &Fleet, pool: &str) -> (Free, Free) {
-    let proven = lock(context);
+fn flavors(context: &Context) -> Vec<Size> {
+    let flavors = context.stores.flavors.state();
+    let sizes = flavors.iter().filter_map(|flavor| {
+        let memory = Bytes::parse(&flavor.spec.memory).ok()?.0;
+        let cpu = u64::try_from(flavor.spec.cpu).ok()?;
+        Some((flavor.name_any(), cpu, memory))
+    });
+    let mut sizes: Vec<Size> = sizes.collect();
+    sizes.sort();
+    sizes
+}
+
+fn sums(engine: &Engine, pool: &str) -> (Free, Free) {
     let (mut all, mut free) = (Free::default(), Free::default());
     let add = |sum: &mut Free, more: Free| {
         sum.cpu = sum.cpu.saturating_add(more.cpu);
         sum.memory_bytes = sum.memory_bytes.saturating_add(more.memory_bytes);
     };
+    let fleet = engine.fleet();
     for (name, host) in fleet.hosts.iter().filter(|(_, host)| host.pool == pool) {
         add(&mut all, fleet.capacity(host));
-        add(&mut free, proven.engine.free(name).unwrap_or_default());
+        add(&mut free, engine.free(name).unwrap_or_default());
     }
     (all, free)
 }
 
-fn headroom(context: &Context, pool: &str) -> Headroom {
-    let mut proven = lock(context);
-    let Proven {
-        engine,
-        told_at,
-        pools,
-    } = &mut *proven;
-    if *told_at != engine.clock() {
-        *told_at = engine.clock();
-        pools.clear();
-    }
-    pools
-        .entry(pool.to_owned())
-        .or_insert_with(|| prove(context, engine, pool))
-        .clone()
-}
-
-/// Failures that are neither proven nor refuted, by pool: the alarm of whoever watches the site.
-static UNKNOWN: LazyLock<Option<IntGaugeVec>> = LazyLock::new(|| {
-    register_int_gauge_vec!(
-        "zhengyun_host_pool_unknown_failures",
-        "Failures of hosts and racks of a pool of which nothing could be proven in time",
-        &["pool"]
-    )
-    .ok()
-});
-
-/// 1 while any one host of a pool may fail and every VM finds a place, else 0.
-static REDUNDANT: LazyLock<Option<IntGaugeVec>> = LazyLock::new(|| {
-    register_int_gauge_vec!(
-        "zhengyun_host_pool_redundant",
-        "1 while N+1 of the pool is proven or not promised, else 0",
-        &["pool"]
-    )
-    .ok()
-});
-
-fn measure(pool: &str, unknown: usize, redundant: bool) {
-    if let Some(gauge) = UNKNOWN.as_ref() {
-        let unknown = i64::try_from(unknown).unwrap_or(i64::MAX);
-        gauge.with_label_values(&[pool]).set(unknown);
-    }
-    if let Some(gauge) = REDUNDANT.as_ref() {
-        gauge.with_label_values(&[pool]).set(redundant.into());
+async fn show(context: &Context, fleet: &Fleet, pool: &HostPool, shown: &Shown) {
+    let name = pool.name_any();
+    let status = pool.status.clone().unwrap_or_default();
+    let all = context.stores.hosts.state();
+    let hosts = || all.iter().filter(|host| host.spec.pool == name);
+    let ready = hosts().filter(|host| {
+        host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
+    });
+    let Shown {
+        all: offered,
+        free,
+        headroom,
+    } = shown;
+    measure::set(&name, headroom);
+    let proven = measure::is_redundant(headroom);
+    let rebalancing = rebalance::turn(context, fleet, pool).await;
+    let calm = rebalancing.moves.is_empty() || rebalancing.state == "Off";
+    let judged = [
+        Judged::new("Redundant", proven, &headroom.state, &headroom.message),
+        Judged::new("Balanced", calm, &rebalancing.state, &rebalancing.message),
+    ];
+    let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
+    let mebibytes = |bytes: u64| i64::try_from(bytes >> 20).unwrap_or(i64::MAX);
+    let after = HostPoolStatus {
+        hosts: i32::try_from(hosts().count()).unwrap_or(i32::MAX),
+        hosts_ready: i32::try_from(ready.count()).unwrap_or(i32::MAX),
+        cpu_capacity: count(offered.cpu),
+        cpu_allocated: count(offered.cpu.saturating_sub(free.cpu)),
+        memory_capacity_mebibytes: mebibytes(offered.memory_bytes),
+        memory_allocated_mebibytes: mebibytes(
+            offered.memory_bytes.saturating_sub(free.memory_bytes),
+        ),
+        conditions: conditions(&status.conditions, &judged, pool.metadata.generation),
+        headroom: Some(headroom.clone()),
+        rebalancing: Some(rebalancing),
+    };
+    if after != status && context.writer.settled(pool) {
+        tell(context, pool, headroom).await;
+        logged(
+            "host pool",
+            &name,
+            context
+                .writer
+                .swap_status(pool, merge::patch(&json!(status), &json!(after)))
+                .await,
+        );
     }
 }
 
@@ -178,18 +201,13 @@ async fn tell(context: &Context, pool: &HostPool, after: &Headroom) {
         .await;
 }
 
-fn prove(context: &Context, engine: &mut Engine, pool: &str) -> Headroom {
-    let report = engine.headroom_report(pool);
-    let fleet = engine.fleet();
+/// The report in words, with the room left in sizes that people know.
+fn headroom(fleet: &Fleet, pool: &str, report: &HeadroomReport, flavors: &[Size]) -> Headroom {
     let name = |uid: &VmUid| {
         fleet
             .vms
             .get(uid)
             .map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
-    };
-    // The fleet is made of the same objects: the pool is in it.
-    let Some(report) = report else {
-        return Headroom::default();
     };
     let (state, message) = match &report.headroom {
         placement::Headroom::Proven => (
@@ -211,21 +229,7 @@ fn prove(context: &Context, engine: &mut Engine, pool: &str) -> Headroom {
             format!("not proven for the failure of host {failure}; add a host or remove a VM"),
         ),
     };
-    let flavors: Vec<(String, u64, u64)> = context
-        .stores
-        .flavors
-        .state()
-        .iter()
-        .filter_map(|flavor| {
-            let memory = Bytes::parse(&flavor.spec.memory).ok()?.0;
-            Some((
-                flavor.name_any(),
-                u64::try_from(flavor.spec.cpu).ok()?,
-                memory,
-            ))
-        })
-        .collect();
-    let mut room: Vec<_> = room_left(fleet, pool, &flavors)
+    let mut room: Vec<_> = room_left(fleet, pool, flavors)
         .into_iter()
         .filter(|room| room.more > 0)
         .collect();
@@ -234,11 +238,6 @@ fn prove(context: &Context, engine: &mut Engine, pool: &str) -> Headroom {
             .cmp(&one.more)
             .then_with(|| one.name.cmp(&two.name))
     });
-    measure(
-        pool,
-        report.unknown(),
-        state == "Proven" || state == "NotPromised",
-    );
     let racks = report.racks.iter().map(|rack| {
         let told = match &rack.survival {
             Survival::Proven => "survived".to_owned(),

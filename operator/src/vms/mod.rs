@@ -36,8 +36,6 @@ pub struct Memory {
     failures: BTreeMap<VmUid, (Failures, i64)>,
     /// Moves under way, by migration uid: when this operator saw them begin.
     pub moves: BTreeMap<String, Moment>,
-    /// The fleet with its indexes, kept between turns: only what changed is indexed anew.
-    engine: placement::Engine,
     /// Hosts that are being emptied.
     pub evacuations: Evacuations,
 }
@@ -45,7 +43,7 @@ pub struct Memory {
 /// One turn over all VMs and moves.
 pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     let policy = door::policy(&context.stores.policy());
-    let mut engine = std::mem::take(&mut memory.engine);
+    let mut engine = context.planner.own().await;
     engine.sync(door::fleet(context, &policy));
     let rules = fleet::affinity::read(&context.stores.vms.state());
     context.rules.note(rules);
@@ -88,7 +86,6 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     .await;
     mend::turn(context, &vms).await;
     migrations::turn(context, memory, &mut engine, &policy).await;
-    memory.engine = engine;
 }
 
 /// Something to write about one VM.

@@ -58,26 +58,9 @@ pub(super) fn plan(
         let report = json!({"message": why, "removed": [], "reasons": [], "host": null});
         return work.push(Work::Show(vm, VmPhase::Pending, why, Some(report)));
     }
-    if let Some(mut fleet_vm) = engine.fleet().vms.get(&uid).cloned() {
-        // Its proven-dead copy takes no room any more.
-        (fleet_vm.host, fleet_vm.incoming) = (None, None);
-        if let Some(only) = only {
-            fleet_vm.pinned_to = Some(only);
-        }
-        engine.upsert_vm(uid.clone(), fleet_vm);
-    }
     // What starts anew must leave N+1 proven; recovery goes on without.
-    let answer = if recovery || stopped.is_some() {
-        match engine.place(&uid, &avoid) {
-            Ok(choice) => {
-                engine.assign(&uid, &choice.host);
-                Admission::Placed(choice)
-            }
-            Err(refusal) => Admission::Refused(refusal),
-        }
-    } else {
-        engine.admit(&uid, &avoid)
-    };
+    let free = recovery || stopped.is_some();
+    let answer = ask(engine, &uid, only, &avoid, free);
     let choice = match answer {
         Admission::Placed(choice) => choice,
         Admission::Refused(refusal) => {
@@ -129,6 +112,43 @@ pub(super) fn plan(
         }
         Err(error) => work.push(Work::Show(vm, verdict.phase, error.to_string(), None)),
     }
+}
+
+/// A host for a VM, of which no copy runs; the engine counts it there from now on. `only` one host
+/// will do, if one is named; without `free` N+1 must still hold.
+fn ask(
+    engine: &mut Engine,
+    uid: &VmUid,
+    only: Option<HostName>,
+    avoid: &BTreeSet<HostName>,
+    free: bool,
+) -> Admission {
+    let pinned = engine.fleet().vms.get(uid).map(|vm| vm.pinned_to.clone());
+    let change = |engine: &mut Engine, change: &dyn Fn(&mut placement::Vm)| {
+        if let Some(mut vm) = engine.fleet().vms.get(uid).cloned() {
+            change(&mut vm);
+            engine.upsert_vm(uid.clone(), vm);
+        }
+    };
+    change(engine, &|vm| {
+        // Its proven-dead copy takes no room any more.
+        (vm.host, vm.incoming) = (None, None);
+        vm.pinned_to = only.clone().or(vm.pinned_to.take());
+    });
+    let answer = if free {
+        match engine.place(uid, avoid) {
+            Ok(choice) => {
+                engine.assign(uid, &choice.host);
+                Admission::Placed(choice)
+            }
+            Err(refusal) => Admission::Refused(refusal),
+        }
+    } else {
+        engine.admit(uid, avoid)
+    };
+    // The question was narrowed, not the VM: whoever reads the engine next sees it as it is.
+    change(engine, &|vm| vm.pinned_to = pinned.clone().flatten());
+    answer
 }
 
 /// Why a new VM may not start: the pool would no longer survive the loss of a host.

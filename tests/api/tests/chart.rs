@@ -98,6 +98,16 @@ fn helm_renders_what_the_lab_installs() -> Result<()> {
             "Service zhengyun-system/zhengyun-operator"
         ]
     );
+    // Alerting rules, where somebody reads them.
+    let watched = names(&run(&[
+        "template",
+        "zhengyun",
+        "--include-crds",
+        "--api-versions",
+        "monitoring.coreos.com/v1/PrometheusRule",
+    ])?)?;
+    let more: Vec<_> = watched.difference(&rendered).cloned().collect();
+    assert_eq!(more, ["PrometheusRule zhengyun-system/zhengyun-host-pools"]);
     Ok(())
 }
 

@@ -259,8 +259,10 @@ fn waiting(language: Language, site: &Site) -> String {
 
 fn redundancy(language: Language, site: &Site) -> String {
     let mut table = match language {
-        Language::English => Table::new(["POOL", "N+1", "ROOM LEFT", "MESSAGE"]),
-        Language::Chinese => Table::new(["主机池", "N+1", "余量", "说明"]),
+        Language::English => {
+            Table::new(["POOL", "N+1", "UNPROVEN", "ROOM LEFT", "RACKS", "MESSAGE"])
+        }
+        Language::Chinese => Table::new(["主机池", "N+1", "未证明", "余量", "机架", "说明"]),
     };
     for pool in &site.host_pools {
         let headroom = pool
@@ -272,7 +274,9 @@ fn redundancy(language: Language, site: &Site) -> String {
         table.row([
             name_of(pool),
             language.state(&headroom.state),
+            headroom.unknown_failures.to_string(),
             headroom.room_left.join(language.pick(", ", "、")),
+            headroom.racks.join(language.pick("; ", ";")),
             headroom.message,
         ]);
     }
@@ -361,6 +365,30 @@ mod tests {
             !text.contains("MOVING"),
             "empty sections are left out: {text}"
         );
+    }
+
+    /// A promise that stands may hide what nobody could prove, and racks that it does not cover.
+    #[test]
+    fn what_is_unproven_and_what_racks_would_lose_is_told() {
+        let mut site = site();
+        site.host_pools = from_value(json!([{"metadata": {"name": "main"},
+            "spec": {"zones": ["Common"], "architecture": "x86_64"},
+            "status": {"headroom": {"state": "Proven", "message": "any one host may fail", "unknownFailures": 2,
+                "racks": ["rack a: survived", "rack b: not proven"], "roomLeft": ["3 more 4C8G"]}}}]))
+        .expect("a pool");
+        let text = render(Language::English, &site, Timestamp::UNIX_EPOCH);
+        let title = text.lines().find(|line| line.starts_with("POOL"));
+        let title = title.expect("a title");
+        let line = text.lines().find(|line| line.starts_with("main"));
+        let line = line.expect("the pool's line");
+        let at = |column: &str| &line[title.find(column).expect(column)..];
+        assert!(at("UNPROVEN").starts_with("2 "), "{text}");
+        assert!(
+            at("RACKS").starts_with("rack a: survived; rack b: not proven "),
+            "{text}"
+        );
+        let text = render(Language::Chinese, &site, Timestamp::UNIX_EPOCH);
+        assert!(text.contains("未证明") && text.contains("机架"), "{text}");
     }
 
     #[test]

@@ -129,7 +129,8 @@ pub struct Headroom {
     /// Room left in flavors a person knows: `3 more 4C8G`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub room_left: Vec<String>,
-    /// VMs that stand outside the proof because their only data is on one host's local pool.
+    /// VMs that stand outside the proof: their only data is on one host's local pool, or their rules
+    /// about other VMs contradict each other.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pinned: Vec<String>,
 }
