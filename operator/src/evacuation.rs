@@ -62,15 +62,16 @@ pub async fn turn(
     }
     memory.planned = Some(now);
     let hosts = context.stores.hosts.state();
-    let mut wanted = BTreeMap::new();
+    let (mut wanted, mut unwanted) = (BTreeMap::new(), Vec::new());
     for host in &hosts {
         match why(context, host) {
             Some(why) => drop(wanted.insert(HostName(host.name_any()), (host.clone(), why))),
-            None => {
-                memory.ledger.forget(&HostName(host.name_any()));
-                cancel(context, host, migrations).await;
-            }
+            None => unwanted.push(host.clone()),
         }
+    }
+    for host in unwanted {
+        memory.ledger.forget(&HostName(host.name_any()));
+        cancel(context, &host, wanted.is_empty(), migrations).await;
     }
     let (permitted, waiting) = permit(memory, &wanted, policy, now);
     if wanted.is_empty() {
@@ -353,32 +354,46 @@ fn retry_after(former: &[&Arc<VirtualMachineMigration>]) -> Option<String> {
     })
 }
 
-/// A host that is not to be emptied any more: moves that have not begun are taken back, those under
-/// way end by themselves.
-async fn cancel(context: &Context, host: &Host, migrations: &[Arc<VirtualMachineMigration>]) {
-    if !under_way(host) {
-        return;
+/// A host that is not to be emptied any more: every move off it is taken back, unless its guest has
+/// been handed over already. When no host is to be emptied at all (`last`), so are moves that made room
+/// for it, and moves of an evacuation whose beginning nobody could write down.
+async fn cancel(
+    context: &Context,
+    host: &Host,
+    last: bool,
+    migrations: &[Arc<VirtualMachineMigration>],
+) {
+    let begun = under_way(host);
+    let open = |migration: &&Arc<VirtualMachineMigration>| {
+        !ended(migration) && planned(migration) && !migration.spec.cancel
+    };
+    let mut taken_back: Vec<Arc<VirtualMachineMigration>> = match begun || last {
+        true => migrations.iter().filter(open).cloned().collect(),
+        false => Vec::new(),
+    };
+    if !taken_back.is_empty() {
+        let vms = here(context, &HostName(host.name_any()));
+        taken_back.retain(|migration| is_of(&vms, migration));
     }
-    let vms = here(context, &HostName(host.name_any()));
-    for migration in migrations
-        .iter()
-        .filter(|migration| !ended(migration) && planned(migration) && !migration.spec.cancel)
-    {
-        let leaves = vms.iter().any(|vm| {
-            vm.namespace() == migration.namespace()
-                && vm.name_any() == migration.spec.virtual_machine
-        });
-        if leaves {
-            let result = context
-                .writer
-                .spec(migration.as_ref(), json!({"cancel": true}))
-                .await;
-            logged("migration", &migration.name_any(), result);
-        }
+    for migration in taken_back {
+        let result = context
+            .writer
+            .spec(migration.as_ref(), json!({"cancel": true}))
+            .await;
+        logged("migration", &migration.name_any(), result);
     }
-    let patch = json!({"evacuation": {"phase": "Cancelled", "remaining": 0, "blocked": [], "finishedAt": clock::wall()}});
-    let result = context.writer.status(host, patch).await;
-    logged("evacuation", &host.name_any(), result);
+    if begun {
+        let patch = json!({"evacuation": {"phase": "Cancelled", "remaining": 0, "blocked": [], "finishedAt": clock::wall()}});
+        let result = context.writer.status(host, patch).await;
+        logged("evacuation", &host.name_any(), result);
+    }
+}
+
+/// Whether a move is that of one of these VMs.
+fn is_of(vms: &[Arc<VirtualMachine>], migration: &VirtualMachineMigration) -> bool {
+    vms.iter().any(|vm| {
+        vm.namespace() == migration.namespace() && vm.name_any() == migration.spec.virtual_machine
+    })
 }
 
 async fn progress(context: &Context, host: &Host, outcome: Outcome) {

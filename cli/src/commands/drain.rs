@@ -13,12 +13,14 @@ use crate::options::Output;
 enum End {
     Done,
     Blocked(Vec<String>),
+    /// Somebody took it back.
+    Cancelled(i32),
 }
 
 /// Sets maintenance and follows the evacuation.
 ///
 /// # Errors
-/// Names what can not move when the evacuation is blocked.
+/// Names what can not move when the evacuation is blocked; tells when it was taken back.
 pub async fn run(context: &Context, name: &str, reason: &str, wait: bool) -> Result<()> {
     let hosts: Api<Host> = Api::all(context.client.clone());
     host::get(&hosts, name).await?;
@@ -44,6 +46,10 @@ pub async fn run(context: &Context, name: &str, reason: &str, wait: bool) -> Res
         }
         let status = host.status.as_ref()?;
         let vms = status.virtual_machines.unwrap_or(0);
+        let maintenance = host.spec.maintenance.as_ref();
+        if !maintenance.is_some_and(|maintenance| maintenance.evacuate) {
+            return Some(End::Cancelled(vms));
+        }
         let line = match context.language {
             crate::language::Language::English => format!("{vms} VMs left on {name}"),
             crate::language::Language::Chinese => format!("{name} 上还有 {vms} 台虚拟机"),
@@ -78,6 +84,12 @@ pub async fn run(context: &Context, name: &str, reason: &str, wait: bool) -> Res
             );
             Ok(())
         }
+        End::Cancelled(vms) => bail!(match context.language {
+            crate::language::Language::English =>
+                format!("the drain of host {name} was taken back; {vms} VMs are on it"),
+            crate::language::Language::Chinese =>
+                format!("宿主机 {name} 的清空已被撤销;其上有 {vms} 台虚拟机"),
+        }),
         End::Blocked(blocked) => bail!(
             "host {name} can not be emptied:\n  {}",
             blocked.join("\n  ")
