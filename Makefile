@@ -1,5 +1,5 @@
 # `make demo` plays the main job, `make test` passes every test; `make help` lists the rest.
-.PHONY: help setup build demo demo-down check test crds bench bench-placement bench-failover fuzz-placement drills chaos
+.PHONY: help setup build demo demo-down check test crds bench bench-placement bench-failover fuzz-placement fuzz-bmc drills chaos
 ROADEF ?= ../shared/data/roadef
 SECONDS_EACH ?= 10,60,300
 SCALE ?= --hosts 5000 --vms 50000
@@ -29,6 +29,9 @@ bench-placement: ## Measure the planners (SCALE="--hosts N --vms N" through a re
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_placement
 	@$(CARGO) run $(JOBS) --release --quiet -p scale -- $(SCALE)
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_roadef -- -d $(ROADEF) -t $(SECONDS_EACH)
+
+fuzz-bmc: ## Feed mangled answers of BMCs to their parsers (CASES=5000000 SEED=1)
+	@ZY_FUZZ_CASES=$(or $(CASES),5000000) ZY_FUZZ_SEED=$(or $(SEED),1) $(CARGO) test $(JOBS) --release -p operator --lib -- mangled
 
 fuzz-placement: ## Play random histories of the delta interface for MINUTES (60)
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin fuzz_placement -- --minutes $(or $(MINUTES),60)

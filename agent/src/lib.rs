@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+mod again;
 pub mod agent;
 pub mod clock;
 pub mod guard;

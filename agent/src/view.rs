@@ -10,11 +10,14 @@ use api::{
 };
 use futures::StreamExt;
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::utils::StreamBackoff;
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+
+use crate::again::Again;
 
 /// Caches of one host's agent.
 #[derive(Clone)]
@@ -106,7 +109,8 @@ impl Watch<'_> {
         K::DynamicType: Hash + Eq + Clone,
     {
         let (store, writer) = reflector::store();
-        let stream = watcher(Api::<K>::all(self.client.clone()), config).default_backoff();
+        let stream = watcher(Api::<K>::all(self.client.clone()), config);
+        let stream = StreamBackoff::new(stream, Again::default());
         let mut stream = reflector::reflector(writer, stream).boxed();
         let changed = self.changed.clone();
         self.tasks.spawn(async move {

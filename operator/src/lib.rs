@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 mod again;
+#[cfg(test)]
+mod chance;
 pub mod clock;
 pub mod conditions;
 pub mod door;

@@ -175,6 +175,24 @@ impl State {
         let Some(ledger) = &mut self.ledger else {
             return;
         };
+        // One that another leader closed is over here too: what comes next is a new incident.
+        let over: Vec<String> = ledger
+            .open()
+            .values()
+            .filter(|incident| stored::closed_elsewhere(stored, incident))
+            .map(|incident| incident.cause.clone())
+            .collect();
+        for cause in over {
+            let entry = Entry {
+                at: now(),
+                kind: EventKind::Seen,
+                step: "closed".to_owned(),
+                english: "closed by another operator".to_owned(),
+                chinese: "已由另一控制器关闭".to_owned(),
+            };
+            // Its object is final: nothing of it is to be written.
+            let _ = ledger.close(&cause, entry);
+        }
         let mut closed = Vec::new();
         for incident in stored
             .iter()

@@ -211,6 +211,27 @@ fn object(incident: &incident::Incident) -> Incident {
     }
 }
 
+/// What stands under the name of an incident's object.
+#[derive(Debug, PartialEq)]
+enum Standing<'a> {
+    Missing,
+    Closed,
+    Open(&'a Arc<Incident>),
+}
+
+fn standing<'a>(stored: &'a [Arc<Incident>], name: &str) -> Standing<'a> {
+    match stored.iter().find(|known| known.name_any() == name) {
+        None => Standing::Missing,
+        Some(known) if is_closed(known) => Standing::Closed,
+        Some(known) => Standing::Open(known),
+    }
+}
+
+/// Whether an incident that this ledger holds open was closed by another leader.
+pub(super) fn closed_elsewhere(stored: &[Arc<Incident>], incident: &incident::Incident) -> bool {
+    standing(stored, &object_name(incident)) == Standing::Closed
+}
+
 /// Writes an incident; true when the API holds all of it.
 pub(super) async fn write(
     context: &Context,
@@ -218,18 +239,20 @@ pub(super) async fn write(
     incident: &incident::Incident,
 ) -> bool {
     let name = object_name(incident);
-    let known = stored
-        .iter()
-        .find(|known| known.name_any() == name && !is_closed(known));
-    let Some(known) = known else {
-        let made = object(incident);
-        logged(
-            "incident",
-            &made.name_any(),
-            context.writer.create(&made).await,
-        );
-        // Its status follows once the cache holds it.
-        return false;
+    let known = match standing(stored, &name) {
+        Standing::Open(known) => known,
+        // Another leader has closed it, or this one just did: what it tells is final.
+        Standing::Closed => return true,
+        Standing::Missing => {
+            let made = object(incident);
+            logged(
+                "incident",
+                &made.name_any(),
+                context.writer.create(&made).await,
+            );
+            // Its status follows once the cache holds it.
+            return false;
+        }
     };
     if !context.writer.settled(known.as_ref()) {
         return false;
@@ -261,6 +284,32 @@ pub(super) async fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_incident_that_another_leader_closed_is_not_made_again() {
+        let mut ledger = incident::Ledger::default();
+        let host = HostName("h1".to_owned());
+        let cause = incident::rules::fault_cause(&host, "fan/1", model::FaultKind::Fan);
+        let (kind, severity) = (model::FaultKind::Fan, model::Severity::Degraded);
+        ledger.fault(&host, "fan/1", kind, severity, "0 rpm", WallTime(5_000_000));
+        let ours = ledger.get(&cause).expect("open").clone();
+        let name = object_name(&ours);
+        let stored = |state: &str| {
+            let mut object = object(&ours);
+            object.status = Some(IncidentStatus {
+                state: state.to_owned(),
+                ..status(&ours)
+            });
+            [Arc::new(object)]
+        };
+        assert_eq!(standing(&[], &name), Standing::Missing);
+        let open = stored("Open");
+        assert_eq!(standing(&open, &name), Standing::Open(&open[0]));
+        // Made again, it would be refused with 409 for ever and never leave the list of what is to
+        // be written.
+        assert_eq!(standing(&stored("Closed"), &name), Standing::Closed);
+        assert!(closed_elsewhere(&stored("Closed"), &ours));
+    }
 
     #[test]
     fn what_is_stored_is_read_back_the_same() {

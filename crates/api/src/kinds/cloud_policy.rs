@@ -5,6 +5,20 @@ use kube::{CustomResource, KubeSchema};
 use model::{FaultKind, Severity};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// A tunable's safe range; a value outside of it is refused with the range and what would go wrong.
+fn safe(field: &str, least: i64, most: i64, otherwise: &str) -> Value {
+    rule(
+        &format!("self >= {least} && self <= {most}"),
+        &format!("{field}: safe is {least} to {most}; outside of that {otherwise}"),
+    )
+}
+
+/// A rule that the API server checks, with the sentence that it refuses with.
+fn rule(rule: &str, message: &str) -> Value {
+    json!([{"rule": rule, "message": message}])
+}
 
 /// The site's policy. There is one, named `default`; every field has a default.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -22,6 +36,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.spec.failover.unreachableAfterSeconds > self.spec.failover.leaseIntervalSeconds + 1").message("spec.failover.unreachableAfterSeconds: must be more than leaseIntervalSeconds + 1, the moment at which a host becomes Suspect"),
     validation = Rule::new("self.spec.failover.contractSeconds + self.spec.failover.watchdogSeconds + self.spec.failover.selfFenceMarginSeconds <= 50").message("spec.failover: contractSeconds, watchdogSeconds and selfFenceMarginSeconds together are at most 50, as VMs of a dead host stay down for so long"),
     validation = Rule::new("self.spec.failover.contractSeconds >= 3 * self.spec.failover.leaseIntervalSeconds && self.spec.failover.contractSeconds >= 3 * self.spec.failover.heartbeatIntervalSeconds").message("spec.failover.contractSeconds: must be at least three times leaseIntervalSeconds and heartbeatIntervalSeconds; two missed renewals would kill every VM of a healthy host"),
+    validation = Rule::new("self.spec.failover.fenceIsolatedAfterSeconds >= self.spec.failover.unreachableAfterSeconds").message("spec.failover.fenceIsolatedAfterSeconds: must be at least unreachableAfterSeconds; a host that still runs must not be fenced sooner than one that shows no life"),
     printcolumn(name = "Valid", type_ = "string", json_path = ".status.conditions[?(@.type=='Valid')].status"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Valid')].message"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -49,7 +64,7 @@ pub struct CloudPolicySpec {
     pub severities: Vec<SeverityRule>,
     /// How long closed incidents are kept, days. Default 365, at least 180 (the law asks for six months).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 180, max = 3650))]
+    #[schemars(extend("x-kubernetes-validations" = safe("incidentRetentionDays", 180, 3650, "the law asks for six months, and nobody looks further back than ten years")))]
     pub incident_retention_days: Option<i32>,
 }
 
@@ -58,38 +73,38 @@ pub struct CloudPolicySpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct FailoverPolicy {
     /// How often each host renews its Lease, seconds. Default 2; longer on large fleets.
-    #[schemars(range(min = 1, max = 60))]
+    #[schemars(extend("x-kubernetes-validations" = safe("leaseIntervalSeconds", 1, 60, "the API server drowns in renewals, or a death is noticed late")))]
     pub lease_interval_seconds: i32,
     /// Silence after which a host that reads On counts as unreachable, seconds. Default 8.
-    #[schemars(range(min = 3, max = 600))]
+    #[schemars(extend("x-kubernetes-validations" = safe("unreachableAfterSeconds", 3, 600, "a short stall would be fenced, or recovery comes late")))]
     pub unreachable_after_seconds: i32,
     /// Wait before a host that runs but is isolated is fenced, seconds. Default 30.
-    #[schemars(range(min = 10, max = 3600))]
+    #[schemars(extend("x-kubernetes-validations" = safe("fenceIsolatedAfterSeconds", 10, 3600, "a short cut would be fenced, or recovery comes late")))]
     pub fence_isolated_after_seconds: i32,
     /// Fence hosts that run but are isolated. Default true.
     pub fence_isolated: bool,
     /// Share of hosts, percent, whose silence within `stormWindowSeconds` stops all forcing off. Default 30.
-    #[schemars(range(min = 10, max = 100))]
+    #[schemars(extend("x-kubernetes-validations" = safe("stormPercent", 10, 100, "the storm guard would always or never stand")))]
     pub storm_percent: i32,
     /// Window of the storm guard, seconds. Default 60.
-    #[schemars(range(min = 10, max = 600))]
+    #[schemars(extend("x-kubernetes-validations" = safe("stormWindowSeconds", 10, 600, "a storm would not be seen as one, or stand for ever")))]
     pub storm_window_seconds: i32,
-    /// Attempts per method before fencing counts as failed. Default 3.
-    #[schemars(range(min = 1, max = 10))]
+    /// Attempts per method before fencing counts as failed. Default 3, at most 6.
+    #[schemars(extend("x-kubernetes-validations" = safe("fenceAttempts", 1, 6, "fencing would never begin, or outlast its intent of 60 s")))]
     pub fence_attempts: i32,
     /// How often each host renews its storage heartbeat, seconds, on pools with `spec.heartbeat`. Default 2.
-    #[schemars(range(min = 1, max = 15))]
+    #[schemars(extend("x-kubernetes-validations" = safe("heartbeatIntervalSeconds", 1, 15, "the pool drowns in writes, or the contract could not be kept")))]
     pub heartbeat_interval_seconds: i32,
     /// The guard's contract on hosts with `spec.selfFencing`: after so many seconds without Lease
     /// and without storage heartbeat the host kills its VMs. Default 20.
-    #[schemars(range(min = 6, max = 45))]
+    #[schemars(extend("x-kubernetes-validations" = safe("contractSeconds", 6, 45, "a short cut would kill VMs, or VMs of a dead host stay down for too long")))]
     pub contract_seconds: i32,
     /// Longest time-out of the hosts' hardware watchdogs, seconds. Default 20.
-    #[schemars(range(min = 2, max = 40))]
+    #[schemars(extend("x-kubernetes-validations" = safe("watchdogSeconds", 2, 40, "a busy moment would reset the host, or VMs of a dead host stay down for too long")))]
     pub watchdog_seconds: i32,
     /// How long the platform waits beyond contract and watchdog before it restarts the VMs of a
     /// host that must have fenced itself, seconds. Default 10.
-    #[schemars(range(min = 5, max = 30))]
+    #[schemars(extend("x-kubernetes-validations" = safe("selfFenceMarginSeconds", 5, 30, "a late kill might meet a restarted VM, or VMs of a dead host stay down for too long")))]
     pub self_fence_margin_seconds: i32,
     /// Force nothing off until a moment, for work on the network. `zyctl failover disarm` sets it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,20 +162,20 @@ pub struct Disarmed {
 #[serde(rename_all = "camelCase", default)]
 pub struct MigrationPolicy {
     /// Migrations that one host sends or receives at once. Default 2.
-    #[schemars(range(min = 1, max = 16))]
+    #[schemars(extend("x-kubernetes-validations" = safe("perHost", 1, 16, "no VM could move, or moves would starve each other")))]
     pub per_host: i32,
     /// Bandwidth of one migration, MiB/s. Default: no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 100_000))]
+    #[schemars(extend("x-kubernetes-validations" = safe("bandwidthMebibytesPerSecond", 1, 100000, "no VM could move, or the number means nothing")))]
     pub bandwidth_mebibytes_per_second: Option<i32>,
     /// Longest pause that the hypervisor aims at, milliseconds. Default 300.
-    #[schemars(range(min = 10, max = 10_000))]
+    #[schemars(extend("x-kubernetes-validations" = safe("maximumPauseMilliseconds", 10, 10000, "no move could end, or guests would stand still for long")))]
     pub maximum_pause_milliseconds: i32,
     /// A migration that takes longer is aborted, seconds. Default 600.
-    #[schemars(range(min = 10, max = 86_400))]
+    #[schemars(extend("x-kubernetes-validations" = safe("timeoutSeconds", 10, 86400, "no VM could move, or a stuck move blocks a drain")))]
     pub timeout_seconds: i32,
     /// Hosts that are emptied at once because of hardware faults. Default 2.
-    #[schemars(range(min = 1, max = 50))]
+    #[schemars(extend("x-kubernetes-validations" = safe("hostsEvacuatedAtOnce", 1, 50, "no host would be emptied, or the whole site would move at once")))]
     pub hosts_evacuated_at_once: i32,
 }
 
@@ -185,17 +200,17 @@ pub struct RebalancingPolicy {
     pub mode: RebalancingMode,
     /// Imbalance of a pool up to which nothing is moved, per mille: how far hosts are from the
     /// pool's mean share of memory and CPU, as a root mean square. Default 80.
-    #[schemars(range(min = 10, max = 1000))]
+    #[schemars(extend("x-kubernetes-validations" = safe("thresholdPermille", 10, 1000, "VMs would move for nothing, or never")))]
     pub threshold_permille: i32,
     /// What one move must gain: the share of its two hosts' squared distance from the mean that it
     /// takes away, percent. Default 10.
-    #[schemars(range(min = 1, max = 100))]
+    #[schemars(extend("x-kubernetes-validations" = safe("gainPercent", 1, 100, "VMs would move for nothing, or never")))]
     pub gain_percent: i32,
     /// A VM that moved, or whose move failed, is left alone so long, seconds. Default 3600.
-    #[schemars(range(min = 60, max = 604_800))]
+    #[schemars(extend("x-kubernetes-validations" = safe("coolDownSeconds", 60, 604800, "VMs would move to and fro, or never again")))]
     pub cool_down_seconds: i32,
     /// Moves at once in the whole site, when automatic. Default 2.
-    #[schemars(range(min = 1, max = 16))]
+    #[schemars(extend("x-kubernetes-validations" = safe("movesAtOnce", 1, 16, "nothing would be evened out, or the site would move at once")))]
     pub moves_at_once: i32,
 }
 
@@ -225,16 +240,17 @@ pub enum RebalancingMode {
 
 /// How failed VMs are restarted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = rule("self.restartBackOffMaximumSeconds >= self.restartBackOffSeconds", "restartBackOffMaximumSeconds: must be at least restartBackOffSeconds; the longest wait would be shorter than the first")))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RecoveryPolicy {
     /// VMs that one host starts at once. Default 4.
-    #[schemars(range(min = 1, max = 64))]
+    #[schemars(extend("x-kubernetes-validations" = safe("startsPerHost", 1, 64, "nothing would start, or a host is overrun")))]
     pub starts_per_host: i32,
     /// First wait after a crash, seconds; doubles with each crash in a row. Default 5.
-    #[schemars(range(min = 1, max = 600))]
+    #[schemars(extend("x-kubernetes-validations" = safe("restartBackOffSeconds", 1, 600, "a crashing VM would burn the host, or stay down long")))]
     pub restart_back_off_seconds: i32,
     /// Longest wait after crashes in a row, seconds. Default 300.
-    #[schemars(range(min = 1, max = 3600))]
+    #[schemars(extend("x-kubernetes-validations" = safe("restartBackOffMaximumSeconds", 1, 3600, "a crashing VM would burn the host, or stay down long")))]
     pub restart_back_off_maximum_seconds: i32,
 }
 
@@ -250,16 +266,17 @@ impl Default for RecoveryPolicy {
 
 /// Probes of endpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = rule("self.busyIntervalMilliseconds <= self.intervalMilliseconds", "busyIntervalMilliseconds: must be at most intervalMilliseconds; a system in trouble is watched more closely, not less")))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProbePolicy {
     /// Interval in quiet times, milliseconds. Default 1000.
-    #[schemars(range(min = 200, max = 60_000))]
+    #[schemars(extend("x-kubernetes-validations" = safe("intervalMilliseconds", 200, 60000, "probes would load the systems that they watch, or an outage is measured late")))]
     pub interval_milliseconds: i32,
     /// Interval while something happens to the system, milliseconds. Default 200.
-    #[schemars(range(min = 100, max = 60_000))]
+    #[schemars(extend("x-kubernetes-validations" = safe("busyIntervalMilliseconds", 100, 60000, "probes would load the systems that they watch, or an outage is measured late")))]
     pub busy_interval_milliseconds: i32,
     /// An answer must come within, milliseconds. Default 1000.
-    #[schemars(range(min = 100, max = 60_000))]
+    #[schemars(extend("x-kubernetes-validations" = safe("timeoutMilliseconds", 100, 60000, "a healthy system would look down, or an outage is measured late")))]
     pub timeout_milliseconds: i32,
 }
 
@@ -289,4 +306,42 @@ pub struct CloudPolicyStatus {
     /// Conditions: `Valid` (a policy that contradicts itself is not used), `Armed`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::CustomResourceExt;
+
+    /// Every number under a schema, with its path and its rules' messages.
+    fn numbers(path: &str, schema: &Value, found: &mut Vec<(String, Vec<String>)>) {
+        if schema["type"] == "integer" {
+            let rules = schema["x-kubernetes-validations"].as_array();
+            let messages = rules
+                .into_iter()
+                .flatten()
+                .filter_map(|rule| rule["message"].as_str());
+            found.push((path.to_owned(), messages.map(str::to_owned).collect()));
+        }
+        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+            numbers(&format!("{path}.{name}"), inner, found);
+        }
+    }
+
+    #[test]
+    fn every_tunable_names_its_safe_range_and_what_goes_wrong_outside_of_it() {
+        let crd = serde_json::to_value(CloudPolicy::crd()).expect("a CRD");
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let mut found = Vec::new();
+        numbers("spec", &schema["properties"]["spec"], &mut found);
+        assert_eq!(found.len(), 26, "{found:?}");
+        for (path, messages) in found {
+            let field = path.rsplit('.').next().unwrap_or_default();
+            let names = |message: &String| {
+                message.starts_with(&format!("{field}: safe is "))
+                    && message.contains("; outside of that ")
+            };
+            assert!(messages.iter().any(names), "{path}: {messages:?}");
+        }
+    }
 }

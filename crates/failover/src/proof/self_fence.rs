@@ -109,9 +109,11 @@ pub fn self_fenced(
     if look.probe_answered_at.is_some_and(|at| at >= gone_by) {
         return Err(SelfFenceError::ProbeAnswered);
     }
-    let needed = guard.contract_milliseconds
-        + guard.watchdog_milliseconds
-        + policy.self_fence_margin_milliseconds;
+    // What a guard registers is a host's word: numbers beyond all measure must not wrap to few.
+    let needed = guard
+        .contract_milliseconds
+        .saturating_add(guard.watchdog_milliseconds)
+        .saturating_add(policy.self_fence_margin_milliseconds);
     let mut observers = BTreeSet::new();
     for pool in &guard.pools {
         let evidence = heartbeats
@@ -273,6 +275,24 @@ mod tests {
             self_fenced(incarnation, &unarmed, &whole, &look(), &Policy::default()),
             Err(SelfFenceError::NotArmed)
         );
+    }
+
+    #[test]
+    fn a_contract_beyond_all_measure_is_never_over() {
+        let whole = watched(60, "h2", |_, _| {});
+        for (contract, watchdog) in [(u64::MAX, 20_000), (20_000, u64::MAX), (u64::MAX, u64::MAX)] {
+            let absurd = GuardRegistration {
+                contract_milliseconds: contract,
+                watchdog_milliseconds: watchdog,
+                ..guard()
+            };
+            let incarnation = (&"h1".into(), &"b1".into());
+            let verdict = self_fenced(incarnation, &absurd, &whole, &look(), &Policy::default());
+            assert!(
+                matches!(verdict, Err(SelfFenceError::TooEarly { .. })),
+                "{verdict:?}"
+            );
+        }
     }
 
     #[test]

@@ -227,6 +227,31 @@ mod tests {
         }
     }
 
+    /// Whatever the tool prints, it is Off only where a whole line says so.
+    #[test]
+    fn no_mangled_output_reads_off_by_itself() {
+        use crate::chance::{Chance, cases};
+        const STATUS: &str = "Chassis Power is off\n";
+        const GUID: &str =
+            "System GUID  : a1234567-89ab-cdef-a123-456789abcdef\nTimestamp    : 1\n";
+        let mut chance = Chance::from_environment();
+        let mut off = 0_u64;
+        for _ in 0..cases() {
+            let bytes = chance.mangle(STATUS.as_bytes());
+            let text = String::from_utf8_lossy(&bytes);
+            if power(&text) == Some(PowerAnswer::Off) {
+                assert_eq!(text.trim(), "Chassis Power is off");
+                off += 1;
+            }
+            let bytes = chance.mangle(GUID.as_bytes());
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            if let Some(guid) = guid(&text) {
+                assert!(text.to_ascii_lowercase().contains(&guid), "{text:?}");
+            }
+        }
+        assert!(off > 0);
+    }
+
     #[test]
     fn answers_of_the_tool_are_read_strictly() {
         assert_eq!(power("Chassis Power is on\n"), Some(PowerAnswer::On));

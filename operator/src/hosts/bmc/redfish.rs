@@ -192,19 +192,21 @@ fn power(state: &str) -> Option<PowerAnswer> {
     }
 }
 
+/// What a system resource says of its power.
+fn report(system: System) -> Result<PowerReport, &'static str> {
+    let state = system.power_state.ok_or("no PowerState")?;
+    Ok(PowerReport {
+        power: power(&state).ok_or("an unknown PowerState")?,
+        system_uuid: system.uuid,
+    })
+}
+
 #[async_trait]
 impl Bmc for Redfish {
     async fn read(&self, expected_uuid: &str) -> Result<PowerReport, BmcError> {
         bounded(&self.address, async {
             let (_, system) = self.system(expected_uuid).await?;
-            let state = system
-                .power_state
-                .ok_or_else(|| self.malformed("no PowerState"))?;
-            let power = power(&state).ok_or_else(|| self.malformed("an unknown PowerState"))?;
-            Ok(PowerReport {
-                power,
-                system_uuid: system.uuid,
-            })
+            report(system).map_err(|what| self.malformed(what))
         })
         .await
     }
@@ -232,5 +234,61 @@ impl Bmc for Redfish {
             Ok(())
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chance::{Chance, cases};
+
+    const SYSTEM: &str = r##"{"@odata.id":"/redfish/v1/Systems/1","UUID":"a1234567-89ab-cdef-a123-456789abcdef","PowerState":"Off","Status":{"State":"Disabled","Health":null},"Actions":{"#ComputerSystem.Reset":{"target":"/redfish/v1/Systems/1/Actions/ComputerSystem.Reset","ResetType@Redfish.AllowableValues":["On","ForceOff"]}},"Boot":{"x":[1,2.5,-3e9,true]}}"##;
+
+    /// Whatever bytes arrive, a report says Off only where the document does, in these words; and
+    /// nothing panics. `ZY_FUZZ_CASES` and `ZY_FUZZ_SEED` say how long and from where.
+    #[test]
+    fn no_mangled_system_reads_off_by_itself() {
+        let mut chance = Chance::from_environment();
+        let (mut off, mut refused) = (0_u64, 0_u64);
+        for _ in 0..cases() {
+            let bytes = chance.mangle(SYSTEM.as_bytes());
+            let Ok(system) = serde_json::from_slice::<System>(&bytes) else {
+                refused += 1;
+                continue;
+            };
+            let Ok(report) = report(system) else {
+                refused += 1;
+                continue;
+            };
+            // A number beyond all numbers in a field that nobody reads: nothing to compare with.
+            let Ok(document) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
+                continue;
+            };
+            if report.power == PowerAnswer::Off {
+                assert_eq!(
+                    document["PowerState"],
+                    "Off",
+                    "{}",
+                    String::from_utf8_lossy(&bytes)
+                );
+                off += 1;
+            }
+            let uuid = document["UUID"].as_str().map(str::to_owned);
+            assert_eq!(report.system_uuid, uuid);
+        }
+        assert!(off > 0 && refused > 0, "{off} off, {refused} refused");
+    }
+
+    #[test]
+    fn a_doubled_word_is_refused() {
+        for doubled in [
+            r#"{"PowerState":"On","PowerState":"Off"}"#,
+            r#"{"UUID":"a","UUID":"b","PowerState":"Off"}"#,
+        ] {
+            assert!(
+                serde_json::from_str::<System>(doubled).is_err(),
+                "{doubled}"
+            );
+        }
     }
 }

@@ -111,9 +111,59 @@ pub fn bad_manifests() -> Vec<BadManifest> {
             "must be more than leaseIntervalSeconds + 1"
         ),
         bad!(
+            "a Lease interval of nothing",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {leaseIntervalSeconds: 0}}}",
+            "leaseIntervalSeconds: safe is 1 to 60; outside of that the API server drowns"
+        ),
+        bad!(
+            "a time-out of a day",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {unreachableAfterSeconds: 86400, fenceIsolatedAfterSeconds: 86400}}}",
+            "unreachableAfterSeconds: safe is 3 to 600; outside of that a short stall"
+        ),
+        bad!(
+            "more attempts than an intent lasts",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {fenceAttempts: 7}}}",
+            "fenceAttempts: safe is 1 to 6; outside of that"
+        ),
+        bad!(
+            "an isolated host that is fenced sooner than a dead one",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {unreachableAfterSeconds: 60}}}",
+            "must be at least unreachableAfterSeconds"
+        ),
+        bad!(
+            "a negative contract",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {contractSeconds: -5}}}",
+            "contractSeconds: safe is 6 to 45; outside of that"
+        ),
+        bad!(
+            "a longest wait below the first",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {recovery: {restartBackOffSeconds: 60, restartBackOffMaximumSeconds: 10}}}",
+            "must be at least restartBackOffSeconds"
+        ),
+        bad!(
+            "probes that slow down in trouble",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {probes: {intervalMilliseconds: 1000, busyIntervalMilliseconds: 5000}}}",
+            "must be at most intervalMilliseconds"
+        ),
+        bad!(
+            "a move that may take a second",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {migration: {timeoutSeconds: 1}}}",
+            "timeoutSeconds: safe is 10 to 86400; outside of that"
+        ),
+        bad!(
+            "a timer that is no number",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {contractSeconds: soon}}}",
+            "must be of type integer"
+        ),
+        bad!(
+            "a timer beyond all numbers",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {contractSeconds: 99999999999999}}}",
+            "contractSeconds"
+        ),
+        bad!(
             "retention below the law",
             "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {incidentRetentionDays: 179}}",
-            "greater than or equal to 180"
+            "incidentRetentionDays: safe is 180 to 3650; outside of that the law"
         ),
         bad!(
             "two tiers of one name",
