@@ -116,19 +116,21 @@ pub fn place(fleet: &Fleet, uid: &VmUid, avoid: &BTreeSet<HostName>) -> Result<C
 /// Not avoided, wishes unmet, free memory.
 type Rank = (bool, Reverse<u32>, u64);
 
+/// Bytes of new volumes by pool.
+type Room = BTreeMap<String, u64>;
+/// Hosts and racks.
+type Places<'a> = (BTreeSet<&'a HostName>, BTreeSet<&'a String>);
+
 /// Everything around a VM that chooses, read in one pass over the fleet.
 struct Scene<'a> {
     bundle: Bundle,
     used: BTreeMap<&'a HostName, (u64, u64)>,
     /// New volumes of others: on pools that all share, and by host.
-    promised: (
-        BTreeMap<String, u64>,
-        BTreeMap<&'a HostName, BTreeMap<String, u64>>,
-    ),
+    promised: (Room, BTreeMap<&'a HostName, Room>),
     /// Hosts and racks of VMs that it must be apart from.
-    apart: (BTreeSet<&'a HostName>, BTreeSet<&'a String>),
+    apart: Places<'a>,
     /// For each wish to be together (`true`) or apart, hosts and racks of the VMs that it speaks of.
-    wished: BTreeMap<(bool, &'a Relation), (BTreeSet<&'a HostName>, BTreeSet<&'a String>)>,
+    wished: BTreeMap<(bool, &'a Relation), Places<'a>>,
 }
 
 impl<'a> Scene<'a> {
