@@ -241,10 +241,59 @@ async fn stays_where_it_is_when_a_move_fails(pair: &Pair<'_>) {
     pair.source.destroy(here.uuid).await.expect("destroy");
 }
 
+/// Aborts that are tried, at moments spread from the beginning of a move to beyond its end.
+const ABORTS: u32 = 10;
+/// From one such moment to the next.
+const ABORTS_APART: Duration = Duration::from_millis(60);
+
+/// A move that is aborted ends, whichever of its moments the abort meets: here and not there, or there and
+/// not here.
+async fn ends_whenever_it_is_aborted(pair: &Pair<'_>) {
+    for attempt in 0..ABORTS {
+        let (here, there) = (spec(pair, 4, "boot-1", 1), spec(pair, 4, "boot-2", 2));
+        pair.source.start(&here).await.expect("start");
+        let to = target(pair, there);
+        let both = async {
+            tokio::join!(pair.source.migrate(here.uuid, &to), async {
+                wait("the job to run", async || {
+                    !matches!(pair.source.job(here.uuid).await, Ok(None))
+                })
+                .await;
+                tokio::time::sleep(ABORTS_APART * attempt).await;
+                // The domain may be gone by now: then the move was quicker.
+                let said = pair.source.abort_job(here.uuid).await;
+                assert!(
+                    matches!(said, Ok(()) | Err(Error::NotFound(_))),
+                    "abort {attempt}: {said:?}"
+                );
+            })
+        };
+        let (moved, ()) = tokio::time::timeout(PATIENCE, both)
+            .await
+            .unwrap_or_else(|_| panic!("the move with abort {attempt} does not end"));
+        let (source, target) = match &moved {
+            Ok(_) => (None, Some(DomainState::Paused)),
+            Err(error) => {
+                assert_eq!(*error, Error::Aborted, "abort {attempt}");
+                (Some(DomainState::Running), None)
+            }
+        };
+        wait("one copy to be left", async || {
+            state(pair.source, here.uuid).await == source
+                && state(pair.target, here.uuid).await == target
+        })
+        .await;
+        for hypervisor in [pair.source, pair.target] {
+            hypervisor.destroy(here.uuid).await.expect("destroy");
+        }
+    }
+}
+
 async fn contract(pair: &Pair<'_>) {
     starts_once_and_is_destroyed_any_number_of_times(pair).await;
     arrives_paused_and_runs_when_it_is_resumed(pair).await;
     stays_where_it_is_when_a_move_fails(pair).await;
+    ends_whenever_it_is_aborted(pair).await;
 }
 
 #[tokio::test]

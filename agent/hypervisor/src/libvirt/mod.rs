@@ -1,11 +1,13 @@
 //! The hypervisor by libvirt. Every call runs on a blocking thread with a time-out of its own:
 //! a call can not be cancelled, so one that hangs keeps its thread, and the others go on.
 
+mod abort;
 mod connection;
 mod ffi;
 mod node;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,8 +25,6 @@ use crate::types::{
 use crate::xml::{machine_from_xml, owner_from_xml, render, render_as};
 use connection::Connection;
 
-/// Between two aborts of one job.
-const ABORT_AGAIN: Duration = Duration::from_millis(100);
 /// Bound of calls that ask.
 const ASK: Duration = Duration::from_secs(15);
 /// Bound of calls that start or stop a process; a loaded machine may take long.
@@ -36,6 +36,8 @@ const MIGRATE: Duration = Duration::from_secs(24 * 3600);
 pub struct LibvirtHypervisor {
     connection: Arc<Connection>,
     domain_type: Option<String>,
+    /// Domains whose last move was asked to be aborted.
+    aborted: Mutex<BTreeSet<Uuid>>,
 }
 
 impl LibvirtHypervisor {
@@ -48,7 +50,17 @@ impl LibvirtHypervisor {
         Ok(Self {
             connection: Connection::open(uri)?,
             domain_type,
+            aborted: Mutex::default(),
         })
+    }
+
+    fn aborted(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
+        self.aborted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on a failure of this domain's move is its abort.
+    fn note_aborted(&self, uuid: Uuid) {
+        self.aborted().insert(uuid);
     }
 
     /// Runs a blocking call with a time-out.
@@ -223,14 +235,21 @@ impl Hypervisor for LibvirtHypervisor {
         let (uri, pause) = (to.uri.clone(), to.pause_milliseconds);
         let spec = to.spec.clone();
         self.connection.forget_job(uuid);
-        self.on_domain("migrate", MIGRATE, uuid, move |domain| {
-            let machine = machine_from_xml(&domain.xml_desc(0)?);
-            parameters.dest_xml = Some(render_as(&spec, machine.as_deref()));
-            // Refused before a job runs on some versions; the default then holds.
-            let _ = domain.migrate_set_max_downtime(pause, 0);
-            domain.migrate_to_uri3(Some(&uri), parameters, flags)
-        })
-        .await?;
+        self.aborted().remove(&uuid);
+        let moved = self
+            .on_domain("migrate", MIGRATE, uuid, move |domain| {
+                let machine = machine_from_xml(&domain.xml_desc(0)?);
+                parameters.dest_xml = Some(render_as(&spec, machine.as_deref()));
+                // Refused before a job runs on some versions; the default then holds.
+                let _ = domain.migrate_set_max_downtime(pause, 0);
+                domain.migrate_to_uri3(Some(&uri), parameters, flags)
+            })
+            .await;
+        // Whatever part of a move hears of its abort first tells its own story.
+        if self.aborted().remove(&uuid) && moved.is_err() {
+            return Err(Error::Aborted);
+        }
+        moved?;
         let numbers = self
             .connection
             .ended_job(uuid, Duration::from_millis(500))
@@ -256,16 +275,7 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn abort_job(&self, uuid: Uuid) -> Result<()> {
-        // An abort that meets a job before QEMU has begun to copy is lost: it is said until heard.
-        let begin = tokio::time::Instant::now();
-        while self.job(uuid).await?.is_some() {
-            let said = self.on_domain("abort", ASK, uuid, ffi::abort_job).await;
-            if begin.elapsed() > ASK {
-                return said;
-            }
-            tokio::time::sleep(ABORT_AGAIN).await;
-        }
-        Ok(())
+        self.abort(uuid).await
     }
 
     async fn stats(&self) -> Result<Vec<DomainStats>> {
