@@ -5,7 +5,6 @@
 
 #![deny(unsafe_code)]
 
-mod again;
 pub mod agent;
 pub mod clock;
 pub mod guard;

@@ -17,8 +17,6 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::again::Again;
-
 /// Caches of one host's agent.
 #[derive(Clone)]
 pub struct View {
@@ -110,7 +108,7 @@ impl Watch<'_> {
     {
         let (store, writer) = reflector::store();
         let stream = watcher(Api::<K>::all(self.client.clone()), config);
-        let stream = StreamBackoff::new(stream, Again::default());
+        let stream = StreamBackoff::new(stream, api::watch_backoff());
         let mut stream = reflector::reflector(writer, stream).boxed();
         let changed = self.changed.clone();
         self.tasks.spawn(async move {

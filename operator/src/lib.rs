@@ -3,7 +3,6 @@
 
 #![forbid(unsafe_code)]
 
-mod again;
 #[cfg(test)]
 mod chance;
 pub mod clock;

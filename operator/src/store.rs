@@ -25,7 +25,6 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::again::Again;
 use crate::clock;
 
 /// What is known of a host's Lease.
@@ -178,7 +177,7 @@ impl Start<'_> {
             Api::<K>::all(self.client.clone()),
             watcher::Config::default(),
         );
-        let stream = StreamBackoff::new(stream, Again::default());
+        let stream = StreamBackoff::new(stream, api::watch_backoff());
         let mut stream = reflector::reflector(writer, stream).boxed();
         let changed = self.changed.clone();
         self.tasks.spawn(async move {
@@ -202,7 +201,7 @@ fn watch_leases(
 ) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     let stream = watcher(leases, watcher::Config::default());
-    let mut stream = StreamBackoff::new(stream, Again::default()).boxed();
+    let mut stream = StreamBackoff::new(stream, api::watch_backoff()).boxed();
     tasks.spawn(async move {
         while let Some(event) = stream.next().await {
             if let Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) = event {

@@ -13,8 +13,10 @@
 
 pub mod kinds;
 pub mod names;
+mod watch;
 
 pub use kinds::*;
+pub use watch::watch_backoff;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
