@@ -1,6 +1,8 @@
 //! Both BMC clients against what they will meet: the real IPMI simulator of OpenIPMI, the
 //! real Redfish emulator of sushy-tools, and a server that answers slowly, hugely, wrongly.
 
+mod controller;
+
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,32 +10,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use api::{Bmc as BmcSpec, BmcProtocol, SecretReference};
+use api::BmcProtocol;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use controller::{UUID, login, spec};
 use failover::proof::power::{PowerAnswer, same_machine};
-use operator::hosts::bmc::{BmcError, Credentials, connect};
-
-const UUID: &str = "a1234567-89ab-cdef-a123-456789abcdef";
-
-fn spec(protocol: BmcProtocol, address: String) -> BmcSpec {
-    BmcSpec {
-        protocol,
-        address,
-        credentials: SecretReference {
-            name: "bmc".to_owned(),
-        },
-        certificate_authority: None,
-        cipher_suite: Some(3),
-    }
-}
-
-fn login(password: &str) -> Credentials {
-    Credentials {
-        username: "fence".to_owned(),
-        password: password.to_owned(),
-    }
-}
+use operator::hosts::bmc::{BmcError, connect};
 
 /// A child that ends with the test.
 struct Running(Child);

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use api::{HostState, VirtualMachineMigration};
 use judge::report::{Report, Window};
-use kube::{Api, ResourceExt};
+use kube::Api;
 use lab::{Fault, Lab, judges};
 
 use crate::story::{SYSTEMS, Teller};
-use crate::watch::{all_well, busy_host, host_state, on_host, until};
+use crate::watch::{all_well, busy_host, host_state, names_on, on_host, until};
 
 /// How long every probe must have been answered before the site counts as calm.
 const CALM: Duration = Duration::from_secs(15);
@@ -26,11 +26,7 @@ const STOPPED_SECONDS: f64 = 3.0;
 pub(crate) async fn play(lab: &Lab, teller: &Teller) -> Result<()> {
     calm(lab).await?;
     let host = busy_host(&lab.client).await?;
-    let moved: Vec<String> = on_host(&lab.client, &host)
-        .await?
-        .iter()
-        .map(|vm| vm.name_any())
-        .collect();
+    let moved = names_on(&lab.client, &host).await?;
     teller.say(&format!(
         "2. Memory errors rise on {host}, which runs {}",
         moved.join(", ")

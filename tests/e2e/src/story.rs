@@ -14,7 +14,9 @@ use serde_json::json;
 use crate::evacuation;
 use crate::ledger::{ledger_agrees, tell_ledger};
 use crate::recovery;
-use crate::watch::{all_well, busy_host, headroom, host_state, hosts, on_host, systems, until};
+use crate::watch::{
+    all_well, busy_host, headroom, host_state, hosts, names_on, on_host, systems, until,
+};
 
 /// Business systems that the declarations hold.
 pub(crate) const SYSTEMS: usize = 4;
@@ -116,11 +118,7 @@ const STOPPED_SECONDS: f64 = 1.0;
 /// Step 3: the power of a host is cut; its VMs restart elsewhere, and no site is missed.
 async fn power_loss(lab: &Lab, teller: &Teller, kill_operator: bool) -> Result<()> {
     let host = busy_host(&lab.client).await?;
-    let lost: Vec<String> = on_host(&lab.client, &host)
-        .await?
-        .iter()
-        .map(|vm| vm.name_any())
-        .collect();
+    let lost = names_on(&lab.client, &host).await?;
     teller.say(&format!(
         "3. The power of {host} is cut; it ran {}",
         lost.join(", ")

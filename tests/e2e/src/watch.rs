@@ -181,3 +181,12 @@ pub async fn busy_host(client: &Client) -> Result<String> {
     ensure!(best.0 > 0, "no host carries a VM");
     Ok(best.1)
 }
+
+/// The names of the VMs that are assigned to a host.
+///
+/// # Errors
+/// The API could not be read.
+pub async fn names_on(client: &Client, host: &str) -> Result<Vec<String>> {
+    let vms = on_host(client, host).await?;
+    Ok(vms.iter().map(|vm| vm.name_any()).collect())
+}
