@@ -13,6 +13,28 @@
 //!          host::fencing  storm                 recovery (order, stagger)
 //! ```
 //!
+//! | where | decides |
+//! |---|---|
+//! | `host/table` | what the signals of a host mean together, and what may be done: the signal table |
+//! | `host` (the machine) | from state to state: missed renewal, suspect, unreachable, fenced, back again; whether VMs may be placed there |
+//! | `host/fencing` | how a host is forced off: intent, look, command, read back, next BMC |
+//! | `host/incarnation` | which boot of which machine stands behind a name |
+//! | `host/fleet`, `storm` | all hosts in one step; whether anything may be forced off now |
+//! | `proof` | what proves that a host or a copy has stopped, one file a kind of evidence |
+//! | `guard` | when a host must kill its own VMs, and what other hosts saw of its heartbeat |
+//! | `assignment` | who has the right to run a VM: changed by proof only |
+//! | `vm`, `recovery` | what becomes of one VM: first host, restart, back-off, end; in which order and how many at once |
+//! | `migration`, `agent` | one live migration seen by the operator; what a host does with one copy, and its ledger |
+//! | `severity` | which hardware faults stand, how severe they are, whether a host is evacuated |
+//! | `incident` | what stands in the fault ledger: one incident per root cause |
+//! | `reason` | every sentence of why and why not, in English and Chinese |
+//! | `policy` | every timer and bound, its default and its safe range |
+//!
+//! A timer lives in three places: [`policy`] (default, range, what it contradicts), the field of the
+//! `CloudPolicy` in `crates/api/src/kinds/cloud_policy.rs` if a site may set it, and the translation
+//! between the two in `operator/src/door.rs`. A rule that changes also changes a story of
+//! `tests/scenarios`, what `tests/model-check` walks, and what `tests/sim` throws at it.
+//!
 //! May not live here: performing an action, sleeping, clocks, I/O, unordered maps.
 
 #![forbid(unsafe_code)]
