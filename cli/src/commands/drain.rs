@@ -90,10 +90,14 @@ pub async fn run(context: &Context, name: &str, reason: &str, wait: bool) -> Res
             crate::language::Language::Chinese =>
                 format!("宿主机 {name} 的清空已被撤销;其上有 {vms} 台虚拟机"),
         }),
-        End::Blocked(blocked) => bail!(
-            "host {name} can not be emptied:\n  {}",
-            blocked.join("\n  ")
-        ),
+        End::Blocked(blocked) => bail!(match context.language {
+            crate::language::Language::English => format!(
+                "host {name} can not be emptied:\n  {}",
+                blocked.join("\n  ")
+            ),
+            crate::language::Language::Chinese =>
+                format!("宿主机 {name} 无法清空:\n  {}", blocked.join("\n  ")),
+        }),
     }
 }
 
