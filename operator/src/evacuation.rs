@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
+use api::names::LABEL_EVACUATES;
 use api::{
     Evacuation, Host, MigrationReason, VirtualMachine, VirtualMachineMigration,
     VirtualMachineMigrationSpec, VirtualMachinePhase,
@@ -36,13 +37,10 @@ pub struct Evacuations {
     planned: Option<Moment>,
 }
 
-/// Whether the operator made this move for an evacuation, with the target of a plan.
-pub fn planned(migration: &VirtualMachineMigration) -> bool {
-    migration.spec.target_host.is_some()
-        && matches!(
-            migration.spec.reason,
-            MigrationReason::HardwareFault | MigrationReason::Maintenance
-        )
+/// The host that is emptied by this move, if the operator made it for that.
+pub fn empties(migration: &VirtualMachineMigration) -> Option<&str> {
+    let label = migration.labels().get(LABEL_EVACUATES);
+    label.map(String::as_str)
 }
 
 /// One turn.
@@ -71,7 +69,7 @@ pub async fn turn(
     }
     for host in unwanted {
         memory.ledger.forget(&HostName(host.name_any()));
-        cancel(context, &host, wanted.is_empty(), migrations).await;
+        cancel(context, &host, migrations).await;
     }
     let (permitted, waiting) = permit(memory, &wanted, policy, now);
     if wanted.is_empty() {
@@ -237,7 +235,7 @@ async fn empty(
         let Some(vm) = vm.filter(|_| own && !waits) else {
             continue;
         };
-        retried.extend(start(context, vm, &step.to, reason, migrations).await);
+        retried.extend(start(context, vm, &step.to, reason, Some(name), migrations).await);
     }
     Outcome {
         remaining,
@@ -279,11 +277,13 @@ fn too_costly(engine: &Engine, plan: &Plan, name: &HostName, why: Why) -> Option
 }
 
 /// Makes the move of one VM unless it has one, or one failed a moment ago; returns why it waits.
+/// `empties` is the host that is emptied by it, if one is.
 pub async fn start(
     context: &Context,
     vm: &VirtualMachine,
     to: &HostName,
     reason: MigrationReason,
+    empties: Option<&HostName>,
     migrations: &[Arc<VirtualMachineMigration>],
 ) -> Option<String> {
     let status = vm.status.clone().unwrap_or_default();
@@ -318,6 +318,8 @@ pub async fn start(
         metadata: ObjectMeta {
             name: Some(format!("{prefix}{}", former.len())),
             namespace: vm.namespace(),
+            labels: empties
+                .map(|host| BTreeMap::from([(LABEL_EVACUATES.to_owned(), host.to_string())])),
             ..ObjectMeta::default()
         },
         spec: VirtualMachineMigrationSpec {
@@ -354,46 +356,25 @@ fn retry_after(former: &[&Arc<VirtualMachineMigration>]) -> Option<String> {
     })
 }
 
-/// A host that is not to be emptied any more: every move off it is taken back, unless its guest has
-/// been handed over already. When no host is to be emptied at all (`last`), so are moves that made room
-/// for it, and moves of an evacuation whose beginning nobody could write down.
-async fn cancel(
-    context: &Context,
-    host: &Host,
-    last: bool,
-    migrations: &[Arc<VirtualMachineMigration>],
-) {
-    let begun = under_way(host);
-    let open = |migration: &&Arc<VirtualMachineMigration>| {
-        !ended(migration) && planned(migration) && !migration.spec.cancel
-    };
-    let mut taken_back: Vec<Arc<VirtualMachineMigration>> = match begun || last {
-        true => migrations.iter().filter(open).cloned().collect(),
-        false => Vec::new(),
-    };
-    if !taken_back.is_empty() {
-        let vms = here(context, &HostName(host.name_any()));
-        taken_back.retain(|migration| is_of(&vms, migration));
-    }
-    for migration in taken_back {
+/// A host that is not to be emptied any more: every move that the operator made to empty it is taken back,
+/// those that make room on other hosts too, unless the guest has been handed over already.
+async fn cancel(context: &Context, host: &Host, migrations: &[Arc<VirtualMachineMigration>]) {
+    let name = host.name_any();
+    let open = migrations.iter().filter(|migration| {
+        !ended(migration) && !migration.spec.cancel && empties(migration) == Some(name.as_str())
+    });
+    for migration in open {
         let result = context
             .writer
             .spec(migration.as_ref(), json!({"cancel": true}))
             .await;
         logged("migration", &migration.name_any(), result);
     }
-    if begun {
+    if under_way(host) {
         let patch = json!({"evacuation": {"phase": "Cancelled", "remaining": 0, "blocked": [], "finishedAt": clock::wall()}});
         let result = context.writer.status(host, patch).await;
-        logged("evacuation", &host.name_any(), result);
+        logged("evacuation", &name, result);
     }
-}
-
-/// Whether a move is that of one of these VMs.
-fn is_of(vms: &[Arc<VirtualMachine>], migration: &VirtualMachineMigration) -> bool {
-    vms.iter().any(|vm| {
-        vm.namespace() == migration.namespace() && vm.name_any() == migration.spec.virtual_machine
-    })
 }
 
 async fn progress(context: &Context, host: &Host, outcome: Outcome) {

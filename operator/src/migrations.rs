@@ -334,7 +334,7 @@ async fn begin(
     }
     let choice = match place(&open, &uid, &Default::default()) {
         Ok(choice) => choice,
-        Err(refusal) if evacuation::planned(migration) || rebalance::made(migration) => {
+        Err(refusal) if evacuation::empties(migration).is_some() || rebalance::made(migration) => {
             // The plan of a moment ago does not hold any more: the next one chooses anew.
             let message = format!("planned anew: {}", refusal.sentence());
             finish(context, migration, MigrationPhase::Cancelled, &message).await;

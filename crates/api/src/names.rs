@@ -23,6 +23,8 @@ pub const LABEL_TIER: &str = "zhengyun.io/tier";
 pub const LABEL_REPLICA: &str = "zhengyun.io/replica";
 /// Label on namespaces: the department that owns it.
 pub const LABEL_DEPARTMENT: &str = "zhengyun.io/department";
+/// Label of a migration that the operator made: the host that is emptied by it. Nobody else may set it.
+pub const LABEL_EVACUATES: &str = "zhengyun.io/evacuates";
 
 /// Annotation on a host's Lease: boot id of the incarnation that renews it.
 pub const LEASE_BOOT_ID: &str = "zhengyun.io/boot-id";

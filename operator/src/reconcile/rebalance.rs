@@ -236,7 +236,8 @@ async fn carry_out(
             continue;
         };
         let reason = MigrationReason::Rebalance;
-        if let Some(waits) = evacuation::start(context, vm, &step.to, reason, migrations).await {
+        let started = evacuation::start(context, vm, &step.to, reason, None, migrations);
+        if let Some(waits) = started.await {
             tracing::debug!(waits, "a move waits");
             continue;
         }

@@ -81,6 +81,11 @@ pub fn permitted() -> Vec<(Identity, Target, Write)> {
             Write::Create(json!({"spec": {"holderIdentity": "h1"}})),
         ),
         (OPERATOR, host("h1"), status(json!({"state": "Suspect"}))),
+        (
+            OPERATOR,
+            migration,
+            Write::Patch(json!({"metadata": {"labels": {"zhengyun.io/evacuates": "h1"}}})),
+        ),
         // Promotion of the incoming copy keeps its epoch.
         (
             OPERATOR,

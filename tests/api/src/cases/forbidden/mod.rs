@@ -1,0 +1,121 @@
+//! Writes that must be refused: each fact has one writer.
+
+mod agents;
+mod operator;
+mod people;
+
+use serde_json::{Value, json};
+
+use super::standing::{assignment, report, runtime};
+use crate::server::{
+    AGENT_H1, AGENT_H2, CLUSTER_ADMINISTRATOR, DEPARTMENT_USER, Identity, OPERATOR,
+    SYSTEM_ADMINISTRATOR, Target, Write,
+};
+
+/// What refuses a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// The admission policy of this name (without the group's suffix).
+    Policy(&'static str),
+    /// A role that the identity lacks.
+    Roles,
+}
+
+/// One write that must be refused.
+#[derive(Clone, Debug)]
+pub struct Forbidden {
+    /// What is tried, for the test's output.
+    pub what: String,
+    /// Who tries.
+    pub identity: Identity,
+    /// On what.
+    pub target: Target,
+    /// What is written.
+    pub write: Write,
+    /// What refuses it.
+    pub by: RefusedBy,
+    /// Part of the sentence that the writer reads.
+    pub sentence: &'static str,
+}
+
+const VM: Target = Target {
+    kind: "VirtualMachine",
+    namespace: "oa-office",
+    name: "vm1",
+};
+const VOLUME: Target = Target {
+    kind: "Volume",
+    namespace: "oa-office",
+    name: "vm1-system",
+};
+const MOVE: Target = Target {
+    kind: "VirtualMachineMigration",
+    namespace: "oa-office",
+    name: "move1",
+};
+const SYSTEM: Target = Target {
+    kind: "BusinessSystem",
+    namespace: "oa-office",
+    name: "oa",
+};
+const IMAGE: Target = Target {
+    kind: "Image",
+    namespace: "",
+    name: "linux",
+};
+const H1: Target = Target {
+    kind: "Host",
+    namespace: "",
+    name: "h1",
+};
+
+struct Cases(Vec<Forbidden>);
+
+impl Cases {
+    fn refuse(
+        &mut self,
+        by: RefusedBy,
+        identity: Identity,
+        target: Target,
+        write: Write,
+        sentence: &'static str,
+    ) {
+        let what = format!(
+            "{} writes {} {}: {write:?}",
+            identity.user, target.kind, target.name
+        );
+        self.0.push(Forbidden {
+            what,
+            identity,
+            target,
+            write,
+            by,
+            sentence,
+        });
+    }
+
+    fn status(
+        &mut self,
+        policy: &'static str,
+        identity: Identity,
+        target: Target,
+        status: Value,
+        sentence: &'static str,
+    ) {
+        let write = Write::PatchStatus(json!({"status": status}));
+        self.refuse(RefusedBy::Policy(policy), identity, target, write, sentence);
+    }
+}
+
+/// Every forbidden write.
+pub fn forbidden() -> Vec<Forbidden> {
+    let mut cases = Cases(Vec::new());
+    agents::agents_on_hosts(&mut cases);
+    agents::agents_on_machines(&mut cases);
+    agents::agents_on_the_rest(&mut cases);
+    operator::operator(&mut cases);
+    people::people(&mut cases);
+    people::marks(&mut cases);
+    people::deletions(&mut cases);
+    cases.0
+}

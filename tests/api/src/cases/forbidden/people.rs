@@ -1,0 +1,133 @@
+//! What people may not write or delete.
+
+use super::*;
+
+pub(super) fn people(cases: &mut Cases) {
+    let writers = "status-writers";
+    cases.status(
+        writers,
+        CLUSTER_ADMINISTRATOR,
+        VM,
+        json!({"phase": "Failed"}),
+        "may change spec only",
+    );
+    cases.status(
+        writers,
+        CLUSTER_ADMINISTRATOR,
+        H1,
+        json!({"state": "Fenced"}),
+        "may change spec only",
+    );
+    for identity in [DEPARTMENT_USER, SYSTEM_ADMINISTRATOR] {
+        let write = Write::PatchStatus(json!({"status": {"message": "x"}}));
+        cases.refuse(RefusedBy::Roles, identity, VM, write, "cannot patch");
+    }
+    let rack = Write::Patch(json!({"spec": {"rack": "r9"}}));
+    cases.refuse(RefusedBy::Roles, DEPARTMENT_USER, H1, rack, "cannot patch");
+    let release = || Write::Patch(json!({"metadata": {"finalizers": null}}));
+    let policy = RefusedBy::Policy("stop-proof-finalizer");
+    cases.refuse(
+        policy,
+        DEPARTMENT_USER,
+        VM,
+        release(),
+        "removed by the operator once no copy can run",
+    );
+    cases.refuse(
+        policy,
+        DEPARTMENT_USER,
+        VOLUME,
+        release(),
+        "removed by the operator once no copy can run",
+    );
+    cases.refuse(
+        policy,
+        CLUSTER_ADMINISTRATOR,
+        H1,
+        release(),
+        "removed by the operator once no copy can run",
+    );
+}
+
+/// What the operator knows its own objects by.
+pub(super) fn marks(cases: &mut Cases) {
+    let labels = json!({"zhengyun.io/evacuates": "h1"});
+    let policy = RefusedBy::Policy("evacuation-label");
+    let sentence = "set by the operator on the moves that empty a host";
+    for identity in [DEPARTMENT_USER, SYSTEM_ADMINISTRATOR] {
+        let write = Write::Patch(json!({"metadata": {"labels": labels}}));
+        cases.refuse(policy, identity, MOVE, write, sentence);
+        let own = Target {
+            name: "marked",
+            ..MOVE
+        };
+        let metadata = json!({"name": "marked", "namespace": "oa-office", "labels": labels});
+        let body = json!({"metadata": metadata, "spec": {"virtualMachine": "vm1"}});
+        cases.refuse(policy, identity, own, Write::Create(body), sentence);
+    }
+}
+
+pub(super) fn deletions(cases: &mut Cases) {
+    for (kind, namespace, name, sentence) in [
+        (
+            "Host",
+            "",
+            "h1",
+            "host h1 is in use by 1 VMs; drain it first",
+        ),
+        (
+            "HostPool",
+            "",
+            "main",
+            "host pool main is in use by 2 hosts",
+        ),
+        (
+            "StoragePool",
+            "",
+            "shared",
+            "storage pool shared is in use by 1 volumes",
+        ),
+        (
+            "Network",
+            "",
+            "common",
+            "network common is in use by 1 VM addresses",
+        ),
+        (
+            "Image",
+            "",
+            "linux",
+            "image linux is in use by 1 volumes and VMs",
+        ),
+        (
+            "Department",
+            "",
+            "oa-office",
+            "department oa-office is in use by 1 VMs",
+        ),
+        (
+            "Volume",
+            "oa-office",
+            "vm1-system",
+            "is claimed by a VM on host h1",
+        ),
+    ] {
+        let target = Target {
+            kind,
+            namespace,
+            name,
+        };
+        let identity = if kind == "Volume" {
+            DEPARTMENT_USER
+        } else {
+            SYSTEM_ADMINISTRATOR
+        };
+        cases.refuse(
+            RefusedBy::Policy("in-use-is-kept"),
+            identity,
+            target,
+            Write::Delete,
+            sentence,
+        );
+    }
+}
