@@ -55,7 +55,7 @@ pub struct HostProbes {
 #[derive(Clone, Copy, Debug)]
 struct Replica {
     up: bool,
-    at: Timestamp,
+    sent: Moment,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -262,6 +262,7 @@ impl Probes {
                 memory.endpoints.entry(key).or_default(),
                 &name,
                 answered,
+                sent,
                 at,
             );
         });
@@ -374,7 +375,8 @@ async fn ask(target: std::net::SocketAddr, request: &str) -> std::io::Result<boo
     Ok(length >= 12 && answer.starts_with(b"HTTP/1.") && matches!(answer[9], b'2' | b'3'))
 }
 
-fn note(state: &mut EndpointState, replica: &str, answered: bool, at: Timestamp) {
+/// Notes what the probe saw that was sent at `sent`, which the wall clock called `at`.
+fn note(state: &mut EndpointState, replica: &str, up: bool, sent: Moment, at: Timestamp) {
     let now = clock::now();
     if state
         .looked
@@ -388,16 +390,18 @@ fn note(state: &mut EndpointState, replica: &str, answered: bool, at: Timestamp)
         ));
     }
     state.looked = Some(now);
-    // A lost probe ends with its time-out, after later ones were answered: those count.
+    // A lost probe ends with its time-out, after later ones were answered: those count. Which is later is
+    // not asked of the wall clock, which may be set back.
     let newer = state
         .replicas
         .get(replica)
-        .is_some_and(|replica| replica.at > at);
+        .is_some_and(|replica| replica.sent > sent);
     if newer {
         return;
     }
-    let probed = Replica { up: answered, at };
-    state.replicas.insert(replica.to_owned(), probed);
+    state
+        .replicas
+        .insert(replica.to_owned(), Replica { up, sent });
     let seen = if state.replicas.values().any(|replica| replica.up) {
         Seen::Up
     } else {
@@ -509,7 +513,15 @@ mod tests {
         let all = choose(&names, &BTreeMap::new(), &mut turn);
         assert_eq!(all, ["a", "b", "c"], "nothing is known yet");
         let known: BTreeMap<String, Replica> = [("a", true), ("b", false), ("c", true)]
-            .map(|(name, up)| (name.to_owned(), Replica { up, at: at(0) }))
+            .map(|(name, up)| {
+                (
+                    name.to_owned(),
+                    Replica {
+                        up,
+                        sent: Moment(0),
+                    },
+                )
+            })
             .into();
         let rounds: Vec<Vec<String>> = (0..4).map(|_| choose(&names, &known, &mut turn)).collect();
         assert!(
@@ -525,10 +537,10 @@ mod tests {
     #[test]
     fn an_endpoint_is_down_only_when_no_replica_answers() {
         let mut state = EndpointState::default();
-        note(&mut state, "a", true, at(1));
-        note(&mut state, "b", false, at(2));
+        note(&mut state, "a", true, Moment(1_000), at(1));
+        note(&mut state, "b", false, Moment(2_000), at(2));
         assert_eq!(state.history.len(), 1, "one answers: still up");
-        note(&mut state, "a", false, at(4));
+        note(&mut state, "a", false, Moment(4_000), at(4));
         assert_eq!(
             state.history.back(),
             Some(&(at(3), Seen::Down)),
@@ -539,10 +551,19 @@ mod tests {
     #[test]
     fn a_probe_that_was_lost_does_not_undo_a_later_answer() {
         let mut state = EndpointState::default();
-        note(&mut state, "a", false, at(1));
-        note(&mut state, "a", true, at(3));
-        note(&mut state, "a", false, at(2));
+        note(&mut state, "a", false, Moment(1_000), at(1));
+        note(&mut state, "a", true, Moment(3_000), at(3));
+        note(&mut state, "a", false, Moment(2_000), at(2));
         let history: Vec<_> = state.history.iter().copied().collect();
         assert_eq!(history, [(at(1), Seen::Down), (at(2), Seen::Up)]);
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_back_hides_no_failure() {
+        let mut state = EndpointState::default();
+        note(&mut state, "a", true, Moment(1_000), at(100));
+        note(&mut state, "a", false, Moment(2_000), at(40));
+        let last = state.history.back().map(|(_, seen)| *seen);
+        assert_eq!(last, Some(Seen::Down));
     }
 }

@@ -175,7 +175,7 @@ impl State {
         let Some(ledger) = &mut self.ledger else {
             return;
         };
-        // One that another leader closed is over here too: what comes next is a new incident.
+        // One that another leader closed is over here too; its object is final.
         let over: Vec<String> = ledger
             .open()
             .values()
@@ -183,15 +183,8 @@ impl State {
             .map(|incident| incident.cause.clone())
             .collect();
         for cause in over {
-            let entry = Entry {
-                at: now(),
-                kind: EventKind::Seen,
-                step: "closed".to_owned(),
-                english: "closed by another operator".to_owned(),
-                chinese: "已由另一控制器关闭".to_owned(),
-            };
-            // Its object is final: nothing of it is to be written.
-            let _ = ledger.close(&cause, entry);
+            ledger.forget(&cause);
+            self.baselines.remove(&cause);
         }
         let mut closed = Vec::new();
         for incident in stored
@@ -209,6 +202,7 @@ impl State {
                 chinese: format!("{} 关闭:{}", closure.by, closure.reason),
             };
             if let Some(incident) = ledger.close(&incident.spec.cause, entry) {
+                self.baselines.remove(&incident.cause);
                 closed.push(incident);
             }
         }

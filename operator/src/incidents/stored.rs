@@ -312,6 +312,36 @@ mod tests {
     }
 
     #[test]
+    fn what_a_closed_incident_measured_is_not_counted_again_by_the_next_of_its_cause() {
+        let mut ledger = incident::Ledger::default();
+        let host = HostName("h1".to_owned());
+        let cause = incident::rules::fault_cause(&host, "fan/1", model::FaultKind::Fan);
+        let (kind, severity) = (model::FaultKind::Fan, model::Severity::Degraded);
+        ledger.fault(&host, "fan/1", kind, severity, "0 rpm", WallTime(5_000_000));
+        let ours = ledger.get(&cause).expect("open").clone();
+        let mut open = object(&ours);
+        open.status = Some(IncidentStatus {
+            measured_until: Some(micro(WallTime(6_000_000))),
+            ..status(&ours)
+        });
+        let mut by_a_person = open.clone();
+        by_a_person.spec.closure = Some(api::IncidentClosure {
+            by: "ops".to_owned(),
+            reason: "fan replaced".to_owned(),
+        });
+        let mut elsewhere = open.clone();
+        elsewhere.status.as_mut().expect("status").state = "Closed".to_owned();
+        for closed in [by_a_person, elsewhere] {
+            let mut state = super::super::State::default();
+            state.restore(std::slice::from_ref(&open));
+            assert!(state.baselines.contains_key(&cause));
+            state.take_closures(&[Arc::new(closed)]);
+            assert!(!state.baselines.contains_key(&cause));
+            assert!(state.ledger.expect("restored").get(&cause).is_none());
+        }
+    }
+
+    #[test]
     fn what_is_stored_is_read_back_the_same() {
         let mut ledger = incident::Ledger::default();
         let host = HostName("h1".to_owned());

@@ -312,6 +312,12 @@ impl Ledger {
         Some(closed)
     }
 
+    /// Knows nothing more of an incident that somebody else closed: what comes next is a new one.
+    pub fn forget(&mut self, cause: &str) {
+        self.changed.remove(cause);
+        self.open.remove(cause);
+    }
+
     /// Closes an incident on a person's word.
     pub fn close(&mut self, cause: &str, entry: Entry) -> Option<Incident> {
         self.changed.remove(cause);
