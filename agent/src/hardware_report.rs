@@ -133,7 +133,7 @@ async fn poll(context: &Arc<Context>, slot: usize, which: &'static [Probe], ever
                 OwnBmc::None => Bmc::None,
                 OwnBmc::Redfish(source) => Bmc::Redfish(source),
                 OwnBmc::Failed(why) => Bmc::Failed(why),
-                OwnBmc::Ipmi(ipmitool) => match sensors(&mut runner, ipmitool) {
+                OwnBmc::Ipmi(ipmitool, device) => match sensors(&mut runner, ipmitool, device) {
                     Ok(sensors) => {
                         text = sensors;
                         Bmc::Ipmi(&text)
@@ -179,11 +179,12 @@ async fn poll(context: &Arc<Context>, slot: usize, which: &'static [Probe], ever
 /// How long until the next poll. What answers slowly is left alone for as long as it took: no BMC is
 /// kept busy by us.
 fn pause(every: Duration, took: Duration, is_unconfirmed: bool) -> Duration {
-    if is_unconfirmed {
+    let least = if is_unconfirmed {
         CONFIRM_AFTER
     } else {
-        every.saturating_sub(took).max(took)
-    }
+        every.saturating_sub(took)
+    };
+    least.max(took)
 }
 
 /// How every pool answers this host.
@@ -213,8 +214,8 @@ enum OwnBmc {
     None,
     /// Over Redfish.
     Redfish(OwnRedfish),
-    /// In band over IPMI, by this program.
-    Ipmi(PathBuf),
+    /// In band over IPMI, by this program and this device.
+    Ipmi(PathBuf, PathBuf),
     /// It can not be.
     Failed(String),
 }
@@ -226,7 +227,9 @@ fn own_bmc(context: &Context) -> OwnBmc {
         (Some(url), Some(file)) => {
             own_redfish(options, url, file).map_or_else(OwnBmc::Failed, OwnBmc::Redfish)
         }
-        _ if options.ipmi_device.exists() => OwnBmc::Ipmi(options.ipmitool.clone()),
+        _ if options.ipmi_device.exists() => {
+            OwnBmc::Ipmi(options.ipmitool.clone(), options.ipmi_device.clone())
+        }
         _ => OwnBmc::None,
     }
 }
@@ -248,11 +251,28 @@ fn own_redfish(options: &HardwareOptions, url: &str, file: &Path) -> Result<OwnR
 }
 
 /// Every sensor with its entity, by which power supplies are told from other things.
-fn sensors(runner: &mut CommandRunner, ipmitool: &Path) -> Result<String, String> {
-    runner
-        .run(ipmitool, &["sdr", "elist"], IPMI_BOUND, IPMI_BYTES_MAX)
-        .map(|output| String::from_utf8_lossy(&output).into_owned())
-        .map_err(|error| error.sentence())
+fn sensors(runner: &mut CommandRunner, ipmitool: &Path, device: &Path) -> Result<String, String> {
+    let number = device_number(device);
+    let arguments = ["-d", &number, "sdr", "elist"];
+    let output = runner
+        .run(ipmitool, &arguments, IPMI_BOUND, IPMI_BYTES_MAX)
+        .map_err(|error| error.sentence())?;
+    if output.is_empty() {
+        return Err(format!(
+            "{} -d {number} sdr elist printed nothing; check that {} answers (modprobe ipmi_si ipmi_devintf) and that the agent may open it",
+            ipmitool.display(),
+            device.display()
+        ));
+    }
+    Ok(String::from_utf8_lossy(&output).into_owned())
+}
+
+/// What ipmitool calls a device: the digits at the end of its name.
+fn device_number(device: &Path) -> String {
+    let name = device.to_string_lossy();
+    let digits = name.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+    let number = digits.parse::<u8>().unwrap_or(0);
+    number.to_string()
 }
 
 /// Redfish over HTTP, asked from a blocking thread.
@@ -307,9 +327,14 @@ mod tests {
     #[test]
     fn a_lost_power_supply_is_found_over_ipmi_in_band() {
         let (_folder, path) = ipmitool(
-            "#!/bin/sh\n[ \"$*\" = 'sdr elist' ] || exit 1\necho 'PS2 Status       | 52h | ok  | 10.2 | Presence detected, Power Supply AC lost'\n",
+            "#!/bin/sh\n[ \"$*\" = '-d 1 sdr elist' ] || exit 1\necho 'PS2 Status       | 52h | ok  | 10.2 | Presence detected, Power Supply AC lost'\n",
         );
-        let text = sensors(&mut CommandRunner::default(), &path).expect("sensors");
+        let text = sensors(
+            &mut CommandRunner::default(),
+            &path,
+            Path::new("/dev/ipmi1"),
+        )
+        .expect("sensors");
         let roots = Roots::default();
         let inputs = Inputs {
             roots: &roots,
@@ -333,6 +358,7 @@ mod tests {
         assert_eq!(pause(seconds(4), seconds(3), false), seconds(3));
         assert_eq!(pause(seconds(4), seconds(9), false), seconds(9));
         assert_eq!(pause(seconds(4), seconds(1), true), CONFIRM_AFTER);
+        assert_eq!(pause(seconds(4), seconds(9), true), seconds(9));
     }
 
     #[test]
@@ -340,8 +366,21 @@ mod tests {
         let error = sensors(
             &mut CommandRunner::default(),
             Path::new("/nowhere/ipmitool"),
+            Path::new("/dev/ipmi0"),
         )
         .expect_err("missing");
         assert!(error.contains("/nowhere/ipmitool"), "{error}");
+    }
+
+    #[test]
+    fn a_device_that_does_not_answer_is_named() {
+        let (_folder, path) = ipmitool("#!/bin/sh\nexit 1\n");
+        let error = sensors(
+            &mut CommandRunner::default(),
+            &path,
+            Path::new("/dev/ipmi1"),
+        )
+        .expect_err("nothing printed");
+        assert!(error.contains("/dev/ipmi1"), "{error}");
     }
 }

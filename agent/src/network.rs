@@ -7,13 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::Network;
 use serde_json::Value;
 use thiserror::Error;
-use tokio::sync::Mutex;
 
 use crate::process::{ProgramError, run};
 
@@ -82,41 +81,57 @@ pub fn exists(device: &str) -> bool {
     nix::net::if_::if_nametoindex(device).is_ok()
 }
 
-/// Networks of this host that stand as declared, and since when that is known.
+/// Of which version of its declaration a network stands, and since when that is known.
+struct Known {
+    version: Option<String>,
+    at: Instant,
+}
+
+impl Known {
+    fn holds(&self, version: Option<&String>, now: Instant) -> bool {
+        self.version.as_ref() == version && now.duration_since(self.at) < AGAIN
+    }
+}
+
+/// What is known of one network. VMs that start together want the same ones: one makes it, the others wait.
+type Slot = Arc<tokio::sync::Mutex<Option<Known>>>;
+
+/// Networks of this host that stand as declared.
 #[derive(Default)]
-pub struct Standing(Mutex<BTreeMap<String, (Option<String>, Instant)>>);
+pub struct Standing(Mutex<BTreeMap<String, Slot>>);
 
 impl Standing {
-    /// Makes a network as declared, unless it was lately, from the same version of its object. One at a
-    /// time: VMs that start together want the same ones.
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a network as declared, unless it was lately, from the same version of its object.
     ///
     /// # Errors
     /// Which command failed.
     pub async fn ensure(&self, network: &Network, uplink: &Uplink) -> Result<(), NetworkError> {
         let name = network.metadata.name.clone().unwrap_or_default();
-        let version = network.metadata.resource_version.clone();
-        let mut standing = self.0.lock().await;
-        let known = standing.remove(&name);
-        let is_fresh = known.as_ref().is_some_and(|(seen, at)| {
-            *seen == version && at.elapsed() < AGAIN && exists(&bridge_name(network))
-        });
-        let known = match known {
-            Some(known) if is_fresh => known,
-            _ => {
-                ensure(network, uplink).await?;
-                (version, Instant::now())
-            }
-        };
-        standing.insert(name, known);
+        let version = &network.metadata.resource_version;
+        let slot = self.slots().entry(name).or_default().clone();
+        let mut known = slot.lock().await;
+        let holds = |known: &Known| known.holds(version.as_ref(), Instant::now());
+        if known.as_ref().is_some_and(holds) && exists(&bridge_name(network)) {
+            return Ok(());
+        }
+        // What fails half way is made anew.
+        *known = None;
+        ensure(network, uplink).await?;
+        let (version, at) = (version.clone(), Instant::now());
+        *known = Some(Known { version, at });
         Ok(())
     }
 
     /// Forgets networks that are not declared any more.
-    pub async fn keep_only(&self, declared: &[Arc<Network>]) {
+    pub fn keep_only(&self, declared: &[Arc<Network>]) {
         let is_declared = |name: &String| {
             (declared.iter()).any(|network| network.metadata.name.as_ref() == Some(name))
         };
-        self.0.lock().await.retain(|name, _| is_declared(name));
+        self.slots().retain(|name, _| is_declared(name));
     }
 }
 
@@ -304,5 +319,18 @@ mod tests {
             BTreeSet::from(["10.0.0.2".to_owned()])
         );
         flooded("nonsense").expect_err("not JSON");
+    }
+
+    #[test]
+    fn a_network_is_made_again_when_its_declaration_changed_or_it_was_long_ago() {
+        let (version, other) = ("7".to_owned(), "8".to_owned());
+        let at = Instant::now();
+        let known = Known {
+            version: Some(version.clone()),
+            at,
+        };
+        assert!(known.holds(Some(&version), at + AGAIN / 2));
+        assert!(!known.holds(Some(&other), at + AGAIN / 2));
+        assert!(!known.holds(Some(&version), at + AGAIN));
     }
 }

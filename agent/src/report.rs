@@ -156,7 +156,7 @@ async fn networks(context: &Context) -> Vec<HostNetwork> {
             message: result.err().map(|error| error.to_string()),
         });
     }
-    context.networks.keep_only(&declared).await;
+    context.networks.keep_only(&declared);
     reports.sort_by(|one, two| one.name.cmp(&two.name));
     reports
 }

@@ -90,7 +90,7 @@ pub enum Bmc<'a> {
     None,
     /// Over Redfish.
     Redfish(&'a dyn RedfishSource),
-    /// Over IPMI: what `ipmitool -c sdr elist` printed.
+    /// Over IPMI: what `ipmitool sdr elist` printed.
     Ipmi(&'a str),
     /// It could not be asked, with the reason.
     Failed(&'a str),

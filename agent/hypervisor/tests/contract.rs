@@ -323,10 +323,10 @@ async fn the_memory_hypervisor_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn libvirt_keeps_the_contract() {
-    if !hosts::available() {
-        println!("skipped: needs root, libvirtd and QEMU (scripts/setup.sh installs them)");
-        return;
-    }
+    assert!(
+        hosts::available(),
+        "needs root, libvirtd and QEMU; run scripts/setup.sh as root"
+    );
     let hosts = hosts::Hosts::start().expect("two hosts");
     let (source, target) = (hosts.connect(1), hosts.connect(2));
     for hypervisor in [&source, &target] {
