@@ -51,9 +51,17 @@ impl Cluster {
             .cluster_url
             .host()
             .with_context(|| format!("{}: its server has no host name", named()))?
+            .trim_matches(['[', ']'])
             .to_owned();
+        let path = config.cluster_url.path();
+        if path != "/" {
+            bail!(
+                "{}: its server is reached under {path}; the lab forwards connections, not paths: give it the API server's own address",
+                named()
+            );
+        }
         let port = config.cluster_url.port_u16().unwrap_or(443);
-        let target = tokio::net::lookup_host((host.trim_matches(['[', ']']), port))
+        let target = tokio::net::lookup_host((host.as_str(), port))
             .await
             .with_context(|| format!("{}: server {host}", named()))?
             .next()
@@ -66,7 +74,7 @@ impl Cluster {
             );
         }
         let outside = ApiServer {
-            url: format!("https://{host}:{port}"),
+            url: config.cluster_url.to_string(),
             tls_name: config.tls_server_name.clone().unwrap_or(host),
             authority,
         };
@@ -107,8 +115,8 @@ impl Cluster {
     ///
     /// # Errors
     /// It refuses, or nobody signs.
-    pub async fn issue(&self, user: (&str, &str)) -> Result<Identity> {
-        let (request, key) = request(user.0, user.1)?;
+    pub async fn issue(&self, user: &str, group: &str) -> Result<Identity> {
+        let (request, key) = request(user, group)?;
         let requests: Api<CertificateSigningRequest> = Api::all(self.client.clone());
         let object = CertificateSigningRequest {
             metadata: ObjectMeta {
@@ -132,18 +140,22 @@ impl Cluster {
             .create(&PostParams::default(), &object)
             .await?
             .name_any();
-        let approval = json!({"status": {"conditions": [
-            {"type": "Approved", "status": "True", "reason": "Lab", "message": "a user of a lab"}]}});
-        requests
-            .patch_approval(&name, &PatchParams::default(), &Patch::Strategic(&approval))
-            .await
-            .with_context(|| format!("certificate of {}", user.0))?;
-        let certificate = signed(&requests, &name)
-            .await
-            .with_context(|| format!("certificate of {}", user.0))?;
+        let certificate = approved(&requests, &name).await;
+        // Whatever came of it, the cluster keeps nothing of a lab.
         requests.delete(&name, &DeleteParams::default()).await?;
+        let certificate = certificate.with_context(|| format!("certificate of {user}"))?;
         Ok(Identity { certificate, key })
     }
+}
+
+/// Approves a request and waits for its certificate.
+async fn approved(requests: &Api<CertificateSigningRequest>, name: &str) -> Result<String> {
+    let approval = json!({"status": {"conditions": [
+        {"type": "Approved", "status": "True", "reason": "Lab", "message": "a user of a lab"}]}});
+    requests
+        .patch_approval(name, &PatchParams::default(), &Patch::Strategic(&approval))
+        .await?;
+    signed(requests, name).await
 }
 
 async fn signed(requests: &Api<CertificateSigningRequest>, name: &str) -> Result<String> {

@@ -16,7 +16,6 @@ use crate::files::{LabFiles, tail};
 use crate::namespace;
 use crate::pki::{Authority, write_secret};
 use crate::process::{Daemon, PATIENCE, run};
-use crate::users::{Side, own_server, write_kubeconfig};
 
 pub use binaries::Binaries;
 
@@ -39,7 +38,7 @@ rules:
   - level: None
 "#;
 
-/// Writes the certificates, keys and kubeconfigs of a control plane of the lab's own.
+/// Writes the certificates and keys of a control plane of the lab's own.
 ///
 /// # Errors
 /// The folder can not be written.
@@ -69,19 +68,6 @@ pub fn write_credentials(
         &service_accounts.certificate,
     )?;
     write_secret(&pki.join("service-accounts.key"), &service_accounts.key)?;
-    for (file, name, group, side) in [
-        ("admin", "admin", "system:masters", Side::Outside),
-        (
-            "controller-manager",
-            "system:kube-controller-manager",
-            "",
-            Side::Inside,
-        ),
-    ] {
-        let identity = authority.issue(name, group, &[], &[])?;
-        let server = own_server(addresses, side, authority);
-        write_kubeconfig(&pki, file, &server.kubeconfig(&identity)?)?;
-    }
     Ok(())
 }
 

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use kube::Client;
 
 use crate::address::{Addresses, HOSTS_MAX};
@@ -20,7 +21,7 @@ use crate::install::{apply_yaml, install_api};
 use crate::namespace;
 use crate::pki::Authority;
 use crate::process::{Daemon, zylab};
-use crate::users::Users;
+use crate::users::{Signer, Users};
 
 /// What a lab is made of.
 #[derive(Clone, Debug)]
@@ -180,6 +181,14 @@ pub fn hosts(files: &LabFiles) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The control plane of a lab.
+enum Plane<'a> {
+    /// Its own.
+    Own(Binaries),
+    /// An existing cluster, by an administrator's kubeconfig.
+    Existing(&'a Path),
+}
+
 async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Client)> {
     let begin = Instant::now();
     let say = |what: &str| {
@@ -187,9 +196,9 @@ async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Cli
             eprintln!("[{:6.1} s] {what}", begin.elapsed().as_secs_f64());
         }
     };
-    let binaries = match options.kubeconfig {
-        None => Some(Binaries::get()?),
-        Some(_) => None,
+    let plane = match &options.kubeconfig {
+        None => Plane::Own(Binaries::get()?),
+        Some(kubeconfig) => Plane::Existing(kubeconfig),
     };
     let addresses = files.create()?;
     let bin_dir = match &options.bin_dir {
@@ -208,42 +217,43 @@ async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Cli
     let authority = Authority::new("zhengyun-lab")?;
     namespace::make_cgroup(&namespace::cgroup(&files.name, "control")?)?;
     namespace::make_control(&files.name, addresses)?;
-    let users = match (&options.kubeconfig, &binaries) {
-        (Some(kubeconfig), _) => {
+    let inside = SocketAddr::from((addresses.control(), addresses.api_port()));
+    let signer = match &plane {
+        Plane::Existing(kubeconfig) => {
             say("an existing cluster, and users that it vouches for");
             let cluster = Cluster::connect(kubeconfig, files).await?;
-            let inside = SocketAddr::from((addresses.control(), addresses.api_port()));
             start_forwarder(files, inside, cluster.target(), Inside::Listener)?;
-            Users::Cluster(Box::new(cluster))
+            Signer::Cluster(Box::new(cluster))
         }
-        (None, Some(binaries)) => {
+        Plane::Own(binaries) => {
             say("control plane: etcd, kube-apiserver, kube-controller-manager");
             controlplane::write_credentials(files, addresses, &authority)?;
             controlplane::start_api(files, addresses, binaries)?;
             let outside = SocketAddr::from((Ipv4Addr::LOCALHOST, addresses.forward_port()));
-            let inside = SocketAddr::from((addresses.control(), addresses.api_port()));
             start_forwarder(files, outside, inside, Inside::Target)?;
-            Users::Own
+            Signer::Own(&authority)
         }
-        (None, None) => bail!("neither a control plane nor an existing cluster"),
     };
-    users.write_all(files, addresses, &authority).await?;
+    let users = Users {
+        folder: files.pki(),
+        addresses,
+        signer,
+    };
+    users.write_all().await?;
     for number in 1..=options.hosts {
         let name = host::name(number);
         say(&format!(
             "host {name}: namespaces, certificates, BMC, power on"
         ));
         host::prepare(files, addresses, number, options.hosts, &authority)?;
-        users
-            .write_host(files, addresses, &authority, &name)
-            .await?;
+        users.write_host(&name).await?;
         namespace::make_host(&files.name, addresses, &name, number)?;
         bmc::start(files, addresses, &name)?;
         host::power_on(files, &name)?;
     }
     let client = controlplane::wait_ready(files).await?;
     say("API server ready; installing CRDs, roles and admission policies");
-    if let Some(binaries) = &binaries {
+    if let Plane::Own(binaries) = &plane {
         controlplane::start_controller_manager(files, binaries)?;
     }
     install_api(client.clone()).await?;
@@ -315,10 +325,7 @@ fn start_forwarder(
     target: SocketAddr,
     inside: Inside,
 ) -> Result<()> {
-    let inside = match inside {
-        Inside::Target => "target",
-        Inside::Listener => "listener",
-    };
+    let inside = inside.to_possible_value().context("a word")?;
     control_daemon(
         files,
         "forward",
@@ -333,7 +340,7 @@ fn start_forwarder(
             "--target".into(),
             target.to_string().into(),
             "--inside".into(),
-            inside.into(),
+            inside.get_name().into(),
         ],
     )
 }

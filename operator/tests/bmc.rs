@@ -36,6 +36,14 @@ fn installed(program: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
+fn need(program: &str) -> Result<()> {
+    ensure!(
+        installed(program),
+        "{program} is missing; run scripts/setup.sh"
+    );
+    Ok(())
+}
+
 fn ipmi_simulator(folder: &Path, port: u16) -> Result<Running> {
     let chassis = folder.join("chassis.sh");
     let state = folder.join("power");
@@ -78,10 +86,8 @@ fn ipmi_simulator(folder: &Path, port: u16) -> Result<Running> {
 
 #[tokio::test]
 async fn ipmi_reads_forces_off_and_reads_back() -> Result<()> {
-    if !installed("ipmi_sim") || !installed("ipmitool") {
-        println!("skipped: ipmi_sim or ipmitool is not installed; run scripts/setup.sh");
-        return Ok(());
-    }
+    need("ipmi_sim")?;
+    need("ipmitool")?;
     let folder = tempfile::tempdir()?;
     let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
     let _simulator = ipmi_simulator(folder.path(), port)?;
@@ -122,10 +128,7 @@ async fn ipmi_reads_forces_off_and_reads_back() -> Result<()> {
 
 #[tokio::test]
 async fn a_dead_ipmi_controller_is_given_up_in_time() -> Result<()> {
-    if !installed("ipmitool") {
-        println!("skipped: ipmitool is not installed; run scripts/setup.sh");
-        return Ok(());
-    }
+    need("ipmitool")?;
     let silent = UdpSocket::bind("127.0.0.1:0")?;
     let bmc = connect(
         &spec(BmcProtocol::Ipmi, silent.local_addr()?.to_string()),
@@ -149,10 +152,7 @@ fn emulator() -> Option<PathBuf> {
 
 #[tokio::test]
 async fn redfish_reads_forces_off_and_reads_back() -> Result<()> {
-    let Some(emulator) = emulator() else {
-        println!("skipped: sushy-emulator is not installed; run scripts/setup.sh");
-        return Ok(());
-    };
+    let emulator = emulator().context("sushy-emulator is missing; run scripts/setup.sh")?;
     let folder = tempfile::tempdir()?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let configuration = folder.path().join("sushy.conf");

@@ -290,19 +290,13 @@ impl Guest {
     }
 }
 
-fn skipped() -> bool {
-    let missing = missing_tool();
-    if let Some(tool) = missing {
-        println!("skipped: {tool} is missing; run scripts/setup.sh");
-    }
-    missing.is_some()
+fn need_tools() {
+    assert_eq!(missing_tool(), None, "missing; run scripts/setup.sh");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_that_loses_power_and_is_shut_down_loses_no_write() {
-    if skipped() {
-        return;
-    }
+    need_tools();
     let machine = Machine::new();
     let mut first = machine.start("a", "data.qcow2", true);
     first.ready().await;
@@ -360,9 +354,7 @@ async fn a_guest_that_loses_power_and_is_shut_down_loses_no_write() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_running_copies_on_one_disk_are_red() {
-    if skipped() {
-        return;
-    }
+    need_tools();
     let machine = Machine::new();
     let (first, second) = (
         machine.start("a", "data.raw", false),

@@ -237,7 +237,12 @@ fn tell_failures(what: &str, all: &[Times]) {
         "s",
     );
     row(
-        "every endpoint answers",
+        "every OA endpoint answers",
+        &column(|times| times.oa_answered),
+        "s",
+    );
+    row(
+        "every endpoint of every system answers",
         &column(|times| times.answered),
         "s",
     );

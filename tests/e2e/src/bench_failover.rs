@@ -214,8 +214,12 @@ fn split(table: &mut Table, what: &str, all: &[Times], bar: f64) {
     }
     let whole = each(|times| times.started);
     table.seconds(&format!("{what}: VM process elsewhere"), &whole, Some(bar));
-    let answered = each(|times| times.answered);
-    table.seconds(&format!("{what}: every endpoint answers"), &answered, None);
+    let answered = each(|times| times.oa_answered);
+    table.seconds(
+        &format!("{what}: every OA endpoint answers"),
+        &answered,
+        Some(25.0),
+    );
 }
 
 async fn reason(lab: &Lab, name: &str) -> Result<String> {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use api::{HostState, VirtualMachine};
 use kube::{Client, ResourceExt};
 
-use crate::watch::{all_well, host_state, on_host, until, vms};
+use crate::watch::{all_well, host_state, is_ready, on_host, until, vms};
 
 /// Seconds from the fault until each step was seen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Times {
     pub decided: f64,
     /// The first VM's process runs there.
     pub started: f64,
+    /// Every endpoint of the OA system answers again.
+    pub oa_answered: f64,
     /// Every endpoint of every system answers again.
     pub answered: f64,
 }
@@ -85,6 +87,11 @@ pub async fn follow(
         Ok(on_host(client, host).await?.is_empty())
     })
     .await?;
+    until(client, "the OA system to be Ready again", async || {
+        is_ready(client, "oa").await
+    })
+    .await?;
+    times.oa_answered = seconds();
     until(client, "every system to be Ready again", async || {
         all_well(client, systems).await
     })

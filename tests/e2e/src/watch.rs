@@ -129,21 +129,29 @@ pub async fn on_host(client: &Client, host: &str) -> Result<Vec<VirtualMachine>>
     Ok(vms(client).await?.into_iter().filter(assigned).collect())
 }
 
+/// Whether a business system is Ready: every endpoint answers, every VM runs.
+///
+/// # Errors
+/// The API can not be read.
+pub async fn is_ready(client: &Client, name: &str) -> Result<bool> {
+    let systems = systems(client).await?;
+    Ok(systems
+        .iter()
+        .any(|system| system.name_any() == name && says_ready(system)))
+}
+
+fn says_ready(system: &BusinessSystem) -> bool {
+    let status = system.status.as_ref();
+    status.is_some_and(|status| status.state == "Ready")
+}
+
 /// Whether every business system is Ready and every VM runs.
 ///
 /// # Errors
 /// The API can not be read.
 pub async fn all_well(client: &Client, systems_wanted: usize) -> Result<bool> {
     let systems = systems(client).await?;
-    let ready = systems
-        .iter()
-        .filter(|system| {
-            system
-                .status
-                .as_ref()
-                .is_some_and(|status| status.state == "Ready")
-        })
-        .count();
+    let ready = systems.iter().filter(|system| says_ready(system)).count();
     let runs = |vm: &VirtualMachine| {
         vm.status.as_ref().and_then(|status| status.phase) == Some(VirtualMachinePhase::Running)
     };

@@ -1,32 +1,11 @@
 //! A lab on a cluster that is there already: its hosts and operator work with users that the cluster
 //! vouches for, and its end leaves the cluster alone.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Context as _, Result, ensure};
 use api::{Host, HostState};
+use e2e::watch::{host_state, until};
 use kube::Api;
 use lab::{Fault, Lab, LabOptions};
-
-/// Longest time for a host to be Ready.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-async fn ready(lab: &Lab, name: &str) -> Result<()> {
-    let (hosts, begin) = (Api::<Host>::all(lab.client.clone()), Instant::now());
-    loop {
-        let status = hosts.get(name).await?.status.unwrap_or_default();
-        if status.state == Some(HostState::Ready) {
-            return Ok(());
-        }
-        ensure!(
-            begin.elapsed() < PATIENCE,
-            "{name} is not Ready: {:?} {:?}",
-            status.state,
-            status.state_reason
-        );
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lab_uses_a_cluster_that_is_there() -> Result<()> {
@@ -50,7 +29,10 @@ async fn a_lab_uses_a_cluster_that_is_there() -> Result<()> {
     )
     .await
     .context("the pool of the host")?;
-    ready(&lab, "h1").await?;
+    until(&lab.client, "the host to be Ready", async || {
+        Ok(host_state(&lab.client, "h1").await? == Some(HostState::Ready))
+    })
+    .await?;
     let status = lab::status::describe(&lab.files)?;
     ensure!(!status.contains("kube-apiserver"), "{status}");
     let refused = lab

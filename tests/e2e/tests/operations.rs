@@ -2,10 +2,12 @@
 //! rehearsed first; a cut management network fences nobody; a person's word replaces a dead BMC.
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::io::Read as _;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use api::{Host, HostState};
+use anyhow::{Context as _, Result, bail, ensure};
+use api::{Host, HostState, MigrationPhase, VirtualMachineMigration};
 use e2e::story::check_programs;
 use e2e::watch::{all_well, busy_host, host_state, hosts, on_host, until, vms};
 use judge::report::Window;
@@ -16,6 +18,9 @@ use serde_json::{Value, json};
 
 /// Systems of this lab: two of the declared ones, seven VMs less.
 const SYSTEMS: usize = 2;
+
+/// A drain that is taken back ends within that time.
+const CANCELLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// No command of a person takes longer.
 const ZYCTL_SECONDS: &str = "240";
@@ -188,35 +193,96 @@ async fn a_host_is_drained(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A drain that is taken back ends; every VM runs, here or there.
+/// A drain that is taken back midway ends at once: whoever follows it is told, no move of it goes on, the
+/// host is in service, and every VM runs, here or there.
 async fn a_drain_is_taken_back(lab: &Lab) -> Result<()> {
     let host = busy_host(&lab.client).await?;
-    zyctl(lab, &["drain", &host, "--no-wait"])?;
-    until(&lab.client, "the first move to begin", async || {
-        Ok(vms(&lab.client).await?.iter().any(|vm| {
-            vm.status
-                .as_ref()
-                .is_some_and(|status| status.incoming.is_some())
-        }))
+    let mut follower = Command::new(lab::process::zylab()?.with_file_name("zyctl"))
+        .arg("--kubeconfig")
+        .arg(lab.files.kubeconfig("admin"))
+        .args(["drain", &host])
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("zyctl")?;
+    until(&lab.client, "a copy to be under way", async || {
+        let moves = migrations(lab).await?;
+        let copies = |migration| phase(migration) == MigrationPhase::Running;
+        Ok(moves.iter().any(copies))
     })
     .await?;
     zyctl(lab, &["drain", &host, "--undo"])?;
-    until(&lab.client, "the drain to end", async || {
+    let took = until(&lab.client, "the drain to end", async || {
         let api: Api<Host> = Api::all(lab.client.clone());
         let status = api.get(&host).await?.status.unwrap_or_default();
-        let ended = status.evacuation.is_some_and(|evacuation| {
-            evacuation.phase == "Cancelled" || evacuation.phase == "Done"
-        });
+        let told = status.evacuation.map(|evacuation| evacuation.phase);
+        let moves = migrations(lab).await?;
+        let ended = |migration: &VirtualMachineMigration| {
+            let phases = [
+                MigrationPhase::Succeeded,
+                MigrationPhase::Cancelled,
+                MigrationPhase::Failed,
+            ];
+            phases.contains(&phase(migration))
+        };
         let moving = vms(&lab.client).await?.iter().any(|vm| {
-            vm.status
-                .as_ref()
-                .is_some_and(|status| status.incoming.is_some())
+            let status = vm.status.as_ref();
+            status.is_some_and(|status| status.incoming.is_some())
         });
-        Ok(ended && !moving && all_well(&lab.client, SYSTEMS).await?)
+        Ok(told.as_deref() == Some("Cancelled") && moves.iter().all(ended) && !moving)
     })
     .await?;
-    println!("a drain was taken back midway");
-    Ok(())
+    ensure!(took <= CANCELLED_WITHIN, "the drain took {took:?} to end");
+    ensure!(
+        host_state(&lab.client, &host).await? == Some(HostState::Ready),
+        "{host} is not in service"
+    );
+    let follower = follower_ended(&mut follower)?;
+    ensure!(
+        follower.contains("was taken back"),
+        "zyctl drain: {follower}"
+    );
+    let cancelled = migrations(lab).await?;
+    let cancelled = cancelled
+        .iter()
+        .filter(|migration| phase(migration) == MigrationPhase::Cancelled);
+    println!(
+        "a drain was taken back midway: over within {:.1} s, {} moves cancelled",
+        took.as_secs_f64(),
+        cancelled.count()
+    );
+    until(&lab.client, "all to be well", async || {
+        all_well(&lab.client, SYSTEMS).await
+    })
+    .await
+    .map(drop)
+}
+
+async fn migrations(lab: &Lab) -> Result<Vec<VirtualMachineMigration>> {
+    let api: Api<VirtualMachineMigration> = Api::all(lab.client.clone());
+    Ok(api.list(&Default::default()).await?.items)
+}
+
+fn phase(migration: &VirtualMachineMigration) -> MigrationPhase {
+    let status = migration.status.as_ref();
+    status.map(|status| status.phase).unwrap_or_default()
+}
+
+/// What a command that follows something said when it ended, which it must do by itself.
+fn follower_ended(follower: &mut Child) -> Result<String> {
+    let begun = Instant::now();
+    while follower.try_wait()?.is_none() {
+        if begun.elapsed() > CANCELLED_WITHIN {
+            follower.kill()?;
+            follower.wait()?;
+            bail!("zyctl drain follows a drain that was taken back");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut said = String::new();
+    if let Some(mut errors) = follower.stderr.take() {
+        errors.read_to_string(&mut said)?;
+    }
+    Ok(said)
 }
 
 /// The host's Lease stops and its VMs answer: it is not fenced, and nothing is placed there.
