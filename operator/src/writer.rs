@@ -34,6 +34,13 @@ static WRITES: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
     .ok()
 });
 
+/// Counts a write by its outcome.
+pub(crate) fn count(outcome: &str) {
+    if let Some(writes) = WRITES.as_ref() {
+        writes.with_label_values(&[outcome]).inc();
+    }
+}
+
 /// Why a write was not made.
 #[derive(Debug, Error)]
 pub enum WriteError {
@@ -138,11 +145,6 @@ impl Writer {
     ) -> Result<T, WriteError> {
         let Ok(_place) = self.places.acquire().await else {
             return Err(WriteError::NotLeader);
-        };
-        let count = |outcome: &str| {
-            if let Some(writes) = WRITES.as_ref() {
-                writes.with_label_values(&[outcome]).inc();
-            }
         };
         if !self.leader.leads() {
             count("not-leader");

@@ -107,7 +107,13 @@ fn helm_renders_what_the_lab_installs() -> Result<()> {
         "monitoring.coreos.com/v1/PrometheusRule",
     ])?)?;
     let more: Vec<_> = watched.difference(&rendered).cloned().collect();
-    assert_eq!(more, ["PrometheusRule zhengyun-system/zhengyun-host-pools"]);
+    assert_eq!(
+        more,
+        [
+            "PrometheusRule zhengyun-system/zhengyun-host-pools",
+            "PrometheusRule zhengyun-system/zhengyun-platform"
+        ]
+    );
     Ok(())
 }
 

@@ -15,11 +15,11 @@ static UNKNOWN: LazyLock<Option<IntGaugeVec>> = LazyLock::new(|| {
     .ok()
 });
 
-/// 1 while any one host of a pool may fail and every VM finds a place, else 0.
+/// 1 while N+1 of a pool is proven, or was not promised; 0 while it is broken or unknown.
 static REDUNDANT: LazyLock<Option<IntGaugeVec>> = LazyLock::new(|| {
     register_int_gauge_vec!(
         "zhengyun_host_pool_redundant",
-        "1 while N+1 of the pool is proven or not promised, else 0",
+        "1 while N+1 of the pool is proven or was not promised, 0 while it is broken or unknown",
         &["pool"]
     )
     .ok()
@@ -97,6 +97,15 @@ mod tests {
         rules.collect()
     }
 
+    /// What agents' metrics are made from: their names stand in it as they are scraped.
+    fn sources_of_agents() -> String {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/src/metrics");
+        let files = std::fs::read_dir(folder).expect("the agent's metrics");
+        files
+            .map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("text"))
+            .collect()
+    }
+
     /// Metrics as they are scraped, by name: label and value of each series.
     fn scraped() -> BTreeMap<String, BTreeMap<String, f64>> {
         let families = prometheus::gather();
@@ -128,6 +137,7 @@ mod tests {
         set("main", &unknown);
         set("gone", &unknown);
         remove("gone");
+        crate::writer::count("ok");
         let metrics = scraped();
         let value = |name: &str, pool: &str| metrics[name].get(&format!("pool={pool}")).copied();
         assert_eq!(
@@ -136,16 +146,25 @@ mod tests {
         );
         assert_eq!(value("zhengyun_host_pool_redundant", "main"), Some(0.0));
         assert_eq!(value("zhengyun_host_pool_redundant", "gone"), None);
+        let of_agents = sources_of_agents();
         let mut alarmed = BTreeSet::new();
         for rule in rules() {
             let words = rule
                 .expr
                 .split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
             for name in words.filter(|word| word.starts_with("zhengyun_")) {
-                assert!(metrics.contains_key(name), "{}: {name}", rule.alert);
+                let told = metrics.contains_key(name) || of_agents.contains(&format!("\"{name}\""));
+                assert!(told, "{}: {name}", rule.alert);
                 alarmed.insert(name.to_owned());
             }
             assert!(rule.labels.contains_key("severity"), "{}", rule.alert);
+            for text in ["summary", "summary_zh", "remedy", "remedy_zh"] {
+                let told = rule
+                    .annotations
+                    .get(text)
+                    .is_some_and(|text| !text.is_empty());
+                assert!(told, "{}: {text}", rule.alert);
+            }
             let runbook = format!("docs/runbooks/{}.md", rule.alert);
             assert_eq!(rule.annotations["runbook"], runbook);
             let file = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -153,7 +172,12 @@ mod tests {
                 .join(&runbook);
             assert!(file.is_file(), "{runbook}");
         }
-        assert!(alarmed.contains("zhengyun_host_pool_unknown_failures"));
+        for name in [
+            "zhengyun_host_pool_unknown_failures",
+            "zhengyun_agent_turns_total",
+        ] {
+            assert!(alarmed.contains(name), "{name}");
+        }
         forget();
         let metrics = scraped();
         assert!(
