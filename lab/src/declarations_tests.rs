@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use api::{BusinessSystem, CloudPolicy, Department, Flavor, HostPool, Image, Network, StoragePool};
+use api::{
+    BusinessSystem, CloudPolicy, Department, Flavor, Host, HostPool, Image, Network, StoragePool,
+};
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
 use super::*;
@@ -73,7 +76,7 @@ fn a_value_that_nobody_gives_is_named() {
 #[test]
 fn every_declaration_reads_as_its_kind_without_unknown_fields() {
     let mut objects = lab_objects();
-    for part in ["base", "site", "systems"] {
+    for part in ["base", "site", "systems", "examples"] {
         objects.extend(read_folder(&folder().join(part), None).unwrap());
     }
     for object in &objects {
@@ -86,6 +89,8 @@ fn every_declaration_reads_as_its_kind_without_unknown_fields() {
             "Flavor" => round_trip::<Flavor>(object),
             "Image" => round_trip::<Image>(object),
             "BusinessSystem" => round_trip::<BusinessSystem>(object),
+            "Host" => round_trip::<Host>(object),
+            "Secret" => round_trip::<Secret>(object),
             other => panic!("{other} is not expected in manifests/"),
         };
         assert_within(object, &again, &identity(object).join("/"));

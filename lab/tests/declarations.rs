@@ -1,5 +1,5 @@
 //! The declarations in `manifests/` against a real API server: those of the lab are accepted, twice,
-//! and those of a site pass as they lie in the repository.
+//! and those of a site and the examples pass as they lie in the repository.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use k8s_openapi::api::core::v1::Namespace;
@@ -78,7 +78,7 @@ async fn the_declarations_are_accepted() {
             .unwrap();
     }
     let mut site = Vec::new();
-    for part in ["base", "site", "systems"] {
+    for part in ["base", "site", "systems", "examples"] {
         site.extend(declarations::read_folder(&folder.join(part), None).unwrap());
     }
     declarations::apply(&client, &site)
