@@ -142,3 +142,82 @@ pub fn fleet(context: &Context, policy: &Policy) -> Fleet {
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     objects(context).fleet(|host| watch.placeable(&HostName(host.name_any()), policy).err())
 }
+
+#[cfg(test)]
+mod tests {
+    use api::CloudPolicy;
+    use kube::CustomResourceExt;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Where a tunable stands in the API, and what `failover` calls it.
+    const TUNABLES: [(&str, &str, &str); 11] = [
+        (
+            "failover",
+            "leaseIntervalSeconds",
+            "leaseIntervalMilliseconds",
+        ),
+        (
+            "failover",
+            "unreachableAfterSeconds",
+            "unreachableAfterMilliseconds",
+        ),
+        (
+            "failover",
+            "fenceIsolatedAfterSeconds",
+            "fenceIsolatedAfterMilliseconds",
+        ),
+        ("failover", "stormPercent", "stormPercent"),
+        ("failover", "stormWindowSeconds", "stormWindowMilliseconds"),
+        ("failover", "fenceAttempts", "fenceAttempts"),
+        (
+            "failover",
+            "heartbeatIntervalSeconds",
+            "heartbeatIntervalMilliseconds",
+        ),
+        ("recovery", "startsPerHost", "startsPerHost"),
+        ("recovery", "restartBackOffSeconds", "backOffMilliseconds"),
+        ("migration", "hostsEvacuatedAtOnce", "hostsEvacuatedAtOnce"),
+        ("migration", "timeoutSeconds", "migrationMilliseconds"),
+    ];
+
+    /// The safe range that the API server enforces: `self >= LEAST && self <= MOST`.
+    fn range(section: &str, field: &str) -> (i64, i64) {
+        let crd = serde_json::to_value(CloudPolicy::crd()).expect("a CRD");
+        let rules = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+            ["properties"][section]["properties"][field]["x-kubernetes-validations"];
+        let rule = rules[0]["rule"].as_str().expect("a rule");
+        let numbers: Vec<i64> = rule
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        (numbers[0], numbers[1])
+    }
+
+    /// The range in which `failover` says that the value is not, if it says so.
+    fn refusal(section: &str, field: &str, name: &str, value: i64) -> Option<String> {
+        let mut spec = serde_json::to_value(CloudPolicySpec::default()).expect("a policy");
+        spec[section][field] = Value::from(value);
+        let spec = serde_json::from_value(spec).expect("a policy");
+        let errors = translate(&spec).check().err().unwrap_or_default();
+        let told = errors
+            .into_iter()
+            .find(|error| error.field == name && error.safe.contains(" to "));
+        told.map(|error| error.safe)
+    }
+
+    #[test]
+    fn failover_takes_whatever_range_the_api_server_calls_safe() {
+        for (section, field, name) in TUNABLES {
+            let (least, most) = range(section, field);
+            for value in [least, most] {
+                let told = refusal(section, field, name, value);
+                assert_eq!(told, None, "{section}.{field}: {value}");
+            }
+        }
+        let (_, most) = range("failover", "fenceAttempts");
+        let told = refusal("failover", "fenceAttempts", "fenceAttempts", most + 1);
+        assert_eq!(told.as_deref(), Some("1 to 6"), "a refusal is seen as one");
+    }
+}

@@ -249,8 +249,8 @@ impl Policy {
                 "fenceAttempts",
                 u64::from(self.fence_attempts),
                 1,
-                10,
-                "fencing would never begin, or never end",
+                6,
+                "fencing would never begin, or outlast its intent of 60 s",
             ),
             (
                 "fenceSendMilliseconds",
@@ -298,8 +298,8 @@ impl Policy {
                 "hostsEvacuatedAtOnce",
                 u64::from(self.hosts_evacuated_at_once),
                 1,
-                1_000,
-                "no host would be emptied",
+                50,
+                "no host would be emptied, or the whole site would move at once",
             ),
         ];
         rows.into_iter()
