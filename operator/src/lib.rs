@@ -14,6 +14,7 @@ pub mod hosts;
 pub mod incidents;
 pub mod leader;
 pub mod merge;
+pub mod metrics;
 pub mod migrations;
 pub mod options;
 pub mod planner;

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::hosts::HostWatch;
 use crate::incidents::Incidents;
 use crate::leader::Leader;
+use crate::metrics::Site;
 use crate::options::Options;
 use crate::planner::Planner;
 use crate::probes::Probes;
@@ -107,6 +108,7 @@ pub async fn run(options: Options) -> Result<()> {
         fleet,
         stores,
     });
+    prometheus::register(Box::new(Site::new(context.clone())?))?;
     let ready = Arc::new(AtomicBool::new(false));
     {
         let (address, ready) = (options.metrics_address, ready.clone());

@@ -337,10 +337,10 @@ impl Reason {
             ),
             Reason::NeedsPerson { host } => say(
                 format!(
-                    "needs a person: nothing proves that {host} is off; switch it off and run zyctl host confirm-dead {host}"
+                    "needs a person: nothing proves that {host} is off; switch it off and run zyctl host confirm-dead {host} --reason ..."
                 ),
                 format!(
-                    "需要人工:无法证明 {host} 已断电;请断电后执行 zyctl host confirm-dead {host}"
+                    "需要人工:无法证明 {host} 已断电;请断电后执行 zyctl host confirm-dead {host} --reason ..."
                 ),
             ),
             _ => return None,

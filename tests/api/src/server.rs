@@ -45,6 +45,11 @@ pub const SYSTEM_ADMINISTRATOR: Identity = Identity {
     user: "ops",
     groups: &["zhengyun:system-administrators"],
 };
+/// Who is on call.
+pub const ON_CALL: Identity = Identity {
+    user: "li",
+    groups: &["zhengyun:on-call"],
+};
 /// The cluster's administrator.
 pub const CLUSTER_ADMINISTRATOR: Identity = Identity {
     user: "admin",

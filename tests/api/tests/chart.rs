@@ -111,7 +111,8 @@ fn helm_renders_what_the_lab_installs() -> Result<()> {
         more,
         [
             "PrometheusRule zhengyun-system/zhengyun-host-pools",
-            "PrometheusRule zhengyun-system/zhengyun-platform"
+            "PrometheusRule zhengyun-system/zhengyun-platform",
+            "PrometheusRule zhengyun-system/zhengyun-site"
         ]
     );
     Ok(())

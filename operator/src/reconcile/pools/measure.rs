@@ -146,14 +146,16 @@ mod tests {
         );
         assert_eq!(value("zhengyun_host_pool_redundant", "main"), Some(0.0));
         assert_eq!(value("zhengyun_host_pool_redundant", "gone"), None);
-        let of_agents = sources_of_agents();
+        let (of_agents, of_site) = (sources_of_agents(), crate::metrics::tests::names());
         let mut alarmed = BTreeSet::new();
         for rule in rules() {
             let words = rule
                 .expr
                 .split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
             for name in words.filter(|word| word.starts_with("zhengyun_")) {
-                let told = metrics.contains_key(name) || of_agents.contains(&format!("\"{name}\""));
+                let told = metrics.contains_key(name)
+                    || of_site.contains(name)
+                    || of_agents.contains(&format!("\"{name}\""));
                 assert!(told, "{}: {name}", rule.alert);
                 alarmed.insert(name.to_owned());
             }
@@ -175,6 +177,7 @@ mod tests {
         for name in [
             "zhengyun_host_pool_unknown_failures",
             "zhengyun_agent_turns_total",
+            "zhengyun_business_system_state",
         ] {
             assert!(alarmed.contains(name), "{name}");
         }

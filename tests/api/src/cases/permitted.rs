@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::standing::{assignment, report, runtime};
 use crate::server::{
-    AGENT_H1, AGENT_H2, DEPARTMENT_USER, Identity, OPERATOR, SYSTEM_ADMINISTRATOR, Target, Write,
+    AGENT_H1, AGENT_H2, DEPARTMENT_USER, Identity, ON_CALL, OPERATOR, SYSTEM_ADMINISTRATOR, Target,
+    Write,
 };
 
 /// Every permitted write: who, on what, which.
@@ -85,6 +86,16 @@ pub fn permitted() -> Vec<(Identity, Target, Write)> {
             OPERATOR,
             migration,
             Write::Patch(json!({"metadata": {"labels": {"zhengyun.io/evacuates": "h1"}}})),
+        ),
+        (
+            ON_CALL,
+            Target {
+                kind: "CloudPolicy",
+                namespace: "",
+                name: "default",
+            },
+            Write::Patch(json!({"spec": {"failover": {"disarmed": {
+                "until": "2026-01-01T00:00:00Z", "reason": "switch work", "by": "li"}}}})),
         ),
         // Promotion of the incoming copy keeps its epoch.
         (

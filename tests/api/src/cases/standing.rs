@@ -42,6 +42,11 @@ subjects:
   - {apiGroup: rbac.authorization.k8s.io, kind: Group, name: "zhengyun:department:oa-office"}
 ---
 apiVersion: zhengyun.io/v1alpha1
+kind: CloudPolicy
+metadata: {name: default}
+spec: {}
+---
+apiVersion: zhengyun.io/v1alpha1
 kind: HostPool
 metadata: {name: main}
 spec: {zones: [Common], architecture: x86_64}

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::standing::{assignment, report, runtime};
 use crate::server::{
-    AGENT_H1, AGENT_H2, CLUSTER_ADMINISTRATOR, DEPARTMENT_USER, Identity, OPERATOR,
+    AGENT_H1, AGENT_H2, CLUSTER_ADMINISTRATOR, DEPARTMENT_USER, Identity, ON_CALL, OPERATOR,
     SYSTEM_ADMINISTRATOR, Target, Write,
 };
 
@@ -63,6 +63,11 @@ const IMAGE: Target = Target {
     namespace: "",
     name: "linux",
 };
+const POLICY: Target = Target {
+    kind: "CloudPolicy",
+    namespace: "",
+    name: "default",
+};
 const H1: Target = Target {
     kind: "Host",
     namespace: "",
@@ -116,6 +121,7 @@ pub fn forbidden() -> Vec<Forbidden> {
     operator::operator(&mut cases);
     people::people(&mut cases);
     people::marks(&mut cases);
+    people::on_call(&mut cases);
     people::deletions(&mut cases);
     cases.0
 }

@@ -49,6 +49,22 @@ pub(super) fn people(cases: &mut Cases) {
     );
 }
 
+/// Of the policy whoever is on call disarms and arms fencing.
+pub(super) fn on_call(cases: &mut Cases) {
+    let policy = RefusedBy::Policy("on-call-policy");
+    let sentence = "changes spec.failover.disarmed only";
+    for spec in [
+        json!({"failover": {"stormPercent": 90}}),
+        json!({"recovery": {"startsPerHost": 9}}),
+        json!({"failover": {"stormPercent": 90, "disarmed": {"until": "2026-01-01T00:00:00Z", "reason": "x", "by": "li"}}}),
+    ] {
+        let write = Write::Patch(json!({"spec": spec}));
+        cases.refuse(policy, ON_CALL, POLICY, write, sentence);
+    }
+    let rack = Write::PatchStatus(json!({"status": {"message": "x"}}));
+    cases.refuse(RefusedBy::Roles, ON_CALL, POLICY, rack, "cannot patch");
+}
+
 /// What the operator knows its own objects by.
 pub(super) fn marks(cases: &mut Cases) {
     let labels = json!({"zhengyun.io/evacuates": "h1"});

@@ -1,0 +1,187 @@
+//! What whoever watches the site reads of hosts, business systems and conditions on `/metrics`, as the
+//! leader's caches hold them at that moment; alerting rules in `charts/zhengyun/alerts`.
+
+use std::sync::Arc;
+
+use api::{BusinessSystem, CloudPolicy, Host};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+use prometheus::core::{Collector, Desc, Describer};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntGaugeVec, Opts};
+
+use crate::runtime::Context;
+
+/// A family of gauges: name, help, labels.
+type Family = (&'static str, &'static str, &'static [&'static str]);
+
+const HOST_STATE: Family = (
+    "zhengyun_host_state",
+    "1 for the state that the host is in",
+    &["host", "state"],
+);
+const SYSTEM_STATE: Family = (
+    "zhengyun_business_system_state",
+    "1 for the state that the business system is in",
+    &["namespace", "system", "state"],
+);
+const CONDITION: Family = (
+    "zhengyun_condition",
+    "1 while a condition of a Host or of the CloudPolicy is True, 0 while it is not",
+    &["kind", "name", "type"],
+);
+
+/// The site, as Prometheus reads it.
+pub struct Site {
+    context: Arc<Context>,
+    descriptions: Vec<Desc>,
+}
+
+impl Site {
+    /// Reads the caches of this operator whenever it is asked, as long as it leads.
+    ///
+    /// # Errors
+    /// A name that Prometheus does not take.
+    pub fn new(context: Arc<Context>) -> Result<Self, prometheus::Error> {
+        let describe = |family| options(family).describe();
+        let families = [HOST_STATE, SYSTEM_STATE, CONDITION].into_iter();
+        Ok(Self {
+            context,
+            descriptions: families.map(describe).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Collector for Site {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        if !self.context.writer.leads() {
+            return Vec::new();
+        }
+        let stores = &self.context.stores;
+        families(
+            &stores.hosts.state(),
+            &stores.systems.state(),
+            &stores.policies.state(),
+        )
+        .unwrap_or_else(|error| {
+            tracing::error!(%error, "metrics of the site");
+            Vec::new()
+        })
+    }
+}
+
+fn options((name, help, labels): Family) -> Opts {
+    let labels = labels.iter().map(|label| (*label).to_owned());
+    Opts::new(name, help).variable_labels(labels.collect())
+}
+
+fn gauges(family: Family) -> Result<IntGaugeVec, prometheus::Error> {
+    let (name, help, labels) = family;
+    IntGaugeVec::new(Opts::new(name, help), labels)
+}
+
+fn families(
+    hosts: &[Arc<Host>],
+    systems: &[Arc<BusinessSystem>],
+    policies: &[Arc<CloudPolicy>],
+) -> Result<Vec<MetricFamily>, prometheus::Error> {
+    let (host_states, system_states) = (gauges(HOST_STATE)?, gauges(SYSTEM_STATE)?);
+    let conditions = gauges(CONDITION)?;
+    let tell = |kind: &str, name: &str, judged: &[Condition]| {
+        for condition in judged {
+            let labels = [kind, name, condition.type_.as_str()];
+            let is_true = condition.status == "True";
+            conditions.with_label_values(&labels).set(is_true.into());
+        }
+    };
+    for host in hosts {
+        let (name, status) = (host.name_any(), host.status.clone().unwrap_or_default());
+        if let Some(state) = status.state {
+            let labels = [name.as_str(), &format!("{state:?}")];
+            host_states.with_label_values(&labels).set(1);
+        }
+        tell("Host", &name, &status.conditions);
+    }
+    for system in systems {
+        let status = system.status.clone().unwrap_or_default();
+        if !status.state.is_empty() {
+            let namespace = system.namespace().unwrap_or_default();
+            let labels = [namespace.as_str(), &system.name_any(), &status.state];
+            system_states.with_label_values(&labels).set(1);
+        }
+    }
+    for policy in policies {
+        let status = policy.status.clone().unwrap_or_default();
+        tell("CloudPolicy", &policy.name_any(), &status.conditions);
+    }
+    let all = [host_states, system_states, conditions];
+    Ok(all.iter().flat_map(Collector::collect).collect())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// Names of what is told here.
+    pub(crate) fn names() -> BTreeSet<String> {
+        [HOST_STATE, SYSTEM_STATE, CONDITION]
+            .map(|(name, _, _)| name.to_owned())
+            .into()
+    }
+
+    fn series(families: &[MetricFamily]) -> BTreeSet<String> {
+        let one = |family: &MetricFamily| {
+            let metrics = family.get_metric().iter();
+            let lines = metrics.map(|metric| {
+                let labels = metric.get_label().iter();
+                let labels: Vec<_> = labels
+                    .map(|label| format!("{}={}", label.name(), label.value()))
+                    .collect();
+                let value = metric.get_gauge().get_value();
+                format!("{} {} {value}", family.name(), labels.join(" "))
+            });
+            lines.collect::<Vec<_>>()
+        };
+        families.iter().flat_map(one).collect()
+    }
+
+    #[test]
+    fn states_and_conditions_are_told_as_they_stand() {
+        let condition = |kind: &str, status: &str| {
+            json!({"type": kind, "status": status, "reason": "X", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let host: Host = serde_json::from_value(json!({
+            "metadata": {"name": "h1"}, "spec": {"pool": "main", "managementAddress": "10.0.0.1"},
+            "status": {"state": "Unreachable", "conditions": [condition("SelfFencing", "False")]},
+        }))
+        .expect("a host");
+        let system: BusinessSystem = serde_json::from_value(json!({
+            "metadata": {"name": "oa", "namespace": "egov-center"},
+            "spec": {"displayName": "OA", "tiers": [], "endpoints": []},
+            "status": {"state": "Down"},
+        }))
+        .expect("a system");
+        let policy: CloudPolicy = serde_json::from_value(json!({
+            "metadata": {"name": "default"}, "spec": {},
+            "status": {"conditions": [condition("Valid", "True")]},
+        }))
+        .expect("a policy");
+        let told = families(&[host.into()], &[system.into()], &[policy.into()]).expect("families");
+        let expected = [
+            "zhengyun_business_system_state namespace=egov-center state=Down system=oa 1",
+            "zhengyun_condition kind=CloudPolicy name=default type=Valid 1",
+            "zhengyun_condition kind=Host name=h1 type=SelfFencing 0",
+            "zhengyun_host_state host=h1 state=Unreachable 1",
+        ];
+        assert_eq!(series(&told), expected.map(str::to_owned).into());
+    }
+}
