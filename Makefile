@@ -47,16 +47,16 @@ chaos: build ## Throw random faults at a lab for MINUTES (60) and judge what hap
 	@target/debug/zylab chaos --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 crds: ## Generate the CRDs from the Rust types
-	@$(CARGO) run --quiet -p api --bin crdgen
+	@$(CARGO) run --quiet --bin crdgen
 
 check: ## Format, lints, unit and property tests: no lab, no root
 	@echo "== format" && $(CARGO) fmt --all --check
-	@echo "== generated CRDs" && $(CARGO) run --quiet -p api --bin crdgen -- --check
+	@echo "== generated CRDs" && $(CARGO) run --quiet --bin crdgen -- --check
 	@echo "== lints" && $(CARGO) clippy $(JOBS) --quiet --workspace --all-targets -- -D warnings
 	@echo "== unit, property and scenario tests" && $(CARGO) test $(JOBS) --workspace --lib --bins
 
 test: build ## Everything: checks, real control plane, real hosts, the demo's story
 	@echo "== format" && $(CARGO) fmt --all --check
-	@echo "== generated CRDs" && $(CARGO) run --quiet -p api --bin crdgen -- --check
+	@echo "== generated CRDs" && $(CARGO) run --quiet --bin crdgen -- --check
 	@echo "== lints" && $(CARGO) clippy $(JOBS) --quiet --workspace --all-targets -- -D warnings
 	@echo "== tests" && $(CARGO) test $(JOBS) --workspace -- --test-threads=1

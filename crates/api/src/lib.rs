@@ -1,6 +1,6 @@
 //! The API of Zhengyun: custom resource types of group `zhengyun.io/v1alpha1`, one
 //! file per kind, with user-facing field docs, CEL rules and printer columns.
-//! `cargo run -p api --bin crdgen` writes the CRDs to `charts/zhengyun/crds`.
+//! `make crds` writes the CRDs to `charts/zhengyun/crds`.
 //!
 //! May not live here: reconcile logic, clients. Who writes which field is told in
 //! `docs/contract.md` and enforced by `charts/zhengyun/templates/admission`.
