@@ -61,6 +61,9 @@ pub struct Turns {
     pub start: Vec<VmUid>,
     /// VMs that wait, with the reason.
     pub wait: BTreeMap<VmUid, Reason>,
+    /// Both, the first one first: who stands before others is given room and a slot before them, and who
+    /// still waits for a tier keeps its room from those behind it.
+    pub order: Vec<VmUid>,
 }
 
 impl RecoveryClock {
@@ -73,6 +76,7 @@ impl RecoveryClock {
         });
         let mut turns = Turns::default();
         for candidate in ordered {
+            turns.order.push(candidate.vm.clone());
             match self.blocking_tier(candidate, tiers, now) {
                 Some(order) => {
                     turns

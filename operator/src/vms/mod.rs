@@ -64,8 +64,9 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     );
     let mut starting = order::starting(&vms);
     let mut work = Vec::new();
-    for (vm, verdict) in verdicts {
+    for (vm, verdict) in order::in_turn(verdicts, &turns.order) {
         if let Some(reason) = turns.wait.get(&door::uid(&vm)) {
+            plan::reserve(&mut engine, &vm, &verdict);
             work.push(Work::Show(vm, verdict.phase, reason.english(), None));
             continue;
         }

@@ -8,7 +8,7 @@ use api::{VirtualMachine, VirtualMachinePhase};
 use failover::recovery::{Candidate, TierFact, Tiers};
 use failover::vm::{VmDecision, VmVerdict};
 use kube::ResourceExt;
-use model::{HostName, NamespacedName};
+use model::{HostName, NamespacedName, VmUid};
 
 use crate::door;
 use crate::probes::{Seen, endpoint_key};
@@ -38,6 +38,17 @@ pub(super) fn candidates(verdicts: &[(Arc<VirtualMachine>, VmVerdict)]) -> Vec<C
             order: vm.spec.restart_order,
         })
         .collect()
+}
+
+/// VMs in the order in which room and slots are given: what asks for neither first, then who starts or waits to,
+/// in `order`.
+pub(super) fn in_turn<T>(
+    mut verdicts: Vec<(Arc<VirtualMachine>, T)>,
+    order: &[VmUid],
+) -> Vec<(Arc<VirtualMachine>, T)> {
+    let places: BTreeMap<&VmUid, usize> = order.iter().zip(1..).collect();
+    verdicts.sort_by_cached_key(|(vm, _)| places.get(&door::uid(vm)).copied().unwrap_or(0));
+    verdicts
 }
 
 /// What is known about each tier that others wait for.
@@ -98,4 +109,28 @@ pub(super) fn starting(vms: &[Arc<VirtualMachine>]) -> BTreeMap<HostName, u32> {
         }
     }
     count
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn room_is_given_in_order_and_not_as_the_cache_lists_vms() {
+        let vm = |uid: &str| {
+            let vm: VirtualMachine = serde_json::from_value(json!({
+                "metadata": {"name": uid, "namespace": "oa", "uid": uid},
+                "spec": {"cpu": 1, "memory": "128Mi", "image": "linux", "disks": [], "networks": []},
+            }))
+            .expect("a VM");
+            (Arc::new(vm), ())
+        };
+        let listed = ["runs", "tourism", "web", "database"].map(vm).into();
+        let order = ["database", "web", "tourism"].map(VmUid::from);
+        let given = in_turn(listed, &order);
+        let names: Vec<_> = given.iter().map(|(vm, ())| vm.name_any()).collect();
+        assert_eq!(names, ["runs", "database", "web", "tourism"]);
+    }
 }

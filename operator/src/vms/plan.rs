@@ -114,6 +114,20 @@ pub(super) fn plan(
     }
 }
 
+/// Keeps the room of a VM of a dead host that waits for another tier: it stands before those that are planned
+/// after it. What it is told when there is none it hears when its turn comes.
+pub(super) fn reserve(engine: &mut Engine, vm: &VirtualMachine, verdict: &VmVerdict) {
+    if let VmDecision::Restart {
+        only,
+        avoid,
+        recovery: true,
+        ..
+    } = &verdict.decision
+    {
+        let _ = ask(engine, &door::uid(vm), only.clone(), avoid, true);
+    }
+}
+
 /// A host for a VM, of which no copy runs; the engine counts it there from now on. `only` one host
 /// will do, if one is named; without `free` N+1 must still hold.
 fn ask(

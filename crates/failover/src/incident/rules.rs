@@ -99,6 +99,30 @@ fn opens(event: &HostEvent) -> bool {
 }
 
 impl Ledger {
+    /// What an event says about the cause of an incident: a host that we forced off ourselves did not lose
+    /// its power.
+    fn meaning_now(
+        &self,
+        cause: &str,
+        event: &HostEvent,
+    ) -> Option<(CauseClass, &'static str, &'static str)> {
+        let forced = format!("{}/forced-off/", event.host);
+        let is_forced = self.open.get(cause).is_some_and(|incident| {
+            let mut steps = incident.timeline.iter().map(|entry| &entry.step);
+            steps.any(|step| step.starts_with(&forced))
+        });
+        match &event.reason {
+            Reason::Concluded {
+                conclusion: Conclusion::Dead | Conclusion::OffUndecided,
+            } if is_forced => Some((
+                CauseClass::Unknown,
+                "showed no life while powered on, and was forced off",
+                "通电但无响应,已被强制关机",
+            )),
+            other => meaning(other),
+        }
+    }
+
     /// Takes one event of a host. While the incident of a storm is open, hosts without an
     /// incident of their own tell their story there: one root cause, one incident.
     pub fn host_event(&mut self, event: &HostEvent, at: WallTime) {
@@ -143,7 +167,7 @@ impl Ledger {
             return;
         };
         if cause != STORM_CAUSE
-            && let Some((class, english, chinese)) = meaning(&event.reason)
+            && let Some((class, english, chinese)) = self.meaning_now(&cause, event)
         {
             let title = Sentence {
                 english: format!("{} {english}", event.host),
@@ -303,6 +327,29 @@ mod tests {
             (WallTime(1), CauseClass::Hardware, "h1 lost power")
         );
         assert_eq!(incident.timeline.len(), 4);
+    }
+
+    #[test]
+    fn a_host_that_was_forced_off_did_not_lose_its_power() {
+        let mut ledger = Ledger::default();
+        let concluded = |conclusion| Reason::Concluded { conclusion };
+        let unreachable = Reason::Unreachable {
+            silent_milliseconds: 8_000,
+        };
+        for (at, kind, reason) in [
+            (1, EventKind::Seen, concluded(Conclusion::Hung)),
+            (2, EventKind::Seen, unreachable),
+            (3, EventKind::Done, Reason::ForcedOff { bmc: 0, attempt: 1 }),
+            (4, EventKind::Seen, concluded(Conclusion::Dead)),
+        ] {
+            ledger.host_event(&event("h1", "b1", kind, reason), WallTime(at));
+        }
+        let incident = ledger.get("host-silent/h1/b1").expect("open");
+        assert_eq!(incident.class, CauseClass::Unknown);
+        assert_eq!(
+            incident.title,
+            "h1 showed no life while powered on, and was forced off"
+        );
     }
 
     #[test]
