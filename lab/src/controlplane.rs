@@ -280,6 +280,11 @@ impl ControlPlane {
         self.lab.files.kubeconfig("admin")
     }
 
+    /// The API server's audit log.
+    pub fn audit_log(&self) -> std::path::PathBuf {
+        self.lab.files.logs().join("audit.log")
+    }
+
     /// Stops it and removes everything.
     ///
     /// # Errors

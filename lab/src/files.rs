@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::address::{Addresses, LABS_MAX};
+use crate::owner::Owner;
 
 /// Folder that holds all labs of a machine, unless `ZYLAB_DIR` names another.
 const DEFAULT_ROOT: &str = "/var/lib/zylab";
@@ -97,11 +98,11 @@ impl LabFiles {
         })
     }
 
-    /// Makes the folder and takes the lowest free index.
+    /// Makes the folder, notes whose the lab is, and takes the lowest free index.
     ///
     /// # Errors
     /// All indexes are taken, or the folder can not be made.
-    pub fn create(&self) -> Result<Addresses> {
+    pub fn create(&self, owner: Option<Owner>) -> Result<Addresses> {
         let labs = all_labs();
         fs::create_dir_all(&labs)
             .with_context(|| format!("{}: can not be made", labs.display()))?;
@@ -115,6 +116,10 @@ impl LabFiles {
         let index = (0..LABS_MAX)
             .find(|index| !taken.contains(index))
             .context("64 labs run already; stop one with zylab down --name NAME")?;
+        fs::create_dir_all(&self.root)?;
+        if let Some(owner) = owner {
+            owner.note(self)?;
+        }
         for folder in [
             self.control(),
             self.pki(),

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::declarations::Values;
 use crate::files::LabFiles;
 use crate::namespace;
-use crate::process::{Daemon, PATIENCE, join_namespace, wait_for};
+use crate::process::{Daemon, PATIENCE, go_on, join_namespace, wait_for};
 
 /// Port of the image server on the control address.
 const PORT: u16 = 8100;
@@ -51,11 +51,21 @@ pub struct GuestFile {
 /// The build failed; what it said stands on standard error.
 pub fn build() -> Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/build.sh");
-    let output = Command::new(&script)
+    let mut child = Command::new(&script)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
+        .stdout(Stdio::piped())
+        .spawn()
         .with_context(|| format!("{} can not be run", script.display()))?;
+    // It prints one line at its end, which fits in the pipe.
+    while child.try_wait()?.is_none() {
+        if let Err(interrupted) = go_on() {
+            child.kill()?;
+            child.wait()?;
+            return Err(interrupted).context("building the guest image");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let output = child.wait_with_output()?;
     if !output.status.success() {
         bail!("{}: {}", script.display(), output.status);
     }

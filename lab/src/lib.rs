@@ -23,6 +23,7 @@ pub mod install;
 pub mod judges;
 pub mod lifecycle;
 pub mod namespace;
+pub mod owner;
 pub mod pki;
 pub mod process;
 pub mod rest;

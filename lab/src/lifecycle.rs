@@ -14,13 +14,14 @@ use crate::bmc;
 use crate::cluster::Cluster;
 use crate::controlplane::{self, Binaries};
 use crate::fault::{self, Fault};
-use crate::files::LabFiles;
+use crate::files::{LabFiles, all_labs, lock};
 use crate::forward::Inside;
 use crate::host;
 use crate::install::{apply_yaml, install_api};
 use crate::namespace;
+use crate::owner::{self, Owner};
 use crate::pki::Authority;
-use crate::process::{Daemon, zylab};
+use crate::process::{Daemon, Undisturbed, go_on, zylab};
 use crate::users::{Signer, Users};
 
 /// What a lab is made of.
@@ -41,6 +42,9 @@ pub struct LabOptions {
     /// An administrator's kubeconfig of an existing cluster that is used instead of a control plane of
     /// the lab's own.
     pub kubeconfig: Option<PathBuf>,
+    /// Process that will take the lab down, also when this one leaves it running; once it is dead, the
+    /// next lab that comes up removes this one. Default: this process, until [`Lab::keep`].
+    pub owner: Option<u32>,
     /// Say on standard error what is done.
     pub talk: bool,
 }
@@ -55,6 +59,7 @@ impl Default for LabOptions {
             capacity: host::CAPACITY.to_owned(),
             hypervisor: "libvirt".to_owned(),
             kubeconfig: None,
+            owner: None,
             talk: false,
         }
     }
@@ -72,7 +77,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Brings a lab up; what a former one of this name left is removed first.
+    /// Brings a lab up; what a former one of this name left is removed first, and every lab whose owner
+    /// died without taking it down.
     ///
     /// # Errors
     /// What did not start. What had started is removed again.
@@ -84,17 +90,18 @@ impl Lab {
             bail!("--hosts {}: at most {HOSTS_MAX}", options.hosts);
         }
         let files = LabFiles::of(&options.name)?;
-        remove(&files).context("leftovers of a former lab could not be removed")?;
-        match start(&files, &options).await {
-            Ok((addresses, client)) => Ok(Self {
+        let addresses = take_place(&files, &options)?;
+        match start(&files, addresses, &options).await {
+            Ok(client) => Ok(Self {
                 files,
                 addresses,
                 client,
                 down_on_drop: true,
             }),
             Err(error) => {
-                let keep = std::env::var_os("ZYLAB_KEEP").is_some();
-                if !keep && let Err(left) = remove(&files) {
+                if !keeps_all()
+                    && let Err(left) = remove(&files)
+                {
                     eprintln!("zylab: {left:#}");
                 }
                 Err(error)
@@ -142,9 +149,14 @@ impl Lab {
         fault::heal(&self.files, host, fault)
     }
 
-    /// Leaves the lab running when this value goes.
-    pub fn keep(&mut self) {
+    /// Leaves the lab running when this value goes, and when this process ends. An owner that was
+    /// named in [`LabOptions::owner`] stays its owner.
+    ///
+    /// # Errors
+    /// The lab's folder can not be written.
+    pub fn keep(&mut self) -> Result<()> {
         self.down_on_drop = false;
+        owner::release(&self.files)
     }
 
     /// Stops everything and removes every trace.
@@ -160,12 +172,31 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if self.down_on_drop
-            && std::env::var_os("ZYLAB_KEEP").is_none()
+            && !keeps_all()
             && let Err(error) = remove(&self.files)
         {
             eprintln!("zylab: {error:#}");
         }
     }
+}
+
+/// Whether whoever looks for a fault wants every lab left as it is.
+fn keeps_all() -> bool {
+    std::env::var_os("ZYLAB_KEEP").is_some()
+}
+
+/// Makes the lab's folder, where nothing of a former lab of its name or of a dead process is left.
+fn take_place(files: &LabFiles, options: &LabOptions) -> Result<Addresses> {
+    let owner = match options.owner {
+        Some(pid) => Some(Owner::of(pid)?),
+        None if keeps_all() => None,
+        None => Some(Owner::of(std::process::id())?),
+    };
+    // One at a time: a lab that just comes up is not mistaken for the ruin of its name.
+    let _lock = lock(&all_labs().join("up.lock"))?;
+    owner::remove_abandoned()?;
+    remove(files).context("leftovers of a former lab could not be removed")?;
+    files.create(owner)
 }
 
 /// Names of a lab's hosts.
@@ -189,7 +220,7 @@ enum Plane<'a> {
     Existing(&'a Path),
 }
 
-async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Client)> {
+async fn start(files: &LabFiles, addresses: Addresses, options: &LabOptions) -> Result<Client> {
     let begin = Instant::now();
     let say = |what: &str| {
         if options.talk {
@@ -200,7 +231,6 @@ async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Cli
         None => Plane::Own(Binaries::get()?),
         Some(kubeconfig) => Plane::Existing(kubeconfig),
     };
-    let addresses = files.create()?;
     let bin_dir = match &options.bin_dir {
         Some(folder) => folder
             .canonicalize()
@@ -241,6 +271,7 @@ async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Cli
     };
     users.write_all().await?;
     for number in 1..=options.hosts {
+        go_on()?;
         let name = host::name(number);
         say(&format!(
             "host {name}: namespaces, certificates, BMC, power on"
@@ -269,7 +300,7 @@ async fn start(files: &LabFiles, options: &LabOptions) -> Result<(Addresses, Cli
         start_operator(files, number)?;
     }
     say("up");
-    Ok((addresses, client))
+    Ok(client)
 }
 
 /// What ops declares for a host: the object and the credentials of its BMCs.
@@ -405,6 +436,7 @@ pub fn start_operator(files: &LabFiles, number: u8) -> Result<()> {
 /// # Errors
 /// What was left.
 pub fn remove(files: &LabFiles) -> Result<()> {
+    let _undisturbed = Undisturbed::begin();
     for cgroup in namespace::cgroups_of_lab(&files.name)? {
         // A frozen host is thawed so that its end can be seen.
         namespace::freeze(&cgroup, false)?;

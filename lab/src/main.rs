@@ -20,7 +20,8 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Bring a lab up; what a former one of that name left is removed first.
+    /// Bring a lab up; what a former one of that name left is removed first, and every lab whose owner
+    /// died before it took it down.
     Up {
         /// Name of the lab; several may run side by side.
         #[arg(long, default_value = "demo")]
@@ -41,6 +42,10 @@ enum Command {
         /// lab's own. It keeps the API and its objects when the lab goes down.
         #[arg(long)]
         kubeconfig: Option<PathBuf>,
+        /// Process that will take the lab down; once it is dead, the next lab that comes up removes this
+        /// one. Default: nobody; the lab runs until zylab down.
+        #[arg(long)]
+        owner: Option<u32>,
     },
     /// Build the guest image and apply the declarations in manifests/ with the lab's overlay.
     Apply {
@@ -199,6 +204,7 @@ fn run(command: Command) -> Result<()> {
             bin_dir,
             capacity,
             kubeconfig,
+            owner,
         } => up(LabOptions {
             name,
             hosts,
@@ -206,6 +212,7 @@ fn run(command: Command) -> Result<()> {
             bin_dir,
             capacity,
             kubeconfig,
+            owner,
             talk: true,
             ..LabOptions::default()
         }),
@@ -280,7 +287,7 @@ fn running(name: &str) -> Result<LabFiles> {
 fn up(options: LabOptions) -> Result<()> {
     let files = LabFiles::of(&options.name)?;
     lab::runtime::interruptible(&options.name.clone(), async {
-        Lab::up(options).await?.keep();
+        Lab::up(options).await?.keep()?;
         print!("{}", lab::status::describe(&files)?);
         Ok(())
     })

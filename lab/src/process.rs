@@ -1,11 +1,13 @@
 //! Programs of a lab: run to their end, or started for good inside the lab's cgroup and a
 //! network namespace. No shell anywhere.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +15,56 @@ use nix::sched::{CloneFlags, setns};
 
 /// How long any condition may take; machines may be heavily loaded.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Whether somebody has interrupted this process.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// Whether this thread removes what was started, which an interruption does not stop.
+    static UNDISTURBED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Ends the work of this process at its next step: no program is started and nothing is waited for
+/// any more, except by who is [`Undisturbed`].
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::SeqCst);
+}
+
+/// Whether [`interrupt`] was called.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
+/// Asked before every step.
+///
+/// # Errors
+/// The process was interrupted.
+pub fn go_on() -> Result<()> {
+    if interrupted() && !UNDISTURBED.get() {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
+/// While it lives, no interruption stops this thread.
+pub struct Undisturbed {
+    before: bool,
+}
+
+impl Undisturbed {
+    /// From now on.
+    pub fn begin() -> Self {
+        Self {
+            before: UNDISTURBED.replace(true),
+        }
+    }
+}
+
+impl Drop for Undisturbed {
+    fn drop(&mut self) {
+        UNDISTURBED.set(self.before);
+    }
+}
 
 /// Runs a program to its end and returns what it printed.
 ///
@@ -22,6 +74,7 @@ pub fn run<S: AsRef<OsStr>>(
     program: &str,
     arguments: impl IntoIterator<Item = S>,
 ) -> Result<String> {
+    go_on()?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
     let output = command
@@ -47,6 +100,7 @@ pub fn wait_for(
 ) -> Result<()> {
     let begin = Instant::now();
     loop {
+        go_on().with_context(|| format!("waiting for {what}"))?;
         let result = condition();
         if matches!(result, Ok(true)) {
             return Ok(());
@@ -98,6 +152,7 @@ impl Daemon<'_> {
     /// # Errors
     /// The program or the log can not be opened.
     pub fn start(self) -> Result<()> {
+        go_on()?;
         let log = OpenOptions::new()
             .create(true)
             .append(true)

@@ -1,10 +1,11 @@
 //! The declarations in `manifests/` against a real API server: those of the lab are accepted, twice,
-//! and those of a site and the examples pass as they lie in the repository.
+//! and those of a site and the examples pass as they lie in the repository. The server lets in who is
+//! known and has a right, and writes down who wrote what.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, Patch, PatchParams};
-use kube::{Client, ResourceExt};
+use kube::{Client, Config, ResourceExt};
 use lab::ControlPlane;
 use lab::declarations::{self, Values};
 
@@ -35,11 +36,48 @@ fn lab_values() -> Values {
     values
 }
 
+/// A user without rights is refused for want of them, and a stranger because it is none.
+async fn nobody_gets_in(admin: &Config) {
+    let code = async |config: Config| {
+        let systems: Api<api::BusinessSystem> = Api::all(Client::try_from(config).unwrap());
+        match systems.list(&Default::default()).await {
+            Err(kube::Error::Api(status)) => status.code,
+            answer => panic!("no refusal: {answer:?}"),
+        }
+    };
+    let mut unknown = admin.clone();
+    unknown.auth_info.impersonate = Some("somebody".to_owned());
+    assert_eq!(code(unknown).await, 403, "RBAC is off");
+    let mut stranger = Config::new(admin.cluster_url.clone());
+    stranger.root_cert = admin.root_cert.clone();
+    stranger.tls_server_name = admin.tls_server_name.clone();
+    assert_eq!(code(stranger).await, 401, "anonymous access is on");
+}
+
+/// The audit log tells who wrote an object of ours.
+fn is_written_down(plane: &ControlPlane, resource: &str, name: &str, verb: &str) {
+    let told = || -> anyhow::Result<bool> {
+        let log = std::fs::read_to_string(plane.audit_log())?;
+        let of_write = |line: &str| {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            let object = &event["objectRef"];
+            event["verb"] == verb
+                && object["apiGroup"] == "zhengyun.io"
+                && object["resource"] == resource
+                && object["name"] == name
+                && event["user"]["username"].is_string()
+        };
+        Ok(log.lines().any(of_write))
+    };
+    let what = format!("the audit log to tell: {verb} {resource} {name}");
+    lab::process::wait_for(&what, std::time::Duration::from_secs(10), told).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_declarations_are_accepted() {
     let plane = ControlPlane::start_private("declare").await.unwrap();
     let config = plane.admin_config().await.unwrap();
-    let client = Client::try_from(config).unwrap();
+    let client = Client::try_from(config.clone()).unwrap();
     make_namespaces(&client).await;
 
     let folder = declarations::folder();
@@ -84,5 +122,8 @@ async fn the_declarations_are_accepted() {
     declarations::apply(&client, &site)
         .await
         .unwrap_or_else(|error| panic!("site: {error:#}"));
+    nobody_gets_in(&config).await;
+    is_written_down(&plane, "businesssystems", "oa", "patch");
+    is_written_down(&plane, "businesssystems", "oa", "delete");
     plane.stop().await.unwrap();
 }

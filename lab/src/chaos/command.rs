@@ -102,7 +102,7 @@ pub async fn throw(name: String, options: &Options, keep: bool) -> Result<()> {
     .await?;
     let verdict = super::run(&lab, options).await;
     if keep && !verdict.as_ref().is_ok_and(|verdict| verdict.is_clean()) {
-        lab.keep();
+        lab.keep()?;
     }
     let verdict = verdict.with_context(|| format!("seed {}", options.seed))?;
     println!("{}", super::tell(&verdict, options));

@@ -11,13 +11,16 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::files::{cache, lock, tail};
+use crate::process::{go_on, run};
 
 const GO_MOD: &str = include_str!("../../controlplane/go.mod");
 const GO_SUM: &str = include_str!("../../controlplane/go.sum");
 /// The pinned version, which the built programs say of themselves.
 const VERSION: &str = "v1.37.2";
-/// Oldest minor version of Kubernetes 1 that knows everything that our CRDs and policies use.
-const MINOR_LEAST: u32 = 33;
+/// Oldest version of Kubernetes that knows everything that our CRDs and policies use.
+const KUBERNETES_LEAST: (u32, u32) = (1, 33);
+/// Oldest version of etcd that API servers from that one on are tested with.
+const ETCD_LEAST: (u32, u32) = (3, 5);
 const PACKAGES: [(&str, &str); 3] = [
     ("etcd", "go.etcd.io/etcd/server/v3"),
     ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -49,8 +52,15 @@ impl Binaries {
         let folders = assets.into_iter().chain(std::env::split_paths(&path));
         for folder in folders {
             let binaries = Self::in_folder(&folder);
-            if binaries.complete() && fits(&binaries.apiserver) {
-                return Ok(binaries);
+            if !binaries.complete() {
+                continue;
+            }
+            match binaries.check() {
+                Ok(()) => return Ok(binaries),
+                Err(error) => eprintln!(
+                    "The control plane in {} is not used: {error:#}",
+                    folder.display()
+                ),
             }
         }
         let binaries = Self::in_folder(&built_folder());
@@ -73,25 +83,74 @@ impl Binaries {
             .iter()
             .all(|path| path.is_file())
     }
+
+    /// Whether the programs are recent enough and fit together.
+    fn check(&self) -> Result<()> {
+        judge(&Versions {
+            etcd: ask(&self.etcd)?,
+            apiserver: ask(&self.apiserver)?,
+            controller_manager: ask(&self.controller_manager)?,
+        })
+    }
 }
 
-/// Whether a kube-apiserver is recent enough.
-fn fits(apiserver: &Path) -> bool {
-    let Ok(output) = Command::new(apiserver).arg("--version").output() else {
-        return false;
+/// What the programs say of themselves.
+struct Versions {
+    etcd: String,
+    apiserver: String,
+    controller_manager: String,
+}
+
+fn judge(versions: &Versions) -> Result<()> {
+    let etcd = version("etcd", &versions.etcd)?;
+    let apiserver = version("kube-apiserver", &versions.apiserver)?;
+    let manager = version("kube-controller-manager", &versions.controller_manager)?;
+    for (program, found, least) in [
+        ("etcd", etcd, ETCD_LEAST),
+        ("kube-apiserver", apiserver, KUBERNETES_LEAST),
+        ("kube-controller-manager", manager, KUBERNETES_LEAST),
+    ] {
+        if found < least {
+            bail!(
+                "{program} is of version {}.{}; {}.{} or newer is needed",
+                found.0,
+                found.1,
+                least.0,
+                least.1
+            );
+        }
+    }
+    // Kubernetes' rule of version skew: not newer, and at most one minor version older.
+    let fits =
+        manager.0 == apiserver.0 && (manager.1 == apiserver.1 || manager.1 + 1 == apiserver.1);
+    if !fits {
+        bail!(
+            "kube-controller-manager is of version {}.{}; kube-apiserver {}.{} works with its own version and the one before",
+            manager.0,
+            manager.1,
+            apiserver.0,
+            apiserver.1
+        );
+    }
+    Ok(())
+}
+
+fn ask(program: &Path) -> Result<String> {
+    let path = program.display().to_string();
+    run(&path, ["--version"])
+}
+
+/// Major and minor version in `Kubernetes v1.37.2`, or in `etcd Version: 3.7.0` and what follows.
+fn version(program: &str, text: &str) -> Result<(u32, u32)> {
+    let line = text.lines().next().unwrap_or_default().trim();
+    let read = || -> Option<(u32, u32)> {
+        let rest = line
+            .strip_prefix("Kubernetes v")
+            .or_else(|| line.strip_prefix("etcd Version: "))?;
+        let mut numbers = rest.split('.');
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
     };
-    minor_version(&String::from_utf8_lossy(&output.stdout))
-        .is_some_and(|minor| minor >= MINOR_LEAST)
-}
-
-/// The minor version in `Kubernetes v1.37.2`.
-fn minor_version(text: &str) -> Option<u32> {
-    text.trim()
-        .strip_prefix("Kubernetes v1.")?
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
+    read().with_context(|| format!("{program} --version says {line:?}, which is no version"))
 }
 
 /// Folder of the built programs: named by what they are built from.
@@ -160,6 +219,11 @@ fn build_one(work: &Path, target: &Path, name: &str, package: &str) -> Result<()
             eprintln!("  {name}: {} s", told.as_secs());
             std::io::stderr().flush()?;
         }
+        if let Err(interrupted) = go_on() {
+            child.kill()?;
+            child.wait()?;
+            return Err(interrupted).with_context(|| format!("building {name}"));
+        }
         std::thread::sleep(Duration::from_millis(200));
     };
     if !status.success() {
@@ -174,9 +238,70 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_version_that_a_server_says() {
-        assert_eq!(minor_version("Kubernetes v1.37.2\n"), Some(37));
-        assert_eq!(minor_version("Kubernetes v0.0.0-master+$Format:%H$"), None);
-        assert_eq!(minor_version(""), None);
+    fn reads_the_version_that_a_program_says() {
+        let read = |text| version("it", text).ok();
+        assert_eq!(read("Kubernetes v1.37.2\n"), Some((1, 37)));
+        let etcd = "etcd Version: 3.7.0\nGit SHA: Not provided\nGo Version: go1.26.8\n";
+        assert_eq!(read(etcd), Some((3, 7)));
+        assert_eq!(
+            read("Kubernetes v0.0.0-master+$Format:%H$"),
+            Some((0, 0)),
+            "too old"
+        );
+        assert_eq!(read("3.7.0"), None);
+        let error = version("etcd", "").unwrap_err().to_string();
+        assert_eq!(error, "etcd --version says \"\", which is no version");
+    }
+
+    #[test]
+    fn programs_must_be_recent_and_fit_together() {
+        let judge = |etcd: &str, apiserver: &str, manager: &str| {
+            let versions = Versions {
+                etcd: format!("etcd Version: {etcd}"),
+                apiserver: format!("Kubernetes v{apiserver}"),
+                controller_manager: format!("Kubernetes v{manager}"),
+            };
+            super::judge(&versions)
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
+        };
+        assert_eq!(judge("3.7.0", "1.37.2", "1.37.2"), "");
+        assert_eq!(judge("3.5.21", "1.34.0", "1.33.9"), "");
+        for (etcd, apiserver, manager, sentence) in [
+            (
+                "3.4.1",
+                "1.37.2",
+                "1.37.2",
+                "etcd is of version 3.4; 3.5 or newer",
+            ),
+            (
+                "3.7.0",
+                "1.32.9",
+                "1.32.9",
+                "kube-apiserver is of version 1.32; 1.33 or newer",
+            ),
+            (
+                "3.7.0",
+                "1.33.0",
+                "1.32.0",
+                "kube-controller-manager is of version 1.32; 1.33",
+            ),
+            (
+                "3.7.0",
+                "1.36.0",
+                "1.37.0",
+                "kube-controller-manager is of version 1.37; kube-apiserver 1.36",
+            ),
+            (
+                "3.7.0",
+                "1.37.0",
+                "1.35.0",
+                "kube-controller-manager is of version 1.35; kube-apiserver 1.37",
+            ),
+        ] {
+            let said = judge(etcd, apiserver, manager);
+            assert!(said.starts_with(sentence), "{said:?}");
+        }
     }
 }

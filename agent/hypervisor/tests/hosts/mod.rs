@@ -66,6 +66,9 @@ impl Hosts {
             "0",
             "--bin-dir",
             &empty.display().to_string(),
+            // Killed tests leave nothing for good: the next lab that comes up removes these hosts.
+            "--owner",
+            &std::process::id().to_string(),
         ]);
         std::fs::remove_dir(&empty)?;
         result.map(|_| hosts)

@@ -34,7 +34,7 @@ async fn tell() -> anyhow::Result<()> {
         },
     )
     .await?;
-    lab.keep();
+    lab.keep()?;
     let folder = lab::process::zylab()?
         .parent()
         .map(|folder| folder.display().to_string())
