@@ -146,7 +146,7 @@ fn taken(
     vms: &[Arc<VirtualMachine>],
     volumes: &[Arc<Volume>],
 ) -> Vec<String> {
-    let (namespace, own) = (system.namespace(), system.name_any());
+    let (namespace, own) = (&system.metadata.namespace, system.name_any());
     let (mut wanted_vms, mut wanted_volumes) = (BTreeMap::new(), BTreeMap::new());
     for tier in &system.spec.tiers {
         for replica in 0..tier.replicas {
@@ -167,7 +167,7 @@ fn taken(
         )
     };
     let mut problems = Vec::new();
-    for vm in vms.iter().filter(|vm| vm.namespace() == namespace) {
+    for vm in vms.iter().filter(|vm| vm.metadata.namespace == *namespace) {
         let (name, labels) = (vm.name_any(), vm.labels());
         if let Some(tier) = wanted_vms.get(&name)
             && labels.get(LABEL_SYSTEM) != Some(&own)
@@ -177,7 +177,7 @@ fn taken(
     }
     for volume in volumes
         .iter()
-        .filter(|volume| volume.namespace() == namespace)
+        .filter(|volume| volume.metadata.namespace == *namespace)
     {
         let (name, labels) = (volume.name_any(), volume.labels());
         // One without labels was prepared by hand for this VM.
@@ -200,7 +200,7 @@ fn below_grade(
     pools: &[Arc<HostPool>],
 ) -> Option<String> {
     let (namespace, own, grade) = (
-        system.namespace(),
+        &system.metadata.namespace,
         system.name_any(),
         system.spec.mlps_grade,
     );
@@ -213,7 +213,9 @@ fn below_grade(
         return None;
     }
     vms.iter()
-        .filter(|vm| vm.namespace() == namespace && vm.labels().get(LABEL_SYSTEM) == Some(&own))
+        .filter(|vm| {
+            vm.metadata.namespace == *namespace && vm.labels().get(LABEL_SYSTEM) == Some(&own)
+        })
         .find_map(|vm| {
             let right = vm.status.as_ref()?.assignment.as_ref()?;
             let host = hosts
