@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use api::Network;
+use api::{NETWORK_COLLIDES, Network};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -39,6 +39,12 @@ pub enum NetworkError {
     /// The declaration has neither VXLAN nor VLAN.
     #[error("network {0} declares neither vxlan nor vlan")]
     NoIsolation(String),
+    /// The operator refuses it, as another network has what it declares.
+    #[error("network {0} is not ready: {1}")]
+    Refused(String, String),
+    /// The operator has not judged it yet.
+    #[error("network {0} waits for the operator to judge it")]
+    NotJudged(String),
     /// `ip -j` printed something else than JSON.
     #[error("unreadable answer of {0}")]
     Unreadable(&'static str),
@@ -59,6 +65,22 @@ pub fn bridge_name(network: &Network) -> String {
         (Some(vxlan), _) => format!("zyb{}", vxlan.vni),
         (None, Some(vlan)) => format!("zybv{}", vlan.id),
         (None, None) => "zyb0".to_owned(),
+    }
+}
+
+/// Whether a network may be built: two of one VNI or VLAN id are one bridge and would join their zones,
+/// and the second would cut the peers of the first. So nothing is built before the operator's judgement.
+///
+/// # Errors
+/// That it was refused, and why, or that it has not been judged.
+pub fn admitted(network: &Network) -> Result<(), NetworkError> {
+    let name = network.metadata.name.clone().unwrap_or_default();
+    match network.ready() {
+        None => Err(NetworkError::NotJudged(name)),
+        Some(ready) if ready.reason == NETWORK_COLLIDES => {
+            Err(NetworkError::Refused(name, ready.message.clone()))
+        }
+        Some(_) => Ok(()),
     }
 }
 
@@ -108,8 +130,9 @@ impl Standing {
     /// Makes a network as declared, unless it was lately, from the same version of its object.
     ///
     /// # Errors
-    /// Which command failed.
+    /// That the operator has not admitted it, or which command failed.
     pub async fn ensure(&self, network: &Network, uplink: &Uplink) -> Result<(), NetworkError> {
+        admitted(network)?;
         let name = network.metadata.name.clone().unwrap_or_default();
         let version = &network.metadata.resource_version;
         let slot = self.slots().entry(name).or_default().clone();
@@ -319,6 +342,30 @@ mod tests {
             BTreeSet::from(["10.0.0.2".to_owned()])
         );
         flooded("nonsense").expect_err("not JSON");
+    }
+
+    #[test]
+    fn a_network_is_built_only_when_the_operator_has_judged_it_and_refused_nothing() {
+        let with = |status: Value| -> Network {
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "zhengyun.io/v1alpha1", "kind": "Network", "metadata": {"name": "twin"},
+                "spec": {"zone": "Common", "vxlan": {"vni": 7}, "subnets": [{"cidr": "10.0.0.0/24"}]},
+                "status": status}))
+            .expect("a network")
+        };
+        let ready = |status: &str, reason: &str| {
+            serde_json::json!({"conditions": [{"type": "Ready", "status": status, "reason": reason,
+                "message": "spec.vxlan.vni: 7 is the VNI of network common",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}]})
+        };
+        let error = admitted(&with(Value::Null)).expect_err("not judged");
+        assert!(matches!(error, NetworkError::NotJudged(name) if name == "twin"));
+        let error = admitted(&with(ready("False", NETWORK_COLLIDES))).expect_err("refused");
+        assert_eq!(
+            error.to_string(),
+            "network twin is not ready: spec.vxlan.vni: 7 is the VNI of network common"
+        );
+        admitted(&with(ready("True", "Published"))).expect("admitted");
     }
 
     #[test]

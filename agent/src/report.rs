@@ -146,7 +146,8 @@ async fn networks(context: &Context) -> Vec<HostNetwork> {
     let declared = context.view.networks.state();
     let mut reports = Vec::new();
     for object in &declared {
-        if !network::exists(&network::bridge_name(object)) {
+        // The bridge of one that collides is the other's.
+        if network::admitted(object).is_err() || !network::exists(&network::bridge_name(object)) {
             continue;
         }
         let result = context.networks.ensure(object, &context.uplink).await;

@@ -16,6 +16,7 @@ pub mod leader;
 pub mod merge;
 pub mod metrics;
 pub mod migrations;
+pub mod on_panic;
 pub mod options;
 pub mod planner;
 pub mod probes;

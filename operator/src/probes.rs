@@ -15,6 +15,7 @@ use kube::ResourceExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::clock;
+use crate::on_panic::OnPanic;
 use crate::runtime::Context;
 
 /// States of an endpoint that are kept.
@@ -78,6 +79,16 @@ struct Memory {
     under_way: BTreeMap<String, usize>,
     /// Until when a system is looked at closely, by namespace and name.
     close: BTreeMap<(String, String), Moment>,
+}
+
+impl Memory {
+    /// One probe less is under way.
+    fn ended(&mut self, mark: &str) {
+        let left = self.under_way.remove(mark).unwrap_or(1) - 1;
+        if left > 0 {
+            self.under_way.insert(mark.to_owned(), left);
+        }
+    }
 }
 
 /// What probes saw.
@@ -243,18 +254,17 @@ impl Probes {
                 .unwrap_or_else(|| address.to_string())
         );
         let target = std::net::SocketAddr::new(address, u16::try_from(endpoint.port).unwrap_or(80));
+        let guard = self.on_panic(mark.clone());
         let (probes, key) = (self.clone(), key.to_owned());
         tokio::spawn(async move {
+            let _guard = guard;
             let at = Timestamp::now();
             let answered = matches!(
                 tokio::time::timeout(bound, ask(target, &request)).await,
                 Ok(Ok(true))
             );
             let mut memory = probes.lock();
-            let left = memory.under_way.remove(&mark).unwrap_or(1) - 1;
-            if left > 0 {
-                memory.under_way.insert(mark, left);
-            }
+            memory.ended(&mark);
             if answered && let Some(host) = host {
                 memory.hosts.entry(host).or_default().answered = Some(sent);
             }
@@ -266,6 +276,12 @@ impl Probes {
                 at,
             );
         });
+    }
+
+    /// A probe that panics ends too: enough of them would keep its replica from being probed.
+    fn on_panic(&self, mark: String) -> OnPanic<impl FnMut() + use<>> {
+        let probes = self.clone();
+        OnPanic::new("probe", mark.clone(), move || probes.lock().ended(&mark))
     }
 
     /// Whether an endpoint answers, and how many replicas do.
@@ -504,6 +520,21 @@ mod tests {
         let both = measure(&[one, two], at(0), at(30));
         assert_eq!(both.down_seconds, 9.0, "the overlap counts once");
         assert_eq!((both.down_at, both.up_at), (Some(at(10)), Some(at(19))));
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_panics_is_not_under_way_for_ever() {
+        let probes = Probes::default();
+        probes.lock().under_way.insert("a@vm".to_owned(), 2);
+        for left in [Some(1), None] {
+            let guard = probes.on_panic("a@vm".to_owned());
+            let task = tokio::spawn(async move {
+                let _guard = guard;
+                assert_eq!(left, Some(9), "a probe panics");
+            });
+            task.await.expect_err("it panicked");
+            assert_eq!(probes.lock().under_way.get("a@vm").copied(), left);
+        }
     }
 
     #[test]

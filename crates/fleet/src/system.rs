@@ -26,6 +26,17 @@ pub fn vm_name(system: &BusinessSystem, tier: &Tier, replica: i32) -> String {
     format!("{}-{}-{replica}", system.name_any(), tier.name)
 }
 
+/// Name of the volume of a VM's disk.
+pub fn volume_name(vm: &str, disk: &str) -> String {
+    format!("{vm}-{disk}")
+}
+
+/// Names of the disks of a tier's VMs, the system disk first.
+pub fn disk_names(tier: &Tier) -> impl Iterator<Item = &str> {
+    let data = tier.data_disks.iter().map(|disk| disk.name.as_str());
+    std::iter::once("system").chain(data)
+}
+
 fn labels(system: &BusinessSystem, tier: &Tier, replica: i32) -> BTreeMap<String, String> {
     BTreeMap::from([
         (LABEL_SYSTEM.to_owned(), system.name_any()),
@@ -50,7 +61,7 @@ pub fn volumes(
         .unwrap_or_default();
     let make = |disk: &str, spec: VolumeSpec| Volume {
         metadata: ObjectMeta {
-            name: Some(format!("{vm}-{disk}")),
+            name: Some(volume_name(&vm, disk)),
             namespace: system.namespace(),
             labels: Some(labels(system, tier, replica)),
             ..ObjectMeta::default()
@@ -95,7 +106,7 @@ pub fn vm(
     let owner = system.controller_owner_ref(&());
     let disk = |disk: &str| Disk {
         name: disk.to_owned(),
-        volume: format!("{name}-{disk}"),
+        volume: volume_name(&name, disk),
     };
     VirtualMachine {
         metadata: ObjectMeta {
@@ -110,9 +121,7 @@ pub fn vm(
             cpu,
             memory,
             image: tier.image.clone(),
-            disks: std::iter::once(disk("system"))
-                .chain(tier.data_disks.iter().map(|data| disk(&data.name)))
-                .collect(),
+            disks: disk_names(tier).map(disk).collect(),
             networks: tier.networks.clone(),
             run_strategy: RunStrategy::Always,
             high_availability: tier.high_availability,

@@ -28,6 +28,7 @@ use serde_json::json;
 
 use self::self_fence::SelfFencing;
 use self::test_read::TestRead;
+use crate::on_panic::OnPanic;
 use crate::runtime::Context;
 use crate::writer::logged;
 use crate::{clock, door};
@@ -124,6 +125,21 @@ fn lock(context: &Context) -> std::sync::MutexGuard<'_, HostWatch> {
     context.hosts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Sees to it that a task about a host that panics leaves no mark behind: the host would never be read or
+/// fenced again.
+fn on_panic<R: FnMut(&mut HostWatch, &HostName)>(
+    context: &Arc<Context>,
+    what: &'static str,
+    name: &HostName,
+    mut release: R,
+) -> OnPanic<impl FnMut() + use<R>> {
+    let (context, host) = (context.clone(), name.clone());
+    OnPanic::new(what, name.as_str(), move || {
+        let mut watch = lock(&context);
+        release(&mut watch, &host);
+    })
+}
+
 /// Runs for ever.
 pub async fn run(context: &Arc<Context>) -> &'static str {
     let mut turns = tokio::time::interval(TURN);
@@ -205,8 +221,14 @@ async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, ac
     match action {
         HostAction::ReadPower => {
             if lock(context).reading.insert(name.clone()) {
+                let guard = on_panic(context, "power reading", name, |watch, name| {
+                    watch.reading.remove(name);
+                });
                 let (context, host, name) = (context.clone(), host.clone(), name.clone());
-                tokio::spawn(async move { power::read_power(&context, &host, &name).await });
+                tokio::spawn(async move {
+                    let _guard = guard;
+                    power::read_power(&context, &host, &name).await;
+                });
             }
         }
         HostAction::WriteIntent {
@@ -231,9 +253,18 @@ async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, ac
             expires_at,
         } => {
             if lock(context).forcing.insert(name.clone()) {
+                // The attempt is over: the power is read back, and the next one may come.
+                let guard = on_panic(context, "force-off", name, move |watch, name| {
+                    watch.forcing.remove(name);
+                    let at = clock::now();
+                    watch
+                        .commands
+                        .insert(name.clone(), CommandEnd { attempt, at });
+                });
                 let (context, host, name) = (context.clone(), host.clone(), name.clone());
                 tokio::spawn(async move {
-                    power::force_off(&context, &host, &name, bmc, attempt, expires_at).await
+                    let _guard = guard;
+                    power::force_off(&context, &host, &name, bmc, attempt, expires_at).await;
                 });
             }
         }

@@ -15,7 +15,7 @@ use kube::{Api, ResourceExt};
 use model::HostName;
 use serde_json::json;
 
-use super::{HostWatch, lock};
+use super::{HostWatch, lock, on_panic};
 use crate::runtime::Context;
 use crate::store::Renewals;
 
@@ -169,6 +169,9 @@ pub fn ask(context: &Arc<Context>, ask: Ask) {
                 }
             }
             Ask::Lease(host, begun) => {
+                let _guard = on_panic(&context, "Lease reading", &host, |watch, host| {
+                    watch.self_fencing.reading.remove(host);
+                });
                 // Without a version in the request the API server reads from a quorum.
                 let read = leases.get(&lease_name(host.as_str())).await;
                 let mut watch = lock(&context);

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use api::{Network, Nic, Subnet, VirtualMachine};
 use kube::ResourceExt;
 
+use super::networks;
 use crate::runtime::Context;
 
 /// Addresses tried in one subnet.
@@ -61,6 +62,9 @@ pub fn of(context: &Context, vm: &VirtualMachine) -> Result<Vec<Nic>, String> {
             .iter()
             .find(|network| network.name_any() == *name)
             .ok_or_else(|| format!("spec.networks: Network {name} does not exist"))?;
+        if let Some(why) = networks::collision(network, &networks) {
+            return Err(format!("Network {name} is not ready: {why}"));
+        }
         let mut addresses = Vec::new();
         for subnet in &network.spec.subnets {
             let address = allocate(subnet, &taken).ok_or_else(|| {

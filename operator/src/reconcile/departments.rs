@@ -129,14 +129,17 @@ async fn one_department(context: &Context, department: &api::Department) {
         .filter_map(|vm| Bytes::parse(&vm.spec.memory).ok())
         .map(|bytes| bytes.0)
         .sum();
-    let storage: u64 = volumes
+    let volumes: Vec<_> = volumes
         .iter()
         .filter(|volume| volume.namespace().as_deref() == Some(name.as_str()))
+        .collect();
+    let storage: u64 = volumes
+        .iter()
         .filter_map(|volume| Bytes::parse(&volume.spec.size).ok())
         .map(|bytes| bytes.0)
         .sum();
     let wanted = json!({
-        "namespace": name, "virtualMachines": vms.len(), "cpuUsed": vms.iter().map(|vm| vm.spec.cpu).sum::<i32>(),
+        "namespace": name, "virtualMachines": vms.len(), "volumes": volumes.len(), "cpuUsed": vms.iter().map(|vm| vm.spec.cpu).sum::<i32>(),
         "memoryUsedMebibytes": memory >> 20, "storageUsedBytes": storage,
         "conditions": condition(&status.conditions, "Ready", true, "Prepared", "namespace and roles stand", department.metadata.generation)});
     if json!(status) != wanted && context.writer.settled(department) {

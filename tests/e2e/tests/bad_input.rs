@@ -2,12 +2,12 @@
 //! value and remedy as a condition, and changes nothing. What others rely on can not be deleted.
 //! A pool is filled to one VM past N+1: refused; removing one admits it; then any host may die.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use api::names::LABEL_SYSTEM;
-use api::{BusinessSystem, VirtualMachine, VirtualMachinePhase};
+use api::{BusinessSystem, Host, NETWORK_COLLIDES, Network, VirtualMachine, VirtualMachinePhase};
 use e2e::story::check_programs;
 use e2e::watch::{busy_host, headroom, on_host, systems, until, vms};
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use lab::{Fault, Lab, LabOptions, declarations, guest};
 use serde_json::{Value, json};
@@ -32,6 +32,7 @@ async fn mistakes_get_a_sentence_and_change_nothing() -> Result<()> {
     systems_that_do_not_fit(&lab, &image).await?;
     vms_that_find_no_place(&lab, &image).await?;
     fill_the_pool(&lab, &image).await?;
+    what_exists_already(&lab, &image).await?;
     what_is_in_use_is_kept(&lab, &image).await?;
     one_disk_for_two(&lab, &image).await?;
     any_host_may_die(&lab).await?;
@@ -92,6 +93,25 @@ async fn until_vm(lab: &Lab, what: &str, name: &str, sentence: &str) -> Result<(
     .map(drop)
 }
 
+async fn until_refused(lab: &Lab, name: &str, sentence: &str) -> Result<()> {
+    until(&lab.client, name, async || {
+        Ok(systems(&lab.client).await?.iter().any(|system| {
+            let status = system.status.clone().unwrap_or_default();
+            let valid = status
+                .conditions
+                .iter()
+                .find(|condition| condition.type_ == "Valid");
+            system.name_any() == name
+                && status.state == "Invalid"
+                && valid.is_some_and(|valid| {
+                    valid.status == "False" && valid.message.contains(sentence)
+                })
+        }))
+    })
+    .await
+    .map(drop)
+}
+
 async fn remove(lab: &Lab, namespace: &str, name: &str) -> Result<()> {
     let api: Api<BusinessSystem> = Api::namespaced(lab.client.clone(), namespace);
     api.delete(name, &DeleteParams::default()).await?;
@@ -113,7 +133,7 @@ async fn systems_that_do_not_fit(lab: &Lab, image: &str) -> Result<()> {
         (
             "unknown-image",
             json!({"image": "windows-95"}),
-            "spec.tiers[web].image: Image windows-95 does not exist; correct the name or create it",
+            "spec.tiers[web].image: Image windows-95 does not exist; create it, or replace this tier by a new one",
         ),
         (
             "unknown-flavor",
@@ -133,7 +153,7 @@ async fn systems_that_do_not_fit(lab: &Lab, image: &str) -> Result<()> {
         (
             "wrong-zone",
             json!({"networks": ["dedicated"]}),
-            "spec.tiers[web].networks: no host pool serves Dedicated (专用网络区); choose networks of one zone",
+            "spec.tiers[web].networks: no host pool serves Dedicated (专用网络区); let a pool serve it, or replace this tier",
         ),
         (
             "spread",
@@ -158,21 +178,7 @@ async fn systems_that_do_not_fit(lab: &Lab, image: &str) -> Result<()> {
         "spec.mlpsGrade: 4 is above the grade of every host pool of that zone; lower it or raise a pool's mlpsGrade",
     );
     for (name, _, sentence) in cases.iter().chain([&grade]) {
-        until(&lab.client, name, async || {
-            Ok(systems(&lab.client).await?.iter().any(|system| {
-                let status = system.status.clone().unwrap_or_default();
-                let valid = status
-                    .conditions
-                    .iter()
-                    .find(|condition| condition.type_ == "Valid");
-                system.name_any() == *name
-                    && status.state == "Invalid"
-                    && valid.is_some_and(|valid| {
-                        valid.status == "False" && valid.message.contains(sentence)
-                    })
-            }))
-        })
-        .await?;
+        until_refused(lab, name, sentence).await?;
     }
     ensure!(
         vms(&lab.client).await?.is_empty(),
@@ -260,6 +266,7 @@ async fn fill_the_pool(lab: &Lab, image: &str) -> Result<()> {
     .await?;
     let api: Api<BusinessSystem> = Api::namespaced(lab.client.clone(), "egov-center");
     fill["spec"]["tiers"][0]["replicas"] = json!(PLACES - 1);
+    fill["spec"]["priority"] = json!("High");
     api.patch(
         "fill",
         &PatchParams::apply("zylab").force(),
@@ -277,7 +284,95 @@ async fn fill_the_pool(lab: &Lab, image: &str) -> Result<()> {
         Ok(admitted && running(lab).await? == all)
     })
     .await?;
+    until(&lab.client, "VMs to follow their system", async || {
+        let follows = |vm: &VirtualMachine| {
+            let fill = vm.labels().get(LABEL_SYSTEM).map(String::as_str) == Some("fill");
+            !fill || json!(vm.spec.priority) == "High"
+        };
+        Ok(vms(&lab.client).await?.iter().all(follows))
+    })
+    .await?;
     println!("{PLACES} VMs fill the pool; one more waits until one goes");
+    Ok(())
+}
+
+/// Of two systems whose VMs come to one name, and of two networks of one VNI, the later one is refused, and
+/// no host builds the network.
+async fn what_exists_already(lab: &Lab, image: &str) -> Result<()> {
+    let named = |name: &str, tier: &str| {
+        let mut object = system(name, image);
+        object["spec"]["tiers"][0]["name"] = json!(tier);
+        // Its VM stands and finds no host.
+        object["spec"]["tiers"][0]["flavor"] = json!("huge");
+        object
+    };
+    put(lab, &named("a-b", "c")).await?;
+    let owners = async || -> Result<Vec<String>> {
+        let all = vms(&lab.client).await?;
+        let of_the_name = all.iter().filter(|vm| vm.name_any() == "a-b-c-0");
+        Ok(of_the_name
+            .filter_map(|vm| vm.labels().get(LABEL_SYSTEM).cloned())
+            .collect())
+    };
+    until(&lab.client, "the first system's VM", async || {
+        Ok(owners().await? == ["a-b"])
+    })
+    .await?;
+    put(lab, &named("a", "b-c")).await?;
+
+    let networks: Api<Network> = Api::all(lab.client.clone());
+    let common = networks.get("common").await?.spec.vxlan;
+    let vni = common.context("network common is no VXLAN")?.vni;
+    let twin = json!({
+        "apiVersion": "zhengyun.io/v1alpha1", "kind": "Network", "metadata": {"name": "twin"},
+        "spec": {"zone": "InternetAccess", "vxlan": {"vni": vni}, "subnets": [{"cidr": "10.250.0.0/24"}]}
+    });
+    put(lab, &twin).await?;
+    let mut on_twin = system("on-twin", image);
+    on_twin["spec"]["tiers"][0]["networks"] = json!(["twin"]);
+    put(lab, &on_twin).await?;
+
+    until_refused(
+        lab,
+        "a",
+        "spec.tiers[b-c].name: VM a-b-c-0 of this tier exists already and belongs to business system a-b",
+    )
+    .await?;
+    let collides = format!("spec.vxlan.vni: {vni} is the VNI of network common");
+    until_refused(
+        lab,
+        "on-twin",
+        &format!("spec.tiers[web].networks: Network twin is not ready: {collides}"),
+    )
+    .await?;
+    until(&lab.client, "the network to be refused", async || {
+        Ok(networks.get("twin").await?.ready().is_some_and(|ready| {
+            ready.status == "False"
+                && ready.reason == NETWORK_COLLIDES
+                && ready.message.contains(&collides)
+        }))
+    })
+    .await?;
+    let hosts: Api<Host> = Api::all(lab.client.clone());
+    let mut reported = Vec::new();
+    for host in hosts.list(&ListParams::default()).await?.items {
+        let report = host.status.unwrap_or_default().reported;
+        reported.extend(report.into_iter().flat_map(|report| report.networks));
+    }
+    ensure!(
+        reported.iter().any(|network| network.name == "common"),
+        "no host reports a network: {reported:?}"
+    );
+    ensure!(
+        reported.iter().all(|network| network.name != "twin"),
+        "a host built a network that was refused: {reported:?}"
+    );
+    ensure!(owners().await? == ["a-b"], "the VM changed its system");
+    for name in ["a", "on-twin", "a-b"] {
+        remove(lab, "egov-center", name).await?;
+    }
+    networks.delete("twin", &DeleteParams::default()).await?;
+    println!("a name and a VNI that exist already were refused");
     Ok(())
 }
 

@@ -41,7 +41,8 @@ pub struct BusinessSystemSpec {
     /// Order of recovery and evacuation among systems. Default Normal.
     #[serde(default)]
     pub priority: Priority,
-    /// MLPS grade (等保定级), 1 to 4; runs only on host pools of at least this grade. Default 2.
+    /// MLPS grade (等保定级), 1 to 4; runs only on host pools of at least this grade. Default 2. It can
+    /// not rise above the grade of a pool that the system's VMs stand in.
     #[serde(default = "default_grade")]
     #[schemars(range(min = 1, max = 4))]
     pub mlps_grade: i32,
@@ -81,6 +82,11 @@ fn default_grade() -> i32 {
 #[x_kube(
     validation = Rule::new("self.flavor == oldSelf.flavor").message("tiers.flavor: changing the flavor of a running tier is not supported yet; add a tier with the new flavor, move the service, remove the old tier"),
     validation = Rule::new("self.image == oldSelf.image").message("tiers.image: changing the image of a running tier is not supported yet; add a tier with the new image, move the service, remove the old tier"),
+    validation = Rule::new("self.networks == oldSelf.networks").message("tiers.networks: changing the networks of a running tier is not supported yet; add a tier on the new networks, move the service, remove the old tier"),
+    validation = Rule::new("self.storagePool == oldSelf.storagePool").message("tiers.storagePool: changing the storage pool of a running tier is not supported yet; add a tier on the new pool, move the service, remove the old tier"),
+    validation = Rule::new("has(self.systemDiskSize) == has(oldSelf.systemDiskSize) && (!has(self.systemDiskSize) || self.systemDiskSize == oldSelf.systemDiskSize)").message("tiers.systemDiskSize: changing the disks of a running tier is not supported yet; grow spec.size of the tier's Volumes, or add a tier with the new size, move the service, remove the old tier"),
+    validation = Rule::new("has(self.dataDisks) == has(oldSelf.dataDisks) && (!has(self.dataDisks) || self.dataDisks == oldSelf.dataDisks)").message("tiers.dataDisks: changing the data disks of a running tier is not supported yet; grow spec.size of the tier's Volumes, or add a tier with the new disks, move the service, remove the old tier"),
+    validation = Rule::new("has(self.cloudInit) == has(oldSelf.cloudInit) && (!has(self.cloudInit) || self.cloudInit == oldSelf.cloudInit)").message("tiers.cloudInit: is read at the first start of a VM only; add a tier with the new cloudInit, move the service, remove the old tier"),
     validation = Rule::new("self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("tiers.name: use lower-case letters, digits and '-'")
 )]
 #[serde(rename_all = "camelCase")]
@@ -98,17 +104,17 @@ pub struct Tier {
     /// Name of an `Image`. Can not be changed.
     #[schemars(length(min = 1, max = 63))]
     pub image: String,
-    /// Networks that each VM attaches to, the first one first.
+    /// Networks that each VM attaches to, the first one first. Can not be changed.
     #[schemars(length(min = 1, max = 8))]
     pub networks: Vec<String>,
-    /// Storage pool of the system disk.
+    /// Storage pool of the system disk. Can not be changed.
     #[schemars(length(min = 1, max = 63))]
     pub storage_pool: String,
-    /// Size of the system disk. Default: the image's minimum.
+    /// Size of the system disk. Default: the image's minimum. Can not be changed; its `Volume` can grow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^[0-9]+(Mi|Gi|Ti)$"))]
+    #[schemars(regex(pattern = "^[0-9]+(Mi|Gi|Ti)$"), length(max = 16))]
     pub system_disk_size: Option<String>,
-    /// Data disks; kept when the system is deleted.
+    /// Data disks; kept when the system is deleted. Can not be changed; their `Volume`s can grow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub data_disks: Vec<DataDisk>,
@@ -127,7 +133,7 @@ pub struct Tier {
     /// What happens when the host of a VM fails. Default Restart.
     #[serde(default)]
     pub high_availability: HighAvailability,
-    /// cloud-init configuration.
+    /// cloud-init configuration, read at the first start. Can not be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_init: Option<TierCloudInit>,
 }
@@ -168,7 +174,7 @@ pub struct DataDisk {
     /// Name, such as `data`; the guest sees it as the disk's serial number.
     #[schemars(length(min = 1, max = 16))]
     pub name: String,
-    /// Size, such as `100Gi`. May grow.
+    /// Size, such as `100Gi`.
     #[schemars(regex(pattern = "^[0-9]+(Mi|Gi|Ti)$"))]
     pub size: String,
     /// Storage pool. Default: the tier's.

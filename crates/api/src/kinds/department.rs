@@ -90,6 +90,8 @@ pub struct DepartmentStatus {
     pub namespace: String,
     /// VMs that it has.
     pub virtual_machines: i32,
+    /// Volumes that it has, kept data disks of deleted systems included.
+    pub volumes: i32,
     /// Virtual processors in use.
     pub cpu_used: i32,
     /// Memory in use, MiB.

@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[x_kube(
     validation = Rule::new("has(self.vxlan) != has(self.vlan)").message("vxlan, vlan: set exactly one of the two"),
+    validation = Rule::new("has(self.vxlan) == has(oldSelf.vxlan)").message("vxlan, vlan: can not be changed into each other; make a new network"),
     validation = Rule::new("self.subnets.map(s, s.cidr) == oldSelf.subnets.map(s, s.cidr)").message("subnets.cidr: can not be changed; make a new network"),
     validation = Rule::new("self.subnets.filter(s, !s.cidr.contains(':')).size() <= 1 && self.subnets.filter(s, s.cidr.contains(':')).size() <= 1").message("subnets: at most one IPv4 and one IPv6 subnet; make another network for more")
 )]
@@ -117,6 +118,19 @@ pub struct NetworkEdge {
     pub address: String,
 }
 
+/// Reason of condition `Ready` of a network that declares what an earlier one has already.
+pub const NETWORK_COLLIDES: &str = "Collides";
+
+impl Network {
+    /// Condition `Ready` as the operator judged it; none while it has not judged.
+    pub fn ready(&self) -> Option<&Condition> {
+        let conditions = &self.status.as_ref()?.conditions;
+        conditions
+            .iter()
+            .find(|condition| condition.type_ == "Ready")
+    }
+}
+
 /// Status of a network, written by the operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -127,7 +141,8 @@ pub struct NetworkStatus {
     pub vteps: Vec<Vtep>,
     /// Addresses given to VMs.
     pub addresses_used: i32,
-    /// Conditions: `Ready`.
+    /// Conditions: `Ready`; False for reason `Collides` where an earlier network has the same VNI or
+    /// VLAN id, or a subnet that overlaps: no host builds such a network.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

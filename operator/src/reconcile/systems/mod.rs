@@ -7,7 +7,7 @@ mod validate;
 use std::sync::Arc;
 
 use api::names::{LABEL_REPLICA, LABEL_SYSTEM, LABEL_TIER};
-use api::{BusinessSystem, VirtualMachine};
+use api::{BusinessSystem, Tier, VirtualMachine};
 use kube::ResourceExt;
 
 use crate::runtime::Context;
@@ -31,9 +31,11 @@ async fn apply(context: &Context, system: &BusinessSystem) {
     for tier in &system.spec.tiers {
         for replica in 0..tier.replicas {
             let name = fleet::system::vm_name(system, tier, replica);
-            if vms.iter().any(|vm| {
+            let stands = vms.iter().find(|vm| {
                 vm.name_any() == name && vm.namespace().as_deref() == Some(namespace.as_str())
-            }) {
+            });
+            if let Some(vm) = stands {
+                follow(context, system, tier, vm).await;
                 continue;
             }
             for volume in build_volumes(context, system, tier, replica) {
@@ -54,6 +56,16 @@ async fn apply(context: &Context, system: &BusinessSystem) {
         }
     }
     remove_surplus(context, system, &vms).await;
+}
+
+/// Writes into a VM what its system declares now.
+async fn follow(context: &Context, system: &BusinessSystem, tier: &Tier, vm: &VirtualMachine) {
+    if vm.metadata.deletion_timestamp.is_none()
+        && context.writer.settled(vm)
+        && let Some(patch) = build::changes(&vm.spec, &system.spec, tier)
+    {
+        logged("VM", &vm.name_any(), context.writer.spec(vm, patch).await);
+    }
 }
 
 /// VMs of tiers or replicas that are no longer declared.

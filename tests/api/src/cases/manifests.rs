@@ -203,12 +203,62 @@ pub fn bad_manifests() -> Vec<BadManifest> {
         bad!(
             "a rule that names every VM",
             "{apiVersion: zhengyun.io/v1alpha1, kind: VirtualMachine, metadata: {name: v, namespace: oa-office}, spec: {cpu: 1, memory: 128Mi, image: linux, networks: [common], disks: [{name: a, volume: x}], affinity: [{kind: Apart, matchLabels: {}}]}}",
-            "matchLabels"
+            "affinity.matchLabels: name at least one label"
         ),
         bad!(
             "a host name past its bound",
             "{apiVersion: zhengyun.io/v1alpha1, kind: Host, metadata: {name: host-with-a-name-that-is-much-longer-than-forty}, spec: {pool: main, managementAddress: 10.0.0.9}}",
             "at most 40 characters"
+        ),
+        bad!(
+            "a tier's name in capitals",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: BusinessSystem, metadata: {name: b, namespace: oa-office}, spec: {displayName: b, tiers: [{name: Web, flavor: small, image: linux, networks: [common], storagePool: shared}]}}",
+            "tiers.name: use lower-case letters"
+        ),
+        bad!(
+            "a data disk's name in capitals",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: BusinessSystem, metadata: {name: b, namespace: oa-office}, spec: {displayName: b, tiers: [{name: web, dataDisks: [{name: Data, size: 1Gi}], flavor: small, image: linux, networks: [common], storagePool: shared}]}}",
+            "dataDisks.name: use lower-case letters"
+        ),
+        bad!(
+            "an endpoint's path without its slash",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: BusinessSystem, metadata: {name: b, namespace: oa-office}, spec: {displayName: b, tiers: [{name: web, flavor: small, image: linux, networks: [common], storagePool: shared}], endpoints: [{name: e, tier: web, path: login}]}}",
+            "endpoints.path: must begin with '/'"
+        ),
+        bad!(
+            "a system's name past its bound",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: BusinessSystem, metadata: {name: a-business-system-whose-name-is-longer-than-forty, namespace: oa-office}, spec: {displayName: b, tiers: [{name: web, flavor: small, image: linux, networks: [common], storagePool: shared}]}}",
+            "at most 40 characters, as VM names are built from it"
+        ),
+        bad!(
+            "a department's name past its bound",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Department, metadata: {name: a-department-whose-stable-id-is-longer-than-fifty-characters}, spec: {displayName: d}}",
+            "at most 50 characters; use a short stable id"
+        ),
+        bad!(
+            "a VM's name past its bound",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: VirtualMachine, metadata: {name: a-virtual-machine-with-a-name-that-is-longer-than-sixty-three-letters, namespace: oa-office}, spec: {cpu: 1, memory: 128Mi, image: linux, networks: [common], disks: [{name: a, volume: x}]}}",
+            "at most 63 characters; shorten it"
+        ),
+        bad!(
+            "an initrd without its kernel",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: Image, metadata: {name: i}, spec: {architecture: x86_64, minimumSize: 1Gi, disk: {url: 'http://a/b', sha256: '0000000000000000000000000000000000000000000000000000000000000000'}, initrd: {url: 'http://a/c', sha256: '0000000000000000000000000000000000000000000000000000000000000000'}}}",
+            "initrd: needs kernel; set kernel as well"
+        ),
+        bad!(
+            "heartbeats on a pool that others can not read",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: StoragePool, metadata: {name: s}, spec: {kind: Directory, path: /srv/zhengyun/local, shared: false, heartbeat: true}}",
+            "heartbeat: only a shared pool can carry it"
+        ),
+        bad!(
+            "self-fencing that takes too long",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {contractSeconds: 40}}}",
+            "together are at most 50"
+        ),
+        bad!(
+            "a contract of two renewals",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {contractSeconds: 6, leaseIntervalSeconds: 3}}}",
+            "two missed renewals would kill every VM"
         ),
     ]
 }
@@ -290,6 +340,71 @@ pub fn bad_edits() -> Vec<BadManifest> {
             "VirtualMachineMigration oa-office move1",
             "{spec: {virtualMachine: vm2}}",
             "a migration can not be changed"
+        ),
+        bad!(
+            "Volume oa-office vm1-system",
+            "{spec: {format: Raw}}",
+            "format: can not be changed"
+        ),
+        bad!(
+            "VirtualMachine oa-office vm1",
+            "{spec: {image: other}}",
+            "image: can not be changed; make a new VM"
+        ),
+        bad!(
+            "BusinessSystem oa-office oa",
+            "{spec: {tiers: [{name: database, flavor: small, image: linux, networks: [other], storagePool: shared}]}}",
+            "changing the networks of a running tier is not supported yet"
+        ),
+        bad!(
+            "BusinessSystem oa-office oa",
+            "{spec: {tiers: [{name: database, flavor: small, image: linux, networks: [common], storagePool: other}]}}",
+            "changing the storage pool of a running tier is not supported yet"
+        ),
+        bad!(
+            "BusinessSystem oa-office oa",
+            "{spec: {tiers: [{name: database, flavor: small, image: linux, networks: [common], storagePool: shared, systemDiskSize: 2Gi}]}}",
+            "changing the disks of a running tier is not supported yet"
+        ),
+        bad!(
+            "BusinessSystem oa-office oa",
+            "{spec: {tiers: [{name: database, flavor: small, image: linux, networks: [common], storagePool: shared, dataDisks: [{name: data, size: 1Gi}]}]}}",
+            "changing the data disks of a running tier is not supported yet"
+        ),
+        bad!(
+            "BusinessSystem oa-office oa",
+            "{spec: {tiers: [{name: database, flavor: small, image: linux, networks: [common], storagePool: shared, cloudInit: {userData: x}}]}}",
+            "tiers.cloudInit: is read at the first start of a VM only"
+        ),
+        bad!(
+            "Network - common",
+            "{spec: {vxlan: null, vlan: {id: 7}}}",
+            "vxlan, vlan: can not be changed into each other"
+        ),
+        bad!(
+            "Network - offices",
+            "{spec: {vlan: {id: 7}}}",
+            "vlan.id: can not be changed"
+        ),
+        bad!(
+            "StoragePool - shared",
+            "{spec: {kind: Tape}}",
+            "spec.kind: Unsupported value"
+        ),
+        bad!(
+            "StoragePool - shared",
+            "{spec: {shared: false}}",
+            "shared: can not be changed"
+        ),
+        bad!(
+            "Incident - incident1",
+            "{spec: {cause: host-silent/h2/b}}",
+            "cause: can not be changed"
+        ),
+        bad!(
+            "VirtualMachineMigration oa-office move2",
+            "{spec: {cancel: false}}",
+            "a cancelled migration can not be revived"
         ),
     ]
 }

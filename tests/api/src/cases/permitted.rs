@@ -123,6 +123,12 @@ pub fn permitted() -> Vec<(Identity, Target, Write)> {
             vm,
             Write::Patch(json!({"metadata": {"finalizers": null}})),
         ),
+        // A VM follows its business system.
+        (
+            OPERATOR,
+            vm,
+            Write::Patch(json!({"spec": {"priority": "High", "mlpsGrade": 3, "spread": null}})),
+        ),
         (
             DEPARTMENT_USER,
             vm,

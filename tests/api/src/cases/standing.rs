@@ -72,6 +72,11 @@ metadata: {name: common}
 spec: {zone: Common, vxlan: {vni: 100}, subnets: [{cidr: 10.20.0.0/24, gateway: 10.20.0.1}]}
 ---
 apiVersion: zhengyun.io/v1alpha1
+kind: Network
+metadata: {name: offices}
+spec: {zone: Common, vlan: {id: 20}, subnets: [{cidr: 10.30.0.0/24}]}
+---
+apiVersion: zhengyun.io/v1alpha1
 kind: Image
 metadata: {name: linux}
 spec:
@@ -88,6 +93,16 @@ apiVersion: zhengyun.io/v1alpha1
 kind: Department
 metadata: {name: oa-office}
 spec: {displayName: 州电子政务管理中心}
+---
+apiVersion: zhengyun.io/v1alpha1
+kind: Department
+metadata: {name: archives}
+spec: {displayName: 州档案馆}
+---
+apiVersion: zhengyun.io/v1alpha1
+kind: Incident
+metadata: {name: incident1}
+spec: {cause: host-silent/h1/b, causeClass: Hardware, openedAt: "2026-01-01T00:00:00.000000Z", title: host h1 fell silent}
 ---
 apiVersion: zhengyun.io/v1alpha1
 kind: CloudPolicy
@@ -116,6 +131,11 @@ apiVersion: zhengyun.io/v1alpha1
 kind: VirtualMachineMigration
 metadata: {name: move1, namespace: oa-office}
 spec: {virtualMachine: vm1}
+---
+apiVersion: zhengyun.io/v1alpha1
+kind: VirtualMachineMigration
+metadata: {name: move2, namespace: oa-office}
+spec: {virtualMachine: vm1, cancel: true}
 "#;
 
 /// A copy of a VM on h1 as its agent reports it.
@@ -199,6 +219,11 @@ pub fn standing_statuses() -> Vec<(Identity, Target, Value)> {
             OPERATOR,
             cluster("Department", "oa-office"),
             json!({"virtualMachines": 1}),
+        ),
+        (
+            OPERATOR,
+            cluster("Department", "archives"),
+            json!({"volumes": 2}),
         ),
         (
             OPERATOR,

@@ -14,6 +14,10 @@ pub(super) fn agents_on_hosts(cases: &mut Cases) {
         ("faultCount", json!(7)),
         ("retiredBootIds", json!([])),
         (
+            "voidConfirmation",
+            json!({"bootId": "boot-h1", "reason": "r", "by": "x", "at": "2026-01-01T00:00:00Z"}),
+        ),
+        (
             "accepted",
             json!({"bootId": "b", "systemUuid": "u", "macAddresses": []}),
         ),
@@ -231,5 +235,8 @@ pub(super) fn agents_on_the_rest(cases: &mut Cases) {
     for target in [H1, VM, VOLUME, MOVE] {
         let write = Write::Patch(json!({"metadata": {"labels": {"a": "b"}}}));
         cases.refuse(RefusedBy::Roles, AGENT_H1, target, write, "cannot patch");
+    }
+    for target in [SYSTEM].into_iter().chain(OPERATORS_ALONE) {
+        cases.no_role(AGENT_H1, target, json!({"message": "x"}));
     }
 }

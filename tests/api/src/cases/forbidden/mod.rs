@@ -74,6 +74,36 @@ const H1: Target = Target {
     name: "h1",
 };
 
+/// Objects of the site whose status the operator alone writes.
+const OPERATORS_ALONE: [Target; 6] = [
+    Target {
+        kind: "HostPool",
+        namespace: "",
+        name: "main",
+    },
+    Target {
+        kind: "StoragePool",
+        namespace: "",
+        name: "shared",
+    },
+    Target {
+        kind: "Network",
+        namespace: "",
+        name: "common",
+    },
+    Target {
+        kind: "Department",
+        namespace: "",
+        name: "oa-office",
+    },
+    Target {
+        kind: "Incident",
+        namespace: "",
+        name: "incident1",
+    },
+    POLICY,
+];
+
 struct Cases(Vec<Forbidden>);
 
 impl Cases {
@@ -109,6 +139,12 @@ impl Cases {
     ) {
         let write = Write::PatchStatus(json!({"status": status}));
         self.refuse(RefusedBy::Policy(policy), identity, target, write, sentence);
+    }
+
+    /// A status that the identity has no role to write.
+    fn no_role(&mut self, identity: Identity, target: Target, status: Value) {
+        let write = Write::PatchStatus(json!({"status": status}));
+        self.refuse(RefusedBy::Roles, identity, target, write, "cannot patch");
     }
 }
 

@@ -22,6 +22,9 @@ pub(super) fn people(cases: &mut Cases) {
         let write = Write::PatchStatus(json!({"status": {"message": "x"}}));
         cases.refuse(RefusedBy::Roles, identity, VM, write, "cannot patch");
     }
+    for target in [VOLUME, MOVE, SYSTEM].into_iter().chain(OPERATORS_ALONE) {
+        cases.no_role(DEPARTMENT_USER, target, json!({"message": "x"}));
+    }
     let rack = Write::Patch(json!({"spec": {"rack": "r9"}}));
     cases.refuse(RefusedBy::Roles, DEPARTMENT_USER, H1, rack, "cannot patch");
     let release = || Write::Patch(json!({"metadata": {"finalizers": null}}));
@@ -120,6 +123,12 @@ pub(super) fn deletions(cases: &mut Cases) {
             "",
             "oa-office",
             "department oa-office is in use by 1 VMs",
+        ),
+        (
+            "Department",
+            "",
+            "archives",
+            "department archives still has 2 volumes with data",
         ),
         (
             "Volume",
