@@ -3,9 +3,10 @@
 
 pub mod bench;
 pub mod bench_failover;
+pub mod command;
 mod evacuation;
 mod footprint;
-mod ledger;
+pub mod ledger;
 pub mod recovery;
 pub mod story;
 pub mod watch;
