@@ -4,8 +4,12 @@
 pub mod bench;
 pub mod bench_failover;
 pub mod command;
+pub mod disks;
 mod evacuation;
+pub mod figures;
 mod footprint;
+pub mod hands;
+pub mod isolation;
 pub mod ledger;
 pub mod recovery;
 pub mod story;
