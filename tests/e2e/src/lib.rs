@@ -11,6 +11,7 @@ mod footprint;
 pub mod hands;
 pub mod isolation;
 pub mod ledger;
+pub mod packer;
 pub mod recovery;
 pub mod story;
 pub mod watch;
