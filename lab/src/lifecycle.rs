@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -73,6 +73,9 @@ pub struct Lab {
     pub addresses: Addresses,
     /// The administrator's client.
     pub client: Client,
+    /// How long its own API server took from its start to its first good `/readyz`, when this process
+    /// started it.
+    pub api_ready: Option<Duration>,
     down_on_drop: bool,
 }
 
@@ -92,10 +95,11 @@ impl Lab {
         let files = LabFiles::of(&options.name)?;
         let addresses = take_place(&files, &options)?;
         match start(&files, addresses, &options).await {
-            Ok(client) => Ok(Self {
+            Ok((client, api_ready)) => Ok(Self {
                 files,
                 addresses,
                 client,
+                api_ready,
                 down_on_drop: true,
             }),
             Err(error) => {
@@ -121,6 +125,7 @@ impl Lab {
             files,
             addresses,
             client,
+            api_ready: None,
             down_on_drop: false,
         })
     }
@@ -220,7 +225,11 @@ enum Plane<'a> {
     Existing(&'a Path),
 }
 
-async fn start(files: &LabFiles, addresses: Addresses, options: &LabOptions) -> Result<Client> {
+async fn start(
+    files: &LabFiles,
+    addresses: Addresses,
+    options: &LabOptions,
+) -> Result<(Client, Option<Duration>)> {
     let begin = Instant::now();
     let say = |what: &str| {
         if options.talk {
@@ -248,6 +257,7 @@ async fn start(files: &LabFiles, addresses: Addresses, options: &LabOptions) -> 
     namespace::make_cgroup(&namespace::cgroup(&files.name, "control")?)?;
     namespace::make_control(&files.name, addresses)?;
     let inside = SocketAddr::from((addresses.control(), addresses.api_port()));
+    let api_start = Instant::now();
     let signer = match &plane {
         Plane::Existing(kubeconfig) => {
             say("an existing cluster, and users that it vouches for");
@@ -270,6 +280,12 @@ async fn start(files: &LabFiles, addresses: Addresses, options: &LabOptions) -> 
         signer,
     };
     users.write_all().await?;
+    // Asked while the hosts are made, so that its own time is told and not theirs.
+    let asked = files.clone();
+    let ready = tokio::spawn(async move {
+        let client = controlplane::wait_ready(&asked).await?;
+        anyhow::Ok((client, api_start.elapsed()))
+    });
     for number in 1..=options.hosts {
         go_on()?;
         let name = host::name(number);
@@ -282,9 +298,11 @@ async fn start(files: &LabFiles, addresses: Addresses, options: &LabOptions) -> 
         bmc::start(files, addresses, &name)?;
         host::power_on(files, &name)?;
     }
-    let client = controlplane::wait_ready(files).await?;
+    let (client, took) = ready.await.context("the API server was not asked")??;
     say("API server ready; installing CRDs, roles and admission policies");
+    let mut api_ready = None;
     if let Plane::Own(binaries) = &plane {
+        api_ready = Some(took);
         controlplane::start_controller_manager(files, binaries)?;
     }
     install_api(client.clone()).await?;
@@ -300,7 +318,7 @@ async fn start(files: &LabFiles, addresses: Addresses, options: &LabOptions) -> 
         start_operator(files, number)?;
     }
     say("up");
-    Ok(client)
+    Ok((client, api_ready))
 }
 
 /// What ops declares for a host: the object and the credentials of its BMCs.

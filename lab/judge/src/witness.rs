@@ -15,6 +15,12 @@ pub struct Witness {
     pub answers: usize,
     /// Boot counts heard, each with when it was heard first (nanoseconds since 1970).
     pub boots: BTreeMap<u64, u64>,
+    /// Uptime of the last answer less that of the first, seconds: negative when the guest booted.
+    pub uptime_grew_seconds: f64,
+    /// The first answer whose uptime is less than an earlier one's of the same boot count. A guest that is
+    /// killed in the seconds after its boot may count that boot again: no problem by itself where hosts die.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uptime_went_back: Option<String>,
     /// Highest counter that the disk had acknowledged.
     pub disk_counter: Option<u64>,
     /// Contradictions: two copies, a disk that went back, a conflict met. Empty: none.
@@ -51,6 +57,10 @@ fn judge_guest(mut words: Vec<(&Sample, &GuestWord)>) -> Witness {
             witness.disk_counter = witness.disk_counter.max(Some(disk.counter));
         }
     }
+    if let (Some((_, first)), Some((_, last))) = (words.first(), words.last()) {
+        witness.uptime_grew_seconds = last.uptime_seconds - first.uptime_seconds;
+    }
+    witness.uptime_went_back = uptime_went_back(&words);
     if let Some(disk) = words
         .iter()
         .filter_map(|(_, word)| word.disk.as_ref())
@@ -96,6 +106,29 @@ fn backwards(
         if let Some(value) = number(word).filter(|value| *value < highest) {
             return Some(format!(
                 "{what} fell from {highest} to {value}: an older copy answers, or writes were lost"
+            ));
+        }
+    }
+    None
+}
+
+/// Uptime of one boot only grows: a smaller one in an answer that began after another had ended comes from a
+/// copy that booted anew without counting it. Tells the first fall only.
+fn uptime_went_back(words: &[(&Sample, &GuestWord)]) -> Option<String> {
+    let mut by_end: Vec<_> = words.to_vec();
+    by_end.sort_by_key(|(sample, _)| sample.ended());
+    let mut ended = by_end.into_iter().peekable();
+    let mut longest: BTreeMap<u64, f64> = BTreeMap::new();
+    for (sample, word) in words {
+        while let Some((_, before)) = ended.next_if(|(before, _)| before.ended() < sample.at) {
+            let known = longest.entry(before.boot_count).or_insert(0.0);
+            *known = known.max(before.uptime_seconds);
+        }
+        let known = longest.get(&word.boot_count).copied().unwrap_or(0.0);
+        if word.uptime_seconds < known {
+            return Some(format!(
+                "uptime went back from {known:.1} to {:.1} s within boot {}: it booted, or an older copy answers",
+                word.uptime_seconds, word.boot_count
             ));
         }
     }
@@ -176,6 +209,33 @@ mod tests {
 
     fn problems(samples: &[Sample]) -> Vec<String> {
         judge(samples)["db"].problems.clone()
+    }
+
+    fn up(at: u64, boot_count: u64, uptime_seconds: f64) -> Sample {
+        let mut sample = word(at, 1, boot_count, "a", 0);
+        if let Some(guest) = &mut sample.guest {
+            guest.uptime_seconds = uptime_seconds;
+        }
+        sample
+    }
+
+    #[test]
+    fn an_uptime_that_goes_back_is_red() {
+        let grows = [up(0, 1, 20.0), up(10, 1, 20.5), up(20, 1, 30.0)];
+        let witness = judge(&grows)["db"].clone();
+        assert_eq!(witness.uptime_went_back, None);
+        assert_eq!(witness.uptime_grew_seconds, 10.0);
+        let falls = [up(0, 1, 20.0), up(10, 1, 3.0), up(20, 1, 24.0)];
+        let told = judge(&falls)["db"].uptime_went_back.clone();
+        let told = told.unwrap_or_default();
+        assert!(told.contains("from 20.0 to 3.0 s"), "{told}");
+    }
+
+    #[test]
+    fn a_counted_boot_begins_its_uptime_anew() {
+        let witness = judge(&[up(0, 1, 20.0), up(10, 2, 3.0)])["db"].clone();
+        assert_eq!(witness.uptime_went_back, None);
+        assert_eq!(witness.uptime_grew_seconds, -17.0);
     }
 
     #[test]

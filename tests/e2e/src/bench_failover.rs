@@ -21,6 +21,10 @@ use crate::watch::{busy_host, host_state, hosts, on_host, until, vms};
 pub const LAB: &str = "benchf";
 /// How long half of the hosts stay silent: longer than every time-out, and the storm's minute.
 const SILENT: Duration = Duration::from_secs(45);
+/// A missed renewal is shown within so long: interval, grace and a turn of the operator, seconds.
+const SUSPECT: f64 = 3.5;
+/// The time-out of 8 s, and a turn of the operator until it is shown, seconds.
+const UNREACHABLE: f64 = 8.5;
 
 /// One part of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -203,9 +207,16 @@ type Step = fn(&Times) -> f64;
 /// Steps of recoveries, each from the one before, and the whole beside its bar.
 fn split(table: &mut Table, what: &str, all: &[Times], bar: f64) {
     let each = |step: Step| all.iter().map(step).collect::<Vec<f64>>();
-    let steps: [(&str, Step); 4] = [
-        ("detect", |times| times.noticed),
-        ("prove", |times| times.proven - times.noticed),
+    let row = format!("{what}: Suspect (detect)");
+    table.seconds(&row, &each(|times| times.suspect), Some(SUSPECT));
+    // A proof before the time-out makes it needless, and it may end from one look to the next.
+    let unreachable: Vec<f64> = all.iter().filter_map(|times| times.unreachable).collect();
+    if !unreachable.is_empty() {
+        let row = format!("{what}: Unreachable");
+        table.seconds(&row, &unreachable, Some(UNREACHABLE));
+    }
+    let steps: [(&str, Step); 3] = [
+        ("prove", |times| times.proven - times.suspect),
         ("decide", |times| times.decided - times.proven),
         ("start", |times| times.started - times.decided),
     ];
@@ -214,12 +225,12 @@ fn split(table: &mut Table, what: &str, all: &[Times], bar: f64) {
     }
     let whole = each(|times| times.started);
     table.seconds(&format!("{what}: VM process elsewhere"), &whole, Some(bar));
-    let answered = each(|times| times.oa_answered);
-    table.seconds(
-        &format!("{what}: every OA endpoint answers"),
-        &answered,
-        Some(25.0),
-    );
+    // Only faults after which somebody waited for OA.
+    let answered: Vec<f64> = all.iter().filter_map(|times| times.oa_answered).collect();
+    if !answered.is_empty() {
+        let row = format!("{what}: every OA endpoint answers");
+        table.seconds(&row, &answered, Some(25.0));
+    }
 }
 
 async fn reason(lab: &Lab, name: &str) -> Result<String> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use api::{HostState, VirtualMachineMigration};
 use judge::report::{Report, Window};
 use kube::Api;
@@ -98,19 +98,20 @@ async fn migrations(lab: &Lab) -> Result<Vec<VirtualMachineMigration>> {
 async fn tell_migrations(lab: &Lab, teller: &Teller) -> Result<()> {
     for migration in migrations(lab).await? {
         let status = migration.status.clone().unwrap_or_default();
-        teller.say(&format!(
-            "   {}: {:?}, guest stood still {} ms, {} ms in all",
-            migration.spec.virtual_machine,
-            status.phase,
-            status.pause_milliseconds.unwrap_or(-1),
-            status.total_milliseconds.unwrap_or(-1)
-        ));
+        let vm = &migration.spec.virtual_machine;
         ensure!(
             status.phase == api::MigrationPhase::Succeeded,
-            "migration of {}: {:?}",
-            migration.spec.virtual_machine,
+            "migration of {vm}: {:?} {:?}",
+            status.phase,
             status.message
         );
+        let (pause, total) = status
+            .pause_milliseconds
+            .zip(status.total_milliseconds)
+            .with_context(|| format!("the pause of {vm}'s move was not measured"))?;
+        teller.say(&format!(
+            "   {vm}: moved, guest stood still {pause} ms, {total} ms in all"
+        ));
     }
     Ok(())
 }
@@ -177,6 +178,20 @@ fn judge_moves(report: &Report, moved: &[String]) -> Result<()> {
                 "an open connection to {target} did not survive the live migration: {hold:?}"
             );
         }
+    }
+    for vm in moved {
+        // A guest without an endpoint is asked by nobody.
+        let Some(witness) = report.guests.get(vm) else {
+            let asked = |target: &String| target.ends_with(&format!("@{vm}"));
+            ensure!(!report.replicas.keys().any(asked), "{vm} told no uptime");
+            continue;
+        };
+        ensure!(
+            witness.uptime_went_back.is_none() && witness.uptime_grew_seconds > 0.0,
+            "{vm} did not run through its live migration: its uptime grew by {:.1} s, {:?}",
+            witness.uptime_grew_seconds,
+            witness.uptime_went_back
+        );
     }
     ensure!(
         boots(report).values().all(|count| *count <= 1),

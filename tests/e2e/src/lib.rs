@@ -3,9 +3,15 @@
 
 pub mod bench;
 pub mod bench_failover;
+pub mod command;
+pub mod disks;
 mod evacuation;
+pub mod figures;
 mod footprint;
-mod ledger;
+pub mod hands;
+pub mod isolation;
+pub mod ledger;
+pub mod packer;
 pub mod recovery;
 pub mod story;
 pub mod watch;

@@ -3,14 +3,14 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use api::{Host, HostState};
 use judge::report::Window;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use lab::{Fault, Lab, declarations, guest, judges};
-use serde_json::json;
+use model::StopProofKind;
 
+use crate::command::{kubectl, zyctl};
 use crate::evacuation;
 use crate::ledger::{ledger_agrees, tell_ledger};
 use crate::recovery;
@@ -33,22 +33,31 @@ pub struct Play {
 }
 
 /// Tells the story with the time of each line.
-pub(crate) struct Teller {
+pub struct Teller {
     talk: bool,
     begin: Instant,
 }
 
 impl Teller {
-    pub(crate) fn new(talk: bool) -> Self {
+    /// One that begins now; it says nothing unless it is to talk.
+    pub fn new(talk: bool) -> Self {
         Self {
             talk,
             begin: Instant::now(),
         }
     }
 
-    pub(crate) fn say(&self, text: &str) {
+    /// Says one line.
+    pub fn say(&self, text: &str) {
         if self.talk {
             println!("[{:6.1} s] {text}", self.begin.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Shows what a program printed.
+    pub(crate) fn show(&self, text: &str) {
+        if self.talk {
+            println!("{}\n", text.trim_end());
         }
     }
 }
@@ -60,6 +69,7 @@ impl Teller {
 pub async fn play(lab: &Lab, how: Play) -> Result<()> {
     let teller = Teller::new(how.talk);
     deploy(lab, &teller).await?;
+    look_around(lab, &teller).await?;
     judges::start_prober(&lab.files, &lab.client).await?;
     evacuation::play(lab, &teller).await?;
     power_loss(lab, &teller, how.kill_operator).await?;
@@ -108,6 +118,38 @@ pub(crate) async fn deploy(lab: &Lab, teller: &Teller) -> Result<()> {
         headroom(&lab.client).await? == "Proven",
         "N+1 is not proven"
     );
+    Ok(())
+}
+
+/// What a person sees of a site where all is well: on one screen, and in kubectl's columns.
+async fn look_around(lab: &Lab, teller: &Teller) -> Result<()> {
+    let headline = format!("{SYSTEMS} of {SYSTEMS} business systems ready");
+    let sites = format!("{SITES}/{SITES}");
+    let tells = |screen: &str| {
+        let group = |line: &str| {
+            line.contains("website-group") && line.contains("Ready") && line.contains(&sites)
+        };
+        screen.starts_with(&headline) && screen.lines().any(group)
+    };
+    let what = format!("zyctl status to tell {headline:?} and {sites} sites");
+    let mut screen = String::new();
+    // Guests that just booted answer late now and then.
+    until(&lab.client, &what, async || {
+        screen = zyctl(lab, &["status"])?;
+        Ok(tells(&screen))
+    })
+    .await?;
+    teller.say("   zyctl status:");
+    teller.show(&screen);
+    if let Some(columns) = kubectl(lab, &["get", "bs,vm,zh", "-A"])? {
+        teller.say("   kubectl get bs,vm,zh -A:");
+        teller.show(&columns);
+        let told = |name: &str| columns.contains(name);
+        ensure!(
+            told("website-group") && lab.hosts()?.iter().all(|host| told(host)),
+            "kubectl does not tell systems and hosts:\n{columns}"
+        );
+    }
     Ok(())
 }
 
@@ -160,32 +202,50 @@ async fn recover(lab: &Lab, teller: &Teller, host: &str, kill_operator: bool) ->
         Ok(())
     };
     let times = recovery::follow(&lab.client, host, SYSTEMS, kill).await?;
-    for (time, what) in [
-        (times.noticed, "noticed"),
+    let unreachable = times.unreachable.map(|time| (time, "Unreachable"));
+    let first = std::iter::once((times.suspect, "Suspect")).chain(unreachable);
+    for (time, what) in first.chain([
         (times.proven, "proven off"),
         (times.decided, "the first VM is assigned elsewhere"),
         (times.started, "the first VM process runs elsewhere"),
-        (times.answered, "every system answers again"),
-    ] {
+    ]) {
         teller.say(&format!("   {time:.1} s: {what}"));
     }
+    for tier in &times.tiers {
+        teller.say(&format!(
+            "   {:.1} s: {}, {} runs (assigned after {:.1} s)",
+            tier.started.unwrap_or(f64::NAN),
+            tier.system,
+            tier.name,
+            tier.assigned.unwrap_or(f64::NAN)
+        ));
+    }
+    teller.say(&format!(
+        "   {:.1} s: every system answers again",
+        times.answered
+    ));
+    if let Some(early) = recovery::out_of_turn(&times.tiers) {
+        bail!("tiers started out of turn: {early}");
+    }
+    for (vm, proof) in &times.proofs {
+        ensure!(
+            *proof == Some(StopProofKind::PoweredOff),
+            "{vm} started anew on the proof {proof:?}, not on power that the BMC reads as off"
+        );
+    }
+    teller.say("   each start rests on the proof PoweredOff");
     Ok(())
 }
 
 /// Step 4: dead hosts return with a new boot, the quarantined one is cleared, N+1 is whole.
 async fn return_of_hosts(lab: &Lab, teller: &Teller) -> Result<()> {
     teller.say("4. The dead host returns, the quarantined one is cleared");
-    let api: Api<Host> = Api::all(lab.client.clone());
     for host in hosts(&lab.client).await? {
         match host.status.as_ref().and_then(|status| status.state) {
             Some(HostState::Quarantined) => {
-                let clearance = json!({"spec": {"faultClearance": {"at": jiff::Timestamp::now().to_string(), "reason": "memory module replaced", "by": "story"}}});
-                api.patch(
-                    &host.name_any(),
-                    &PatchParams::default(),
-                    &Patch::Merge(&clearance),
-                )
-                .await?;
+                let reason = "memory module replaced";
+                let name = host.name_any();
+                zyctl(lab, &["host", "clear", &name, "--reason", reason])?;
             }
             Some(HostState::Ready) => {}
             _ => lab.heal(Some(&host.name_any()), Fault::PowerLoss)?,
@@ -275,6 +335,7 @@ pub fn check_programs() -> Result<()> {
         "zhengyun-guard",
         "zhengyun-qemu-hook",
         "zy-prober",
+        "zyctl",
     ] {
         ensure!(
             folder.join(program).is_file(),

@@ -5,6 +5,7 @@
 use anyhow::{Context, Result, ensure};
 use api::names::LABEL_SYSTEM;
 use api::{BusinessSystem, Host, NETWORK_COLLIDES, Network, VirtualMachine, VirtualMachinePhase};
+use e2e::packer;
 use e2e::story::check_programs;
 use e2e::watch::{busy_host, headroom, on_host, systems, until, vms};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
@@ -488,8 +489,9 @@ async fn one_disk_for_two(lab: &Lab, image: &str) -> Result<()> {
     .map(drop)
 }
 
-/// The full pool loses a host: every VM finds a place.
+/// The full pool loses a host: every VM finds a place. One dies really, each by count.
 async fn any_host_may_die(lab: &Lab) -> Result<()> {
+    packer::any_host_may_die(lab).await?;
     let host = busy_host(&lab.client).await?;
     lab.fault(Some(&host), Fault::PowerLoss)?;
     let all = usize::try_from(PLACES)?;

@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use api::{Host, HostState, MigrationPhase, VirtualMachineMigration};
-use e2e::story::check_programs;
+use e2e::command::zyctl;
+use e2e::ledger::whole_ledger_agrees;
+use e2e::story::{Teller, check_programs};
 use e2e::watch::{all_well, busy_host, host_state, hosts, on_host, until, vms};
+use e2e::{disks, figures, hands, isolation};
 use judge::report::Window;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -21,9 +24,6 @@ const SYSTEMS: usize = 2;
 
 /// A drain that is taken back ends within that time.
 const CANCELLED_WITHIN: Duration = Duration::from_secs(5);
-
-/// No command of a person takes longer.
-const ZYCTL_SECONDS: &str = "240";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_die_and_people_work_and_no_vm_notices() -> Result<()> {
@@ -39,6 +39,11 @@ async fn parts_die_and_people_work_and_no_vm_notices() -> Result<()> {
     the_platform_dies_piece_by_piece(&lab).await?;
     a_host_is_drained(&lab).await?;
     a_drain_is_taken_back(&lab).await?;
+    hands::a_vm_is_moved_by_hand(&lab, "common", "internet-access").await?;
+    isolation::networks_are_apart(&lab, "common", "internet-access").await?;
+    disks::a_volume_grows_and_goes(&lab).await?;
+    disks::a_wrong_image_is_refused(&lab).await?;
+    figures::metrics_are_told(&lab).await?;
     management_is_cut(&lab).await?;
     let report = judges::judge_probes(
         &lab.files,
@@ -59,10 +64,11 @@ async fn parts_die_and_people_work_and_no_vm_notices() -> Result<()> {
         report
             .guests
             .values()
-            .all(|witness| witness.boots.len() <= 1),
+            .all(|witness| witness.boots.len() <= 1 && witness.uptime_went_back.is_none()),
         "a guest rebooted"
     );
     a_person_confirms(&lab).await?;
+    whole_ledger_agrees(&lab, &Teller::new(true)).await?;
     judges::stop_prober(&lab.files)?;
     lab.down()
 }
@@ -137,26 +143,6 @@ async fn the_platform_dies_piece_by_piece(lab: &Lab) -> Result<()> {
     ensure!(standing(lab).await? == assigned, "VMs were assigned anew");
     println!("API server, operator, agents, guards and libvirtd died: no VM noticed");
     Ok(())
-}
-
-fn zyctl(lab: &Lab, arguments: &[&str]) -> Result<String> {
-    let program = lab::process::zylab()?.with_file_name("zyctl");
-    let output = Command::new("timeout")
-        .arg(ZYCTL_SECONDS)
-        .arg(program)
-        .arg("--kubeconfig")
-        .arg(lab.files.kubeconfig("admin"))
-        .args(arguments)
-        .output()
-        .context("zyctl")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(
-        output.status.success(),
-        "zyctl {}: {}{text}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(text)
 }
 
 /// The rehearsal changes nothing and says what the drain then does.
@@ -289,11 +275,16 @@ fn follower_ended(follower: &mut Child) -> Result<String> {
 async fn management_is_cut(lab: &Lab) -> Result<()> {
     let host = busy_host(&lab.client).await?;
     let before = standing(lab).await?;
+    let screen = hands::Screen::watch(lab)?;
+    screen.shows(lab, &host, &["Ready"]).await?;
     lab.fault(Some(&host), Fault::ManagementCut)?;
     until(&lab.client, "the silence to be noticed", async || {
         Ok(host_state(&lab.client, &host).await? != Some(HostState::Ready))
     })
     .await?;
+    let silent = ["Suspect", "Unreachable"];
+    screen.shows(lab, &host, &silent).await?;
+    drop(screen);
     // Well past the time-out after which a dead host would be fenced.
     tokio::time::sleep(std::time::Duration::from_secs(12)).await;
     ensure!(
