@@ -22,6 +22,7 @@ use crate::namespace;
 use crate::owner::{self, Owner};
 use crate::pki::Authority;
 use crate::process::{Daemon, Undisturbed, go_on, zylab};
+use crate::runtime::tell_person;
 use crate::users::{Signer, Users};
 
 /// What a lab is made of.
@@ -224,7 +225,8 @@ async fn start(files: &LabFiles, addresses: Addresses, options: &LabOptions) -> 
     let begin = Instant::now();
     let say = |what: &str| {
         if options.talk {
-            eprintln!("[{:6.1} s] {what}", begin.elapsed().as_secs_f64());
+            let elapsed = begin.elapsed().as_secs_f64();
+            tell_person(&format!("[{elapsed:6.1} s] {what}"));
         }
     };
     let plane = match &options.kubeconfig {
