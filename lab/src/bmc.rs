@@ -1,8 +1,11 @@
 //! BMCs: the real sushy-tools Redfish emulator with a driver of ours that switches lab hosts,
 //! and the real ipmi_sim of OpenIPMI. They run in the control node, outside the hosts.
 
+pub mod sensors;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -45,6 +48,31 @@ impl Mode {
 /// The folder can not be written.
 pub fn set_mode(files: &LabFiles, host: &str, mode: Mode) -> Result<()> {
     crate::files::write_at_once(&files.host(host).join("bmc-mode"), mode.word().as_bytes())
+}
+
+/// Whether a host's BMC is declared and read over Redfish; host 4 shows that IPMI alone does.
+pub fn has_redfish(number: u8) -> bool {
+    number != 4
+}
+
+/// The program by which a host's agent lists the sensors of its BMC: ipmitool, over the network, as a
+/// lab host has no device of the kernel for it.
+pub fn ipmitool(files: &LabFiles, host: &str) -> PathBuf {
+    files.host(host).join("ipmi/ipmitool.sh")
+}
+
+/// Shows over IPMI what faults have made of a host's sensors.
+///
+/// # Errors
+/// The folder can not be written.
+pub fn show_over_ipmi(files: &LabFiles, host: &str) -> Result<()> {
+    let folder = files.host(host);
+    let sensors = match fs::read_to_string(folder.join("sensors.json")) {
+        Ok(text) => serde_json::from_str(&text)?,
+        // No fault was ever made.
+        Err(_) => serde_json::Value::Null,
+    };
+    sensors::write_values(&folder.join("ipmi/sensors"), &sensors)
 }
 
 /// Whether a host's second BMC, over IPMI, exists: every host has one.
@@ -105,8 +133,15 @@ fn start_ipmi(files: &LabFiles, addresses: Addresses, host: &str) -> Result<()> 
         zylab()?.display(),
         files.name
     );
-    fs::write(&chassis, script)?;
-    fs::set_permissions(&chassis, fs::Permissions::from_mode(0o755))?;
+    write_program(&chassis, &script)?;
+    let script = format!(
+        "#!/bin/sh\nexec ipmitool -I lanplus -C 3 -H {} -p {} -U {USER} -f {} -L ADMINISTRATOR \"$@\"\n",
+        addresses.control(),
+        addresses.ipmi_port(number),
+        files.host(host).join("bmc-password").display(),
+    );
+    write_program(&ipmitool(files, host), &script)?;
+    show_over_ipmi(files, host)?;
     let configuration = format!(
         "name \"{host}\"\nset_working_mc 0x20\n  startlan 1\n    addr {} {}\n    priv_limit admin\n    allowed_auths_callback none md2 md5 straight\n    allowed_auths_user none md2 md5 straight\n    allowed_auths_operator none md2 md5 straight\n    allowed_auths_admin none md2 md5 straight\n    guid {uuid}\n  endlan\n  chassis_control \"{}\"\n  user 1 true \"\" \"\" user 10 none md2 md5 straight\n  user 2 true \"{USER}\" \"{}\" admin 10 none md2 md5 straight\n",
         addresses.control(),
@@ -117,9 +152,12 @@ fn start_ipmi(files: &LabFiles, addresses: Addresses, host: &str) -> Result<()> 
     let lan = folder.join("lan.conf");
     crate::pki::write_secret(&lan, &configuration)?;
     let commands = folder.join("commands.emu");
+    let sensors = sensors::commands(&folder.join("sensors"));
     fs::write(
         &commands,
-        "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nsel_enable 0x20 1000 0x0a\nmc_enable 0x20\n",
+        format!(
+            "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nsel_enable 0x20 1000 0x0a\n{sensors}mc_enable 0x20\n"
+        ),
     )?;
     Daemon {
         cgroup: &namespace::cgroup(&files.name, "control")?,
@@ -138,6 +176,14 @@ fn start_ipmi(files: &LabFiles, addresses: Addresses, host: &str) -> Result<()> 
             .collect(),
     }
     .start()
+}
+
+fn write_program(path: &Path, script: &str) -> Result<()> {
+    fs::write(path, script)?;
+    Ok(fs::set_permissions(
+        path,
+        fs::Permissions::from_mode(0o755),
+    )?)
 }
 
 /// Kills both simulators of a host: a dead BMC.

@@ -251,7 +251,8 @@ fn edit_json(path: &Path, edit: impl FnOnce(&mut Value)) -> Result<()> {
 fn sensor(files: &LabFiles, host: &str, name: &str, value: Value) -> Result<()> {
     edit_json(&files.host(host).join("sensors.json"), |sensors| {
         sensors[name] = value
-    })
+    })?;
+    bmc::show_over_ipmi(files, host)
 }
 
 fn signal(files: &LabFiles, host: &str, program: &str, signal: &str) -> Result<()> {

@@ -15,6 +15,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::address::Addresses;
+use crate::bmc;
 use crate::files::LabFiles;
 use crate::host;
 
@@ -165,6 +166,31 @@ fn ended(services: &mut BTreeMap<&'static str, Service>, pid: Pid) {
     }
 }
 
+/// Where the agent reads power supplies, fans and temperatures.
+fn sensors(files: &LabFiles, host: &str, number: u8, addresses: Addresses) -> Vec<String> {
+    let words = if bmc::has_redfish(number) {
+        [
+            "--bmc-url".to_owned(),
+            format!(
+                "http://{}:{}",
+                addresses.control(),
+                addresses.redfish_port(number)
+            ),
+            "--bmc-credentials-file".to_owned(),
+            files.host(host).join("bmc-password").display().to_string(),
+        ]
+    } else {
+        // In band, were there a device: the program asks over the network, and which device, it ignores.
+        [
+            "--ipmitool".to_owned(),
+            bmc::ipmitool(files, host).display().to_string(),
+            "--ipmi-device".to_owned(),
+            "/dev/null".to_owned(),
+        ]
+    };
+    words.to_vec()
+}
+
 fn services(
     files: &LabFiles,
     host: &str,
@@ -219,7 +245,7 @@ fn services(
         "/run/zhengyun",
     ]);
     let management = addresses.management(number).to_string();
-    let agent = words(&[
+    let mut agent = words(&[
         &program("zhengyun-agent"),
         "--host",
         host,
@@ -255,15 +281,8 @@ fn services(
         &fs::read_to_string(files.root.join("hypervisor"))?,
         "--domain-type",
         "qemu",
-        "--bmc-url",
-        &format!(
-            "http://{}:{}",
-            addresses.control(),
-            addresses.redfish_port(number)
-        ),
-        "--bmc-credentials-file",
-        &files.host(host).join("bmc-password").display().to_string(),
     ]);
+    agent.extend(sensors(files, host, number, addresses));
     let mut services = BTreeMap::new();
     let shared = Service {
         mounts: Some(SHARED),

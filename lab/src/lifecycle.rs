@@ -22,6 +22,7 @@ use crate::namespace;
 use crate::owner::{self, Owner};
 use crate::pki::Authority;
 use crate::process::{Daemon, Undisturbed, go_on, zylab};
+use crate::runtime::tell_person;
 use crate::users::{Signer, Users};
 
 /// What a lab is made of.
@@ -233,7 +234,8 @@ async fn start(
     let begin = Instant::now();
     let say = |what: &str| {
         if options.talk {
-            eprintln!("[{:6.1} s] {what}", begin.elapsed().as_secs_f64());
+            let elapsed = begin.elapsed().as_secs_f64();
+            tell_person(&format!("[{elapsed:6.1} s] {what}"));
         }
     };
     let plane = match &options.kubeconfig {
@@ -330,17 +332,16 @@ fn host_objects(files: &LabFiles, addresses: Addresses, number: u8) -> Result<St
         addresses.redfish_port(number),
         addresses.ipmi_port(number),
     );
-    // The last host shows that IPMI alone does.
     let redfish = format!(
         "{{protocol: Redfish, address: 'http://{control}:{redfish}', credentials: {{name: bmc-{name}}}}}"
     );
     let ipmi = format!(
         "{{protocol: Ipmi, address: '{control}:{ipmi}', cipherSuite: 3, credentials: {{name: bmc-{name}}}}}"
     );
-    let bmcs = if number == 4 {
-        format!("[{ipmi}]")
-    } else {
+    let bmcs = if bmc::has_redfish(number) {
         format!("[{redfish}, {ipmi}]")
+    } else {
+        format!("[{ipmi}]")
     };
     Ok(format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: bmc-{name}, namespace: {}}}\nstringData: {{username: {}, password: '{password}'}}\n---\napiVersion: {}/v1alpha1\nkind: Host\nmetadata: {{name: {name}}}\nspec: {{pool: main, managementAddress: {}, rack: rack-{}, site: lab, bmcs: {bmcs}}}\n",

@@ -135,7 +135,7 @@ mod tests {
             Ok(Owner::of(child.id()).is_err())
         })
         .unwrap();
-        assert!(owner.is_err() || !owner.unwrap().lives());
+        assert!(!owner.is_ok_and(Owner::lives));
         child.wait().unwrap();
     }
 

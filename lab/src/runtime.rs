@@ -1,6 +1,7 @@
 //! How a program that brings a lab up runs: on a runtime of its own, and nothing is left behind when
 //! it is interrupted.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,7 +14,7 @@ use crate::lifecycle::remove;
 use crate::process::{interrupt, interrupted};
 
 /// Does the work; when somebody interrupts it (Ctrl-C, SIGTERM, a closed terminal), it ends at its next
-/// step and everything of the lab is removed. A second interruption ends the program at once; the next
+/// step and everything of the lab is removed. A second Ctrl-C ends the program at once; the next
 /// lab that comes up then removes what is left.
 ///
 /// # Errors
@@ -54,13 +55,20 @@ fn new_runtime(threads: usize) -> Result<Runtime> {
 /// Interrupts the work, then the program.
 async fn listen(mut signals: Signals, tell: oneshot::Sender<()>) {
     signals.next().await;
-    eprintln!("interrupted; removing what was started");
     interrupt();
     // The work may have ended of itself, and then nobody listens.
     let _ = tell.send(());
-    signals.next().await;
-    eprintln!("interrupted again; the next lab that comes up removes what is left");
+    tell_person("interrupted; removing what was started");
+    // A terminal that closes may say so twice; Ctrl-C again is a person who will not wait.
+    signals.interrupt.recv().await;
+    tell_person("interrupted again; the next lab that comes up removes what is left");
     std::process::exit(1);
+}
+
+/// Tells what happens on standard error, also when that is a terminal which may be gone: eprintln would
+/// end the work in the middle then, and leave it as it is.
+pub fn tell_person(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
 }
 
 /// What people and machines end a program with.

@@ -1,6 +1,7 @@
 //! Finds the captures of real hardware and lays a text archive of a sysfs tree out as files.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,13 @@ pub fn captures() -> Option<PathBuf> {
     if folder.join("README.md").exists() {
         return Some(folder);
     }
-    println!("skipped: captures not found");
+    // Straight to the output, which the harness captures nothing of: scripts/test.sh counts these lines.
+    let line = writeln!(
+        std::io::stdout(),
+        "not run: captures are absent ({})",
+        folder.display()
+    );
+    line.expect("an output");
     None
 }
 
