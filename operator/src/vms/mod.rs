@@ -57,11 +57,9 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
             judge::judge(context, vm, failures, &policy, now),
         ));
     }
-    let turns = memory.recovery.turns(
-        &order::candidates(&verdicts),
-        &order::tiers(context, &vms),
-        now,
-    );
+    let candidates = order::candidates(&verdicts);
+    let tiers = order::tiers(context, &vms, &candidates);
+    let turns = memory.recovery.turns(&candidates, &tiers, now);
     let mut starting = order::starting(&vms);
     let mut work = Vec::new();
     for (vm, verdict) in order::in_turn(verdicts, &turns.order) {

@@ -52,7 +52,11 @@ pub(super) fn in_turn<T>(
 }
 
 /// What is known about each tier that others wait for.
-pub(super) fn tiers(context: &Context, vms: &[Arc<VirtualMachine>]) -> Tiers {
+pub(super) fn tiers(
+    context: &Context,
+    vms: &[Arc<VirtualMachine>],
+    candidates: &[Candidate],
+) -> Tiers {
     let mut tiers = Tiers::new();
     for system in context.stores.systems.state() {
         let name = NamespacedName::new(system.namespace().unwrap_or_default(), system.name_any());
@@ -67,8 +71,11 @@ pub(super) fn tiers(context: &Context, vms: &[Arc<VirtualMachine>]) -> Tiers {
                 .endpoints
                 .iter()
                 .find(|endpoint| endpoint.tier == tier.name);
+            // The last probe of a copy that is proven dead may have been answered, and the next one still
+            // waits for its time-out: only copies that run can answer.
+            let lives = members.iter().any(|vm| may_answer(vm, candidates));
             let answers = endpoint.map(|endpoint| {
-                context.probes.endpoint(&endpoint_key(&system, endpoint)).0 == Seen::Up
+                lives && context.probes.endpoint(&endpoint_key(&system, endpoint)).0 == Seen::Up
             });
             let fact = TierFact {
                 answers,
@@ -89,6 +96,18 @@ pub(super) fn tiers(context: &Context, vms: &[Arc<VirtualMachine>]) -> Tiers {
         }
     }
     tiers
+}
+
+/// Whether a VM runs where it is assigned and is not about to be started elsewhere.
+fn may_answer(vm: &VirtualMachine, candidates: &[Candidate]) -> bool {
+    let uid = door::uid(vm);
+    let status = vm.status.as_ref();
+    let runs = status
+        .and_then(|status| status.runtime.as_ref().zip(status.assignment.as_ref()))
+        .is_some_and(|(runtime, right)| {
+            runtime.assignment == *right && runtime.phase == api::RuntimePhase::Running
+        });
+    runs && !candidates.iter().any(|candidate| candidate.vm == uid)
 }
 
 /// How many VMs each host is starting.
@@ -116,6 +135,34 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_copy_that_is_to_be_started_anew_answers_no_more() {
+        let right = json!({"host": "h1", "bootId": "boot", "epoch": 1});
+        let vm = |named: &serde_json::Value| -> VirtualMachine {
+            serde_json::from_value(json!({
+                "metadata": {"name": "database", "namespace": "oa", "uid": "database"},
+                "spec": {"cpu": 1, "memory": "128Mi", "image": "linux", "disks": [], "networks": []},
+                "status": {"assignment": right, "runtime": {"assignment": named, "phase": "Running",
+                    "since": "2026-01-01T00:00:00Z"}},
+            }))
+            .expect("a VM")
+        };
+        let running = vm(&right);
+        assert!(may_answer(&running, &[]));
+        let lost = Candidate {
+            vm: door::uid(&running),
+            system: None,
+            priority: running.spec.priority,
+            order: 0,
+        };
+        assert!(!may_answer(&running, &[lost]));
+        let former = json!({"host": "h2", "bootId": "boot", "epoch": 0});
+        assert!(
+            !may_answer(&vm(&former), &[]),
+            "the report is of a former copy"
+        );
+    }
 
     #[test]
     fn room_is_given_in_order_and_not_as_the_cache_lists_vms() {
