@@ -22,6 +22,13 @@ pub fn patch(from: &Value, to: &Value) -> Value {
     Value::Object(changes)
 }
 
+/// Adds the fields of one object to another.
+pub fn add(into: &mut Value, from: Value) {
+    if let (Some(into), Value::Object(from)) = (into.as_object_mut(), from) {
+        into.extend(from);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

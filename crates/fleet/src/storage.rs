@@ -34,6 +34,19 @@ pub fn size(volume: &Volume) -> u64 {
     Bytes::parse(&volume.spec.size).map_or(u64::MAX / 4, |bytes| bytes.0)
 }
 
+/// What a pool has promised to a volume: what it was made or grown to, or is being; a size that was
+/// only asked for is not promised yet.
+pub fn promised_to(volume: &Volume) -> u64 {
+    let status = volume.status.as_ref();
+    let job = status.and_then(|status| Some(status.job.as_ref()?.size_bytes));
+    let made = status.and_then(|status| status.reported.as_ref()?.size_bytes);
+    let bytes = job.into_iter().chain(made).max();
+    let bytes = bytes.and_then(|bytes| u64::try_from(bytes).ok());
+    bytes
+        .filter(|bytes| *bytes > 0)
+        .unwrap_or_else(|| size(volume))
+}
+
 /// Bytes that may be promised of a capacity, overcommit included.
 fn promised(pool: &StoragePool, capacity_bytes: u64) -> u64 {
     let percent = u128::try_from(pool.spec.overcommit_percent).unwrap_or(100);
@@ -68,7 +81,8 @@ fn volumes<'a>(
 /// All hosts see the same files: none sees more than there is.
 fn shared(objects: &Objects, pool: &StoragePool) -> Option<StorageRoom> {
     let capacity = capacities(objects, pool).map(|(_, bytes)| bytes).max()?;
-    let taken: u64 = volumes(objects, pool).fold(0, |sum, one| sum.saturating_add(size(one)));
+    let taken: u64 =
+        volumes(objects, pool).fold(0, |sum, one| sum.saturating_add(promised_to(one)));
     let room = promised(pool, capacity).saturating_sub(taken);
     Some(StorageRoom::Shared(room))
 }
@@ -79,7 +93,7 @@ fn per_host(objects: &Objects, pool: &StoragePool) -> StorageRoom {
         let status = volume.status.as_ref();
         if let Some(host) = status.and_then(|status| status.pinned_host.as_deref()) {
             let sum = taken.entry(host).or_default();
-            *sum = sum.saturating_add(size(volume));
+            *sum = sum.saturating_add(promised_to(volume));
         }
     }
     let rooms = capacities(objects, pool).map(|(host, capacity)| {
@@ -124,6 +138,25 @@ mod tests {
         let value = json!({"metadata": {"name": name, "namespace": "oa"},
             "spec": {"pool": pool, "size": size}, "status": status});
         Arc::new(serde_json::from_value(value).expect("a volume"))
+    }
+
+    #[test]
+    fn a_growth_is_promised_when_its_job_is_given() {
+        let right = json!({"host": "h1", "bootId": "b", "epoch": 1});
+        let made = json!({"assignment": right, "phase": "Done", "sizeBytes": 10 * GIB});
+        let bytes = |status: Value| promised_to(&volume("a", "all", "30Gi", status)) / GIB;
+        assert_eq!(bytes(json!({"lastJob": 1, "reported": made})), 10, "asked");
+        let mut job = json!({"operation": "Resize", "sizeBytes": 30 * GIB});
+        for (name, value) in right.as_object().expect("fields") {
+            job[name] = value.clone();
+        }
+        let given = json!({"lastJob": 2, "reported": made, "job": job});
+        assert_eq!(bytes(given), 30, "given");
+        assert_eq!(
+            bytes(json!({"lastJob": 1, "pinnedHost": "h1"})),
+            30,
+            "not told"
+        );
     }
 
     #[test]

@@ -8,9 +8,10 @@ use api::names::FINALIZER;
 use api::{ReclaimPolicy, Volume, VolumeOperation};
 use kube::ResourceExt;
 use model::{Assignment, Bytes, Claim, ClaimHolder, Epoch};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::images::able_hosts;
+use crate::merge;
 use crate::runtime::Context;
 use crate::writer::logged;
 use room::{Rooms, Wait};
@@ -61,6 +62,11 @@ async fn one(context: &Context, rooms: &Mutex<Rooms>, volume: &Volume) {
                 .is_some_and(|present| present < size);
             if grown && status.claim.is_none() {
                 give(context, rooms, volume, VolumeOperation::Resize, size).await;
+            } else if !grown && status.message.is_some() {
+                // A growth that could not be had was taken back.
+                let patch = json!({"message": null});
+                let result = context.writer.swap_status(volume, patch).await;
+                logged("volume", &name, result);
             }
         }
         None => give(context, rooms, volume, VolumeOperation::Create, size).await,
@@ -84,7 +90,7 @@ async fn give(
         return show(
             context,
             volume,
-            "Pending",
+            waiting_phase(operation),
             &format!(
                 "spec.pool: StoragePool {} does not exist; correct the name or create it",
                 volume.spec.pool
@@ -98,7 +104,7 @@ async fn give(
             return show(
                 context,
                 volume,
-                "Pending",
+                waiting_phase(operation),
                 &format!("spec.image: Image {image} does not exist; correct the name or create it"),
             )
             .await;
@@ -113,7 +119,7 @@ async fn give(
             return show(
                 context,
                 volume,
-                "Pending",
+                waiting_phase(operation),
                 &format!("waits for image {image} on pool {}", volume.spec.pool),
             )
             .await;
@@ -125,16 +131,16 @@ async fn give(
             let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
             rooms.choose(context, volume, pool, &able)
         }
-        VolumeOperation::Resize | VolumeOperation::Delete => Ok(match &status.pinned_host {
-            Some(pinned) => able.iter().find(|host| *host == pinned).cloned(),
-            None => spread(&able, volume),
+        VolumeOperation::Resize => {
+            let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
+            rooms.grow(volume, pool).map(|()| holder(&able, volume))
         }
-        .unwrap_or_default()),
+        VolumeOperation::Delete => Ok(holder(&able, volume)),
     };
     let host = match host {
         Ok(host) => host,
         Err(Wait::Unsettled) => return,
-        Err(Wait::Told(why)) => return show(context, volume, "Pending", &why).await,
+        Err(Wait::Told(why)) => return show(context, volume, waiting_phase(operation), &why).await,
     };
     let watch_boot = |host: &str| {
         context
@@ -149,7 +155,7 @@ async fn give(
         return show(
             context,
             volume,
-            "Pending",
+            waiting_phase(operation),
             &format!("no Ready host reaches pool {}", volume.spec.pool),
         )
         .await;
@@ -166,7 +172,7 @@ async fn give(
         assignment: assignment.clone(),
     };
     let mut job = json!({"operation": operation, "sizeBytes": size});
-    merge(&mut job, json!(assignment));
+    merge::add(&mut job, json!(assignment));
     let mut patch = json!({"job": job, "lastJob": status.last_job + 1, "claim": claim, "phase": phase_of(operation), "message": format!("on host {host}")});
     if !pool.spec.shared {
         patch["pinnedHost"] = json!(host);
@@ -178,18 +184,31 @@ async fn give(
     );
 }
 
-fn merge(into: &mut Value, from: Value) {
-    if let (Some(into), Value::Object(from)) = (into.as_object_mut(), from) {
-        into.extend(from);
-    }
-}
-
 fn phase_of(operation: VolumeOperation) -> &'static str {
     match operation {
         VolumeOperation::Create => "Creating",
         VolumeOperation::Resize => "Resizing",
         VolumeOperation::Delete => "Deleting",
     }
+}
+
+/// What a volume is while an operation on it waits: one that can not grow just now is as good as ever.
+fn waiting_phase(operation: VolumeOperation) -> &'static str {
+    match operation {
+        VolumeOperation::Create => "Pending",
+        VolumeOperation::Resize => "Ready",
+        VolumeOperation::Delete => "Deleting",
+    }
+}
+
+/// A host that can work on a volume that is there; empty when none can.
+fn holder(able: &[String], volume: &Volume) -> String {
+    let status = volume.status.as_ref();
+    let host = match status.and_then(|status| status.pinned_host.as_ref()) {
+        Some(pinned) => able.iter().find(|host| *host == pinned).cloned(),
+        None => spread(able, volume),
+    };
+    host.unwrap_or_default()
 }
 
 /// Spreads jobs over hosts by the volume's uid, the same way every time.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     doc = "A virtual disk (云硬盘).",
     selectable = ".status.job.host",
+    validation = Rule::new("!quantity(self.spec.size).isLessThan(quantity(oldSelf.spec.size)) || (has(oldSelf.status) && has(oldSelf.status.reported) && has(oldSelf.status.reported.sizeBytes) && !has(oldSelf.status.job) && quantity(self.spec.size).asInteger() >= oldSelf.status.reported.sizeBytes)").message("spec.size: a volume can not shrink, data would be lost; keep the size or make a smaller volume and copy"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
     printcolumn(name = "Size", type_ = "string", json_path = ".spec.size"),
@@ -36,15 +37,15 @@ use serde::{Deserialize, Serialize};
 #[x_kube(
     validation = Rule::new("self.pool == oldSelf.pool").message("pool: can not be changed; make a new volume on the other pool and copy the data"),
     validation = Rule::new("self.format == oldSelf.format").message("format: can not be changed; make a new volume"),
-    validation = Rule::new("has(self.image) == has(oldSelf.image) && (!has(self.image) || self.image == oldSelf.image)").message("image: can not be changed; make a new volume"),
-    validation = Rule::new("!quantity(self.size).isLessThan(quantity(oldSelf.size))").message("size: a volume can not shrink, data would be lost; keep the size or make a smaller volume and copy")
+    validation = Rule::new("has(self.image) == has(oldSelf.image) && (!has(self.image) || self.image == oldSelf.image)").message("image: can not be changed; make a new volume")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSpec {
     /// Name of the `StoragePool`. Can not be changed.
     #[schemars(length(min = 1, max = 63))]
     pub pool: String,
-    /// Size, such as `100Gi`. May grow, never shrink.
+    /// Size, such as `100Gi`. May grow while no VM runs with it and its pool has room; never shrinks. A growth
+    /// that the pool has no room for is told in `status.message` and may be taken back.
     #[schemars(regex(pattern = "^[0-9]+(Mi|Gi|Ti)$"), length(max = 16))]
     pub size: String,
     /// Format. Default Qcow2. Can not be changed.

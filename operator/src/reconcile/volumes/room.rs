@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::{StoragePool, VirtualMachine, Volume};
-use fleet::storage::{is_promised, size};
+use fleet::storage::{is_promised, promised_to, size};
 use kube::ResourceExt;
 use model::HostName;
 use placement::{Engine, StorageRoom};
@@ -48,10 +48,14 @@ impl Rooms {
         for volume in &objects.volumes {
             if !context.writer.settled(volume.as_ref()) {
                 rooms.unsettled.insert(key(volume));
-                if !is_promised(volume) {
-                    // It may have been promised a moment ago.
-                    rooms.take(&volume.spec.pool, None, size(volume));
-                }
+                // Its size may have been promised a moment ago.
+                let known = if is_promised(volume) {
+                    promised_to(volume)
+                } else {
+                    0
+                };
+                let more = size(volume).saturating_sub(known);
+                rooms.take(&volume.spec.pool, None, more);
             }
         }
         if needed && let Some(engine) = context.planner.read().await {
@@ -97,6 +101,29 @@ impl Rooms {
         }
         self.take(&name, Some(&host), bytes);
         Ok(host)
+    }
+
+    /// Takes what a volume grows by off its pool, on the host that has its data or on whichever it may be.
+    pub(super) fn grow(&mut self, volume: &Volume, pool: &StoragePool) -> Result<(), Wait> {
+        let status = volume.status.as_ref();
+        let host = status.and_then(|status| status.pinned_host.clone());
+        let (name, more) = (
+            pool.name_any(),
+            size(volume).saturating_sub(promised_to(volume)),
+        );
+        let place = HostName(host.clone().unwrap_or_default());
+        let room = self.rooms.get(&name).and_then(|room| room.on(&place));
+        if let Some(room) = room.filter(|room| more > *room) {
+            let has = promised_to(volume);
+            return Err(Wait::Told(no_growth(
+                volume,
+                pool,
+                host.as_deref(),
+                (has, room),
+            )));
+        }
+        self.take(&name, host.as_deref(), more);
+        Ok(())
     }
 
     /// The host of a VM's local volumes: where others of it lie, else where the VM fits best.
@@ -188,6 +215,10 @@ fn owner(context: &Context, volume: &Volume) -> Option<Arc<VirtualMachine>> {
     })
 }
 
+fn gibibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
 fn full(volume: &Volume, pool: &StoragePool, host: &str, room: u64) -> String {
     let (name, percent) = (pool.name_any(), pool.spec.overcommit_percent);
     let place = match pool.spec.shared {
@@ -197,6 +228,86 @@ fn full(volume: &Volume, pool: &StoragePool, host: &str, room: u64) -> String {
     format!(
         "spec.size: {} is more than the {:.1} GiB that pool {name} may still promise{place}; add storage to the pool, remove volumes, or raise its spec.overcommitPercent ({percent})",
         volume.spec.size,
-        room as f64 / f64::from(1 << 30)
+        gibibytes(room)
     )
+}
+
+/// Why a volume does not grow, which has and keeps so many bytes.
+fn no_growth(
+    volume: &Volume,
+    pool: &StoragePool,
+    host: Option<&str>,
+    (has, room): (u64, u64),
+) -> String {
+    let (name, percent) = (pool.name_any(), pool.spec.overcommit_percent);
+    let place = host.map_or_else(String::new, |host| format!(" on host {host}"));
+    format!(
+        "spec.size: {} is {:.1} GiB more than the volume has, and pool {name} may still promise {:.1} GiB{place}; the volume stays as it is: add storage to the pool, remove volumes, raise its spec.overcommitPercent ({percent}), or set spec.size back",
+        volume.spec.size,
+        gibibytes(size(volume).saturating_sub(has)),
+        gibibytes(room)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const GIB: u64 = 1 << 30;
+
+    fn rooms(room: StorageRoom) -> Rooms {
+        Rooms {
+            rooms: BTreeMap::from([("bulk".to_owned(), room)]),
+            engine: None,
+            unsettled: BTreeSet::new(),
+        }
+    }
+
+    /// A volume of 10 GiB that is to have `size`.
+    fn volume(size: &str, pinned: Option<&str>) -> Volume {
+        let right = json!({"host": "h1", "bootId": "b", "epoch": 1});
+        let value = json!({"metadata": {"name": "v", "namespace": "oa"}, "spec": {"pool": "bulk", "size": size},
+            "status": {"lastJob": 1, "phase": "Ready", "pinnedHost": pinned,
+                "reported": {"assignment": right, "phase": "Done", "sizeBytes": 10 * GIB}}});
+        serde_json::from_value(value).expect("a volume")
+    }
+
+    fn pool(shared: bool) -> StoragePool {
+        let value = json!({"metadata": {"name": "bulk"}, "spec": {"kind": "Directory", "path": "/srv/x",
+            "shared": shared, "overcommitPercent": 120}});
+        serde_json::from_value(value).expect("a pool")
+    }
+
+    fn told(answer: Result<(), Wait>) -> String {
+        match answer {
+            Err(Wait::Told(why)) => why,
+            Err(Wait::Unsettled) => "unsettled".to_owned(),
+            Ok(()) => String::new(),
+        }
+    }
+
+    #[test]
+    fn a_growth_takes_what_is_more_and_is_refused_when_the_pool_has_not_that_much() {
+        let mut rooms = rooms(StorageRoom::Shared(30 * GIB));
+        let mut grow = |size| told(rooms.grow(&volume(size, None), &pool(true)));
+        assert_eq!(grow("30Gi"), "");
+        assert_eq!(
+            grow("21Gi"),
+            "spec.size: 21Gi is 11.0 GiB more than the volume has, and pool bulk may still promise 10.0 GiB; the volume stays as it is: add storage to the pool, remove volumes, raise its spec.overcommitPercent (120), or set spec.size back"
+        );
+        assert_eq!(grow("20Gi"), "");
+        assert!(grow("11Gi").contains("may still promise 0.0 GiB"));
+    }
+
+    #[test]
+    fn a_local_volume_grows_on_its_own_host_only() {
+        let hosts = [("h1".into(), 5 * GIB), ("h2".into(), 500 * GIB)];
+        let mut rooms = rooms(StorageRoom::PerHost(hosts.into()));
+        let mut grow = |size, host| told(rooms.grow(&volume(size, Some(host)), &pool(false)));
+        assert!(grow("16Gi", "h1").contains("5.0 GiB on host h1;"));
+        assert_eq!(grow("15Gi", "h1"), "");
+        assert_eq!(grow("500Gi", "h2"), "");
+        assert_eq!(grow("500Gi", "h3"), "", "nobody tells its capacity");
+    }
 }
