@@ -15,7 +15,7 @@ use failover::{Moment, Policy};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use model::{HostName, Severity, VmUid};
-use placement::{Engine, Fleet, Headroom, Plan, plan_evacuation_on};
+use placement::{Engine, EvacuationRequest, Fleet, Headroom, Move, Plan, plan_evacuation_on};
 use serde_json::{Value, json};
 
 use crate::migrations::ended;
@@ -47,7 +47,6 @@ pub fn empties(migration: &VirtualMachineMigration) -> Option<&str> {
 pub async fn turn(
     context: &Arc<Context>,
     memory: &mut Evacuations,
-    engine: &Engine,
     policy: &Policy,
     migrations: &[Arc<VirtualMachineMigration>],
 ) {
@@ -76,14 +75,44 @@ pub async fn turn(
         return;
     }
     let request = door::objects(context).evacuation(&context.stores.policy(), permitted);
-    let plan = plan_evacuation_on(engine, &request);
+    let (plan, held) = plan(&*context.planner.own().await, &request, &wanted);
     for (name, (host, why)) in &wanted {
-        let outcome = match waiting.get(name) {
+        let outcome = match waiting.get(name).or_else(|| held.get(name)) {
             Some(reason) => Outcome::whole(here(context, name).len(), reason.clone()),
-            None => empty(context, engine, &plan, name, *why, migrations).await,
+            None => empty(context, &plan, name, *why, migrations).await,
         };
         progress(context, host, outcome).await;
     }
+}
+
+/// The plan, with the names of VMs that can not move, and hosts that are not emptied for now and why.
+fn plan(
+    engine: &Engine,
+    request: &EvacuationRequest,
+    wanted: &BTreeMap<HostName, (Arc<Host>, Why)>,
+) -> (Planned, BTreeMap<HostName, String>) {
+    let plan = plan_evacuation_on(engine, request);
+    let held = wanted
+        .iter()
+        .filter(|(name, _)| request.hosts.contains(*name))
+        .filter_map(|(name, (_, why))| {
+            Some((name.clone(), too_costly(engine, &plan, name, *why)?))
+        });
+    let held = held.collect();
+    let stuck = plan.stuck.iter().map(|stuck| {
+        let sentence = format!("{}: {}", label(engine.fleet(), &stuck.vm), stuck.why);
+        (stuck.host.clone(), sentence)
+    });
+    let stuck = stuck.collect();
+    let moves = plan.moves;
+    (Planned { moves, stuck }, held)
+}
+
+/// What came of a plan.
+struct Planned {
+    moves: Vec<Move>,
+    /// Hosts with VMs that can not move, and why, one sentence each.
+    stuck: Vec<(HostName, String)>,
 }
 
 /// Why a host is to be emptied.
@@ -201,23 +230,15 @@ impl Outcome {
 /// Starts the moves of one host whose turn it is.
 async fn empty(
     context: &Context,
-    engine: &Engine,
-    plan: &Plan,
+    plan: &Planned,
     name: &HostName,
     why: Why,
     migrations: &[Arc<VirtualMachineMigration>],
 ) -> Outcome {
     let vms = here(context, name);
     let remaining = vms.len();
-    if let Some(reason) = too_costly(engine, plan, name, why) {
-        return Outcome::whole(remaining, reason);
-    }
-    let blocked: Vec<String> = plan
-        .stuck
-        .iter()
-        .filter(|stuck| stuck.host == *name)
-        .map(|stuck| format!("{}: {}", label(engine.fleet(), &stuck.vm), stuck.why))
-        .collect();
+    let stuck = plan.stuck.iter().filter(|(host, _)| host == name);
+    let blocked: Vec<String> = stuck.map(|(_, sentence)| sentence.clone()).collect();
     let reason = match why {
         Why::Maintenance => MigrationReason::Maintenance,
         Why::Fault(_) => MigrationReason::HardwareFault,

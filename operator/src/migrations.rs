@@ -15,7 +15,7 @@ use failover::vm::HostSight;
 use failover::{Policy, assignment};
 use kube::ResourceExt;
 use model::{Assignment, HostName};
-use placement::{Engine, place};
+use placement::place;
 use serde_json::json;
 
 use crate::reconcile::rebalance;
@@ -25,21 +25,9 @@ use crate::writer::{WriteError, logged};
 use crate::{clock, door, evacuation};
 
 /// One turn over all moves and hosts to be emptied.
-pub async fn turn(
-    context: &Arc<Context>,
-    memory: &mut Memory,
-    engine: &mut Engine,
-    policy: &Policy,
-) {
+pub async fn turn(context: &Arc<Context>, memory: &mut Memory, policy: &Policy) {
     let migrations = context.stores.migrations.state();
-    evacuation::turn(
-        context,
-        &mut memory.evacuations,
-        engine,
-        policy,
-        &migrations,
-    )
-    .await;
+    evacuation::turn(context, &mut memory.evacuations, policy, &migrations).await;
     let vms = context.stores.vms.state();
     let mut load = load(&migrations);
     for migration in migrations {
@@ -61,7 +49,7 @@ pub async fn turn(
             continue;
         };
         if context.writer.settled(vm.as_ref()) {
-            one(context, memory, engine, policy, &migration, vm, &mut load).await;
+            one(context, memory, policy, &migration, vm, &mut load).await;
         }
     }
 }
@@ -98,7 +86,6 @@ fn load(migrations: &[Arc<VirtualMachineMigration>]) -> BTreeMap<HostName, i32> 
 async fn one(
     context: &Arc<Context>,
     memory: &mut Memory,
-    engine: &mut Engine,
     policy: &Policy,
     migration: &VirtualMachineMigration,
     vm: &VirtualMachine,
@@ -164,7 +151,7 @@ async fn one(
     let name = migration.name_any();
     let result = match verdict.step {
         MigrationStep::Wait => show(context, migration, &message).await,
-        MigrationStep::Begin => begin(context, engine, policy, migration, vm, load).await,
+        MigrationStep::Begin => begin(context, policy, migration, vm, load).await,
         MigrationStep::Record { source, target } => {
             record(context, migration, vm, &source, &target).await
         }
@@ -286,7 +273,6 @@ async fn swap(
 
 async fn begin(
     context: &Arc<Context>,
-    engine: &mut Engine,
     policy: &Policy,
     migration: &VirtualMachineMigration,
     vm: &VirtualMachine,
@@ -312,7 +298,7 @@ async fn begin(
         .await;
     }
     // The source is no target; a named target is the only one.
-    let mut open = engine.fleet().clone();
+    let mut open = context.planner.own().await.fleet().clone();
     if let Some(host) = open.hosts.get_mut(&source.host) {
         host.closed = Some("it runs there".to_owned());
     }
@@ -364,7 +350,7 @@ async fn begin(
         .writer
         .swap_status(vm, rights_patch(&change))
         .await?;
-    engine.begin_move(&uid, &choice.host);
+    context.planner.own().await.begin_move(&uid, &choice.host);
     for host in [&source.host, &choice.host] {
         *load.entry(host.clone()).or_insert(0) += 1;
     }

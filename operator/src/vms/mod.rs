@@ -43,8 +43,6 @@ pub struct Memory {
 /// One turn over all VMs and moves.
 pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     let policy = door::policy(&context.stores.policy());
-    let mut engine = context.planner.own().await;
-    engine.sync(door::fleet(context, &policy));
     let rules = fleet::affinity::read(&context.stores.vms.state());
     context.rules.note(rules);
     let vms = context.stores.vms.state();
@@ -62,6 +60,9 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     let turns = memory.recovery.turns(&candidates, &tiers, now);
     let mut starting = order::starting(&vms);
     let mut work = Vec::new();
+    // Held while it is computed where VMs go, and not while that is written.
+    let mut engine = context.planner.own().await;
+    engine.sync(door::fleet(context, &policy));
     for (vm, verdict) in order::in_turn(verdicts, &turns.order) {
         if let Some(reason) = turns.wait.get(&door::uid(&vm)) {
             plan::reserve(&mut engine, &vm, &verdict);
@@ -78,20 +79,21 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
             &mut work,
         );
     }
+    drop(engine);
     futures::future::join_all(
         work.into_iter()
             .map(|work| rights::carry_out(context, work)),
     )
     .await;
     mend::turn(context, &vms).await;
-    migrations::turn(context, memory, &mut engine, &policy).await;
+    migrations::turn(context, memory, &policy).await;
 }
 
 /// Something to write about one VM.
 enum Work {
     /// A phase, message and, where one was decided, the placement's report.
     Show(Arc<VirtualMachine>, VmPhase, String, Option<Value>),
-    /// New rights, with volumes to claim first.
+    /// New rights, with volumes to claim first, and what else of the status goes with them.
     Assign(
         Arc<VirtualMachine>,
         Box<RightsChange>,
