@@ -1,6 +1,7 @@
 //! The main job as a story, on a real lab: played by `make demo`, asserted by the tests. What
 //! happened is judged by the prober and the disk ledger, which share no code with the product.
 
+pub mod balance;
 pub mod bench;
 pub mod bench_failover;
 pub mod command;

@@ -1,5 +1,6 @@
 //! What happens around the main job: parts of the platform die and no VM notices; hosts are drained,
-//! rehearsed first; a cut management network fences nobody; a person's word replaces a dead BMC.
+//! rehearsed first, and load is evened out; a cut management network fences nobody; a person's word
+//! replaces a dead BMC, and what was foretold of that failure comes true.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use api::{Host, HostState, MigrationPhase, VirtualMachineMigration};
+use e2e::balance::{foretold, load_is_evened_out};
 use e2e::command::zyctl;
 use e2e::ledger::whole_ledger_agrees;
 use e2e::story::{Teller, check_programs};
@@ -38,6 +40,7 @@ async fn parts_die_and_people_work_and_no_vm_notices() -> Result<()> {
     let from = judges::now();
     the_platform_dies_piece_by_piece(&lab).await?;
     a_host_is_drained(&lab).await?;
+    load_is_evened_out(&lab).await?;
     a_drain_is_taken_back(&lab).await?;
     hands::a_vm_is_moved_by_hand(&lab, "common", "internet-access").await?;
     isolation::networks_are_apart(&lab, "common", "internet-access").await?;
@@ -306,6 +309,8 @@ async fn management_is_cut(lab: &Lab) -> Result<()> {
 async fn a_person_confirms(lab: &Lab) -> Result<()> {
     let host = busy_host(&lab.client).await?;
     let before = standing(lab).await?;
+    let answer = zyctl(lab, &["what-if", "host-down", &host, "-o", "json"])?;
+    let foretold = foretold(lab, &host, &answer).await?;
     lab.fault(Some(&host), Fault::BmcDead)?;
     lab.fault(Some(&host), Fault::PowerLoss)?;
     until(&lab.client, "a person to be asked", async || {
@@ -337,6 +342,7 @@ async fn a_person_confirms(lab: &Lab) -> Result<()> {
         Ok(on_host(&lab.client, &host).await?.is_empty() && all_well(&lab.client, SYSTEMS).await?)
     })
     .await?;
+    foretold.came_true(lab).await?;
     let api: Api<Host> = Api::all(lab.client.clone());
     let clear = json!({"spec": {"confirmedOff": null}});
     api.patch(&host, &PatchParams::default(), &Patch::Merge(&clear))
