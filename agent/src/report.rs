@@ -119,6 +119,7 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
             Architecture::x86_64
         },
         cpu_model: context.node.cpu_model.clone(),
+        cpu_models: Some(context.node.cpu_models.clone()),
         domain_type: context.node.domain_type.clone(),
         vtep_address: context
             .options

@@ -57,6 +57,8 @@ pub struct Node {
     pub architecture: String,
     /// Processor model by libvirt's name.
     pub cpu_model: String,
+    /// Processor models that guests can be given here, sorted; empty where guests always see the host's.
+    pub cpu_models: Vec<String>,
     /// Logical processors.
     pub cpus: u32,
     /// Memory in KiB as libvirt reports it; wrong on some machines, so it can be overridden.

@@ -21,18 +21,28 @@ fn escape(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
-/// Renders the domain.
-pub fn render(spec: &DomainSpec) -> String {
-    render_as(spec, None)
+/// What a guest sees of its machine and must go on seeing when it moves, whatever is newest or named
+/// where it goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Running {
+    /// Machine type with its version.
+    pub machine: Option<String>,
+    /// The whole `cpu` element.
+    pub cpu: Option<String>,
 }
 
-/// Renders with the machine type of a running domain: a move must keep the very version that the
-/// guest was started with, whatever the newest one is where it goes.
-pub fn render_as(spec: &DomainSpec, running: Option<&str>) -> String {
+/// Renders the domain.
+pub fn render(spec: &DomainSpec) -> String {
+    render_as(spec, &Running::default())
+}
+
+/// Renders with what a running domain is.
+pub fn render_as(spec: &DomainSpec, running: &Running) -> String {
     let mut xml = String::new();
     let kvm = spec.domain_type == "kvm";
     let (newest, cpu) = platform(spec, kvm);
-    let machine = escape(running.unwrap_or(newest));
+    let machine = escape(running.machine.as_deref().unwrap_or(newest));
+    let cpu = running.cpu.clone().unwrap_or(cpu);
     let emulated = if kvm {
         String::new()
     } else {
@@ -82,12 +92,15 @@ fn platform(spec: &DomainSpec, kvm: bool) -> (&'static str, String) {
         // Between Arm hosts only the very same model migrates, and libvirt offers nothing else.
         (_, true, true) => "<cpu mode='host-passthrough'/>".to_owned(),
         (Some(model), true, false) => format!(
-            "<cpu mode='custom' match='exact' check='partial'><model>{}</model></cpu>",
+            "<cpu mode='custom' match='exact' check='partial'><model fallback='forbid'>{}</model></cpu>",
             escape(model)
         ),
         (None, true, false) => "<cpu mode='host-model'/>".to_owned(),
         (_, false, true) => "<cpu mode='custom'><model>cortex-a57</model></cpu>".to_owned(),
-        (_, false, false) => format!("<cpu mode='custom'><model>{EMULATED_CPU}</model></cpu>"),
+        (model, false, false) => format!(
+            "<cpu mode='custom' match='exact'><model fallback='forbid'>{}</model></cpu>",
+            escape(model.as_deref().unwrap_or(EMULATED_CPU))
+        ),
     };
     (if arm { "virt" } else { "q35" }, cpu)
 }
@@ -139,8 +152,31 @@ fn owner_xml(owner: &Owner) -> String {
     )
 }
 
-/// The machine type, with its version, of a domain that libvirt describes.
-pub fn machine_from_xml(xml: &str) -> Option<String> {
+/// What a domain is that libvirt describes.
+pub fn running_from_xml(xml: &str) -> Running {
+    Running {
+        machine: machine_from_xml(xml),
+        cpu: cpu_from_xml(xml),
+    }
+}
+
+/// The `cpu` element, which is not `cputune`.
+fn cpu_from_xml(xml: &str) -> Option<String> {
+    let begin = ["<cpu ", "<cpu>"]
+        .iter()
+        .filter_map(|tag| xml.find(tag))
+        .min()?;
+    let element = &xml[begin..];
+    let first = element.find('>')?;
+    let end = match element[..first].ends_with('/') {
+        true => first + 1,
+        false => element.find("</cpu>")? + "</cpu>".len(),
+    };
+    Some(element[..end].to_owned())
+}
+
+/// The machine type, with its version.
+fn machine_from_xml(xml: &str) -> Option<String> {
     let element = xml.split_once("<type ")?.1.split_once('>')?.0;
     let quoted = element.split_once("machine=")?.1;
     let quote = quoted
@@ -217,9 +253,41 @@ pub(crate) mod tests {
     fn a_move_keeps_the_machine_type_of_the_running_domain() {
         let live = "<domain><os firmware='efi'><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os></domain>";
         assert_eq!(machine_from_xml(live).as_deref(), Some("pc-q35-7.2"));
-        assert_eq!(machine_from_xml("<domain/>"), None);
-        let there = render_as(&spec(), Some("pc-q35-7.2"));
+        assert_eq!(running_from_xml("<domain/>"), Running::default());
+        let there = render_as(&spec(), &running_from_xml(live));
         assert_eq!(machine_from_xml(&there).as_deref(), Some("pc-q35-7.2"));
+    }
+
+    #[test]
+    fn a_move_keeps_the_processor_that_the_guest_sees() {
+        let cpu = "<cpu mode='custom' match='exact' check='full'><model fallback='forbid'>Haswell</model>\
+            <feature policy='disable' name='hle'/></cpu>";
+        let live = format!("<domain><cputune><shares>1</shares></cputune>{cpu}<clock/></domain>");
+        let mut spec = spec();
+        spec.cpu_model = Some("Nehalem".to_owned());
+        let there = render_as(&spec, &running_from_xml(&live));
+        assert!(there.contains(cpu) && !there.contains("Nehalem"), "{there}");
+        let short = "<domain><cpu mode='host-passthrough' migratable='on'/><x></x></domain>";
+        let cpu = running_from_xml(short).cpu;
+        assert_eq!(
+            cpu.as_deref(),
+            Some("<cpu mode='host-passthrough' migratable='on'/>")
+        );
+    }
+
+    #[test]
+    fn the_pools_model_is_given_and_never_another_instead() {
+        let mut spec = spec();
+        spec.cpu_model = Some("Haswell".to_owned());
+        for kind in ["qemu", "kvm"] {
+            spec.domain_type = kind.to_owned();
+            let xml = render(&spec);
+            assert!(xml.contains("match='exact'"), "{xml}");
+            assert!(
+                xml.contains("<model fallback='forbid'>Haswell</model>"),
+                "{xml}"
+            );
+        }
     }
 
     #[test]

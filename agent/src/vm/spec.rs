@@ -59,8 +59,6 @@ pub struct Parts<'a> {
     pub bridges: &'a [(String, i32)],
     /// `kvm` or `qemu`.
     pub domain_type: &'a str,
-    /// Processor model of the pool.
-    pub cpu_model: Option<String>,
     /// Folder for serial consoles.
     pub console_folder: &'a Path,
 }
@@ -166,7 +164,7 @@ pub fn build(parts: &Parts<'_>) -> Result<DomainSpec, SpecError> {
         memory_kib: memory.0 / 1024,
         domain_type: parts.domain_type.to_owned(),
         architecture: parts.image.spec.architecture.to_string(),
-        cpu_model: parts.cpu_model.clone(),
+        cpu_model: status.cpu_model.clone(),
         boot: boot(parts.image, &system_pool),
         disks: disks(parts, &uid, &system_pool)?,
         nics,

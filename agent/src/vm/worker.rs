@@ -209,7 +209,6 @@ pub async fn prepare(
         image: &image,
         bridges: &bridges,
         domain_type: &context.node.domain_type,
-        cpu_model: None,
         console_folder: &context.console_folder,
     };
     Ok(spec::build(&parts)?)

@@ -77,6 +77,8 @@ fn after_failure(fleet: &Fleet, host: &HostName, answer: &HostDown) -> Fleet {
         if let Some(vm) = after.vms.get_mut(uid) {
             vm.host = choice.as_ref().ok().map(|choice| choice.host.clone());
             vm.incoming = None;
+            // It starts anew.
+            vm.runs_with.clear();
         }
     }
     after
@@ -241,6 +243,8 @@ fn description(planning: &Planning, new: &NewHosts<'_>) -> Result<Host> {
                 .collect(),
         },
         has_network: true,
+        // As the pool asks of every host.
+        cpu_models: None,
         pool,
     })
 }
@@ -338,7 +342,7 @@ fn admitted(
         .iter()
         .filter_map(|vm| {
             let uid = fleet::uid(vm);
-            Some((vm.spec.priority, uid.clone(), fleet.vms.remove(&uid)?))
+            Some((vm.spec.priority, uid.clone(), *fleet.vms.remove(&uid)?))
         })
         .collect();
     let mut engine = Engine::new(fleet);

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod affinity;
+pub mod processor;
 pub mod snapshot;
 pub mod storage;
 pub mod system;
@@ -19,7 +20,7 @@ use api::{
 };
 use kube::ResourceExt;
 use model::{Architecture, Bytes, HostName, NamespacedName, VmUid};
-use placement::{EvacuationRequest, Fleet, Limits, Rules};
+use placement::{EvacuationRequest, Fleet, Limits, Names, Rules};
 
 /// Label of a host that names its rack, where `spec.rack` does not; a rack is a failure domain.
 pub const LABEL_RACK: &str = "topology.kubernetes.io/rack";
@@ -50,9 +51,11 @@ impl Objects {
         for object in &self.host_pools {
             fleet.pools.insert(object.name_any(), pool(object));
         }
+        let models = processor::Models::of(self);
         for object in &self.hosts {
             let name = HostName(object.name_any());
-            if let Some(host) = host(object, closed(object)) {
+            if let Some(mut host) = host(object, closed(object)) {
+                host.cpu_models = models.offered_by(object);
                 fleet.hosts.insert(name.clone(), host);
             }
             if let Some(rack) = rack_of(object) {
@@ -66,13 +69,15 @@ impl Objects {
 
     /// The VMs, each with what its volumes, networks and image say of it, and its part in rules
     /// about others.
-    pub fn virtual_machines(&self) -> BTreeMap<VmUid, placement::Vm> {
-        let index = Index::of(self);
+    pub fn virtual_machines(&self) -> BTreeMap<VmUid, Box<placement::Vm>> {
+        let (index, models) = (Index::of(self), processor::Models::of(self));
         let mut rules = affinity::read(&self.vms).rules;
         let vms = self.vms.iter().map(|object| {
             let uid = uid(object);
             let rules = rules.remove(&uid).unwrap_or_default();
-            (uid, index.vm(object, rules))
+            let mut vm = index.vm(object, rules);
+            vm.runs_with = models.running(object).into_iter().collect();
+            (uid, Box::new(vm))
         });
         vms.collect()
     }
@@ -163,10 +168,11 @@ impl<'a> Index<'a> {
             memory_bytes: Bytes::parse(&object.spec.memory).map_or(u64::MAX / 4, |bytes| bytes.0),
             zones: zones.collect(),
             architecture: image.map_or(Architecture::x86_64, |image| image.spec.architecture),
+            runs_with: Names::default(),
             storage_pools: volumes
                 .iter()
                 .map(|volume| volume.spec.pool.clone())
-                .collect::<BTreeSet<_>>(),
+                .collect(),
             new_volumes: new_volumes(&volumes),
             pinned_to: volumes
                 .iter()
@@ -235,6 +241,7 @@ fn pool(object: &HostPool) -> placement::Pool {
     placement::Pool {
         zones: object.spec.zones.iter().copied().collect(),
         architecture: object.spec.architecture,
+        cpu_model: object.spec.cpu_model.clone(),
         cpu_overcommit_percent: number(object.spec.cpu_overcommit_percent),
         memory_overcommit_percent: number(object.spec.memory_overcommit_percent),
         failures_to_tolerate: u32::try_from(object.spec.failures_to_tolerate).unwrap_or(0),
@@ -258,6 +265,7 @@ fn host(object: &Host, closed: Option<String>) -> Option<placement::Host> {
             .map(|pool| pool.name.clone())
             .collect(),
         has_network: reported.vtep_address.is_some(),
+        cpu_models: None,
     })
 }
 

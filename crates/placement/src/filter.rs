@@ -18,6 +18,8 @@ pub enum Filter {
     Zone,
     /// Another architecture.
     Architecture,
+    /// It can not give guests the processor model of its pool, or the one that the VM runs with.
+    CpuModel(String),
     /// Its system's grade is above the pool's.
     Grade,
     /// A storage pool is not ready there.
@@ -51,6 +53,9 @@ impl Filter {
             Filter::NoPool => "the host's pool does not exist".to_owned(),
             Filter::Zone => "the pool does not serve the zone of its network".to_owned(),
             Filter::Architecture => "another architecture than its image".to_owned(),
+            Filter::CpuModel(model) => {
+                format!("it does not offer processor model {model}")
+            }
             Filter::Grade => "the pool's MLPS grade is lower than its system's".to_owned(),
             Filter::Storage => "a storage pool of its volumes is not ready there".to_owned(),
             Filter::StorageRoom => {
@@ -120,6 +125,8 @@ pub(crate) fn fits_kind(pool: Option<&Pool>, vm: &Vm, host: &Host, racked: bool)
         Some(Filter::Zone)
     } else if vm.architecture != pool.architecture {
         Some(Filter::Architecture)
+    } else if let Some(model) = lacks_model(pool, vm, host) {
+        Some(Filter::CpuModel(model.clone()))
     } else if vm.mlps_grade > pool.mlps_grade {
         Some(Filter::Grade)
     } else if !vm.storage_pools.is_subset(&host.storage_pools) {
@@ -131,6 +138,14 @@ pub(crate) fn fits_kind(pool: Option<&Pool>, vm: &Vm, host: &Host, racked: bool)
     } else {
         None
     }
+}
+
+/// The processor model that a host would have to offer and does not: that of its pool, for every
+/// start there, and those that a running copy sees, for a move.
+fn lacks_model<'a>(pool: &'a Pool, vm: &'a Vm, host: &Host) -> Option<&'a String> {
+    let offered = host.cpu_models.as_ref()?;
+    let mut wanted = pool.cpu_model.iter().chain(vm.runs_with.iter());
+    wanted.find(|model| !offered.contains(*model))
 }
 
 /// Rules about room.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::names::Names;
 use crate::rules::Rules;
 use crate::storage::StorageRoom;
 use model::{Architecture, HostName, NamespacedName, VmUid, Zone};
@@ -13,6 +14,8 @@ pub struct Pool {
     pub zones: BTreeSet<Zone>,
     /// Architecture.
     pub architecture: Architecture,
+    /// Processor model that every VM is started with; none: the host's own.
+    pub cpu_model: Option<String>,
     /// Virtual processors per hundred logical ones.
     pub cpu_overcommit_percent: u64,
     /// Memory promised per hundred bytes.
@@ -54,6 +57,9 @@ pub struct Host {
     pub storage_pools: BTreeSet<String>,
     /// It is attached to the business network.
     pub has_network: bool,
+    /// Processor models that it can give guests, of those that pools or VMs name; none: it does not
+    /// tell, and is not judged.
+    pub cpu_models: Option<BTreeSet<String>>,
 }
 
 /// A VM.
@@ -69,8 +75,11 @@ pub struct Vm {
     pub zones: BTreeSet<Zone>,
     /// Architecture of its image.
     pub architecture: Architecture,
+    /// Processor models that its running copy sees: it moves only to hosts that offer them. Empty when
+    /// it does not run; a copy that starts anew is given its pool's.
+    pub runs_with: Names,
     /// Storage pools of its volumes.
-    pub storage_pools: BTreeSet<String>,
+    pub storage_pools: Names,
     /// Bytes of its volumes that are not made yet, by storage pool; the others are where they are.
     pub new_volumes: BTreeMap<String, u64>,
     /// The only host that has its data.
@@ -105,8 +114,8 @@ pub struct Fleet {
     pub pools: BTreeMap<String, Pool>,
     /// Hosts by name.
     pub hosts: BTreeMap<HostName, Host>,
-    /// VMs by uid.
-    pub vms: BTreeMap<VmUid, Vm>,
+    /// VMs by uid. Boxed: the nodes of a map that grew in order are half empty.
+    pub vms: BTreeMap<VmUid, Box<Vm>>,
     /// The rack of each host that declares one: a rack fails as a whole.
     pub racks: BTreeMap<HostName, String>,
     /// What storage pools may still promise to new volumes; one that is not named is not judged.
@@ -125,7 +134,8 @@ pub struct Free {
 impl Fleet {
     /// VMs that take room on a host: assigned, or on their way.
     pub fn on<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = (&'a VmUid, &'a Vm)> {
-        self.vms.iter().filter(move |(_, vm)| {
+        let vms = self.vms.iter().map(|(uid, vm)| (uid, vm.as_ref()));
+        vms.filter(move |(_, vm)| {
             vm.host.as_ref() == Some(host) || vm.incoming.as_ref() == Some(host)
         })
     }

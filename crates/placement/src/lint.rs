@@ -196,6 +196,7 @@ fn misplaced(
             "zone",
         ),
         (vm.architecture != pool.architecture, "architecture"),
+        (sees_another_processor(vm, host, pool), "processor model"),
         (vm.mlps_grade > pool.mlps_grade, "grade"),
         (
             vm.storage_pools
@@ -215,6 +216,14 @@ fn misplaced(
     ];
     let broken = rules.into_iter().filter(|(broken, _)| *broken);
     broken.map(|(_, rule)| rule).collect()
+}
+
+/// The pool's processor model, or one that the VM runs with, is not among those that the host says it
+/// offers.
+fn sees_another_processor(vm: &Vm, host: &Host, pool: &Pool) -> bool {
+    let named: BTreeSet<&String> = vm.runs_with.iter().chain(&pool.cpu_model).collect();
+    let offered = host.cpu_models.as_ref();
+    offered.is_some_and(|offered| !offered.iter().collect::<BTreeSet<_>>().is_superset(&named))
 }
 
 fn overloaded(host: &Host, pool: Option<&Pool>, cpu: u128, memory: u128) -> bool {

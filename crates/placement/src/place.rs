@@ -135,7 +135,8 @@ struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     fn of(fleet: &'a Fleet, uid: &'a VmUid, vm: &'a Vm) -> Self {
-        let mates = fleet.vms.iter().filter(|(_, other)| {
+        let vms = fleet.vms.iter().map(|(uid, vm)| (uid, vm.as_ref()));
+        let mates = vms.filter(|(_, other)| {
             vm.rules.together.is_some() && vm.rules.together == other.rules.together
         });
         let mut scene = Self {

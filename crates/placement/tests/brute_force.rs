@@ -9,7 +9,7 @@ mod common;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use common::{GIB, any_fleet, any_rules, any_storage, name};
+use common::{GIB, any_fleet, any_model, any_rules, any_storage, name};
 use model::{HostName, VmUid};
 use placement::{
     Domain, EvacuationRequest, Fleet, Goal, Headroom, Limits, Mode, Plan, RebalanceRequest,
@@ -30,6 +30,8 @@ fn fleets() -> impl Strategy<Value = Fleet> {
         .prop_map(|(mut fleet, rules, racks)| {
             for (vm, rules) in fleet.vms.values_mut().zip(rules) {
                 vm.rules = rules.unwrap_or_default();
+                // It does not run yet.
+                vm.runs_with.clear();
             }
             for host in fleet.hosts.values_mut() {
                 // A host that is open stands: it is read so.
@@ -63,6 +65,7 @@ fn choosing(fleet: &Fleet, uid: &VmUid) -> Vec<VmUid> {
     let mates: Vec<(&VmUid, &Vm)> = fleet
         .vms
         .iter()
+        .map(|(uid, vm)| (uid, vm.as_ref()))
         .filter(|(other, vm)| *other != uid && group.is_some() && vm.rules.together == *group)
         .collect();
     let mut all = vec![uid.clone()];
@@ -180,6 +183,14 @@ fn torn(mut fleet: Fleet, torn: &[bool]) -> Fleet {
     fleet
 }
 
+/// Some VMs run with a processor model that their host, or others, may have ceased to offer.
+fn running(mut fleet: Fleet, models: &[Option<String>]) -> Fleet {
+    for (vm, model) in fleet.vms.values_mut().zip(models) {
+        vm.runs_with = model.iter().cloned().collect();
+    }
+    fleet
+}
+
 /// Whether all of these VMs can be placed, by trying everything.
 fn possible(fleet: &Fleet, before: &[Violation], waiting: &[VmUid], usable: &[&HostName]) -> bool {
     let Some(first) = waiting.first() else {
@@ -224,6 +235,12 @@ fn survives(fleet: &Fleet, failed: &HostName) -> bool {
     for uid in &lost {
         after.vms.get_mut(uid).unwrap().host = None;
     }
+    // Who is nowhere starts anew.
+    let nowhere = after.vms.iter().filter(|(_, vm)| !stands(&after, vm));
+    let nowhere: Vec<VmUid> = nowhere.map(|(uid, _)| uid.clone()).collect();
+    for uid in nowhere {
+        after.vms.get_mut(&uid).unwrap().runs_with.clear();
+    }
     let usable = fleet.hosts.iter().filter(|(name, host)| {
         let open = host.stands && host.closed.is_none() && host.has_network;
         *name != failed && open && host.pool == "main"
@@ -265,8 +282,9 @@ proptest! {
         fleet in fleets(),
         contradict in proptest::collection::vec(proptest::bool::weighted(0.05), VMS),
         stay in proptest::collection::vec(proptest::bool::weighted(0.1), VMS),
+        models in proptest::collection::vec(any_model(), VMS),
     ) {
-        let mut fleet = torn(settled(fleet)?, &contradict);
+        let mut fleet = running(torn(settled(fleet)?, &contradict), &models);
         for (vm, stays) in fleet.vms.values_mut().zip(stay) {
             vm.restarts_elsewhere = !stays;
         }
@@ -292,8 +310,9 @@ proptest! {
         emptied in proptest::collection::btree_set(0..HOSTS, 1..3),
         (per_host, per_site) in (1..4_u32, 1..4_u32),
         dirty in proptest::collection::vec(0..2 * GIB, VMS),
+        models in proptest::collection::vec(any_model(), VMS),
     ) {
-        let fleet = torn(settled(fleet)?, &contradict);
+        let fleet = running(torn(settled(fleet)?, &contradict), &models);
         let limits = Limits { moves_per_host: per_host, moves_per_site: per_site, ..Limits::default() };
         let hosts = emptied.into_iter().map(name).filter(|name| fleet.hosts.contains_key(name));
         let dirty: std::collections::BTreeMap<_, _> = fleet.vms.keys().cloned().zip(dirty).collect();

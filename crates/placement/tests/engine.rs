@@ -74,7 +74,7 @@ fn apply(fleet: &mut Fleet, engine: &mut Engine, change: Change) {
             engine.set_rack(&name(index), rack);
         }
         Change::Vm(index, vm) => {
-            fleet.vms.insert(uid(index), vm.clone());
+            fleet.vms.insert(uid(index), vm.clone().into());
             engine.upsert_vm(uid(index), vm);
         }
         Change::NoVm(index) => {
@@ -90,6 +90,7 @@ fn apply(fleet: &mut Fleet, engine: &mut Engine, change: Change) {
         Change::Unassign(vm) => {
             if let Some(vm) = fleet.vms.get_mut(&uid(vm)) {
                 (vm.host, vm.incoming) = (None, None);
+                vm.runs_with.clear();
             }
             engine.unassign(&uid(vm));
         }

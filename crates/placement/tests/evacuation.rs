@@ -130,7 +130,7 @@ proptest! {
             fleet.hosts.insert(name(index), host("main", 64, *memory));
         }
         for (index, size) in sizes.iter().enumerate() {
-            fleet.vms.insert(uid(index), vm(&format!("v{index}"), 1, *size));
+            fleet.vms.insert(uid(index), vm(&format!("v{index}"), 1, *size).into());
         }
         let fleet = settled(fleet);
         let request = EvacuationRequest { hosts: BTreeSet::from([name(0)]), ..EvacuationRequest::default() };
@@ -155,7 +155,7 @@ fn data_centre() -> impl Strategy<Value = (Fleet, EvacuationRequest)> {
         for (index, (size, dirty, priority)) in vms.into_iter().enumerate() {
             let mut new = vm(&format!("v{index}"), 1, size * 4);
             new.host = Some(name(index % hosts));
-            fleet.vms.insert(uid(index), new);
+            fleet.vms.insert(uid(index), new.into());
             request
                 .dirty_bytes_per_second
                 .insert(uid(index), dirty << 20);
@@ -218,7 +218,7 @@ fn a_single_host_leaves_at_the_speed_of_its_link() {
     for index in 0..10 {
         let mut new = vm(&format!("v{index}"), 1, 4);
         new.host = Some(name(0));
-        fleet.vms.insert(uid(index), new);
+        fleet.vms.insert(uid(index), new.into());
     }
     let request = EvacuationRequest {
         hosts: BTreeSet::from([name(0)]),
@@ -252,7 +252,7 @@ fn a_spoilt_plan_is_found_out() {
         let mut new = vm(&format!("v{index}"), 1, memory);
         new.host = Some(name(at));
         new.rules = Rules::kept_apart("g");
-        fleet.vms.insert(uid(index), new);
+        fleet.vms.insert(uid(index), new.into());
     }
     let request = EvacuationRequest {
         hosts: BTreeSet::from([name(0)]),

@@ -65,6 +65,8 @@ fn survives(fleet: &Fleet, failed: &BTreeSet<HostName>) -> bool {
         let here = vm.host.as_ref().is_some_and(|host| failed.contains(host));
         if here && vm.restarts_elsewhere && vm.pinned_to.is_none() {
             (vm.host, vm.incoming) = (None, None);
+            // It starts anew.
+            vm.runs_with.clear();
             lost.push(uid.clone());
         }
     }
@@ -203,7 +205,7 @@ proptest! {
             let new = VmUid(format!("new{more}"));
             let mut wanted = vm("new", cpu, memory);
             wanted.storage_pools.clear();
-            fleet.vms.insert(new.clone(), wanted);
+            fleet.vms.insert(new.clone(), wanted.into());
             let Ok(choice) = place(&fleet, &new, &BTreeSet::new()) else { break };
             fleet.vms.get_mut(&new).unwrap().host = Some(choice.host);
             if prove_headroom(&fleet, "main") != Headroom::Proven {
@@ -233,7 +235,7 @@ fn the_most_dangerous_host_is_the_one_that_leaves_the_least() {
     for (index, memory) in [(0, 4), (1, 20), (2, 8)] {
         let mut new = vm("v", 1, memory);
         new.host = Some(name(index));
-        fleet.vms.insert(uid(index), new);
+        fleet.vms.insert(uid(index), new.into());
     }
     let report = headroom_report(&fleet, "main").unwrap();
     let worst = report.most_dangerous().unwrap();
@@ -281,7 +283,7 @@ fn what_is_neither_proven_nor_refuted_is_unknown() {
         }
         let mut new = vm("v", 1, 0);
         (new.memory_bytes, new.host) = (size, Some(name(0)));
-        fleet.vms.insert(uid(index), new);
+        fleet.vms.insert(uid(index), new.into());
         rest -= size;
         if rest == 0 {
             break;

@@ -123,7 +123,7 @@ fn one_crowded_host_gives_to_the_others() {
     for index in 0..9 {
         let mut new = vm("v", 4, 4);
         new.host = Some(name(0));
-        fleet.vms.insert(uid(index), new);
+        fleet.vms.insert(uid(index), new.into());
     }
     let request = RebalanceRequest {
         mode: Mode::Eager,
@@ -145,7 +145,7 @@ fn a_calm_pool_is_left_alone() {
     for index in 0..3 {
         let mut new = vm("v", 4, 4);
         new.host = Some(name(index));
-        fleet.vms.insert(uid(index), new);
+        fleet.vms.insert(uid(index), new.into());
     }
     let answer = plan_rebalance(&fleet, &RebalanceRequest::new("main"));
     assert_eq!((answer.plan.moves.len(), answer.before_permille), (0, 0));
@@ -158,7 +158,7 @@ fn consolidation_leaves_one_host_to_spare() {
     for index in 0..4 {
         let mut new = vm("v", 4, 16);
         new.host = Some(name(index));
-        fleet.vms.insert(uid(index), new);
+        fleet.vms.insert(uid(index), new.into());
     }
     let request = RebalanceRequest {
         goal: Goal::Consolidate(BTreeSet::new()),

@@ -5,7 +5,7 @@ pub mod measure;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api::{Headroom, HostPool, HostPoolStatus, HostState, StoragePoolStatus};
+use api::{Headroom, Host, HostPool, HostPoolStatus, HostState, StoragePoolStatus};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use model::{Bytes, VmUid};
@@ -149,7 +149,14 @@ async fn show(context: &Context, fleet: &Fleet, pool: &HostPool, shown: &Shown) 
     let proven = measure::is_redundant(headroom);
     let rebalancing = rebalance::turn(context, fleet, pool).await;
     let calm = rebalancing.moves.is_empty() || rebalancing.state == "Off";
+    let (offered_by_all, told) = models(pool, hosts());
+    let model = if offered_by_all {
+        "Offered"
+    } else {
+        "NotOffered"
+    };
     let judged = [
+        Judged::new("ModelOffered", offered_by_all, model, told),
         Judged::new("Redundant", proven, &headroom.state, &headroom.message),
         Judged::new("Balanced", calm, &rebalancing.state, &rebalancing.message),
     ];
@@ -179,6 +186,32 @@ async fn show(context: &Context, fleet: &Fleet, pool: &HostPool, shown: &Shown) 
                 .await,
         );
     }
+}
+
+/// Whether every host of a pool offers the processor model that its VMs are given, and what to do about
+/// those that do not.
+fn models<'a>(pool: &HostPool, hosts: impl Iterator<Item = &'a Arc<Host>>) -> (bool, String) {
+    let Some(model) = &pool.spec.cpu_model else {
+        let told = "spec.cpuModel is not set: VMs see the model of the host that starts them";
+        return (true, told.to_owned());
+    };
+    let lacks = |host: &&Arc<Host>| {
+        let status = host.status.as_ref();
+        let reported = status.and_then(|status| status.reported.as_ref());
+        let offered = reported.and_then(|reported| reported.cpu_models.as_ref());
+        offered.is_some_and(|offered| !offered.contains(model))
+    };
+    let lacking: Vec<String> = hosts.filter(lacks).map(|host| host.name_any()).collect();
+    if lacking.is_empty() {
+        return (true, format!("every host offers {model}"));
+    }
+    (
+        false,
+        format!(
+            "spec.cpuModel: {model} is not offered by {}; nothing new is placed there; name a model that status.reported.cpuModels of every host has, or give these hosts a pool of their own",
+            lacking.join(", ")
+        ),
+    )
 }
 
 /// A turn of N+1 is told as an event of the pool.

@@ -108,7 +108,9 @@ pub(super) fn plan(
         Ok(change) => {
             *starting.entry(choice.host.clone()).or_insert(0) += 1;
             let report = json!({"host": choice.host, "message": format!("placed on {}", choice.host), "reasons": choice.reasons, "removed": []});
-            work.push(Work::Assign(vm, Box::new(change), phase, message, report));
+            let beside =
+                json!({"placement": report, "cpuModel": model_on(engine.fleet(), &choice.host)});
+            work.push(Work::Assign(vm, Box::new(change), phase, message, beside));
         }
         Err(error) => work.push(Work::Show(vm, verdict.phase, error.to_string(), None)),
     }
@@ -128,6 +130,12 @@ pub(super) fn reserve(engine: &mut Engine, vm: &VirtualMachine, verdict: &VmVerd
     }
 }
 
+/// The processor model that a VM is given on a host; none: the host's own.
+fn model_on(fleet: &Fleet, host: &HostName) -> Option<String> {
+    let pool = &fleet.hosts.get(host)?.pool;
+    fleet.pools.get(pool)?.cpu_model.clone()
+}
+
 /// A host for a VM, of which no copy runs; the engine counts it there from now on. `only` one host
 /// will do, if one is named; without `free` N+1 must still hold.
 fn ask(
@@ -145,8 +153,9 @@ fn ask(
         }
     };
     change(engine, &|vm| {
-        // Its proven-dead copy takes no room any more.
+        // Its proven-dead copy takes no room any more, and it starts anew.
         (vm.host, vm.incoming) = (None, None);
+        vm.runs_with.clear();
         vm.pinned_to = only.clone().or(vm.pinned_to.take());
     });
     let answer = if free {

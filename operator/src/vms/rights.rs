@@ -17,15 +17,15 @@ use super::judge::volumes_of;
 use crate::conditions::{Judged, conditions};
 use crate::runtime::Context;
 use crate::writer::{WriteError, logged};
-use crate::{reconcile, seed};
+use crate::{merge, reconcile, seed};
 
 pub(super) async fn carry_out(context: &Arc<Context>, work: Work) {
     match work {
         Work::Show(vm, phase, message, placement) => {
             show(context, &vm, phase, &message, placement).await
         }
-        Work::Assign(vm, change, phase, message, placement) => {
-            let result = assign(context, &vm, &change, phase, &message, placement).await;
+        Work::Assign(vm, change, phase, message, beside) => {
+            let result = assign(context, &vm, &change, phase, &message, beside).await;
             logged("assignment", &vm.name_any(), result);
         }
         Work::Clear(vm, change) => {
@@ -173,14 +173,14 @@ pub(super) async fn finalize(context: &Context, vm: &VirtualMachine) {
     }
 }
 
-/// Addresses, seed, claims in order of uid, then the assignment.
+/// Addresses, seed, claims in order of uid, then the assignment with the fields `beside` it.
 pub(super) async fn assign(
     context: &Arc<Context>,
     vm: &VirtualMachine,
     change: &RightsChange,
     phase: VmPhase,
     message: &str,
-    placement: Value,
+    beside: Value,
 ) -> Result<(), WriteError> {
     let Some(right) = change.after().assignment.clone() else {
         return Ok(());
@@ -205,10 +205,10 @@ pub(super) async fn assign(
         return Ok(());
     }
     let mut status = rights_patch(change);
+    merge::add(&mut status, beside);
     status["nics"] = json!(nics);
     status["phase"] = json!(format!("{phase:?}"));
     status["message"] = json!(message);
-    status["placement"] = placement;
     let known = vm.status.clone().unwrap_or_default().conditions;
     let mut judged = judged(phase, Some(&right), message).to_vec();
     judged.extend(context.rules.of(vm));

@@ -4,7 +4,10 @@
 
 use anyhow::{Context, Result, ensure};
 use api::names::LABEL_SYSTEM;
-use api::{BusinessSystem, Host, NETWORK_COLLIDES, Network, VirtualMachine, VirtualMachinePhase};
+use api::{
+    BusinessSystem, Host, HostPool, NETWORK_COLLIDES, Network, VirtualMachine, VirtualMachinePhase,
+    Volume,
+};
 use e2e::packer;
 use e2e::story::check_programs;
 use e2e::watch::{busy_host, headroom, on_host, systems, until, vms};
@@ -32,6 +35,8 @@ async fn mistakes_get_a_sentence_and_change_nothing() -> Result<()> {
     let image = prepare(&lab).await?;
     systems_that_do_not_fit(&lab, &image).await?;
     vms_that_find_no_place(&lab, &image).await?;
+    volumes_past_their_pool(&lab).await?;
+    a_model_that_no_host_offers(&lab, &image).await?;
     fill_the_pool(&lab, &image).await?;
     what_exists_already(&lab, &image).await?;
     what_is_in_use_is_kept(&lab, &image).await?;
@@ -234,6 +239,104 @@ async fn vms_that_find_no_place(lab: &Lab, image: &str) -> Result<()> {
     }
     remove(lab, "egov-center", "huge").await?;
     remove(lab, "trade-union", "wide").await
+}
+
+/// A volume that is larger than its pool is not made; one that would grow past it stays as it is, and its
+/// size may be set back.
+async fn volumes_past_their_pool(lab: &Lab) -> Result<()> {
+    let of = |name: &str, size: &str| {
+        json!({"apiVersion": "zhengyun.io/v1alpha1", "kind": "Volume",
+            "metadata": {"name": name, "namespace": "egov-center"},
+            "spec": {"pool": "shared", "size": size, "reclaimPolicy": "Delete"}})
+    };
+    let api: Api<Volume> = Api::namespaced(lab.client.clone(), "egov-center");
+    let is = async |name: &str, phase: &str, sentence: &str| {
+        let status = api.get(name).await?.status.unwrap_or_default();
+        let message = status.message.unwrap_or_default();
+        Ok(status.phase.as_deref() == Some(phase)
+            && message.contains(sentence)
+            && message.is_empty() == sentence.is_empty())
+    };
+    put(lab, &of("boundless", "900Ti")).await?;
+    put(lab, &of("modest", "64Mi")).await?;
+    until(
+        &lab.client,
+        "a volume past its pool to be refused",
+        async || is("boundless", "Pending", "spec.size: 900Ti is more than the").await,
+    )
+    .await?;
+    let ready = async || is("modest", "Ready", "").await;
+    until(&lab.client, "the modest volume", ready).await?;
+    put(lab, &of("modest", "900Ti")).await?;
+    until(
+        &lab.client,
+        "a growth past the pool to be refused",
+        async || {
+            is(
+                "modest",
+                "Ready",
+                "more than the volume has, and pool shared may still promise",
+            )
+            .await
+        },
+    )
+    .await?;
+    put(lab, &of("modest", "64Mi")).await?;
+    until(&lab.client, "the growth to be taken back", ready).await?;
+    put(lab, &of("modest", "128Mi")).await?;
+    until(&lab.client, "a growth that fits", async || {
+        let status = api.get("modest").await?.status.unwrap_or_default();
+        let size = status.reported.and_then(|report| report.size_bytes);
+        Ok(size == Some(128 << 20) && ready().await?)
+    })
+    .await?;
+    for name in ["boundless", "modest"] {
+        api.delete(name, &DeleteParams::default()).await?;
+    }
+    println!("volumes past their pool were refused, and one took its growth back");
+    Ok(())
+}
+
+/// The pool names a processor model that no host has: nothing new is placed, and the model is named.
+async fn a_model_that_no_host_offers(lab: &Lab, image: &str) -> Result<()> {
+    let pools: Api<HostPool> = Api::all(lab.client.clone());
+    let model = pools.get("main").await?.spec.cpu_model;
+    let name_model = async |model: &Value| {
+        let patch = json!({"spec": {"cpuModel": model}});
+        pools
+            .patch("main", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+    };
+    name_model(&json!("Nonesuch")).await?;
+    put(lab, &system("exotic", image)).await?;
+    let sentence = "no host fits (4 hosts: it does not offer processor model Nonesuch)";
+    until_vm(lab, "the refusal for a model", "exotic-web-0", sentence).await?;
+    until(&lab.client, "the pool to name its hosts", async || {
+        let status = pools.get("main").await?.status.unwrap_or_default();
+        Ok(status.conditions.iter().any(|condition| {
+            condition.type_ == "ModelOffered"
+                && condition.status == "False"
+                && condition
+                    .message
+                    .contains("Nonesuch is not offered by h1, h2, h3, h4")
+        }))
+    })
+    .await?;
+    name_model(&json!(model)).await?;
+    until(
+        &lab.client,
+        "the VM to run with the pool's model",
+        async || {
+            Ok(vms(&lab.client).await?.iter().any(|vm| {
+                let status = vm.status.clone().unwrap_or_default();
+                vm.name_any() == "exotic-web-0"
+                    && status.phase == Some(VirtualMachinePhase::Running)
+                    && status.cpu_model == model
+            }))
+        },
+    )
+    .await?;
+    remove(lab, "egov-center", "exotic").await
 }
 
 async fn running(lab: &Lab) -> Result<usize> {

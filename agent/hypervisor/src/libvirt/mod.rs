@@ -22,7 +22,7 @@ use crate::types::{
     Domain, DomainSpec, DomainState, DomainStats, Error, Event, IoStats, Job, Migrated,
     MigrationTarget, Node, Result,
 };
-use crate::xml::{machine_from_xml, owner_from_xml, render, render_as};
+use crate::xml::{owner_from_xml, render, render_as, running_from_xml};
 use connection::Connection;
 
 /// Bound of calls that ask.
@@ -238,8 +238,8 @@ impl Hypervisor for LibvirtHypervisor {
         self.aborted().remove(&uuid);
         let moved = self
             .on_domain("migrate", MIGRATE, uuid, move |domain| {
-                let machine = machine_from_xml(&domain.xml_desc(0)?);
-                parameters.dest_xml = Some(render_as(&spec, machine.as_deref()));
+                let running = running_from_xml(&domain.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE)?);
+                parameters.dest_xml = Some(render_as(&spec, &running));
                 // Refused before a job runs on some versions; the default then holds.
                 let _ = domain.migrate_set_max_downtime(pause, 0);
                 domain.migrate_to_uri3(Some(&uri), parameters, flags)

@@ -281,6 +281,11 @@ pub struct HostReport {
     /// Processor model as libvirt names it.
     #[serde(default)]
     pub cpu_model: String,
+    /// Processor models that this host can give its guests, sorted: those that `spec.cpuModel` of its
+    /// `HostPool` may name. What it says never stops a VM that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub cpu_models: Option<Vec<String>>,
     /// `kvm`, or `qemu` (software emulation, for labs).
     pub domain_type: String,
     /// Address of this host's tunnel end point on the business network.

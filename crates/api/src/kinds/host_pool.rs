@@ -33,7 +33,10 @@ use serde::{Deserialize, Serialize};
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[x_kube(validation = Rule::new("self.zones.size() == 1 || has(self.sharedZonesReason)").message("zones: a pool serves one zone; to share it between zones on purpose, state the approved exception in sharedZonesReason"))]
+#[x_kube(
+    validation = Rule::new("self.zones.size() == 1 || has(self.sharedZonesReason)").message("zones: a pool serves one zone; to share it between zones on purpose, state the approved exception in sharedZonesReason"),
+    validation = Rule::new("self.architecture != 'aarch64' || !has(self.cpuModel)").message("cpuModel: guests on aarch64 always see their host's own model; leave it out")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct HostPoolSpec {
     /// Network zones served. More than one is an audited exception and needs `sharedZonesReason`.
@@ -46,8 +49,11 @@ pub struct HostPoolSpec {
     /// Processor architecture of every host. Can not be changed.
     #[x_kube(validation = Rule::new("self == oldSelf").message("architecture: can not be changed; make a new pool"))]
     pub architecture: Architecture,
-    /// Processor model that every VM of the pool is given, so that it can run on any host. Example:
-    /// `Cascadelake-Server`. Default: the hosts' own model (all hosts must then be alike).
+    /// Processor model that every VM of the pool is started with, so that it can run on any host. Example:
+    /// `Cascadelake-Server`; a host lists what it offers in `status.reported.cpuModels`. A host that does
+    /// not offer it takes no VM; VMs that run are not touched by a change and keep theirs until they start
+    /// anew. Default: the model of the host that starts it; such a VM moves only to hosts of that model.
+    /// Not for aarch64, whose guests always see their host's own model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub cpu_model: Option<String>,
@@ -105,7 +111,8 @@ pub struct HostPoolStatus {
     /// Moves that would even out the load, and what each gains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rebalancing: Option<Rebalancing>,
-    /// Conditions: `Redundant` (N+1 is proven), `Balanced` (no move is worth it).
+    /// Conditions: `Redundant` (N+1 is proven), `Balanced` (no move is worth it), `ModelOffered` (every host
+    /// offers `spec.cpuModel`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -184,6 +184,10 @@ pub struct VirtualMachineStatus {
     /// NICs with the addresses that the operator gave.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<Nic>,
+    /// Processor model that its guest sees, from `spec.cpuModel` of the host pool at its start; none: the
+    /// host's own. A move keeps it. Operator only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_model: Option<String>,
     /// State in one word for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<VirtualMachinePhase>,

@@ -5,6 +5,7 @@ use model::{HostName, VmUid};
 use super::kinds::number;
 use super::{Engine, HostSlot, VmSlot};
 use crate::fleet::{Fleet, Free, Host, Pool, Vm};
+use crate::names::Names;
 
 /// Distance between ranks when hosts are numbered anew.
 const STRIDE: u64 = 1 << 32;
@@ -197,15 +198,26 @@ impl Engine {
     }
 
     /// Adds or changes a VM, its assignment included.
-    pub fn upsert_vm(&mut self, uid: VmUid, vm: Vm) {
+    pub fn upsert_vm(&mut self, uid: VmUid, vm: impl Into<Box<Vm>>) {
+        let mut vm = vm.into();
         if self.fleet.vms.get(&uid) == Some(&vm) {
             return;
         }
         self.leave(&uid);
+        let class = self.kinds.class(&vm);
+        self.kinds.share(class, &mut vm);
         let bundle = vm.rules.together.as_ref();
+        let start_class = match vm.runs_with.is_empty() {
+            true => class,
+            false => self.kinds.class(&Vm {
+                runs_with: Names::default(),
+                ..Vm::clone(&vm)
+            }),
+        };
         let slot = VmSlot {
             uid: uid.clone(),
-            class: self.kinds.class(&vm),
+            class,
+            start_class,
             size: Free {
                 cpu: vm.cpu,
                 memory_bytes: vm.memory_bytes,
@@ -256,9 +268,16 @@ impl Engine {
         });
     }
 
-    /// The VM is on no host any more.
+    /// The VM is on no host any more: no copy of it runs.
     pub fn unassign(&mut self, uid: &VmUid) {
-        self.relocate(uid, |vm| (vm.host, vm.incoming) = (None, None));
+        self.relocate(uid, |vm| {
+            (vm.host, vm.incoming) = (None, None);
+            vm.runs_with.clear();
+        });
+        if let Some(number) = self.vm_number(uid) {
+            let slot = &mut self.vms[number as usize];
+            slot.class = slot.start_class;
+        }
     }
 
     /// The VM begins to move: it counts on both hosts.

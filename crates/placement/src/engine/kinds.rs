@@ -7,6 +7,7 @@ use model::{Architecture, Zone};
 use super::shelf::Shelf;
 use crate::filter::{Filter, fits_kind};
 use crate::fleet::{Host, Pool, Vm};
+use crate::names::Names;
 
 /// What the rules about kinds read of a host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +15,7 @@ struct KindKey {
     pool: String,
     storage_pools: BTreeSet<String>,
     has_network: bool,
+    cpu_models: Option<BTreeSet<String>>,
     racked: bool,
 }
 
@@ -23,7 +25,8 @@ struct ClassKey {
     architecture: Architecture,
     mlps_grade: i32,
     zones: BTreeSet<Zone>,
-    storage_pools: BTreeSet<String>,
+    storage_pools: Names,
+    runs_with: Names,
     needs_rack: bool,
 }
 
@@ -69,6 +72,7 @@ impl Kinds {
             pool: host.pool.clone(),
             storage_pools: host.storage_pools.clone(),
             has_network: host.has_network,
+            cpu_models: host.cpu_models.clone(),
             racked,
         };
         let next = number(self.kinds.len());
@@ -95,6 +99,7 @@ impl Kinds {
             mlps_grade: vm.mlps_grade,
             zones: vm.zones.clone(),
             storage_pools: vm.storage_pools.clone(),
+            runs_with: vm.runs_with.clone(),
             needs_rack: vm.rules.needs_rack(),
         };
         let next = number(self.classes.len());
@@ -111,6 +116,14 @@ impl Kinds {
             self.classes.push(new);
         }
         class
+    }
+
+    /// Lets a VM share what all of its class have.
+    pub(super) fn share(&self, class: u32, vm: &mut Vm) {
+        if let Some(class) = self.classes.get(class as usize) {
+            vm.storage_pools = class.sample.storage_pools.clone();
+            vm.runs_with = class.sample.runs_with.clone();
+        }
     }
 
     /// The rule that removes hosts of a kind for a class.

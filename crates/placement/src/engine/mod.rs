@@ -83,6 +83,8 @@ impl HostSlot {
 pub(crate) struct VmSlot {
     pub uid: VmUid,
     pub class: u32,
+    /// Its class when it starts anew, and no running copy asks for a processor model.
+    pub start_class: u32,
     pub size: Free,
     /// Rules that keep it apart from others.
     pub apart: Box<[Member]>,
@@ -238,7 +240,7 @@ impl Engine {
 
     /// Hosts on which a VM takes room, other than these.
     pub(crate) fn other_places(&self, vm: u32, but: &BTreeSet<u32>) -> Vec<u32> {
-        let machine = self.fleet.vms.get(&self.vm(vm).uid);
+        let machine = self.machine(&self.vm(vm).uid);
         let places = machine.into_iter().flat_map(Vm::places);
         places
             .filter_map(|name| self.number(name))
@@ -297,6 +299,6 @@ impl Engine {
 
     /// A VM of the fleet.
     pub(crate) fn machine(&self, uid: &VmUid) -> Option<&Vm> {
-        self.fleet.vms.get(uid)
+        self.fleet.vms.get(uid).map(AsRef::as_ref)
     }
 }

@@ -208,7 +208,7 @@ impl<'a> Instance<'a> {
                     cpu: sum.cpu.saturating_add(slot.size.cpu),
                     memory_bytes: sum.memory_bytes.saturating_add(slot.size.memory_bytes),
                 }),
-                classes: slots().map(|slot| slot.class).collect(),
+                classes: slots().map(|slot| slot.start_class).collect(),
                 blocked: places(engine.mates_hosts(&apart, chosen_for)),
                 anchors: (!anchors.is_empty()).then(|| places(anchors)),
                 apart,

@@ -237,7 +237,7 @@ impl<'a> Question<'a> {
             sum.cpu = sum.cpu.saturating_add(slot.size.cpu);
             sum.memory_bytes = sum.memory_bytes.saturating_add(slot.size.memory_bytes);
             if self.engine.mates(&slot.apart, host, &there)
-                || !self.engine.class_allows(slot.class, kind)
+                || !self.engine.class_allows(slot.start_class, kind)
             {
                 return false;
             }

@@ -7,6 +7,7 @@ use model::{NamespacedName, VmUid};
 use super::{Headroom, of_pool};
 use crate::engine::Engine;
 use crate::fleet::{Fleet, Pool, Vm};
+use crate::names::Names;
 use crate::rules::Rules;
 
 /// More VMs of a size than anybody counts; a size of nothing would fit for ever.
@@ -59,7 +60,8 @@ fn sample(pool: &Pool, name: &str, cpu: u64, memory_bytes: u64) -> Vm {
         memory_bytes,
         zones: BTreeSet::new(),
         architecture: pool.architecture,
-        storage_pools: BTreeSet::new(),
+        runs_with: Names::default(),
+        storage_pools: Names::default(),
         new_volumes: BTreeMap::new(),
         pinned_to: None,
         mlps_grade: pool.mlps_grade,

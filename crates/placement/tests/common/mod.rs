@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Architecture, HostName, NamespacedName, VmUid, Zone};
-use placement::{Domain, Fleet, Host, Pool, Relation, Rules, Side, StorageRoom, Vm};
+use placement::{Domain, Fleet, Host, Names, Pool, Relation, Rules, Side, StorageRoom, Vm};
 use proptest::prelude::*;
 
 pub const GIB: u64 = 1 << 30;
@@ -13,6 +13,7 @@ pub fn pool(architecture: Architecture, zones: &[Zone], grade: i32) -> Pool {
     Pool {
         zones: zones.iter().copied().collect(),
         architecture,
+        cpu_model: None,
         cpu_overcommit_percent: 100,
         memory_overcommit_percent: 100,
         failures_to_tolerate: 1,
@@ -29,6 +30,7 @@ pub fn host(pool: &str, cpu: u64, memory: u64) -> Host {
         memory_bytes: memory * GIB,
         storage_pools: BTreeSet::from(["s".to_owned()]),
         has_network: true,
+        cpu_models: None,
     }
 }
 
@@ -39,7 +41,8 @@ pub fn vm(name: &str, cpu: u64, memory: u64) -> Vm {
         memory_bytes: memory * GIB,
         zones: BTreeSet::from([Zone::Common]),
         architecture: Architecture::x86_64,
-        storage_pools: BTreeSet::from(["s".to_owned()]),
+        runs_with: Names::default(),
+        storage_pools: BTreeSet::from(["s".to_owned()]).into(),
         new_volumes: BTreeMap::new(),
         pinned_to: None,
         mlps_grade: 2,
@@ -58,6 +61,21 @@ pub fn uid(index: usize) -> VmUid {
     VmUid(format!("u{index}"))
 }
 
+/// Processor models that a host offers; some hosts do not tell.
+fn any_models() -> impl Strategy<Value = Option<BTreeSet<String>>> {
+    let models = |many: usize| {
+        let models = ["old", "new"].into_iter().take(many);
+        Some(models.map(str::to_owned).collect())
+    };
+    prop_oneof![2 => Just(None), 2 => Just(models(1)), 6 => Just(models(2)), 1 => Just(models(0))]
+}
+
+/// Now and then a processor model.
+pub fn any_model() -> impl Strategy<Value = Option<String>> {
+    let model = prop_oneof![Just("old".to_owned()), Just("new".to_owned())];
+    proptest::option::weighted(0.3, model)
+}
+
 /// A host with everything that rules look at.
 pub fn any_host(memory_max: u64) -> impl Strategy<Value = Host> {
     let pool = prop_oneof![8 => Just("main"), 2 => Just("other"), 1 => Just("gone")];
@@ -66,12 +84,14 @@ pub fn any_host(memory_max: u64) -> impl Strategy<Value = Host> {
         proptest::bool::weighted(0.9),
         proptest::bool::weighted(0.5),
         proptest::bool::weighted(0.9),
+        any_models(),
     );
     (pool, 2..8_u64, 2..memory_max, rest).prop_map(
-        |(pool, cpu, memory, (closed, stands, second, network))| Host {
+        |(pool, cpu, memory, (closed, stands, second, network, cpu_models))| Host {
             closed: closed.then(|| "maintenance".to_owned()),
             stands: stands && !closed,
             has_network: network,
+            cpu_models,
             storage_pools: if second {
                 BTreeSet::from(["s".to_owned(), "t".to_owned()])
             } else {
@@ -90,15 +110,17 @@ pub fn any_vm(hosts: usize, memory_max: u64) -> impl Strategy<Value = Vm> {
         proptest::option::weighted(0.5, 0..3_u8),
         proptest::option::weighted(0.1, 0..hosts.max(1)),
         proptest::bool::weighted(0.1),
+        any_model(),
     );
     (1..4_u64, 1..memory_max, rest).prop_map(
-        |(cpu, memory, (arm, second, apart, pinned, grade))| Vm {
+        |(cpu, memory, (arm, second, apart, pinned, grade, model))| Vm {
+            runs_with: model.into_iter().collect(),
             architecture: if arm {
                 Architecture::aarch64
             } else {
                 Architecture::x86_64
             },
-            storage_pools: BTreeSet::from([if second { "t" } else { "s" }.to_owned()]),
+            storage_pools: BTreeSet::from([if second { "t" } else { "s" }.to_owned()]).into(),
             rules: apart.map_or_else(Rules::default, |group| {
                 Rules::kept_apart(format!("g{group}"))
             }),
@@ -113,11 +135,14 @@ pub fn any_vm(hosts: usize, memory_max: u64) -> impl Strategy<Value = Vm> {
 pub fn any_fleet(hosts_max: usize, vms_max: usize) -> impl Strategy<Value = Fleet> {
     let hosts = proptest::collection::vec(any_host(9), 1..=hosts_max);
     let vms = proptest::collection::vec(any_vm(hosts_max, 5), 1..=vms_max);
-    (hosts, vms).prop_map(|(hosts, vms)| Fleet {
+    (hosts, vms, any_model()).prop_map(|(hosts, vms, cpu_model)| Fleet {
         pools: BTreeMap::from([
             (
                 "main".to_owned(),
-                pool(Architecture::x86_64, &[Zone::Common], 3),
+                Pool {
+                    cpu_model,
+                    ..pool(Architecture::x86_64, &[Zone::Common], 3)
+                },
             ),
             (
                 "other".to_owned(),
@@ -134,7 +159,7 @@ pub fn any_fleet(hosts_max: usize, vms_max: usize) -> impl Strategy<Value = Flee
             .enumerate()
             .map(|(index, mut vm)| {
                 vm.name.name = format!("v{index}");
-                (uid(index), vm)
+                (uid(index), Box::new(vm))
             })
             .collect(),
         racks: BTreeMap::new(),

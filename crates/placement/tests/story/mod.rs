@@ -36,6 +36,8 @@ pub struct PoolText {
     pub zones: BTreeSet<Zone>,
     pub architecture: Architecture,
     pub cpu_percent: u64,
+    /// Processor model that every VM is started with.
+    pub model: Option<String>,
     pub failures: u32,
     pub grade: i32,
 }
@@ -46,6 +48,7 @@ impl Default for PoolText {
             zones: BTreeSet::from([Zone::Common]),
             architecture: Architecture::x86_64,
             cpu_percent: 400,
+            model: None,
             failures: 1,
             grade: 3,
         }
@@ -62,6 +65,8 @@ pub struct HostText {
     pub closed: Option<String>,
     pub storage: BTreeSet<String>,
     pub network: bool,
+    /// Processor models that it offers.
+    pub models: Option<BTreeSet<String>>,
     pub rack: Option<String>,
     /// GiB per second.
     pub link: u64,
@@ -76,6 +81,7 @@ impl Default for HostText {
             closed: None,
             storage: BTreeSet::from(["shared".into()]),
             network: true,
+            models: None,
             rack: None,
             link: 1,
         }
@@ -91,6 +97,8 @@ pub struct VmText {
     pub to: Option<String>,
     pub zones: BTreeSet<Zone>,
     pub architecture: Architecture,
+    /// Processor model that its running copy sees.
+    pub runs_with: Option<String>,
     pub storage: BTreeSet<String>,
     /// Volumes that are not made yet, GiB by storage pool.
     pub new_volumes: BTreeMap<String, u64>,
@@ -122,6 +130,7 @@ impl Default for VmText {
             to: None,
             zones: BTreeSet::from([Zone::Common]),
             architecture: Architecture::x86_64,
+            runs_with: None,
             storage: BTreeSet::from(["shared".into()]),
             new_volumes: BTreeMap::new(),
             pinned: None,
@@ -192,6 +201,7 @@ impl Scenario {
                 Pool {
                     zones: pool.zones.clone(),
                     architecture: pool.architecture,
+                    cpu_model: pool.model.clone(),
                     cpu_overcommit_percent: pool.cpu_percent,
                     memory_overcommit_percent: 100,
                     failures_to_tolerate: pool.failures,
@@ -214,6 +224,7 @@ impl Scenario {
                     memory_bytes: host.memory * GIB,
                     storage_pools: host.storage.clone(),
                     has_network: host.network,
+                    cpu_models: host.models.clone(),
                 },
             );
         }
@@ -231,13 +242,14 @@ impl Scenario {
         for (name, vm) in &self.vms {
             fleet.vms.insert(
                 VmUid(name.clone()),
-                Vm {
+                Box::new(Vm {
                     name: NamespacedName::new("story", name),
                     cpu: vm.cpu,
                     memory_bytes: vm.memory * GIB,
                     zones: vm.zones.clone(),
                     architecture: vm.architecture,
-                    storage_pools: vm.storage.clone(),
+                    runs_with: vm.runs_with.iter().cloned().collect(),
+                    storage_pools: vm.storage.clone().into(),
                     new_volumes: vm
                         .new_volumes
                         .iter()
@@ -249,7 +261,7 @@ impl Scenario {
                     restarts_elsewhere: vm.restarts,
                     host: vm.on.clone().map(HostName),
                     incoming: vm.to.clone().map(HostName),
-                },
+                }),
             );
         }
         fleet

@@ -56,6 +56,11 @@ pub fn bad_manifests() -> Vec<BadManifest> {
             "state the approved exception in sharedZonesReason"
         ),
         bad!(
+            "a processor model where guests always see the host's",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: HostPool, metadata: {name: p}, spec: {zones: [Common], architecture: aarch64, cpuModel: Kunpeng-920}}",
+            "guests on aarch64 always see their host's own model; leave it out"
+        ),
+        bad!(
             "overcommit past sense",
             "{apiVersion: zhengyun.io/v1alpha1, kind: HostPool, metadata: {name: p}, spec: {zones: [Common], architecture: x86_64, memoryOvercommitPercent: 900}}",
             "less than or equal to 200"

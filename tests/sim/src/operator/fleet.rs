@@ -21,6 +21,7 @@ impl World {
             placement::Pool {
                 zones: BTreeSet::from([Zone::Common]),
                 architecture: Architecture::x86_64,
+                cpu_model: None,
                 cpu_overcommit_percent: 100,
                 memory_overcommit_percent: 100,
                 failures_to_tolerate: 0,
@@ -39,6 +40,7 @@ impl World {
                     memory_bytes: self.plan.room * VM_MEMORY + (1 << 20),
                     storage_pools: BTreeSet::from(["shared".to_owned()]),
                     has_network: true,
+                    cpu_models: None,
                 },
             );
         }
@@ -52,13 +54,14 @@ impl World {
             let spec = &self.plan.vms[index];
             fleet.vms.insert(
                 vm.uid.clone(),
-                placement::Vm {
+                Box::new(placement::Vm {
                     name: NamespacedName::new("site", vm.uid.as_str()),
                     cpu: 1,
                     memory_bytes: VM_MEMORY,
                     zones: BTreeSet::from([Zone::Common]),
                     architecture: Architecture::x86_64,
-                    storage_pools: BTreeSet::from(["shared".to_owned()]),
+                    runs_with: Default::default(),
+                    storage_pools: BTreeSet::from(["shared".to_owned()]).into(),
                     new_volumes: BTreeMap::new(),
                     pinned_to: self.pinned(index),
                     mlps_grade: 2,
@@ -74,7 +77,7 @@ impl World {
                         .as_ref()
                         .map(|right| right.host.clone()),
                     incoming: vm.rights.incoming.as_ref().map(|right| right.host.clone()),
-                },
+                }),
             );
         }
         fleet

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Architecture, HostName, NamespacedName, VmUid, Zone};
-use placement::{Engine, Fleet, Host, Pool, Rules, Vm};
+use placement::{Engine, Fleet, Host, Names, Pool, Rules, Vm};
 
 pub const GIB: u64 = 1 << 30;
 
@@ -28,6 +28,9 @@ pub fn host_name(index: usize) -> HostName {
     HostName(format!("host-{index:05}"))
 }
 
+/// What every host offers.
+const CPU_MODEL: &str = "Cascadelake-Server";
+
 pub fn uid(index: usize) -> VmUid {
     VmUid(format!("5f0c4a52-7d1e-4f6b-9a35-{index:012}"))
 }
@@ -47,6 +50,7 @@ pub fn hosts(count: usize, pools: usize) -> Fleet {
                 } else {
                     Architecture::x86_64
                 },
+                cpu_model: (!arm).then(|| CPU_MODEL.to_owned()),
                 cpu_overcommit_percent: 400,
                 memory_overcommit_percent: 100,
                 failures_to_tolerate: 1,
@@ -70,6 +74,7 @@ pub fn hosts(count: usize, pools: usize) -> Fleet {
                 memory_bytes: memory * GIB,
                 storage_pools: storage.map(str::to_owned).collect(),
                 has_network: true,
+                cpu_models: Some(BTreeSet::from([CPU_MODEL.to_owned()])),
             },
         );
     }
@@ -95,10 +100,11 @@ pub fn vm(random: &mut Random, index: usize, pools: usize, groups: usize) -> Vm 
         } else {
             Architecture::x86_64
         },
+        runs_with: Names::default(),
         storage_pools: if random.below(3) == 0 {
-            BTreeSet::from(["bulk".to_owned()])
+            BTreeSet::from(["bulk".to_owned()]).into()
         } else {
-            BTreeSet::from(["fast".to_owned()])
+            BTreeSet::from(["fast".to_owned()]).into()
         },
         new_volumes: BTreeMap::new(),
         pinned_to: None,

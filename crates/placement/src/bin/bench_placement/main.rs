@@ -1,6 +1,6 @@
 //! Measures the planners beside their bars and prints one table.
 //!
-//! `cargo run --release -p placement --bin bench_placement`. One thread; the workloads are
+//! `cargo run --release -p placement --bin bench_placement [-- --only PART,…]`. One thread; the workloads are
 //! generated from fixed seeds, so only the times differ between runs. Rates are per second of
 //! processor time, so that a busy machine does not spoil them; single times are by the clock, and
 //! their tails are those of the machine when others use it too.
@@ -10,9 +10,11 @@
 mod generate;
 
 use std::collections::BTreeSet;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use generate::{GIB, Random, dirty, filled, host_name, uid};
+use placement::roadef::Options;
 use placement::{
     Engine, EvacuationRequest, Headroom, Limits, Mode, RebalanceRequest, lint, lint_plan,
     plan_evacuation, plan_evacuation_on, plan_rebalance,
@@ -25,21 +27,53 @@ struct Row {
     good: Option<bool>,
 }
 
-fn main() {
+/// A part that can run alone: its name, and what it measures.
+type Part = (&'static str, fn(&mut Vec<Row>));
+
+/// All parts. The largest placements first: memory that is freed is used again, and would not be seen.
+const PARTS: [Part; 9] = [
+    ("place-10000", |rows| placements(rows, 10_000, 100_000)),
+    ("place-5000", |rows| placements(rows, 5_000, 50_000)),
+    ("place-sparse", |rows| placements(rows, 5_000, 10_000)),
+    ("headroom", |rows| {
+        [256, 300, 400]
+            .into_iter()
+            .for_each(|memory| headroom(rows, memory))
+    }),
+    ("packing", packing),
+    ("rebalancing", rebalancing),
+    ("repair", repair),
+    ("full", full),
+    ("evacuations", evacuations),
+];
+
+fn main() -> ExitCode {
+    let options = match Options::new(std::env::args().skip(1), &["--only"]) {
+        Ok(options) => options,
+        Err(error) => return refuse(&error.to_string()),
+    };
+    let only: Option<Vec<&str>> = options.text("--only").map(|only| only.split(',').collect());
+    let known = |name: &&&str| PARTS.iter().any(|(part, _)| part == *name);
+    if let Some(unknown) = only.iter().flatten().find(|name| !known(name)) {
+        let names: Vec<&str> = PARTS.iter().map(|(part, _)| *part).collect();
+        return refuse(&format!(
+            "--only has {unknown:?}; the parts are {}",
+            names.join(", ")
+        ));
+    }
     let mut rows = Vec::new();
-    // The largest first: memory that is freed is used again, and would not be seen.
-    for (hosts, vms) in [(10_000, 100_000), (5_000, 50_000), (5_000, 10_000)] {
-        placements(&mut rows, hosts, vms);
+    for (name, part) in PARTS {
+        if only.as_ref().is_none_or(|only| only.contains(&name)) {
+            part(&mut rows);
+        }
     }
-    for memory in [256, 300, 400] {
-        headroom(&mut rows, memory);
-    }
-    packing(&mut rows);
-    rebalancing(&mut rows);
-    repair(&mut rows);
-    full(&mut rows);
-    evacuations(&mut rows);
     print(&rows);
+    ExitCode::SUCCESS
+}
+
+fn refuse(why: &str) -> ExitCode {
+    eprintln!("bench_placement: {why}");
+    ExitCode::FAILURE
 }
 
 fn print(rows: &[Row]) {
@@ -92,6 +126,7 @@ fn processor_seconds(since: Instant) -> f64 {
 fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
     let pools = 20;
     let mut random = Random(7);
+    let (mut times, mut refused, nothing) = (vec![Duration::ZERO; vms], 0, BTreeSet::new());
     let before = resident();
     let mut engine = Engine::new(generate::hosts(hosts, pools));
     let of_hosts = resident().saturating_sub(before);
@@ -99,19 +134,18 @@ fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
         let new = generate::vm(&mut random, index, pools, vms / 40);
         engine.upsert_vm(uid(index), new);
     }
-    let of_vms = resident().saturating_sub(before + of_hosts);
-    let (mut times, mut refused, nothing) = (Vec::with_capacity(vms), 0, BTreeSet::new());
     let start = Instant::now();
     let processor = processor_seconds(start);
-    for index in 0..vms {
+    for (index, time) in times.iter_mut().enumerate() {
         let (uid, begun) = (uid(index), Instant::now());
         match engine.place(&uid, &nothing) {
             Ok(choice) => engine.assign(&uid, &choice.host),
             Err(_) => refused += 1,
         }
-        times.push(begun.elapsed());
+        *time = begun.elapsed();
     }
     let rate = vms as f64 / (processor_seconds(start) - processor).max(1e-6);
+    let of_vms = resident().saturating_sub(before + of_hosts);
     let label = format!("{hosts} hosts, {vms} VMs");
     let p99 = quantile(&mut times, 990);
     let legal = lint(engine.fleet()).is_empty();
@@ -147,12 +181,14 @@ fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
         bar: "<= 100 us",
         good: Some(quantile(&mut refusals, 990) <= Duration::from_micros(100)),
     });
+    // Later parts use again what the first has freed.
     if rows.len() < 4 {
+        let (per_host, per_vm) = (of_hosts / hosts as u64, of_vms / vms as u64);
         rows.push(Row {
             what: format!("  memory per host / per VM, {label}"),
-            measured: format!("{} B / {} B", of_hosts / hosts as u64, of_vms / vms as u64),
-            bar: "",
-            good: None,
+            measured: format!("{per_host} B / {per_vm} B"),
+            bar: "<= 4,096 B / 1,024 B",
+            good: Some(per_host <= 4_096 && per_vm <= 1_024),
         });
     }
 }

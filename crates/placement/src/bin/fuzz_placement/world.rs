@@ -45,9 +45,10 @@ fn uid(index: usize) -> VmUid {
 
 impl World {
     pub fn new(random: &mut Random) -> Self {
-        let pool = |architecture, grade| Pool {
+        let mut pool = |architecture, grade| Pool {
             zones: BTreeSet::from([Zone::Common]),
             architecture,
+            cpu_model: random.one_in(2).then(|| "old".to_owned()),
             cpu_overcommit_percent: 200,
             memory_overcommit_percent: 100,
             failures_to_tolerate: 1,
@@ -68,7 +69,7 @@ impl World {
             fleet.hosts.insert(name, any_host(random));
         }
         for index in 0..VMS {
-            fleet.vms.insert(uid(index), any_vm(random, index));
+            fleet.vms.insert(uid(index), any_vm(random, index).into());
         }
         Self { fleet }
     }
@@ -117,7 +118,7 @@ impl World {
             3 if random.one_in(6) => self.pool(random, engine),
             4 | 5 => {
                 let vm = any_vm(random, random.0 as usize % VMS);
-                self.fleet.vms.insert(uid.clone(), vm.clone());
+                self.fleet.vms.insert(uid.clone(), vm.clone().into());
                 engine.upsert_vm(uid.clone(), vm);
                 format!("{uid} changes")
             }
@@ -129,6 +130,7 @@ impl World {
             7 => {
                 if let Some(vm) = self.fleet.vms.get_mut(&uid) {
                     (vm.host, vm.incoming) = (None, None);
+                    vm.runs_with.clear();
                 }
                 engine.unassign(&uid);
                 format!("{uid} is on no host")
@@ -173,6 +175,11 @@ impl World {
             return "no pool".to_owned();
         };
         pool.cpu_overcommit_percent = 100 + random.below(4) * 100;
+        pool.cpu_model = match random.below(4) {
+            0 => Some("old".to_owned()),
+            1 => Some("new".to_owned()),
+            _ => None,
+        };
         pool.failures_to_tolerate = u32::from(!random.one_in(5));
         self.fleet.pools.insert("main".to_owned(), pool.clone());
         engine.upsert_pool("main".to_owned(), pool);
@@ -204,7 +211,19 @@ fn any_host(random: &mut Random) -> Host {
             .map(str::to_owned)
             .collect(),
         has_network: !random.one_in(10),
+        cpu_models: any_models(random),
     }
+}
+
+/// Most hosts offer both processor models, some the old one only, some do not tell.
+fn any_models(random: &mut Random) -> Option<BTreeSet<String>> {
+    let many = match random.below(8) {
+        0 => return None,
+        1 => 1,
+        _ => 2,
+    };
+    let models = ["old", "new"].into_iter().take(many);
+    Some(models.map(str::to_owned).collect())
 }
 
 /// A pool that all hosts share, or one that each host has, or none is told.
@@ -239,7 +258,12 @@ fn any_vm(random: &mut Random, index: usize) -> Vm {
         } else {
             Architecture::x86_64
         },
-        storage_pools: BTreeSet::from([pool]),
+        runs_with: random
+            .one_in(5)
+            .then(|| ["old", "new"][random.index(2)].to_owned())
+            .into_iter()
+            .collect(),
+        storage_pools: BTreeSet::from([pool]).into(),
         new_volumes: new.into_iter().collect(),
         pinned_to: random.one_in(10).then(|| host_name(random.index(HOSTS))),
         mlps_grade: if random.one_in(10) { 4 } else { 2 },

@@ -76,6 +76,7 @@ pub(super) fn agents_on_machines(cases: &mut Cases) {
         json!({"incoming": null}),
         json!({"proofs": [{"kind": "Closed", "host": "h1", "bootId": "b", "epoch": 1, "evidence": "x"}]}),
         json!({"nics": [{"network": "common", "macAddress": "x", "addresses": []}]}),
+        json!({"cpuModel": "EPYC"}),
         json!({"phase": "Running"}),
         json!({"message": "x"}),
         json!({"placement": {"message": "x"}}),
