@@ -19,6 +19,8 @@ use crate::runtime::Context;
 /// A silence is noticed after the missed renewal, and probes failed before: the window of an
 /// incident of silence begins so much earlier. Renewal interval, grace and probe time-out together.
 const BEFORE_SILENCE: SignedDuration = SignedDuration::from_secs(5);
+/// How much earlier at most: an operator that has just begun to lead notices a silence late.
+const BEFORE_SILENCE_MAX: SignedDuration = SignedDuration::from_secs(60);
 
 /// Downtime that a former leader measured, and until when.
 #[derive(Clone, Debug)]
@@ -61,14 +63,19 @@ pub(super) fn follow(context: &Context, state: &mut State) {
             let concerns = |right: &Assignment| concerns(context, &incident, right);
             affect(ledger, &cause, &vms, &systems, &concerns);
             tell_vms(ledger, &cause, &vms, &concerns);
+            let begin = *state
+                .begins
+                .entry(cause.clone())
+                .or_insert_with(|| begin(context, &incident));
             let baseline = state.baselines.get(&cause);
-            measure(context, ledger, &cause, &systems, baseline);
+            measure(context, ledger, &cause, &systems, (begin, baseline));
             let left = vms.iter().any(|vm| assignment(vm).is_some_and(&concerns));
             // A cut that healed leaves every VM where it was.
             settled = !left || gone;
         }
         if settled && let Some(closed) = ledger.settle(&cause, gone, now()) {
             state.baselines.remove(&cause);
+            state.begins.remove(&cause);
             over.push(closed);
         }
     }
@@ -197,23 +204,37 @@ fn tell_vms(
     }
 }
 
-/// Downtime of every affected system since the incident began; what a former leader measured
-/// stands, and this operator goes on from there.
+/// Since when an incident may have interrupted systems. Of a silent host no earlier than its last renewal,
+/// which the clock of its guard tells; as that may be wrong, it moves the window by so much at most.
+fn begin(context: &Context, incident: &failover::incident::Incident) -> Timestamp {
+    let opened = Timestamp::from_microsecond(incident.opened_at.0).unwrap_or(Timestamp::UNIX_EPOCH);
+    if incident.cause.starts_with("hardware/") {
+        return opened;
+    }
+    let own = incident.host.as_ref().and_then(|host| {
+        let renewals = context.stores.renewals(host.as_str())?;
+        let boot_id = renewals.boot_id.as_ref()?;
+        (incident.cause == format!("host-silent/{host}/{boot_id}")).then_some(renewals.renewed)?
+    });
+    silent_since(opened, own)
+}
+
+fn silent_since(opened: Timestamp, renewed: Option<Timestamp>) -> Timestamp {
+    let (first, last) = (opened - BEFORE_SILENCE_MAX, opened - BEFORE_SILENCE);
+    renewed.map_or(last, |renewed| renewed.clamp(first, last))
+}
+
+/// Downtime of every affected system since `begin`; what a former leader measured stands, and this operator
+/// goes on from there.
 fn measure(
     context: &Context,
     ledger: &mut Ledger,
     cause: &str,
     systems: &[Arc<BusinessSystem>],
-    baseline: Option<&Baseline>,
+    (begin, baseline): (Timestamp, Option<&Baseline>),
 ) {
     let Some(incident) = ledger.get(cause).cloned() else {
         return;
-    };
-    let opened = Timestamp::from_microsecond(incident.opened_at.0).unwrap_or(Timestamp::UNIX_EPOCH);
-    let begin = if cause.starts_with("hardware/") {
-        opened
-    } else {
-        opened - BEFORE_SILENCE
     };
     for (name, known) in &incident.systems {
         let system = systems.iter().find(|system| {
@@ -285,5 +306,21 @@ fn add(measured: &mut AffectedSystem, former: &AffectedSystem) {
         if !again {
             own.up_at = own.up_at.or(before.up_at);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silence_that_a_new_leader_noticed_late_is_measured_from_the_last_renewal() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let opened = at(1_000);
+        assert_eq!(silent_since(opened, None), at(995));
+        assert_eq!(silent_since(opened, Some(at(997))), at(995));
+        assert_eq!(silent_since(opened, Some(at(993))), at(993));
+        assert_eq!(silent_since(opened, Some(at(1))), at(940), "a wrong clock");
+        assert_eq!(silent_since(opened, Some(at(9_999))), at(995));
     }
 }

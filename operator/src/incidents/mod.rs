@@ -40,6 +40,8 @@ struct State {
     storm: Option<(u32, u32, WallTime)>,
     /// Downtime that was measured before this operator led, by cause.
     baselines: BTreeMap<String, Baseline>,
+    /// Since when downtime is measured, by cause.
+    begins: BTreeMap<String, Timestamp>,
     /// Incidents as they are to be written, by the names of their objects.
     dirty: BTreeMap<String, failover::incident::Incident>,
 }
@@ -185,6 +187,7 @@ impl State {
         for cause in over {
             ledger.forget(&cause);
             self.baselines.remove(&cause);
+            self.begins.remove(&cause);
         }
         let mut closed = Vec::new();
         for incident in stored
@@ -203,6 +206,7 @@ impl State {
             };
             if let Some(incident) = ledger.close(&incident.spec.cause, entry) {
                 self.baselines.remove(&incident.cause);
+                self.begins.remove(&incident.cause);
                 closed.push(incident);
             }
         }
