@@ -221,3 +221,7 @@ mod tests {
         assert_eq!(told.as_deref(), Some("1 to 6"), "a refusal is seen as one");
     }
 }
+
+#[cfg(test)]
+#[path = "door_tests.rs"]
+mod hostile_statuses;

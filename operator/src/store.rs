@@ -42,6 +42,8 @@ pub struct Renewals {
     pub guard: GuardRegistration,
     /// Why the guard is not armed.
     pub not_armed: Option<NotArmed>,
+    /// What the host remembers of the API, and the version of the Lease that told it.
+    pub api_seen: Option<(String, u64)>,
 }
 
 /// Caches of every kind.
@@ -256,6 +258,9 @@ fn note(
         .unwrap_or_default();
     let not_armed =
         annotation(api::names::LEASE_GUARD_WHY).and_then(|text| serde_json::from_str(&text).ok());
+    let version = lease.metadata.resource_version.as_deref();
+    let version = version.and_then(|version| version.parse().ok());
+    let api_seen = annotation(api::names::LEASE_API_SEEN).zip(version);
     let report =
         annotation(api::names::LEASE_HEARTBEATS).and_then(|text| HeartbeatReport::parse(&text));
     if let (true, Some(boot_id), Some(report)) = (changed, &boot_id, report) {
@@ -273,6 +278,7 @@ fn note(
             renewed,
             guard,
             not_armed,
+            api_seen,
         },
     );
 }

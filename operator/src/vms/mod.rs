@@ -89,6 +89,18 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     migrations::turn(context, memory, &policy).await;
 }
 
+/// While the site is frozen nobody knows what runs: every VM is shown so, and nothing is done.
+pub async fn show_frozen(context: &Arc<Context>) {
+    let verdict = failover::vm::frozen();
+    let message = verdict.reasons.iter().map(failover::Reason::english);
+    let message = message.collect::<Vec<_>>().join("; ");
+    for vm in context.stores.vms.state() {
+        if context.writer.settled(vm.as_ref()) {
+            rights::show_only(context, &vm, verdict.phase, &message, None).await;
+        }
+    }
+}
+
 /// Something to write about one VM.
 enum Work {
     /// A phase, message and, where one was decided, the placement's report.

@@ -56,6 +56,21 @@ pub(super) async fn show(
     message: &str,
     placement: Option<Value>,
 ) {
+    show_only(context, vm, phase, message, placement).await;
+    let status = vm.status.clone().unwrap_or_default();
+    if status.assignment.is_none() && status.incoming.is_none() {
+        release(context, vm).await;
+    }
+}
+
+/// Phase and message, when they changed, and nothing else.
+pub(super) async fn show_only(
+    context: &Context,
+    vm: &VirtualMachine,
+    phase: VmPhase,
+    message: &str,
+    placement: Option<Value>,
+) {
     let status = vm.status.clone().unwrap_or_default();
     let mut changes = serde_json::Map::new();
     let mut judged = judged(phase, status.assignment.as_ref(), message).to_vec();
@@ -94,9 +109,6 @@ pub(super) async fn show(
             context.writer.tell(vm, kind, reason, message).await;
         }
         logged("VM", &vm.name_any(), result);
-    }
-    if status.assignment.is_none() && status.incoming.is_none() {
-        release(context, vm).await;
     }
 }
 

@@ -1,0 +1,330 @@
+//! A site whose etcd was restored: notices it, keeps everything still, and carries out the rebase
+//! that a person asks for. What a rebase does is decided by `failover::rebase`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::{CloudPolicy, Host, Rebased, SiteFreeze, VirtualMachine};
+use failover::Moment;
+use failover::agent::freeze::went_back;
+use failover::rebase::{HostSaid, HostWord, Obstacle, RebasePlan, SeenCopy, rebase};
+use kube::ResourceExt;
+use kube::runtime::events::EventType;
+use model::{Epoch, HostName};
+use serde_json::json;
+
+use crate::runtime::Context;
+use crate::vms::rights_patch;
+use crate::writer::{WriteError, logged};
+use crate::{clock, door};
+
+/// What may be done with VMs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// What is right.
+    Act,
+    /// Nothing yet: this operator has just begun and has not heard from every host.
+    Listen,
+    /// Nothing before a rebase.
+    Frozen,
+}
+
+/// What is remembered.
+#[derive(Debug, Default)]
+pub struct Freeze(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// What the rebase waits for, while the site is frozen.
+    message: Option<String>,
+    /// When this operator first looked.
+    began: Option<Moment>,
+    /// Every host was heard since, or is silent.
+    heard: bool,
+    /// The last rebase that this operator knows of.
+    rebase: String,
+}
+
+impl Freeze {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the site is frozen.
+    pub fn stands(&self) -> bool {
+        self.state().message.is_some()
+    }
+
+    /// What a rebase waits for, while the site is frozen.
+    pub fn message(&self) -> Option<String> {
+        self.state().message.clone()
+    }
+
+    /// Takes the name of the last rebase; whether it is a later one than was known: versions from
+    /// before it mean nothing, to an operator that did not lead then too.
+    fn learns_of(&self, last: &str) -> bool {
+        let mut state = self.state();
+        let later = last > state.rebase.as_str();
+        if later {
+            last.clone_into(&mut state.rebase);
+        }
+        later
+    }
+
+    fn set(&self, message: Option<String>) {
+        self.state().message = message;
+    }
+}
+
+/// One turn, before anything is decided about VMs.
+pub async fn turn(context: &Arc<Context>) -> Word {
+    let Some(policy) = context.stores.policies.state().first().cloned() else {
+        // A site without a policy can not be frozen for all to see; hosts that remember more start
+        // nothing by themselves.
+        return Word::Act;
+    };
+    let status = policy.status.clone().unwrap_or_default();
+    if let Some(frozen) = &status.frozen {
+        if !context.freeze.stands() {
+            // Versions are used anew: what was written from them means nothing any more.
+            context.writer.forget_written();
+            context.freeze.set(Some(frozen.cause.clone()));
+        }
+        if context.writer.settled(policy.as_ref()) {
+            go_on(context, &policy, frozen).await;
+        }
+        return Word::Frozen;
+    }
+    let last = last_rebase(&policy);
+    if context.freeze.learns_of(&last) {
+        context.writer.forget_versions();
+    }
+    if let Some(cause) = noticed(context, &last) {
+        tracing::error!(cause, "the site is frozen");
+        context.writer.forget_written();
+        context.freeze.set(Some(cause.clone()));
+        if context.writer.settled(policy.as_ref()) {
+            let frozen = json!({"frozen": {"since": clock::wall(), "cause": cause}});
+            let result = context.writer.swap_status(policy.as_ref(), frozen).await;
+            if result.is_ok() {
+                let note = format!(
+                    "{cause}; nothing is started, stopped, moved or forced off before: zyctl failover rebase"
+                );
+                let kind = EventType::Warning;
+                context
+                    .writer
+                    .tell(policy.as_ref(), kind, "Frozen", &note)
+                    .await;
+            }
+            logged("freeze", &policy.name_any(), result);
+        }
+        return Word::Frozen;
+    }
+    context.freeze.set(None);
+    if everybody_heard(context) {
+        Word::Act
+    } else {
+        Word::Listen
+    }
+}
+
+fn last_rebase(policy: &CloudPolicy) -> String {
+    let last = policy
+        .status
+        .as_ref()
+        .and_then(|status| status.last_rebase.clone());
+    last.map(|last| last.id).unwrap_or_default()
+}
+
+/// Who noticed that the API went back, and what.
+fn noticed(context: &Context, last_rebase: &str) -> Option<String> {
+    if context.writer.saw_it_go_back() {
+        return Some("the operator saw the API server hold less than before".to_owned());
+    }
+    for host in context.stores.hosts.state() {
+        let name = host.name_any();
+        if let Some(report) = frozen_report(&host, last_rebase) {
+            return Some(format!("host {name}: {}", report.cause));
+        }
+        let seen = context
+            .stores
+            .renewals(&name)
+            .and_then(|renewals| renewals.api_seen);
+        if let Some((word, version)) = seen
+            && went_back(&word, version, last_rebase)
+        {
+            return Some(format!(
+                "host {name} remembers version {word} of the API server, which is at {version}"
+            ));
+        }
+    }
+    None
+}
+
+/// What a frozen host says, if it says it about this freeze.
+fn frozen_report<'a>(host: &'a Host, last_rebase: &str) -> Option<&'a api::FrozenReport> {
+    let reported = host.status.as_ref()?.reported.as_ref()?;
+    let report = reported.frozen.as_ref()?;
+    (report.rebase == last_rebase).then_some(report)
+}
+
+/// An operator that has just begun knows no more than the API does: it listens until every host
+/// has renewed its Lease once more, or has been silent for as long as makes it unreachable.
+fn everybody_heard(context: &Context) -> bool {
+    let now = clock::now();
+    let mut state = context.freeze.state();
+    let began = *state.began.get_or_insert(now);
+    if !state.heard {
+        let policy = door::policy(&context.stores.policy());
+        let late = now.since(began) >= policy.unreachable_after_milliseconds;
+        state.heard = late
+            || context.stores.hosts.state().iter().all(|host| {
+                let accepted = host.status.as_ref().is_some_and(|s| s.accepted.is_some());
+                let renewals = context.stores.renewals(&host.name_any());
+                !accepted || renewals.is_some_and(|renewals| renewals.sign.changes > 1)
+            });
+    }
+    state.heard
+}
+
+/// Carries out the rebase that was asked for, and says what it waits for.
+async fn go_on(context: &Arc<Context>, policy: &CloudPolicy, frozen: &SiteFreeze) {
+    let (vms, hosts) = match (
+        context.writer.list::<VirtualMachine>().await,
+        context.writer.list::<Host>().await,
+    ) {
+        (Ok(vms), Ok(hosts)) => (vms, hosts),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::warn!(%error, "VMs and hosts were not read afresh");
+            return;
+        }
+    };
+    let plan = plan(context, policy, frozen, &vms, &hosts);
+    let asked = policy.spec.failover.rebase.as_ref();
+    let asked = asked.filter(|request| request.frozen_since == frozen.since);
+    let waits = match (&plan, asked) {
+        (Err(obstacles), _) => obstacles
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; "),
+        (Ok(_), None) => "every host was heard or is off: zyctl failover rebase".to_owned(),
+        (Ok(_), Some(_)) => "the rebase is being carried out".to_owned(),
+    };
+    context
+        .freeze
+        .set(Some(format!("{}; {waits}", frozen.cause)));
+    let (Ok(plan), Some(request)) = (plan, asked) else {
+        return;
+    };
+    let result = if frozen.epoch_floor.is_none() {
+        // Kept first: a rebase that is interrupted ends as it began.
+        let floor = json!({"frozen": {"epochFloor": plan.floor}});
+        context.writer.swap_status(policy, floor).await
+    } else if plan.changes.is_empty() {
+        end(context, policy, frozen, request, vms.len()).await
+    } else {
+        write(context, &vms, &plan).await
+    };
+    logged("rebase", &policy.name_any(), result);
+}
+
+fn plan(
+    context: &Context,
+    policy: &CloudPolicy,
+    frozen: &SiteFreeze,
+    vms: &[VirtualMachine],
+    hosts: &[Host],
+) -> Result<RebasePlan, Vec<Obstacle>> {
+    let last = last_rebase(policy);
+    let said: BTreeMap<HostName, HostSaid> = hosts
+        .iter()
+        .map(|host| (HostName(host.name_any()), said(context, host, &last)))
+        .collect();
+    let rights: Vec<_> = vms.iter().map(door::rights).collect();
+    rebase(&rights, &said, frozen.epoch_floor.map(Epoch))
+}
+
+/// A host's word counts for the incarnation that renews its Lease.
+fn said(context: &Context, host: &Host, last_rebase: &str) -> HostSaid {
+    let name = HostName(host.name_any());
+    let reported = host
+        .status
+        .as_ref()
+        .and_then(|status| status.reported.as_ref());
+    let boot_id = reported.map(|reported| reported.incarnation.boot_id.as_str());
+    let renews = context
+        .stores
+        .renewals(name.as_str())
+        .and_then(|renewals| renewals.boot_id);
+    if let (Some(report), Some(boot_id), Some(renews)) =
+        (frozen_report(host, last_rebase), boot_id, renews)
+        && renews.as_str() == boot_id
+    {
+        let copies = report.copies.iter().map(|copy| SeenCopy {
+            vm: copy.vm.as_str().into(),
+            name: copy.name.clone(),
+            epoch: Epoch(copy.epoch),
+            runs: copy.runs,
+        });
+        return HostSaid::Heard(HostWord {
+            boot_id: boot_id.into(),
+            copies: copies.collect(),
+            highest: Epoch(report.highest_epoch),
+        });
+    }
+    let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+    watch.off(&name).map_or(HostSaid::Silent, HostSaid::Off)
+}
+
+async fn write(
+    context: &Context,
+    vms: &[VirtualMachine],
+    plan: &RebasePlan,
+) -> Result<(), WriteError> {
+    for change in &plan.changes {
+        let vm = vms.iter().find(|vm| door::uid(vm) == change.after().vm);
+        if let Some(vm) = vm {
+            context.writer.swap_status(vm, rights_patch(change)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The rights are what runs: hosts may act again.
+async fn end(
+    context: &Context,
+    policy: &CloudPolicy,
+    frozen: &SiteFreeze,
+    request: &api::RebaseRequest,
+    vms: usize,
+) -> Result<(), WriteError> {
+    let at = clock::wall();
+    // Later rebases have later words, whatever the clock does.
+    let id = at.0.to_string().max(format!("{}+", last_rebase(policy)));
+    let last = Rebased {
+        id,
+        at,
+        by: request.by.clone(),
+        reason: request.reason.clone(),
+        frozen_since: frozen.since.clone(),
+        virtual_machines: i32::try_from(vms).unwrap_or(i32::MAX),
+    };
+    let status = json!({"frozen": null, "lastRebase": last});
+    context.writer.swap_status(policy, status).await?;
+    let note = format!(
+        "{} VMs follow what runs; by {}: {}",
+        vms, request.by, request.reason
+    );
+    context
+        .writer
+        .tell(policy, EventType::Normal, "Rebased", &note)
+        .await;
+    tracing::warn!(
+        by = request.by,
+        reason = request.reason,
+        "the site was rebased"
+    );
+    context.writer.forget_versions();
+    Ok(())
+}
