@@ -198,6 +198,7 @@ impl HostMachine {
         // Each thing once per silence: a timeline, not a log of every step.
         let key = match &reason {
             Reason::Concluded { conclusion } => format!("{kind:?}/Concluded/{conclusion:?}"),
+            Reason::Proven { kind: proof, .. } => format!("{kind:?}/Proven/{proof:?}"),
             Reason::ForcedOff { attempt, .. } => format!("{kind:?}/ForcedOff/{attempt}"),
             Reason::StaysOn { bmc, .. } => format!("{kind:?}/StaysOn/{bmc}"),
             other => format!("{kind:?}/{}", other.key()),

@@ -1,6 +1,8 @@
 //! A host that misses renewals: its power is asked for, a proof is sought, and at last it is
 //! fenced, if it may be.
 
+use model::StopProofKind;
+
 use super::{EventKind, FencePermit, HostAction, HostFacts, HostMachine, HostStep, Intent, Life};
 use crate::host::fencing::{Fencing, Sight, Stage};
 use crate::host::table::{Conclusion, Response};
@@ -27,6 +29,7 @@ impl HostMachine {
         out: &mut HostStep,
     ) {
         if self.life == Life::Fenced {
+            self.seek_a_first_hand_proof(facts, signs, conclusion, policy, now, out);
             return;
         }
         let silent_milliseconds = signs.lease.map_or(0, |sign| now.since(sign.changed_at));
@@ -86,6 +89,28 @@ impl HostMachine {
         }
     }
 
+    /// `SelfFenced` rests on what the host promised. It is enough to restart its VMs, but not for
+    /// a rebase, whose API may have forgotten a newer promise: the power is read on, and a
+    /// person's word is taken, as of a host without a proof.
+    fn seek_a_first_hand_proof(
+        &mut self,
+        facts: &HostFacts,
+        signs: &LifeSigns,
+        conclusion: Conclusion,
+        policy: &Policy,
+        now: Moment,
+        out: &mut HostStep,
+    ) {
+        let kind = self.proof.as_ref().map(HostStopProof::kind);
+        if kind != Some(StopProofKind::SelfFenced) {
+            return;
+        }
+        self.ask_for_power(facts, policy, now, out);
+        if let Some(better) = self.prove_first_hand(facts, signs, conclusion, policy, now) {
+            self.accept(better, facts, now, out);
+        }
+    }
+
     pub(super) fn ask_for_power(
         &mut self,
         facts: &HostFacts,
@@ -121,6 +146,25 @@ impl HostMachine {
         policy: &Policy,
         now: Moment,
     ) -> Option<HostStopProof> {
+        self.prove_first_hand(facts, signs, conclusion, policy, now)
+            .or_else(|| {
+                let registered = self.incarnation.as_ref().map(|identity| &identity.boot_id);
+                facts
+                    .self_fenced
+                    .clone()
+                    .filter(|proof| registered == Some(proof.boot_id()))
+            })
+    }
+
+    /// What was read of the host itself, or a person's word.
+    fn prove_first_hand(
+        &mut self,
+        facts: &HostFacts,
+        signs: &LifeSigns,
+        conclusion: Conclusion,
+        policy: &Policy,
+        now: Moment,
+    ) -> Option<HostStopProof> {
         if conclusion == Conclusion::Dead
             && let Some(proof) = self
                 .witness
@@ -128,11 +172,6 @@ impl HostMachine {
                 .and_then(|witness| witness.conclude(signs, policy, now))
         {
             return Some(proof);
-        }
-        if let Some(proof) = &facts.self_fenced
-            && self.incarnation.as_ref().map(|identity| &identity.boot_id) == Some(proof.boot_id())
-        {
-            return Some(proof.clone());
         }
         let (confirmation, seen_at) = facts.confirmation.as_ref()?;
         if [&self.void_word, &facts.void_confirmation].contains(&&Some(confirmation.clone())) {
