@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use failover::Moment;
 use failover::guard::heartbeats::HeartbeatReport;
 use failover::host::incarnation::{Identity, Registration, register};
+use failover::migration::{MigrationFacts, MigrationStep};
 use failover::proof::self_fence::GuardRegistration;
 use failover::vm::{Failures, HostSight, VmDecision, VmFacts, Volumes, Wanted, decide};
 use model::Assignment;
@@ -222,4 +223,121 @@ fn no_mangled_annotation_panics_or_arms() {
         // Read or refused; either way it ends.
         let _ = HeartbeatReport::parse(&String::from_utf8_lossy(&bytes));
     }
+}
+
+/// What one side of a move, or anybody in its name, may write into the move's object.
+fn side(chance: &mut Chance, phases: &[&str]) -> Value {
+    json!({"assignment": copy(chance), "phase": phases[chance.below(phases.len())]})
+}
+
+/// A move ends, or gives a VM to its target, only on words about exactly the copies that the VM's
+/// rights name: not about others' VMs, epochs of the past or the future, or other boots.
+#[test]
+fn no_status_of_a_move_takes_a_vm_from_a_copy_that_may_run() {
+    let mut chance = Chance::from_environment();
+    let right = |host: &str, epoch| Assignment {
+        host: host.into(),
+        boot_id: "b1".into(),
+        epoch: Epoch(epoch),
+    };
+    let (source, target) = (right("h1", 3), right("h2", 4));
+    let rights = Rights {
+        assignment: Some(source.clone()),
+        incoming: Some(target.clone()),
+        last_epoch: Epoch(4),
+        ..Rights::none("v".into())
+    };
+    let (mut changed, mut read) = (0_u64, 0_u64);
+    for _ in 0..cases() {
+        let mut status = json!({"phase": "Running", "sourceAssignment": source, "targetAssignment": target,
+            "abortRequested": chance.below(2) == 0, "refuseRequested": chance.below(2) == 0});
+        for (field, phases) in [
+            (
+                "source",
+                ["Migrating", "HandedOver", "StillRunning", "Closed"],
+            ),
+            ("target", ["Prepared", "Arrived", "Resumed", "Refused"]),
+        ] {
+            if chance.below(2) == 0 {
+                status[field] = side(&mut chance, &phases);
+            }
+        }
+        if chance.below(8) == 0 {
+            status["targetAssignment"] = copy(&mut chance);
+        }
+        if chance.below(4) == 0 {
+            let bytes = chance.mangle(status.to_string().as_bytes());
+            status = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        }
+        let Ok(status) = serde_json::from_value::<VirtualMachineMigrationStatus>(status) else {
+            continue;
+        };
+        let said = |chance: &mut Chance| {
+            let runtime = (chance.below(2) == 0).then(|| runtime(chance));
+            runtime
+                .and_then(|runtime| serde_json::from_value::<Runtime>(runtime).ok())
+                .map(|runtime| report(&runtime))
+        };
+        let (current, arriving) = (said(&mut chance), said(&mut chance));
+        read += 1;
+        let told = sides(&status);
+        let facts = MigrationFacts {
+            rights: &rights,
+            wanted_running: chance.below(4) > 0,
+            cancel: chance.below(4) == 0,
+            sides: told.sides.clone(),
+            begun_at: Some(Moment(0)),
+            source: told.source,
+            target: told.target,
+            report: current.as_ref(),
+            incoming_report: arriving.as_ref(),
+            source_host: HostSight::default(),
+            target_host: HostSight::default(),
+            abort_requested: status.abort_requested,
+            refuse_requested: status.refuse_requested,
+        };
+        let step = failover::migration::decide(&facts, &Policy::default(), Moment(1_000)).step;
+        let reported = |report: &Option<CopyReport>, copy: &Assignment, phases: &[CopyPhase]| {
+            let report = report.as_ref();
+            report.is_some_and(|it| it.assignment == *copy && phases.contains(&it.phase))
+        };
+        let ended = [CopyPhase::Closed, CopyPhase::HandedOver];
+        let source_ended = reported(&current, &source, &ended)
+            || status.source.as_ref().is_some_and(|it| {
+                let phases = [
+                    MigrationSourcePhase::Closed,
+                    MigrationSourcePhase::HandedOver,
+                ];
+                it.assignment == source && phases.contains(&it.phase)
+            });
+        let target_said = |phase| {
+            let target_side = status.target.as_ref();
+            target_side.is_some_and(|it| it.assignment == target && it.phase == phase)
+        };
+        match step {
+            MigrationStep::Promote(_) | MigrationStep::PromoteResumed(..) => {
+                changed += 1;
+                let runs = reported(&arriving, &target, &[CopyPhase::Running]);
+                assert!(source_ended, "{status:?} {current:?}");
+                assert!(
+                    runs || target_said(MigrationTargetPhase::Resumed),
+                    "{status:?} {arriving:?}"
+                );
+            }
+            MigrationStep::DropIncoming(_) => {
+                changed += 1;
+                let closed = reported(&arriving, &target, &[CopyPhase::Closed]);
+                assert!(
+                    closed || target_said(MigrationTargetPhase::Refused),
+                    "{status:?} {arriving:?}"
+                );
+            }
+            // What the move's object holds of other sides than the VM's rights ends the move alone.
+            MigrationStep::Finish(_) => {
+                assert_ne!(told.sides, Some((source.clone(), target.clone())));
+            }
+            _ => {}
+        }
+    }
+    assert!(changed > 0 && changed < read, "{changed} of {read}");
 }
