@@ -32,6 +32,8 @@ pub struct Freezer {
     path: PathBuf,
     memory: Mutex<ApiMemory>,
     report: Mutex<Option<FrozenReport>>,
+    /// The roll-call that was last read.
+    roll_call: Mutex<String>,
 }
 
 fn file(run_dir: &Path) -> PathBuf {
@@ -64,6 +66,7 @@ impl Freezer {
             path,
             memory: Mutex::new(memory),
             report: Mutex::default(),
+            roll_call: Mutex::default(),
         })
     }
 
@@ -126,16 +129,27 @@ impl Freezer {
         bail!("this host is frozen: the API went back; zyctl failover rebase ends it")
     }
 
+    /// Takes the roll-call that was read after this host froze.
+    fn hear(&self, roll_call: String) {
+        *self
+            .roll_call
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = roll_call;
+    }
+
     /// Says what runs here; `idle`: no work on any VM is under way.
     pub fn tell(&self, context: &Context, domains: &[Domain], idle: bool) {
         let freeze = {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             memory.freeze.clone()
         };
+        let roll_call = self.roll_call.lock();
+        let roll_call = roll_call.unwrap_or_else(PoisonError::into_inner).clone();
         let told = freeze.filter(|_| idle).and_then(|freeze| {
             Some(FrozenReport {
                 cause: freeze.cause,
                 rebase: freeze.rebase?,
+                roll_call,
                 highest_epoch: match context.ledger.highest() {
                     Ok(highest) => highest,
                     Err(error) => {
@@ -206,7 +220,10 @@ async fn look(context: &Arc<Context>) -> Result<()> {
         frozen: status.frozen.is_some(),
         rebase: status.last_rebase.map(|last| last.id).unwrap_or_default(),
     };
-    if context.freezer.change(|memory| memory.step(&site))? == Step::Settle {
+    let step = context.freezer.change(|memory| memory.step(&site))?;
+    let roll_call = status.frozen.map(|frozen| frozen.roll_call);
+    context.freezer.hear(roll_call.unwrap_or_default());
+    if step == Step::Settle {
         settle(context).await?;
         context
             .freezer

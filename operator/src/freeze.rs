@@ -4,17 +4,17 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api::{CloudPolicy, Host, Rebased, SiteFreeze, VirtualMachine};
+use api::{CloudPolicy, Host, Rebased, SiteFreeze, VirtualMachine, Volume};
 use failover::Moment;
 use failover::agent::freeze::went_back;
 use failover::rebase::{HostSaid, HostWord, Obstacle, RebasePlan, SeenCopy, rebase};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use model::{Epoch, HostName};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::runtime::Context;
-use crate::vms::rights_patch;
+use crate::vms::{claim_of, rights_patch};
 use crate::writer::{WriteError, logged};
 use crate::{clock, door};
 
@@ -43,6 +43,9 @@ struct State {
     heard: bool,
     /// The last rebase that this operator knows of.
     rebase: String,
+    /// The roll-call that this operator made: what hosts say counts as an answer to it alone. What a
+    /// restored API holds of a former freeze answers another.
+    roll_call: String,
 }
 
 impl Freeze {
@@ -67,8 +70,18 @@ impl Freeze {
         let later = last > state.rebase.as_str();
         if later {
             last.clone_into(&mut state.rebase);
+            state.roll_call.clear();
         }
         later
+    }
+
+    /// This operator froze the site, and knows of no rebase since.
+    fn awaits_rebase(&self) -> bool {
+        !self.state().roll_call.is_empty()
+    }
+
+    fn has_called(&self, roll_call: &str) -> bool {
+        !roll_call.is_empty() && self.state().roll_call == roll_call
     }
 
     fn set(&self, message: Option<String>) {
@@ -90,23 +103,33 @@ pub async fn turn(context: &Arc<Context>) -> Word {
             context.writer.forget_written();
             context.freeze.set(Some(frozen.cause.clone()));
         }
+        let again = went_back_here(context);
+        if again {
+            context.writer.forget_written();
+        }
         if context.writer.settled(policy.as_ref()) {
-            go_on(context, &policy, frozen).await;
+            if context.freeze.has_called(&frozen.roll_call) && !again {
+                go_on(context, &policy, frozen).await;
+            } else {
+                // Etcd went back once more: a rebase that was asked for before is none of this freeze.
+                let anew = json!({"since": clock::wall()});
+                call_the_roll(context, &policy, if again { anew } else { json!({}) }).await;
+            }
         }
         return Word::Frozen;
     }
     let last = last_rebase(&policy);
     if context.freeze.learns_of(&last) {
         context.writer.forget_versions();
+        context.stores.forget_versions();
     }
     if let Some(cause) = noticed(context, &last) {
         tracing::error!(cause, "the site is frozen");
         context.writer.forget_written();
         context.freeze.set(Some(cause.clone()));
         if context.writer.settled(policy.as_ref()) {
-            let frozen = json!({"frozen": {"since": clock::wall(), "cause": cause}});
-            let result = context.writer.swap_status(policy.as_ref(), frozen).await;
-            if result.is_ok() {
+            let frozen = json!({"since": clock::wall(), "cause": cause});
+            if call_the_roll(context, &policy, frozen).await {
                 let note = format!(
                     "{cause}; nothing is started, stopped, moved or forced off before: zyctl failover rebase"
                 );
@@ -116,7 +139,6 @@ pub async fn turn(context: &Arc<Context>) -> Word {
                     .tell(policy.as_ref(), kind, "Frozen", &note)
                     .await;
             }
-            logged("freeze", &policy.name_any(), result);
         }
         return Word::Frozen;
     }
@@ -128,6 +150,24 @@ pub async fn turn(context: &Arc<Context>) -> Word {
     }
 }
 
+/// Asks every host what runs there, in `status.frozen` with what else is to be said of the freeze.
+/// A floor of epochs from before is void: there may be higher ones by now. Whether it was written.
+async fn call_the_roll(context: &Context, policy: &CloudPolicy, mut frozen: Value) -> bool {
+    let roll_call = format!("{} {}", clock::wall().0, context.writer.identity());
+    frozen["rollCall"] = json!(roll_call);
+    frozen["epochFloor"] = Value::Null;
+    let status = json!({"frozen": frozen});
+    let result = context.writer.swap_status(policy, status).await;
+    let written = result.is_ok();
+    if written {
+        context.freeze.state().roll_call = roll_call;
+        context.writer.forget_seen();
+        context.stores.forget_versions();
+    }
+    logged("freeze", &policy.name_any(), result);
+    written
+}
+
 fn last_rebase(policy: &CloudPolicy) -> String {
     let last = policy
         .status
@@ -136,10 +176,18 @@ fn last_rebase(policy: &CloudPolicy) -> String {
     last.map(|last| last.id).unwrap_or_default()
 }
 
+/// By the leader's Lease, or by an object that a watch showed older than it was.
+fn went_back_here(context: &Context) -> bool {
+    context.writer.saw_it_go_back() || context.stores.saw_it_go_back()
+}
+
 /// Who noticed that the API went back, and what.
 fn noticed(context: &Context, last_rebase: &str) -> Option<String> {
-    if context.writer.saw_it_go_back() {
+    if went_back_here(context) {
         return Some("the operator saw the API server hold less than before".to_owned());
+    }
+    if context.freeze.awaits_rebase() {
+        return Some("the API server has forgotten that the site is frozen".to_owned());
     }
     for host in context.stores.hosts.state() {
         let name = host.name_any();
@@ -222,7 +270,11 @@ async fn go_on(context: &Arc<Context>, policy: &CloudPolicy, frozen: &SiteFreeze
         let floor = json!({"frozen": {"epochFloor": plan.floor}});
         context.writer.swap_status(policy, floor).await
     } else if plan.changes.is_empty() {
-        end(context, policy, frozen, request, vms.len()).await
+        match claim(context, &vms, &plan).await {
+            Ok(true) => end(context, policy, frozen, request, vms.len()).await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        }
     } else {
         write(context, &vms, &plan).await
     };
@@ -239,14 +291,17 @@ fn plan(
     let last = last_rebase(policy);
     let said: BTreeMap<HostName, HostSaid> = hosts
         .iter()
-        .map(|host| (HostName(host.name_any()), said(context, host, &last)))
+        .map(|host| {
+            let said = said(context, host, &last, &frozen.roll_call);
+            (HostName(host.name_any()), said)
+        })
         .collect();
     let rights: Vec<_> = vms.iter().map(door::rights).collect();
     rebase(&rights, &said, frozen.epoch_floor.map(Epoch))
 }
 
-/// A host's word counts for the incarnation that renews its Lease.
-fn said(context: &Context, host: &Host, last_rebase: &str) -> HostSaid {
+/// A host's word counts for the incarnation that renews its Lease, as an answer to the roll-call.
+fn said(context: &Context, host: &Host, last_rebase: &str, roll_call: &str) -> HostSaid {
     let name = HostName(host.name_any());
     let reported = host
         .status
@@ -260,6 +315,7 @@ fn said(context: &Context, host: &Host, last_rebase: &str) -> HostSaid {
     if let (Some(report), Some(boot_id), Some(renews)) =
         (frozen_report(host, last_rebase), boot_id, renews)
         && renews.as_str() == boot_id
+        && report.roll_call == roll_call
     {
         let copies = report.copies.iter().map(|copy| SeenCopy {
             vm: copy.vm.as_str().into(),
@@ -285,10 +341,45 @@ async fn write(
     for change in &plan.changes {
         let vm = vms.iter().find(|vm| door::uid(vm) == change.after().vm);
         if let Some(vm) = vm {
-            context.writer.swap_status(vm, rights_patch(change)).await?;
+            let mut status = rights_patch(change);
+            // What agents reported before the restore is old: they report anew once they act.
+            status["runtime"] = Value::Null;
+            status["incomingRuntime"] = Value::Null;
+            context.writer.swap_status(vm, status).await?;
         }
     }
     Ok(())
+}
+
+/// Gives the volumes of what runs to what runs; whether all of them were so already. Read afresh, as
+/// a claim of the backup may be another VM's.
+async fn claim(
+    context: &Context,
+    vms: &[VirtualMachine],
+    plan: &RebasePlan,
+) -> Result<bool, WriteError> {
+    let volumes = context.writer.list::<Volume>().await?;
+    let mut settled = true;
+    for vm in vms {
+        let Some(right) = plan.running.get(&door::uid(vm)) else {
+            continue;
+        };
+        let wanted = claim_of(context, vm, right);
+        let carries = |volume: &&Volume| {
+            let name = volume.name_any();
+            volume.namespace() == vm.namespace()
+                && vm.spec.disks.iter().any(|disk| disk.volume == name)
+        };
+        for volume in volumes.iter().filter(carries) {
+            let status = volume.status.clone().unwrap_or_default();
+            if status.claim.as_ref() != Some(&wanted) {
+                let claim = json!({"claim": wanted});
+                context.writer.swap_status(volume, claim).await?;
+                settled = false;
+            }
+        }
+    }
+    Ok(settled)
 }
 
 /// The rights are what runs: hosts may act again.
@@ -312,6 +403,8 @@ async fn end(
     };
     let status = json!({"frozen": null, "lastRebase": last});
     context.writer.swap_status(policy, status).await?;
+    // What answered it is used up: a backup that holds the freeze holds those answers too.
+    context.freeze.state().roll_call.clear();
     let note = format!(
         "{} VMs follow what runs; by {}: {}",
         vms, request.by, request.reason

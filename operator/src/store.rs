@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::names::SYSTEM_NAMESPACE;
@@ -14,9 +15,9 @@ use failover::guard::NotArmed;
 use failover::guard::heartbeats::{HeartbeatReport, Heartbeats};
 use failover::proof::self_fence::GuardRegistration;
 use failover::signs::Sign;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::StreamBackoff;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
@@ -78,6 +79,7 @@ pub struct Stores {
     renewals: Arc<Mutex<BTreeMap<String, Renewals>>>,
     heartbeats: Arc<Mutex<Heartbeats>>,
     changed: watch::Sender<u64>,
+    went_back: Arc<AtomicBool>,
 }
 
 impl Stores {
@@ -87,8 +89,10 @@ impl Stores {
         let renewals = Arc::new(Mutex::new(BTreeMap::new()));
         let heartbeats = Arc::new(Mutex::new(Heartbeats::default()));
         watch_leases(client, renewals.clone(), heartbeats.clone(), tasks);
+        let went_back = Arc::new(AtomicBool::new(false));
         let mut start = Start {
             client,
+            went_back: went_back.clone(),
             changed: changed.clone(),
             tasks,
         };
@@ -109,7 +113,18 @@ impl Stores {
             renewals,
             heartbeats,
             changed,
+            went_back,
         }
+    }
+
+    /// Whether a watch showed an object older than it was: etcd was restored.
+    pub fn saw_it_go_back(&self) -> bool {
+        self.went_back.load(Ordering::Acquire)
+    }
+
+    /// The site is frozen, or was rebased: what was seen before counts no more.
+    pub fn forget_versions(&self) {
+        self.went_back.store(false, Ordering::Release);
     }
 
     /// What hosts tell of each other's storage heartbeats. Held for a look only.
@@ -165,6 +180,7 @@ impl Stores {
 
 struct Start<'a> {
     client: &'a Client,
+    went_back: Arc<AtomicBool>,
     changed: watch::Sender<u64>,
     tasks: &'a mut JoinSet<&'static str>,
 }
@@ -174,12 +190,19 @@ impl Start<'_> {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        let (store, writer) = reflector::store();
+        let (store, writer) = reflector::store::<K>();
+        let (known, went_back) = (store.clone(), self.went_back.clone());
         let stream = watcher(
             Api::<K>::all(self.client.clone()),
             watcher::Config::default(),
         );
-        let stream = StreamBackoff::new(stream, api::watch_backoff());
+        let stream = StreamBackoff::new(stream, api::watch_backoff()).inspect_ok(move |event| {
+            if let watcher::Event::Apply(object) | watcher::Event::InitApply(object) = event
+                && is_older(object, &known)
+            {
+                went_back.store(true, Ordering::Release);
+            }
+        });
         let mut stream = reflector::reflector(writer, stream).boxed();
         let changed = self.changed.clone();
         self.tasks.spawn(async move {
@@ -193,6 +216,21 @@ impl Start<'_> {
         });
         store
     }
+}
+
+/// Whether an object is older than the same object was before: versions of one etcd only grow.
+fn is_older<K>(object: &K, known: &Store<K>) -> bool
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let number = |object: &K| {
+        let version = object.meta().resource_version.as_deref();
+        version.and_then(|version| version.parse::<u64>().ok())
+    };
+    let before = known.get(&ObjectRef::from_obj(object));
+    before
+        .filter(|before| before.meta().uid == object.meta().uid)
+        .is_some_and(|before| number(object) < number(before.as_ref()))
 }
 
 fn watch_leases(

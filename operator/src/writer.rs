@@ -137,6 +137,11 @@ impl Writer {
         self.forget_written();
     }
 
+    /// The site is frozen because the API went back: from here on it would go back anew.
+    pub fn forget_seen(&self) {
+        self.leader.forget_versions();
+    }
+
     /// Forgets from which versions objects were written: etcd was restored and uses them anew.
     pub fn forget_written(&self) {
         self.written

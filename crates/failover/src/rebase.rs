@@ -105,6 +105,9 @@ pub struct RebasePlan {
     pub floor: Epoch,
     /// New rights, only of VMs whose rights change.
     pub changes: Vec<RightsChange>,
+    /// VMs of which a copy runs: the claims of their volumes are theirs, whoever had them when the
+    /// backup was taken. Before hosts act again, or another VM is started on a disk that is in use.
+    pub running: BTreeMap<VmUid, Assignment>,
 }
 
 /// Plans a rebase. `decided` is the floor of an earlier plan for the same freeze, so that a
@@ -157,6 +160,10 @@ pub fn rebase(
         return Err(obstacles);
     }
     let floor = decided.unwrap_or_else(|| floor(vms, hosts));
+    let holders = running
+        .iter()
+        .map(|(vm, (right, _))| (vm.clone(), right.clone()))
+        .collect();
     let mut changes = Vec::new();
     for rights in vms {
         let current = running.remove(&rights.vm).map(|(right, _)| right);
@@ -167,7 +174,11 @@ pub fn rebase(
             changes.push(change);
         }
     }
-    Ok(RebasePlan { floor, changes })
+    Ok(RebasePlan {
+        floor,
+        changes,
+        running: holders,
+    })
 }
 
 /// A host that is off must have been seen so just now: an older proof is about a boot that the

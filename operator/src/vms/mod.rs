@@ -26,7 +26,7 @@ use crate::runtime::Context;
 use crate::{clock, door, migrations};
 
 pub use judge::volumes_of;
-pub use rights::{claim, rights_patch, write_seed};
+pub use rights::{claim, claim_of, rights_patch, write_seed};
 pub use rules::RuleNotes;
 
 /// What the loop remembers between turns.

@@ -273,6 +273,16 @@ pub async fn write_seed(
         .await
 }
 
+/// What a VM's volumes carry while it may run under a right.
+pub fn claim_of(context: &Context, vm: &VirtualMachine, right: &Assignment) -> Claim {
+    Claim {
+        fleet: context.fleet.clone(),
+        holder: ClaimHolder::VirtualMachine,
+        uid: vm.metadata.uid.clone().unwrap_or_default(),
+        assignment: right.clone(),
+    }
+}
+
 /// Claims all volumes for a right, in order of uid; false when one is another's.
 pub async fn claim(
     context: &Context,
@@ -285,12 +295,7 @@ pub async fn claim(
         return Ok(false);
     };
     volumes.sort_by_key(|volume| volume.metadata.uid.clone());
-    let wanted = Claim {
-        fleet: context.fleet.clone(),
-        holder: ClaimHolder::VirtualMachine,
-        uid: uid.clone(),
-        assignment: right.clone(),
-    };
+    let wanted = claim_of(context, vm, right);
     for volume in volumes {
         let status = volume.status.clone().unwrap_or_default();
         let standing = if field == "claim" {

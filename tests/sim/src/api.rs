@@ -36,8 +36,9 @@ pub struct HostObject {
     pub drain: bool,
     /// Faults that quarantine it.
     pub faults: u32,
-    /// What its frozen agent says: the last rebase that it knew of, and what runs there.
-    pub frozen: Option<(String, HostWord)>,
+    /// What its frozen agent says: the last rebase that it knew of, the roll-call that it answers, and
+    /// what runs there.
+    pub frozen: Option<(String, String, HostWord)>,
 }
 
 /// What the `CloudPolicy` says of a freeze.
@@ -47,6 +48,8 @@ pub struct PolicyObject {
     pub version: u64,
     /// The site is frozen.
     pub frozen: bool,
+    /// The leader's roll-call.
+    pub roll_call: String,
     /// `lastEpoch` of every VM after the rebase, at least.
     pub floor: Option<Epoch>,
     /// Names the last rebase.

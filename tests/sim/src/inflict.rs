@@ -246,7 +246,7 @@ impl World {
     }
 
     /// A person asks for a rebase where the site is frozen; what runs and is not in the API is shut
-    /// down by hand first.
+    /// down by hand first, and so is the copy with the older data where two run.
     pub fn ask_rebase(&mut self) {
         if !self.api.objects.policy.frozen || !self.api_takes_writes() {
             return;
@@ -260,6 +260,17 @@ impl World {
             .collect();
         for machine in &mut self.machines {
             machine.domains.retain(|uid, _| known.contains(uid));
+        }
+        for uid in known {
+            let copies = self.machines.iter().filter_map(|it| it.domains.get(&uid));
+            let newest = copies.map(|copy| copy.epoch).max();
+            for (host, machine) in self.machines.iter_mut().enumerate() {
+                let copy = machine.domains.get(&uid);
+                let cut = self.cut[host].is_some();
+                if cut && copy.is_some_and(|copy| Some(copy.epoch) < newest) {
+                    machine.domains.remove(&uid);
+                }
+            }
         }
         if !self.api.objects.policy.asked {
             self.api.policy(None, |policy| policy.asked = true);
@@ -281,12 +292,9 @@ impl World {
         if object.exists {
             return;
         }
-        let text = object.uid.as_str();
-        let generation = text
-            .rsplit_once('-')
-            .and_then(|(_, number)| number.parse::<u64>().ok())
-            .unwrap_or(1);
-        let uid = VmUid(format!("vm{}-{}", vm + 1, generation + 1));
+        // A uid is never used twice, whatever etcd has forgotten.
+        self.recreated += 1;
+        let uid = VmUid(format!("vm{}-{}", vm + 1, self.recreated + 1));
         self.api.vm(vm, None, |object| {
             object.rights = failover::assignment::Rights::none(uid.clone());
             object.uid = uid;

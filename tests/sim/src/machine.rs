@@ -141,6 +141,8 @@ pub struct Machine {
     pub ledger: BTreeMap<VmUid, Entry>,
     /// What this boot remembers of the API.
     pub memory: ApiMemory,
+    /// The roll-call that its agent last read.
+    pub roll_call: String,
     /// The agent.
     pub agent: Agent,
 }
@@ -171,6 +173,7 @@ impl Machine {
             domains: BTreeMap::new(),
             ledger: BTreeMap::new(),
             memory: ApiMemory::default(),
+            roll_call: String::new(),
             agent: Agent {
                 alive: true,
                 ..Agent::default()
@@ -220,7 +223,7 @@ impl Machine {
         self.hung_until = 0;
         self.domains.clear();
         self.ledger.clear();
-        self.memory = ApiMemory::default();
+        (self.memory, self.roll_call) = (ApiMemory::default(), String::new());
         self.guard = GuardMemory::default();
         self.watch = PoolWatch::default();
         self.token = None;

@@ -129,6 +129,8 @@ pub struct World {
     pub cut: Vec<Option<u64>>,
     /// A backup of etcd.
     pub backup: Option<Server>,
+    /// VMs that were made again under the name of one that was deleted.
+    pub recreated: u64,
     /// Hosts.
     pub machines: Vec<Machine>,
     /// Operators.
@@ -167,6 +169,7 @@ impl World {
             disarmed_until: 0,
             cut: vec![None; plan.hosts],
             backup: None,
+            recreated: 0,
             machines: (0..plan.hosts).map(Machine::new).collect(),
             operators: (0..2).map(Operator::new).collect(),
             names,

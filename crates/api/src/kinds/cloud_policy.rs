@@ -343,6 +343,10 @@ pub struct SiteFreeze {
     pub since: Time,
     /// Who noticed what.
     pub cause: String,
+    /// Names the roll-call of the operator that leads: hosts count as heard that answered this one. A
+    /// new leader, and one that sees etcd restored once more, calls anew. Operator only.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub roll_call: String,
     /// `lastEpoch` of every VM after the rebase, at least; set when a rebase has begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch_floor: Option<i64>,

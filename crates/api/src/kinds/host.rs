@@ -356,6 +356,10 @@ pub struct FrozenReport {
     #[serde(default)]
     #[schemars(length(max = 128))]
     pub rebase: String,
+    /// `status.frozen.rollCall` of the policy that this answers; empty: it was not read yet.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub roll_call: String,
     /// Highest epoch that this boot ever saw, of any VM.
     pub highest_epoch: i64,
     /// Every copy of a VM here.

@@ -41,7 +41,9 @@ impl World {
             rebase: policy.rebase.clone(),
         };
         let version = self.api.revision();
-        if self.machines[host].memory.step(&site) == Step::Settle && self.settles(host) {
+        let step = self.machines[host].memory.step(&site);
+        self.machines[host].roll_call = policy.roll_call.clone();
+        if step == Step::Settle && self.settles(host) {
             self.machines[host].memory.thaw(version, &site.rebase);
             let name = self.names[host].clone();
             self.tell("thawed", &[("host", &name)]);
@@ -143,7 +145,7 @@ impl World {
             copies,
             highest: Epoch(highest.unwrap_or(0)),
         };
-        let said = Some((rebase, word));
+        let said = Some((rebase, machine.roll_call.clone(), word));
         let known = agent
             .cache
             .hosts

@@ -45,7 +45,7 @@ pub enum Patch {
     /// The host's own report.
     Reported(usize, Identity),
     /// What a frozen host says.
-    Frozen(usize, Option<(String, HostWord)>),
+    Frozen(usize, Option<(String, String, HostWord)>),
 }
 
 /// A step of an agent's work.

@@ -7,9 +7,10 @@ use failover::agent::freeze::went_back;
 use failover::host::machine::Life;
 use failover::rebase::{HostSaid, HostWord, rebase};
 use failover::vm::frozen;
-use model::{Epoch, HostName};
+use model::{Assignment, Epoch, HostName, VmUid};
 
 use super::{Work, name};
+use crate::api::PolicyObject;
 use crate::mutant::Mutant;
 use crate::world::World;
 
@@ -29,8 +30,9 @@ pub(super) struct Frozen {
     /// The site is frozen.
     pub(super) stands: bool,
     highest: u64,
-    went_back: bool,
+    pub(super) went_back: bool,
     rebase: String,
+    roll_call: String,
     began: Option<u64>,
     heard: bool,
 }
@@ -57,17 +59,29 @@ impl World {
                 this.written.clear();
             }
             this.freeze.stands = true;
+            let freeze = &this.freeze;
+            let (called, again) = (freeze.roll_call == policy.roll_call, freeze.went_back);
+            if again {
+                this.written.clear();
+            }
             self.show_frozen(operator);
-            self.go_on(operator);
+            if called && !again {
+                self.go_on(operator);
+            } else {
+                self.write(operator, Work::CallTheRoll(policy.version, again));
+            }
             return Word::Frozen;
         }
         let this = &mut self.operators[operator];
         if policy.rebase > this.freeze.rebase {
             this.freeze.rebase.clone_from(&policy.rebase);
             (this.freeze.highest, this.freeze.went_back) = (0, false);
+            this.freeze.roll_call.clear();
             this.written.clear();
         }
-        if this.freeze.went_back || self.hosts_noticed(operator, &policy.rebase) {
+        // A freeze of its own that ended by no rebase was forgotten, or is not seen yet.
+        let awaits = !this.freeze.roll_call.is_empty();
+        if this.freeze.went_back || awaits || self.hosts_noticed(operator, &policy.rebase) {
             let this = &mut self.operators[operator];
             this.written.clear();
             this.freeze.stands = true;
@@ -88,7 +102,7 @@ impl World {
             object
                 .frozen
                 .as_ref()
-                .is_some_and(|(known, _)| known == rebase)
+                .is_some_and(|(known, ..)| known == rebase)
         };
         let remembers = |known: &Option<super::Renewals>| {
             let seen = known.as_ref().and_then(|known| known.api_seen.as_ref());
@@ -125,10 +139,11 @@ impl World {
     /// Carries out the rebase that was asked for, from a fresh read.
     fn go_on(&mut self, operator: usize) {
         let policy = self.api.objects.policy.clone();
-        if !self.api_serves() || !policy.asked || !policy.frozen {
+        let called = self.operators[operator].freeze.roll_call == policy.roll_call;
+        if !self.api_serves() || !policy.asked || !policy.frozen || !called {
             return;
         }
-        let said = self.what_hosts_say(operator, &policy.rebase);
+        let said = self.what_hosts_say(operator, &policy.rebase, &policy.roll_call);
         let vms = self.api.objects.vms.clone();
         let rights: Vec<_> = vms
             .iter()
@@ -142,6 +157,9 @@ impl World {
             return self.write(operator, Work::Floor(policy.version, plan.floor));
         }
         if plan.changes.is_empty() {
+            if self.claim_what_runs(operator, &plan.running) {
+                return;
+            }
             let id = format!("{:09}", self.now).max(format!("{}+", policy.rebase));
             return self.write(operator, Work::Thaw(policy.version, id));
         }
@@ -154,7 +172,12 @@ impl World {
         }
     }
 
-    fn what_hosts_say(&self, operator: usize, rebase: &str) -> BTreeMap<HostName, HostSaid> {
+    fn what_hosts_say(
+        &self,
+        operator: usize,
+        rebase: &str,
+        roll_call: &str,
+    ) -> BTreeMap<HostName, HostSaid> {
         let this = &self.operators[operator];
         let unheard = self.mutant == Mutant::RebaseUnheard;
         let mut said = BTreeMap::new();
@@ -163,10 +186,9 @@ impl World {
             let renews = this.renewals[host]
                 .as_ref()
                 .and_then(|known| known.boot_id.as_ref());
-            let word = object
-                .frozen
-                .as_ref()
-                .filter(|(known, word)| known == rebase && renews == Some(&word.boot_id));
+            let word = object.frozen.as_ref().filter(|(known, answers, word)| {
+                known == rebase && answers == roll_call && renews == Some(&word.boot_id)
+            });
             let off = || {
                 let (machine, facts) = (this.hosts.machine(name)?, this.facts.get(name)?);
                 let boot = &facts.identity.as_ref()?.boot_id;
@@ -175,7 +197,7 @@ impl World {
                     .flatten()
             };
             let word = match word {
-                Some((_, word)) => HostSaid::Heard(word.clone()),
+                Some((.., word)) => HostSaid::Heard(word.clone()),
                 None if unheard => HostSaid::Heard(HostWord {
                     boot_id: machine_boot(object),
                     copies: Vec::new(),
@@ -188,15 +210,65 @@ impl World {
         said
     }
 
+    /// Gives the volumes of what runs to what runs; whether one of them was another's.
+    fn claim_what_runs(&mut self, operator: usize, running: &BTreeMap<VmUid, Assignment>) -> bool {
+        let mut astray = Vec::new();
+        for vm in self.api.objects.vms.iter().filter(|vm| vm.exists) {
+            let wanted = running
+                .get(&vm.uid)
+                .map(|right| (vm.uid.clone(), right.clone()));
+            let volume = &self.api.objects.volumes[vm.volume];
+            if wanted.is_some() && volume.claim != wanted {
+                astray.push(Work::AdoptClaim(vm.volume, volume.version, wanted));
+            }
+        }
+        let any = !astray.is_empty();
+        for work in astray {
+            self.write(operator, work);
+        }
+        any
+    }
+
+    /// Every host is to say anew what runs there; a floor of epochs from before is void.
+    fn call_the_roll(
+        &mut self,
+        operator: usize,
+        version: u64,
+        edit: impl FnOnce(&mut PolicyObject),
+    ) -> bool {
+        let roll_call = format!("{:09} {}", self.now, name(operator));
+        let written = self.api.policy(Some(version), |policy| {
+            policy.roll_call.clone_from(&roll_call);
+            policy.floor = None;
+            edit(policy);
+        });
+        if written {
+            let freeze = &mut self.operators[operator].freeze;
+            freeze.roll_call = roll_call;
+            (freeze.highest, freeze.went_back) = (0, false);
+        }
+        written
+    }
+
     /// Writes of a freeze and a rebase, as they are made at the API server.
     pub(super) fn freeze_write(&mut self, operator: usize, work: &Work) -> bool {
         match work {
             Work::Freeze(version) => {
-                let written = self.api.policy(Some(*version), |policy| {
-                    (policy.frozen, policy.asked, policy.floor) = (true, false, None);
+                let written = self.call_the_roll(operator, *version, |policy| {
+                    (policy.frozen, policy.asked) = (true, false);
                 });
                 if written {
                     self.tell_as(name(operator), "frozen", &[]);
+                }
+                written
+            }
+            Work::CallTheRoll(version, again) => {
+                let written = self.call_the_roll(operator, *version, |policy| {
+                    // A rebase that was asked for before is none of a new freeze.
+                    policy.asked &= !again;
+                });
+                if written {
+                    self.tell_as(name(operator), "rollCalled", &[]);
                 }
                 written
             }
@@ -205,9 +277,10 @@ impl World {
                 .policy(Some(*version), |policy| policy.floor = Some(*floor)),
             Work::Adopt(vm, version, after) => {
                 let rights = after.as_ref().clone();
-                let written = self
-                    .api
-                    .vm(*vm, Some(*version), |object| object.rights = rights);
+                let written = self.api.vm(*vm, Some(*version), |object| {
+                    object.rights = rights;
+                    (object.runtime, object.incoming_runtime) = (None, None);
+                });
                 if written {
                     self.checker.adopted(after);
                     let host = after.assignment.as_ref();
@@ -220,12 +293,18 @@ impl World {
                 }
                 written
             }
+            Work::AdoptClaim(volume, version, wanted) => {
+                self.api.volume(*volume, Some(*version), |volume| {
+                    volume.claim.clone_from(wanted);
+                })
+            }
             Work::Thaw(version, id) => {
                 let written = self.api.policy(Some(*version), |policy| {
                     (policy.frozen, policy.asked, policy.floor) = (false, false, None);
                     policy.rebase.clone_from(id);
                 });
                 if written {
+                    self.operators[operator].freeze.roll_call.clear();
                     self.checker.rebased();
                     self.tell_as(name(operator), "rebased", &[]);
                 }

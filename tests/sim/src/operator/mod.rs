@@ -232,6 +232,9 @@ impl World {
         }
         let moment = self.moment(operator);
         let this = &mut self.operators[operator];
+        let both = this.cache.vms.iter().zip(&self.api.objects.vms);
+        let mut both = both.filter(|(known, _)| known.version > 0);
+        this.freeze.went_back |= both.any(|(known, new)| new.version < known.version);
         this.cache.clone_from(&self.api.objects);
         this.synced = true;
         for (host, known) in this.renewals.iter_mut().enumerate() {

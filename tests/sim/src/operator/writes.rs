@@ -59,10 +59,14 @@ pub enum Work {
     Swap(usize, u64, Box<Rights>, bool),
     /// The site is frozen: the policy's version.
     Freeze(u64),
+    /// The hosts of a frozen site are asked anew; whether etcd went back once more.
+    CallTheRoll(u64, bool),
     /// Where epochs begin after the rebase.
     Floor(u64, Epoch),
     /// A VM's rights as a rebase sets them.
     Adopt(usize, u64, Box<Rights>),
+    /// A volume is claimed by the copy that runs, by a rebase.
+    AdoptClaim(usize, u64, Option<(VmUid, Assignment)>),
     /// The rebase is done; its name.
     Thaw(u64, String),
     /// A move is made to empty a host, or (cancelled) to take back an orphan `incoming`.
@@ -182,6 +186,8 @@ impl World {
             | Work::Intent(host, version, ..) => (HOST, *host, *version),
             Work::Release(volume, version) => (VOLUME, *volume, *version),
             Work::Freeze(_)
+            | Work::CallTheRoll(..)
+            | Work::AdoptClaim(..)
             | Work::Floor(..)
             | Work::Thaw(..)
             | Work::ClearIntent(_)
@@ -200,9 +206,12 @@ impl World {
             }
         };
         match work {
-            Work::Freeze(_) | Work::Floor(..) | Work::Adopt(..) | Work::Thaw(..) => {
-                done(self.freeze_write(operator, work))
-            }
+            Work::Freeze(_)
+            | Work::CallTheRoll(..)
+            | Work::AdoptClaim(..)
+            | Work::Floor(..)
+            | Work::Adopt(..)
+            | Work::Thaw(..) => done(self.freeze_write(operator, work)),
             Work::Show(vm, version, phase) => {
                 let (uid, shown) = (self.api.objects.vms[*vm].uid.clone(), format!("{phase:?}"));
                 let written = self
