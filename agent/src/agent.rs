@@ -17,6 +17,7 @@ use kube::{Client, Config};
 use model::{BootId, HostName};
 use tokio::task::JoinSet;
 
+use crate::freeze::Freezer;
 use crate::guard::files::Firings;
 use crate::ledger::Ledger;
 use crate::migration::Moves;
@@ -26,7 +27,7 @@ use crate::storage::images::Checked;
 use crate::view::View;
 use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
 use crate::vm::worker::{VmRef, carry_out};
-use crate::{guard, hardware_report, metrics, migration, report, storage};
+use crate::{freeze, guard, hardware_report, metrics, migration, report, storage};
 
 /// The loop goes round at least this often.
 const TURN: Duration = Duration::from_millis(500);
@@ -53,6 +54,8 @@ pub struct Context {
     pub node: Node,
     /// The ledger of this boot.
     pub ledger: Ledger,
+    /// What this host remembers of the API, and whether it is frozen.
+    pub freezer: Freezer,
     /// What the host brings to networks.
     pub uplink: Uplink,
     /// Networks that stand here.
@@ -103,6 +106,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         boot_id: failover::guard::incarnation(&guard::boot_id()?.into(), firings.count),
         guard_firings: firings.count,
         ledger: Ledger::new(&options.run_dir),
+        freezer: Freezer::open(&options.run_dir)?,
         uplink: Uplink {
             vtep: options.vtep_address,
             device: options.business_device.clone(),
@@ -128,6 +132,10 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     {
         let context = context.clone();
         tasks.spawn(async move { report::run(&context).await });
+    }
+    {
+        let context = context.clone();
+        tasks.spawn(async move { freeze::run(&context).await });
     }
     {
         let context = context.clone();
@@ -207,10 +215,16 @@ async fn converge(context: &Arc<Context>) -> &'static str {
             remember(&mut memory, &event);
         }
         match context.hypervisor.list().await {
-            Ok(domains) => turn(context, &mut memory, &domains),
+            Ok(domains) if context.freezer.acts() => turn(context, &mut memory, &domains),
+            Ok(domains) => {
+                let idle = is_idle(&memory.busy);
+                context.freezer.tell(context, &domains, idle);
+            }
             Err(error) => tracing::warn!(%error, "domains can not be listed; nothing is decided"),
         }
-        storage_turn(context, &memory);
+        if context.freezer.acts() {
+            storage_turn(context, &memory);
+        }
         if let Err(error) = std::fs::write(context.options.run_dir.join("loop"), "") {
             tracing::error!(%error, "the loop file can not be written; the guard will report the agent as stuck");
         }
@@ -295,6 +309,13 @@ fn is_busy(busy: &Mutex<BTreeSet<String>>, key: &str) -> bool {
     busy.lock()
         .unwrap_or_else(PoisonError::into_inner)
         .contains(key)
+}
+
+/// No work is under way.
+fn is_idle(busy: &Mutex<BTreeSet<String>>) -> bool {
+    busy.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .is_empty()
 }
 
 fn begin(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>, vm: VmRef, action: Action) {

@@ -7,18 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hardware::{
-    Bmc, CommandRunner, Inputs, Moment, PoolSample, Probe, Probes, Reading, RedfishError,
-    RedfishSource, Roots, Thresholds,
+    Bmc, CommandRunner, Inputs, Moment, PoolSample, Probe, Probes, Reading, Roots, Thresholds,
 };
 use model::Fault;
 use nix::time::{ClockId, clock_gettime};
-use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::agent::Context;
 use crate::clock;
-use crate::options::HardwareOptions;
 use crate::storage::pools::PoolProbes;
+
+mod redfish;
+
+use self::redfish::OwnRedfish;
 
 /// How often the fast probes run.
 const FAST_EVERY: Duration = Duration::from_secs(2);
@@ -27,8 +28,6 @@ const FAST_EVERY: Duration = Duration::from_secs(2);
 const SLOW_EVERY: Duration = Duration::from_secs(4);
 /// When what was seen for the first time is looked at again.
 const CONFIRM_AFTER: Duration = Duration::from_secs(1);
-/// Bound of one request to the BMC.
-const BMC_BOUND: Duration = Duration::from_secs(5);
 /// Bound of a list of all sensors over IPMI: some BMCs need seconds.
 const IPMI_BOUND: Duration = Duration::from_secs(20);
 /// Bytes of such a list: some hundred sensors, a line each.
@@ -225,29 +224,13 @@ fn own_bmc(context: &Context) -> OwnBmc {
     let options = &context.options.hardware;
     match (&options.bmc_url, &options.bmc_credentials_file) {
         (Some(url), Some(file)) => {
-            own_redfish(options, url, file).map_or_else(OwnBmc::Failed, OwnBmc::Redfish)
+            OwnRedfish::new(options, url, file).map_or_else(OwnBmc::Failed, OwnBmc::Redfish)
         }
         _ if options.ipmi_device.exists() => {
             OwnBmc::Ipmi(options.ipmitool.clone(), options.ipmi_device.clone())
         }
         _ => OwnBmc::None,
     }
-}
-
-fn own_redfish(options: &HardwareOptions, url: &str, file: &Path) -> Result<OwnRedfish, String> {
-    let password = std::fs::read_to_string(file)
-        .map_err(|error| format!("--bmc-credentials-file {}: {error}", file.display()))?;
-    let client = reqwest::Client::builder()
-        .timeout(BMC_BOUND)
-        .build()
-        .map_err(|error| error.to_string())?;
-    Ok(OwnRedfish {
-        client,
-        url: url.to_owned(),
-        user: options.bmc_user.clone(),
-        password: password.trim().to_owned(),
-        runtime: tokio::runtime::Handle::current(),
-    })
 }
 
 /// Every sensor with its entity, by which power supplies are told from other things.
@@ -273,41 +256,6 @@ fn device_number(device: &Path) -> String {
     let digits = name.trim_start_matches(|letter: char| !letter.is_ascii_digit());
     let number = digits.parse::<u8>().unwrap_or(0);
     number.to_string()
-}
-
-/// Redfish over HTTP, asked from a blocking thread.
-struct OwnRedfish {
-    client: reqwest::Client,
-    url: String,
-    user: String,
-    password: String,
-    runtime: tokio::runtime::Handle,
-}
-
-impl RedfishSource for OwnRedfish {
-    fn get(&self, path: &str) -> Result<Value, RedfishError> {
-        let request = self
-            .client
-            .get(format!("{}{path}", self.url))
-            .basic_auth(&self.user, Some(&self.password));
-        let answer: Result<Option<Value>, reqwest::Error> = self.runtime.block_on(async {
-            let response = request.send().await?;
-            if response.status() == reqwest::StatusCode::NOT_FOUND {
-                return Ok(None);
-            }
-            response.error_for_status()?.json::<Value>().await.map(Some)
-        });
-        match answer {
-            Ok(Some(value)) => Ok(value),
-            Ok(None) => Err(RedfishError::NotFound {
-                path: path.to_owned(),
-            }),
-            Err(error) => Err(RedfishError::Failed {
-                path: path.to_owned(),
-                message: reqwest::Error::to_string(&error),
-            }),
-        }
-    }
 }
 
 #[cfg(test)]

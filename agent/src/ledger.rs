@@ -3,6 +3,7 @@
 //! It lies in `/run`, so an entry means something for this boot only. A per-VM lock covers
 //! each write, never a call to libvirt. The hook and the agent share it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -101,6 +102,47 @@ impl Ledger {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Entry::default()),
             Err(source) => Err(LedgerError::Io { path, source }),
         }
+    }
+
+    /// Every VM that this boot knows.
+    ///
+    /// # Errors
+    /// The folder can not be read.
+    pub fn uids(&self) -> Result<BTreeSet<String>, LedgerError> {
+        let io = |source| LedgerError::Io {
+            path: self.folder.clone(),
+            source,
+        };
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(BTreeSet::new());
+            }
+            Err(error) => return Err(io(error)),
+        };
+        let mut uids = BTreeSet::new();
+        for entry in entries {
+            let name = entry.map_err(io)?.file_name();
+            let uid = name.to_string_lossy();
+            uids.extend(uid.strip_suffix(".json").map(str::to_owned));
+        }
+        Ok(uids)
+    }
+
+    /// The highest epoch that this boot ever saw, of any VM; 0: none.
+    ///
+    /// # Errors
+    /// An entry can not be read.
+    pub fn highest(&self) -> Result<i64, LedgerError> {
+        let mut highest = 0;
+        for uid in self.uids()? {
+            let entry = self.entry(&uid)?;
+            highest = entry
+                .epochs
+                .last_key_value()
+                .map_or(highest, |(epoch, _)| highest.max(*epoch));
+        }
+        Ok(highest)
     }
 
     fn path(&self, uid: &str) -> PathBuf {
@@ -218,6 +260,17 @@ mod tests {
         ledger.hand_over("vm", 1).expect("hand over");
         ledger.close("vm", 1).expect_err("handed over is for ever");
         ledger.hand_over("vm", 1).expect("saying it again is fine");
+    }
+
+    #[test]
+    fn tells_every_vm_and_the_highest_epoch() {
+        let (_folder, ledger) = ledger();
+        assert_eq!(ledger.highest().expect("nothing yet"), 0);
+        ledger.take("one", 7, 0).expect("use");
+        ledger.close("two", 9).expect("close");
+        assert_eq!(ledger.highest().expect("highest"), 9);
+        let uids: Vec<_> = ledger.uids().expect("uids").into_iter().collect();
+        assert_eq!(uids, ["one", "two"]);
     }
 
     proptest! {

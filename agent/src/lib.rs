@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod clock;
+pub mod freeze;
 pub mod guard;
 pub mod hardware_report;
 pub mod hook;

@@ -67,6 +67,7 @@ async fn write(context: &Context, report: &HostReport) -> Result<()> {
     for field in [
         "vtepAddress",
         "startsForbidden",
+        "frozen",
         "storagePools",
         "networks",
         "faults",
@@ -134,6 +135,7 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
         starts_forbidden: context.starts_forbidden(),
         storage_pools: pools(context, probes),
         networks: networks(context).await,
+        frozen: context.freezer.report(),
         faults: hardware.faults,
         probe_errors: hardware.errors,
         strays: strays

@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::{
     CloudPolicy, Host, Image, Network, StoragePool, VirtualMachine, VirtualMachineMigration, Volume,
@@ -42,16 +43,19 @@ pub struct View {
     pub policies: Store<CloudPolicy>,
     /// Woken by every change.
     pub changed: Arc<Notify>,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl View {
     /// Starts the watches; their tasks end only with an error of the program.
     pub fn start(client: &Client, host: &str, tasks: &mut JoinSet<&'static str>) -> Self {
         let changed = Arc::new(Notify::new());
+        let interrupted = Arc::new(AtomicBool::new(false));
         let here = |field: &str| watcher::Config::default().fields(&format!("{field}={host}"));
         let mut watch = Watch {
             client,
             changed: changed.clone(),
+            interrupted: interrupted.clone(),
             tasks,
         };
         Self {
@@ -66,7 +70,20 @@ impl View {
             images: watch.start("images", watcher::Config::default()),
             policies: watch.start("policy", watcher::Config::default()),
             changed,
+            interrupted,
         }
+    }
+
+    /// Whether a watch was interrupted since this was last asked.
+    pub fn was_interrupted(&self) -> bool {
+        self.interrupted.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the policy says that the site is frozen.
+    pub fn site_frozen(&self) -> bool {
+        let policies = self.policies.state();
+        let status = policies.first().and_then(|policy| policy.status.as_ref());
+        status.is_some_and(|status| status.frozen.is_some())
     }
 
     /// The site's policy, or its defaults.
@@ -97,6 +114,7 @@ impl View {
 struct Watch<'a> {
     client: &'a Client,
     changed: Arc<Notify>,
+    interrupted: Arc<AtomicBool>,
     tasks: &'a mut JoinSet<&'static str>,
 }
 
@@ -110,12 +128,15 @@ impl Watch<'_> {
         let stream = watcher(Api::<K>::all(self.client.clone()), config);
         let stream = StreamBackoff::new(stream, api::watch_backoff());
         let mut stream = reflector::reflector(writer, stream).boxed();
-        let changed = self.changed.clone();
+        let (changed, interrupted) = (self.changed.clone(), self.interrupted.clone());
         self.tasks.spawn(async move {
             while let Some(event) = stream.next().await {
                 match event {
                     Ok(_) => changed.notify_one(),
-                    Err(error) => tracing::warn!(watch = name, %error, "the watch was interrupted"),
+                    Err(error) => {
+                        interrupted.store(true, Ordering::Release);
+                        tracing::warn!(watch = name, %error, "the watch was interrupted");
+                    }
                 }
             }
             name

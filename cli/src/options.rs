@@ -262,6 +262,21 @@ pub enum FailoverAction {
     },
     /// Arm again before the time is over.
     Arm,
+    /// After etcd was restored from a backup: go on from what hosts say runs on them.
+    ///
+    /// Until then nothing is started, stopped, moved or forced off. Every host has to say what runs
+    /// there, or be off. Hosts that joined after the backup must be declared again first.
+    Rebase {
+        /// Why, such as which backup was restored.
+        #[arg(long)]
+        reason: String,
+        /// The word `rebase`, instead of typing it when asked.
+        #[arg(long)]
+        confirm: Option<String>,
+        /// Return at once instead of following it to its end.
+        #[arg(long)]
+        no_wait: bool,
+    },
 }
 
 /// What to do with drills.

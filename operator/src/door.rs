@@ -1,12 +1,16 @@
 //! The door from CRD objects to the types of `failover` and `placement`.
 
-use api::{CloseReason, CloudPolicySpec, Host, Runtime, RuntimePhase, VirtualMachine};
+use api::{
+    CloseReason, CloudPolicySpec, Host, MigrationSourcePhase, MigrationTargetPhase, Runtime,
+    RuntimePhase, VirtualMachine, VirtualMachineMigrationStatus,
+};
 use failover::copy::{CloseCause, CopyPhase, CopyReport};
+use failover::migration::{SourcePhase, TargetPhase};
 use failover::severity::ReportedFault;
 use failover::{Policy, PolicyError, Rights};
 use fleet::Objects;
 use kube::ResourceExt;
-use model::{Epoch, Fault, HostName};
+use model::{Assignment, Epoch, Fault, HostName};
 use placement::Fleet;
 
 use crate::runtime::Context;
@@ -121,6 +125,50 @@ pub fn report(runtime: &Runtime) -> CopyReport {
     }
 }
 
+/// What a move's object tells of its two sides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MoveSides {
+    /// Source and target, once begun.
+    pub sides: Option<(Assignment, Assignment)>,
+    /// The source's word, if it is about the recorded source.
+    pub source: Option<SourcePhase>,
+    /// The target's word, if it is about the recorded target.
+    pub target: Option<TargetPhase>,
+}
+
+/// A move as `failover` reads it: a side's word about another copy than the recorded one is none.
+pub fn sides(status: &VirtualMachineMigrationStatus) -> MoveSides {
+    let source = status
+        .source
+        .as_ref()
+        .filter(|source| Some(&source.assignment) == status.source_assignment.as_ref())
+        .map(|source| match source.phase {
+            MigrationSourcePhase::Migrating => SourcePhase::Migrating,
+            MigrationSourcePhase::HandedOver => SourcePhase::HandedOver,
+            MigrationSourcePhase::StillRunning => SourcePhase::StillRunning,
+            MigrationSourcePhase::Closed => SourcePhase::Closed,
+        });
+    let target = status
+        .target
+        .as_ref()
+        .filter(|target| Some(&target.assignment) == status.target_assignment.as_ref())
+        .map(|target| match target.phase {
+            MigrationTargetPhase::Prepared => TargetPhase::Prepared,
+            MigrationTargetPhase::Arrived => TargetPhase::Arrived,
+            MigrationTargetPhase::Resumed => TargetPhase::Resumed,
+            MigrationTargetPhase::Refused => TargetPhase::Refused,
+        });
+    let sides = status
+        .source_assignment
+        .clone()
+        .zip(status.target_assignment.clone());
+    MoveSides {
+        sides,
+        source,
+        target,
+    }
+}
+
 /// The objects that `placement` reads.
 pub fn objects(context: &Context) -> Objects {
     Objects {
@@ -221,3 +269,7 @@ mod tests {
         assert_eq!(told.as_deref(), Some("1 to 6"), "a refusal is seen as one");
     }
 }
+
+#[cfg(test)]
+#[path = "door_tests.rs"]
+mod hostile_statuses;

@@ -28,6 +28,9 @@ pub struct Leader {
     /// Moment of sending the last renewal that was acknowledged; 0: none.
     renewed_at: AtomicU64,
     led: AtomicBool,
+    /// The highest version of the API that a renewal was answered with.
+    highest: AtomicU64,
+    went_back: AtomicBool,
 }
 
 impl Leader {
@@ -37,6 +40,8 @@ impl Leader {
             identity,
             renewed_at: AtomicU64::new(0),
             led: AtomicBool::new(false),
+            highest: AtomicU64::new(0),
+            went_back: AtomicBool::new(false),
         }
     }
 
@@ -46,6 +51,27 @@ impl Leader {
         renewed != 0
             && clock::now().0.saturating_sub(renewed)
                 < u64::try_from(WRITES_FOR.as_millis()).unwrap_or(0)
+    }
+
+    /// Whether the API was seen to hold less than before.
+    pub fn saw_it_go_back(&self) -> bool {
+        self.went_back.load(Ordering::Acquire)
+    }
+
+    /// The site was rebased: what was seen before counts no more.
+    pub fn forget_versions(&self) {
+        self.highest.store(0, Ordering::Release);
+        self.went_back.store(false, Ordering::Release);
+    }
+
+    /// Versions of one etcd only grow.
+    fn see(&self, version: Option<&str>) {
+        let Some(version) = version.and_then(|version| version.parse().ok()) else {
+            return;
+        };
+        if self.highest.fetch_max(version, Ordering::AcqRel) > version {
+            self.went_back.store(true, Ordering::Release);
+        }
     }
 
     /// Name of this process in intents and logs.
@@ -88,7 +114,9 @@ impl Leader {
                 },
                 spec: Some(self.held()),
             };
-            return Ok(leases.create(&PostParams::default(), &lease).await.is_ok());
+            let created = leases.create(&PostParams::default(), &lease).await;
+            self.see(version_of(&created));
+            return Ok(created.is_ok());
         };
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let holder = lease
@@ -101,10 +129,9 @@ impl Leader {
         }
         lease.spec = Some(self.held());
         // A replace carries the version that was read: of two candidates one wins.
-        Ok(leases
-            .replace(NAME, &PostParams::default(), &lease)
-            .await
-            .is_ok())
+        let replaced = leases.replace(NAME, &PostParams::default(), &lease).await;
+        self.see(version_of(&replaced));
+        Ok(replaced.is_ok())
     }
 
     fn held(&self) -> LeaseSpec {
@@ -115,6 +142,10 @@ impl Leader {
             ..LeaseSpec::default()
         }
     }
+}
+
+fn version_of<E>(answer: &Result<Lease, E>) -> Option<&str> {
+    answer.as_ref().ok()?.metadata.resource_version.as_deref()
 }
 
 /// Whether another's Lease has not changed for so long, on this clock, that it may be taken.
@@ -131,6 +162,23 @@ fn silent(seen: &mut Option<(String, Instant)>, version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_below_an_earlier_one_is_remembered_until_a_rebase() {
+        let leader = Leader::new("a".to_owned());
+        for version in ["7", "7", "9"] {
+            leader.see(Some(version));
+        }
+        leader.see(None);
+        leader.see(Some("?"));
+        assert!(!leader.saw_it_go_back());
+        leader.see(Some("8"));
+        leader.see(Some("20"));
+        assert!(leader.saw_it_go_back());
+        leader.forget_versions();
+        leader.see(Some("3"));
+        assert!(!leader.saw_it_go_back());
+    }
 
     #[test]
     fn a_lease_is_taken_only_after_it_was_seen_unchanged_for_long() {

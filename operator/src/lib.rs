@@ -9,6 +9,7 @@ pub mod clock;
 pub mod conditions;
 pub mod door;
 pub mod evacuation;
+pub mod freeze;
 pub mod health;
 pub mod hosts;
 pub mod incidents;

@@ -4,13 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use api::{
-    MigrationPhase, MigrationSourcePhase, MigrationTargetPhase, VirtualMachine,
-    VirtualMachineMigration,
-};
-use failover::migration::{
-    MigrationFacts, MigrationOutcome, MigrationStep, SourcePhase, TargetPhase, decide,
-};
+use api::{MigrationPhase, MigrationSourcePhase, VirtualMachine, VirtualMachineMigration};
+use failover::migration::{MigrationFacts, MigrationOutcome, MigrationStep, decide};
 use failover::vm::HostSight;
 use failover::{Policy, assignment};
 use kube::ResourceExt;
@@ -97,12 +92,10 @@ async fn one(
         vm_status.runtime.as_ref().map(door::report),
         vm_status.incoming_runtime.as_ref().map(door::report),
     );
-    let sides = status
-        .source_assignment
-        .clone()
-        .zip(status.target_assignment.clone());
+    let told = door::sides(&status);
     let key = migration.uid().unwrap_or_default();
-    let begun_at = sides
+    let begun_at = told
+        .sides
         .is_some()
         .then(|| *memory.moves.entry(key.clone()).or_insert_with(clock::now));
     let sight = |side: Option<&Assignment>| {
@@ -115,33 +108,15 @@ async fn one(
                 && vm.spec.run_strategy != api::RunStrategy::Halted,
             cancel: migration.spec.cancel,
             begun_at,
-            source: status
-                .source
-                .as_ref()
-                .filter(|source| Some(&source.assignment) == status.source_assignment.as_ref())
-                .map(|source| match source.phase {
-                    MigrationSourcePhase::Migrating => SourcePhase::Migrating,
-                    MigrationSourcePhase::HandedOver => SourcePhase::HandedOver,
-                    MigrationSourcePhase::StillRunning => SourcePhase::StillRunning,
-                    MigrationSourcePhase::Closed => SourcePhase::Closed,
-                }),
-            target: status
-                .target
-                .as_ref()
-                .filter(|target| Some(&target.assignment) == status.target_assignment.as_ref())
-                .map(|target| match target.phase {
-                    MigrationTargetPhase::Prepared => TargetPhase::Prepared,
-                    MigrationTargetPhase::Arrived => TargetPhase::Arrived,
-                    MigrationTargetPhase::Resumed => TargetPhase::Resumed,
-                    MigrationTargetPhase::Refused => TargetPhase::Refused,
-                }),
+            source: told.source,
+            target: told.target,
             report: report.as_ref(),
             incoming_report: incoming_report.as_ref(),
             source_host: sight(rights.assignment.as_ref()),
             target_host: sight(rights.incoming.as_ref()),
             abort_requested: status.abort_requested,
             refuse_requested: status.refuse_requested,
-            sides,
+            sides: told.sides,
             rights: &rights,
         },
         policy,

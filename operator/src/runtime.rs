@@ -13,6 +13,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::task::JoinSet;
 
+use crate::freeze::Freeze;
 use crate::hosts::HostWatch;
 use crate::incidents::Incidents;
 use crate::leader::Leader;
@@ -24,7 +25,7 @@ use crate::reconcile::pools;
 use crate::reconcile::rebalance::Rebalances;
 use crate::store::Stores;
 use crate::writer::Writer;
-use crate::{health, hosts, reconcile, vms};
+use crate::{freeze, health, hosts, reconcile, vms};
 
 /// Turn of the VM loop when nothing changes.
 const VM_TURN: Duration = Duration::from_millis(200);
@@ -52,6 +53,8 @@ pub struct Context {
     pub rules: vms::RuleNotes,
     /// What would even out pools.
     pub rebalances: Rebalances,
+    /// Whether the site is frozen because etcd was restored.
+    pub freeze: Freeze,
     /// The fault ledger.
     pub incidents: Incidents,
     /// Id of the fleet, which every claim names.
@@ -104,6 +107,7 @@ pub async fn run(options: Options) -> Result<()> {
         told: pools::Told::default(),
         rules: vms::RuleNotes::default(),
         rebalances: Rebalances::default(),
+        freeze: Freeze::default(),
         incidents: Incidents::default(),
         fleet,
         stores,
@@ -165,7 +169,11 @@ fn spawn_loops(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) {
         let mut memory = vms::Memory::default();
         loop {
             if machines.writer.leads() {
-                vms::turn(&machines, &mut memory).await;
+                match freeze::turn(&machines).await {
+                    freeze::Word::Act => vms::turn(&machines, &mut memory).await,
+                    freeze::Word::Frozen => vms::show_frozen(&machines).await,
+                    freeze::Word::Listen => {}
+                }
             } else {
                 machines.planner.forget().await;
             }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::names::SYSTEM_NAMESPACE;
@@ -14,9 +15,9 @@ use failover::guard::NotArmed;
 use failover::guard::heartbeats::{HeartbeatReport, Heartbeats};
 use failover::proof::self_fence::GuardRegistration;
 use failover::signs::Sign;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::StreamBackoff;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
@@ -42,6 +43,8 @@ pub struct Renewals {
     pub guard: GuardRegistration,
     /// Why the guard is not armed.
     pub not_armed: Option<NotArmed>,
+    /// What the host remembers of the API, and the version of the Lease that told it.
+    pub api_seen: Option<(String, u64)>,
 }
 
 /// Caches of every kind.
@@ -76,6 +79,7 @@ pub struct Stores {
     renewals: Arc<Mutex<BTreeMap<String, Renewals>>>,
     heartbeats: Arc<Mutex<Heartbeats>>,
     changed: watch::Sender<u64>,
+    went_back: Arc<AtomicBool>,
 }
 
 impl Stores {
@@ -85,8 +89,10 @@ impl Stores {
         let renewals = Arc::new(Mutex::new(BTreeMap::new()));
         let heartbeats = Arc::new(Mutex::new(Heartbeats::default()));
         watch_leases(client, renewals.clone(), heartbeats.clone(), tasks);
+        let went_back = Arc::new(AtomicBool::new(false));
         let mut start = Start {
             client,
+            went_back: went_back.clone(),
             changed: changed.clone(),
             tasks,
         };
@@ -107,7 +113,18 @@ impl Stores {
             renewals,
             heartbeats,
             changed,
+            went_back,
         }
+    }
+
+    /// Whether a watch showed an object older than it was: etcd was restored.
+    pub fn saw_it_go_back(&self) -> bool {
+        self.went_back.load(Ordering::Acquire)
+    }
+
+    /// The site is frozen, or was rebased: what was seen before counts no more.
+    pub fn forget_versions(&self) {
+        self.went_back.store(false, Ordering::Release);
     }
 
     /// What hosts tell of each other's storage heartbeats. Held for a look only.
@@ -163,6 +180,7 @@ impl Stores {
 
 struct Start<'a> {
     client: &'a Client,
+    went_back: Arc<AtomicBool>,
     changed: watch::Sender<u64>,
     tasks: &'a mut JoinSet<&'static str>,
 }
@@ -172,12 +190,19 @@ impl Start<'_> {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        let (store, writer) = reflector::store();
+        let (store, writer) = reflector::store::<K>();
+        let (known, went_back) = (store.clone(), self.went_back.clone());
         let stream = watcher(
             Api::<K>::all(self.client.clone()),
             watcher::Config::default(),
         );
-        let stream = StreamBackoff::new(stream, api::watch_backoff());
+        let stream = StreamBackoff::new(stream, api::watch_backoff()).inspect_ok(move |event| {
+            if let watcher::Event::Apply(object) | watcher::Event::InitApply(object) = event
+                && is_older(object, &known)
+            {
+                went_back.store(true, Ordering::Release);
+            }
+        });
         let mut stream = reflector::reflector(writer, stream).boxed();
         let changed = self.changed.clone();
         self.tasks.spawn(async move {
@@ -191,6 +216,21 @@ impl Start<'_> {
         });
         store
     }
+}
+
+/// Whether an object is older than the same object was before: versions of one etcd only grow.
+fn is_older<K>(object: &K, known: &Store<K>) -> bool
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let number = |object: &K| {
+        let version = object.meta().resource_version.as_deref();
+        version.and_then(|version| version.parse::<u64>().ok())
+    };
+    let before = known.get(&ObjectRef::from_obj(object));
+    before
+        .filter(|before| before.meta().uid == object.meta().uid)
+        .is_some_and(|before| number(object) < number(before.as_ref()))
 }
 
 fn watch_leases(
@@ -256,6 +296,9 @@ fn note(
         .unwrap_or_default();
     let not_armed =
         annotation(api::names::LEASE_GUARD_WHY).and_then(|text| serde_json::from_str(&text).ok());
+    let version = lease.metadata.resource_version.as_deref();
+    let version = version.and_then(|version| version.parse().ok());
+    let api_seen = annotation(api::names::LEASE_API_SEEN).zip(version);
     let report =
         annotation(api::names::LEASE_HEARTBEATS).and_then(|text| HeartbeatReport::parse(&text));
     if let (true, Some(boot_id), Some(report)) = (changed, &boot_id, report) {
@@ -273,6 +316,7 @@ fn note(
             renewed,
             guard,
             not_armed,
+            api_seen,
         },
     );
 }

@@ -126,6 +126,30 @@ impl Writer {
         written.get(&key(object)) != object.meta().resource_version.as_ref()
     }
 
+    /// Whether this operator saw the API hold less than before.
+    pub fn saw_it_go_back(&self) -> bool {
+        self.leader.saw_it_go_back()
+    }
+
+    /// The site was rebased: versions from before mean nothing any more.
+    pub fn forget_versions(&self) {
+        self.leader.forget_versions();
+        self.forget_written();
+    }
+
+    /// The site is frozen because the API went back: from here on it would go back anew.
+    pub fn forget_seen(&self) {
+        self.leader.forget_versions();
+    }
+
+    /// Forgets from which versions objects were written: etcd was restored and uses them anew.
+    pub fn forget_written(&self) {
+        self.written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
     fn note<K: Resource<DynamicType = ()>>(&self, object: &K) {
         if let Some(version) = object.meta().resource_version.clone() {
             self.written

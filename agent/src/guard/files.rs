@@ -65,7 +65,10 @@ fn file(run_dir: &Path) -> PathBuf {
 }
 
 /// Replaces a file at once: a reader sees the old content or the new one.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// It can not be written.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut new = File::create(&temporary)?;
     new.write_all(content)?;

@@ -23,7 +23,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use api::names::{
-    LEASE_BOOT_ID, LEASE_GUARD, LEASE_GUARD_WHY, LEASE_HEARTBEATS, LEASE_LOOP_AGE, SYSTEM_NAMESPACE,
+    LEASE_API_SEEN, LEASE_BOOT_ID, LEASE_GUARD, LEASE_GUARD_WHY, LEASE_HEARTBEATS, LEASE_LOOP_AGE,
+    SYSTEM_NAMESPACE,
 };
 use failover::guard::heartbeats::HeartbeatReport;
 use failover::guard::{GuardMemory, NotArmed, Readiness, arm, incarnation};
@@ -41,6 +42,7 @@ use self::files::Firings;
 use self::renewal::{Renewal, Renewed, renew};
 use self::site::Site;
 use self::watchdog::Watchdog;
+use crate::freeze;
 use crate::options::GuardOptions;
 
 /// Turn of the loop; the watchdog is fed as often.
@@ -317,6 +319,7 @@ impl Guard {
                 (LEASE_GUARD, Some(guard)),
                 (LEASE_GUARD_WHY, why.transpose()?),
                 (LEASE_HEARTBEATS, heartbeats.transpose()?),
+                (LEASE_API_SEEN, freeze::word(&self.options.run_dir)),
             ]),
         })
     }

@@ -10,7 +10,7 @@ use api::{CloseReason, RunStrategy, Runtime, RuntimePhase, StoragePool, VirtualM
 use hypervisor::DomainSpec;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use model::{Assignment, Epoch};
 use serde_json::json;
 use uuid::Uuid;
@@ -78,12 +78,18 @@ fn machines(context: &Context, namespace: &str) -> Api<VirtualMachine> {
 /// A quorum read of the VM; none when it is gone or another one bears its name.
 ///
 /// # Errors
-/// The API can not be reached.
+/// The API can not be reached, or this host is frozen.
 pub async fn read_fresh(context: &Context, vm: &VmRef) -> Result<Option<VirtualMachine>> {
-    let fresh = machines(context, &vm.namespace)
-        .get_opt(&vm.name)
+    // A list carries the version of the whole store, which tells an API that went back.
+    let only = ListParams::default().fields(&format!("metadata.name={}", vm.name));
+    let list = machines(context, &vm.namespace)
+        .list(&only)
         .await
         .context("fresh read")?;
+    context
+        .freezer
+        .see(list.metadata.resource_version.as_deref())?;
+    let fresh = list.items.into_iter().next();
     Ok(fresh.filter(|fresh| fresh.metadata.uid.as_deref() == Some(&vm.uid)))
 }
 
@@ -107,6 +113,9 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
         Ok(spec) => spec,
         Err(error) => return waiting(context, vm, assignment, &format!("{error:#}")).await,
     };
+    if !context.freezer.acts() {
+        return Ok(());
+    }
     context
         .ledger
         .take(&vm.uid, assignment.epoch.0, context.guard_firings)?;
@@ -306,6 +315,8 @@ pub async fn attach_taps(spec: &DomainSpec) {
 }
 
 async fn shutdown(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> Result<()> {
+    // A restored API may want halted what its user has started since.
+    read_fresh(context, vm).await?;
     report(context, vm, assignment, RuntimePhase::Stopping, None, None).await?;
     let uuid = vm.uuid()?;
     if let Err(error) = context.hypervisor.shutdown(uuid).await {
@@ -395,6 +406,9 @@ async fn check_superseded(context: &Arc<Context>, vm: &VmRef, running: &Assignme
         return Ok(());
     };
     let status = fresh.status.unwrap_or_default();
+    context
+        .freezer
+        .see_epoch(&vm.uid, running.epoch, status.last_epoch)?;
     if status.assignment.as_ref() == Some(running) || status.incoming.as_ref() == Some(running) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! `zyctl failover status|disarm|arm`.
+//! `zyctl failover status|disarm|arm`; `rebase` is a file of its own.
 
 use anyhow::{Context as _, Result, bail};
 use api::{CloudPolicy, Host};
@@ -33,7 +33,7 @@ pub async fn status(context: &Context) -> Result<()> {
         .clone()
         .filter(|disarmed| disarmed.until.0 > Timestamp::now());
     if context.output == Output::Json {
-        return context.print_json(&json!({"armed": disarmed.is_none(), "policy": failover}));
+        return context.print_json(&json!({"armed": disarmed.is_none(), "policy": failover, "frozen": policy.and_then(|policy| policy.status?.frozen)}));
     }
     match disarmed {
         None => println!(
@@ -50,6 +50,9 @@ pub async fn status(context: &Context) -> Result<()> {
             disarmed.by,
             disarmed.reason
         ),
+    }
+    if let Some(frozen) = policy.as_ref().and_then(super::rebase::freeze_of) {
+        super::rebase::tell(context, &frozen);
     }
     let row = |english: &str, chinese: &str, value: String| {
         println!("  {}: {value}", context.say(english, chinese));
@@ -182,7 +185,7 @@ pub async fn arm(context: &Context) -> Result<()> {
     Ok(())
 }
 
-async fn write(context: &Context, failover: serde_json::Value) -> Result<()> {
+pub(super) async fn write(context: &Context, failover: serde_json::Value) -> Result<()> {
     let policies: Api<CloudPolicy> = Api::all(context.client.clone());
     let patch = json!({"spec": {"failover": failover}});
     policies

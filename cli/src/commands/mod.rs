@@ -15,6 +15,7 @@ mod planning;
 #[cfg(test)]
 mod planning_tests;
 mod rebalance;
+mod rebase;
 mod sim;
 mod status;
 mod what_if;
@@ -107,6 +108,11 @@ pub async fn run(options: &Options) -> Result<()> {
                 confirm,
             } => failover::disarm(&context, duration, reason, confirm.as_deref()).await,
             FailoverAction::Arm => failover::arm(&context).await,
+            FailoverAction::Rebase {
+                reason,
+                confirm,
+                no_wait,
+            } => rebase::rebase(&context, reason, confirm.as_deref(), *no_wait).await,
         },
         Command::Migrate {
             vm,

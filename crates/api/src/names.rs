@@ -41,6 +41,10 @@ pub const LEASE_HEARTBEATS: &str = "zhengyun.io/heartbeats";
 /// [`LEASE_HEARTBEATS`], so that the operator knows after what it looked.
 pub const LEASE_TOKEN: &str = "zhengyun.io/token";
 
+/// Annotation on a host's Lease: the highest version of the API that the host remembers, and the
+/// last rebase. A version above the Lease's own says that etcd was restored.
+pub const LEASE_API_SEEN: &str = "zhengyun.io/api-seen";
+
 /// Name of a host's Lease in [`SYSTEM_NAMESPACE`].
 pub fn lease_name(host: &str) -> String {
     format!("host-{host}")

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::copy::{CopyPhase, CopyReport};
 use crate::proof::StopProof;
+use crate::rebase::EveryHostHeard;
 
 /// How many proof records are kept beside an assignment.
 const PROOFS_KEPT: usize = 4;
@@ -329,6 +330,25 @@ pub fn drop_incoming(rights: &Rights, target: StopProof) -> Result<RightsChange,
         after.incoming = None;
         keep(after, vec![target.record()]);
     }))
+}
+
+/// The rights after a restored etcd: the copy that runs, if one does, and the one that arrived
+/// beside it. Where none runs, what stands stays, for the ordinary proofs. No proof of the
+/// replaced copies is needed: every host was heard or is off, and agents close every other
+/// epoch before they act again.
+pub fn adopt(
+    rights: &Rights,
+    running: Option<Assignment>,
+    arrived: Option<Assignment>,
+    floor: Epoch,
+    _every: &EveryHostHeard,
+) -> RightsChange {
+    change(rights, |after| {
+        if running.is_some() {
+            (after.assignment, after.incoming) = (running, arrived);
+        }
+        after.last_epoch = after.last_epoch.max(floor);
+    })
 }
 
 fn change(rights: &Rights, edit: impl FnOnce(&mut Rights)) -> RightsChange {

@@ -49,6 +49,7 @@ pub mod migration;
 pub mod policy;
 pub mod proof;
 pub mod reason;
+pub mod rebase;
 pub mod recovery;
 pub mod severity;
 pub mod signs;

@@ -61,6 +61,7 @@ fn dead(copy: &Assignment) -> HostSight {
         stop_proof: Some(proof),
         silent: true,
         lost: true,
+        ..HostSight::default()
     }
 }
 
@@ -197,7 +198,7 @@ fn the_source_dies() {
         source_host: HostSight {
             silent: true,
             lost: true,
-            stop_proof: None,
+            ..HostSight::default()
         },
         ..facts(&rights)
     };

@@ -40,6 +40,9 @@ pub enum Reason {
         other: HostName,
     },
     Disarmed,
+    CutsStorage,
+    StorageIsCut,
+    Frozen,
     CannotWrite,
     FenceIntended,
     PowerAlreadyOff,
@@ -300,6 +303,18 @@ impl Reason {
             Reason::Disarmed => say(
                 "not forced off: failover is disarmed",
                 "不强制断电:故障切换已解除武装",
+            ),
+            Reason::CutsStorage => say(
+                "no BMC helps: its pools' servers are told to cut it off from its VMs' disks",
+                "BMC 无法使用:通知存储服务端切断该宿主机对虚拟机磁盘的访问",
+            ),
+            Reason::StorageIsCut => say(
+                "its storage is cut off until it has booted anew or is proven off; reboot it",
+                "其存储访问已被切断,直至重新启动或证明关机;请重启该宿主机",
+            ),
+            Reason::Frozen => say(
+                "frozen: the API server holds less than hosts remember (was etcd restored?); nothing is started, stopped, moved or forced off before zyctl failover rebase",
+                "已冻结:API 服务器的数据早于宿主机的记忆(etcd 被恢复?);执行 zyctl failover rebase 前不启动、不停止、不迁移、不强制断电",
             ),
             Reason::CannotWrite => say(
                 "not forced off: this operator cannot write to the API server",

@@ -58,6 +58,8 @@ pub struct StormFacts {
     pub can_write: bool,
     /// A person disarmed failover.
     pub disarmed: bool,
+    /// The API went back; a person has to rebase.
+    pub frozen: bool,
 }
 
 /// The guard.
@@ -95,9 +97,10 @@ impl StormGuard {
         self.fell_silent.retain(|host, at| {
             now.since(*at) <= policy.storm_window_milliseconds && !facts.known_down.contains(host)
         });
-        self.facts_allow = match (facts.disarmed, facts.can_write) {
-            (true, _) => Some(Reason::Disarmed),
-            (_, false) => Some(Reason::CannotWrite),
+        self.facts_allow = match (facts.frozen, facts.disarmed, facts.can_write) {
+            (true, ..) => Some(Reason::Frozen),
+            (_, true, _) => Some(Reason::Disarmed),
+            (.., false) => Some(Reason::CannotWrite),
             _ => None,
         };
         let together = u32::try_from(self.fell_silent.len()).unwrap_or(u32::MAX);

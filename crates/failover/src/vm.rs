@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::assignment::{CopiesStopped, Rights};
 use crate::copy::{CloseCause, CopyPhase, CopyReport};
 use crate::policy::Policy;
+use crate::proof::storage::{StorageCut, storage_fenced};
 use crate::proof::{HostStopProof, StopProof};
 use crate::reason::Reason;
 use crate::time::Moment;
@@ -53,6 +54,8 @@ pub struct HostSight {
     pub silent: bool,
     /// It is silent past the time-out.
     pub lost: bool,
+    /// Pools whose servers have cut it off, as they were read back.
+    pub cuts: Vec<StorageCut>,
 }
 
 /// Failures in a row of one VM.
@@ -91,6 +94,8 @@ pub struct VmFacts<'a> {
     pub incoming_host: HostSight,
     /// Its volumes.
     pub volumes: Volumes,
+    /// Pools of its volumes; none where a volume is unknown.
+    pub pools: BTreeSet<String>,
     /// The host whose local pool holds its only data.
     pub pinned_to: Option<HostName>,
     /// It may be restarted on another host.
@@ -173,6 +178,11 @@ fn wait(phase: VmPhase, reason: Reason) -> VmVerdict {
     verdict(VmDecision::Wait, phase, reason)
 }
 
+/// The verdict about every VM while the site is frozen: nobody knows what runs, nothing is done.
+pub fn frozen() -> VmVerdict {
+    wait(VmPhase::Unknown, Reason::Frozen)
+}
+
 /// Decides about one VM.
 pub fn decide(facts: &VmFacts<'_>, policy: &Policy, now: Moment) -> VmVerdict {
     let rights = facts.rights;
@@ -213,6 +223,7 @@ fn proof_of(
                 .as_ref()
                 .and_then(|proof| proof.for_copy(vm, copy).ok())
         })
+        .or_else(|| storage_fenced(vm, copy, &facts.pools, &host.cuts).ok())
 }
 
 fn decide_unassigned(facts: &VmFacts<'_>) -> VmVerdict {

@@ -30,6 +30,7 @@ fn facts(rights: &Rights) -> VmFacts<'_> {
         host: HostSight::default(),
         incoming_host: HostSight::default(),
         volumes: Volumes::Ready,
+        pools: Set::from(["fast".to_owned(), "large".to_owned()]),
         pinned_to: None,
         restart_elsewhere: true,
         failures: Failures::default(),
@@ -52,6 +53,54 @@ fn dead_host() -> HostSight {
         stop_proof: Some(proof),
         silent: true,
         lost: true,
+        ..HostSight::default()
+    }
+}
+
+#[test]
+fn a_vm_starts_elsewhere_once_every_pool_of_its_volumes_has_cut_its_host_off() {
+    let rights = rights();
+    let cut = |pool: &str, host: &str| StorageCut {
+        pool: pool.to_owned(),
+        host: host.into(),
+        read_back_from_server: true,
+        connections_gone: true,
+    };
+    let judge = |cuts: Vec<StorageCut>| {
+        let host = HostSight {
+            silent: true,
+            lost: true,
+            cuts,
+            ..HostSight::default()
+        };
+        judge(&VmFacts {
+            host,
+            ..facts(&rights)
+        })
+        .decision
+    };
+    let whole = judge(vec![cut("fast", "h1"), cut("large", "h1")]);
+    let VmDecision::Restart {
+        stopped, recovery, ..
+    } = whole
+    else {
+        panic!("{whole:?}");
+    };
+    assert_eq!(stopped.current.kind(), StopProofKind::StorageFenced);
+    assert!(recovery);
+    for short in [
+        vec![],
+        vec![cut("fast", "h1")],
+        vec![cut("fast", "h1"), cut("large", "h2")],
+        vec![
+            cut("fast", "h1"),
+            StorageCut {
+                connections_gone: false,
+                ..cut("large", "h1")
+            },
+        ],
+    ] {
+        assert_eq!(judge(short.clone()), VmDecision::Wait, "{short:?}");
     }
 }
 
@@ -95,7 +144,7 @@ fn a_silent_host_makes_a_vm_unknown_and_nothing_more() {
     let host = HostSight {
         silent: true,
         lost: true,
-        stop_proof: None,
+        ..HostSight::default()
     };
     for wanted in [
         Wanted::Running,

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::HostWatch;
 use super::self_fence::{self, Ask};
+use super::storage;
 use crate::door;
 use crate::runtime::Context;
 
@@ -103,6 +104,7 @@ pub fn update(
                 .as_ref()
                 .map(|word| word_of(&name, word)),
             self_fenced,
+            storage: storage::facts(context, watch, host, &name),
             maintenance: host.spec.maintenance.is_some(),
             faults: watch.quarantining(&name),
             unsettled: u32::try_from(unsettled).unwrap_or(u32::MAX),

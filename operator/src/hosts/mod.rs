@@ -6,6 +6,7 @@ mod gather;
 mod power;
 mod self_fence;
 mod show;
+mod storage;
 mod test_read;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,8 @@ use std::time::Duration;
 use api::Host;
 use failover::host::fencing::CommandEnd;
 use failover::host::fleet::{Hosts, ObserverFacts};
-use failover::host::machine::{HostAction, HostFacts, HostMachine};
+use failover::host::machine::{HostAction, HostFacts, HostMachine, Life};
+use failover::proof::HostStopProof;
 use failover::proof::confirmation::Confirmation;
 use failover::proof::power::PowerReading;
 use failover::severity::{FaultBook, FaultKey, StandingFault};
@@ -27,6 +29,7 @@ use model::{Assignment, HostName, Severity};
 use serde_json::json;
 
 use self::self_fence::SelfFencing;
+use self::storage::StorageCuts;
 use self::test_read::TestRead;
 use crate::on_panic::OnPanic;
 use crate::runtime::Context;
@@ -53,6 +56,8 @@ pub struct HostWatch {
     confirmations: BTreeMap<HostName, (Confirmation, Moment)>,
     /// What is remembered for `SelfFenced`.
     self_fencing: SelfFencing,
+    /// What pools' servers list of hosts that are cut off.
+    storage: StorageCuts,
     /// The last test-read of every BMC of a host.
     tests: BTreeMap<HostName, TestRead>,
 }
@@ -65,6 +70,16 @@ impl HostWatch {
             &assignment.boot_id,
             self.facts.get(&assignment.host),
         )
+    }
+
+    /// Proof that a host is off now, if there is one: read or confirmed, and no sign of life since.
+    pub fn off(&self, host: &HostName) -> Option<HostStopProof> {
+        let facts = self.facts.get(host)?;
+        let machine = self.machines.machine(host)?;
+        let boot_id = &facts.identity.as_ref()?.boot_id;
+        (machine.life() == Life::Fenced)
+            .then(|| machine.stop_proof(boot_id, facts))
+            .flatten()
     }
 
     /// The accepted incarnation of a host that may take VMs now, or why it may not.
@@ -161,6 +176,7 @@ async fn turn(context: &Arc<Context>) {
         let observer = ObserverFacts {
             can_write: leads,
             disarmed: disarmed(context),
+            frozen: context.freeze.stands(),
         };
         let HostWatch {
             machines, facts, ..
@@ -268,6 +284,8 @@ async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, ac
                 });
             }
         }
+        HostAction::CutStorage { boot_id } => storage::cut(context, host, name, &boot_id).await,
+        HostAction::LiftCut => storage::lift(context, host, name).await,
         HostAction::ClearIntent => {
             logged(
                 "fencing intent",

@@ -21,9 +21,11 @@ pub async fn turn(context: &Arc<Context>) {
     policies::turn(context).await;
     departments::turn(context).await;
     networks::turn(context).await;
-    images::turn(context).await;
-    systems::turn(context).await;
-    volumes::turn(context).await;
-    pools::turn(context).await;
+    if !context.freeze.stands() {
+        images::turn(context).await;
+        systems::turn(context).await;
+        volumes::turn(context).await;
+        pools::turn(context).await;
+    }
     crate::incidents::turn(context).await;
 }

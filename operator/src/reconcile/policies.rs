@@ -11,6 +11,14 @@ use crate::door;
 use crate::runtime::Context;
 use crate::writer::logged;
 
+/// Whether the site is frozen, and what a rebase waits for.
+fn frozen(context: &Context) -> Judged {
+    match context.freeze.message() {
+        None => Judged::new("Acting", true, "Acting", ""),
+        Some(message) => Judged::new("Acting", false, "Frozen", message),
+    }
+}
+
 /// One turn.
 pub async fn turn(context: &Arc<Context>) {
     for policy in context.stores.policies.state() {
@@ -49,7 +57,11 @@ pub async fn turn(context: &Arc<Context>) {
             ),
         };
         let known = policy.status.clone().unwrap_or_default().conditions;
-        let wanted = conditions(&known, &[valid, armed], policy.metadata.generation);
+        let wanted = conditions(
+            &known,
+            &[valid, armed, frozen(context)],
+            policy.metadata.generation,
+        );
         if known != wanted && context.writer.settled(policy.as_ref()) {
             let result = context
                 .writer

@@ -122,6 +122,11 @@ pub(super) fn judge(
             incoming_report: incoming_report.as_ref(),
             host: sight(&rights.assignment),
             incoming_host: sight(&rights.incoming),
+            pools: volumes
+                .iter()
+                .flatten()
+                .map(|volume| volume.spec.pool.clone())
+                .collect(),
             volumes: waiting.map_or(Volumes::Ready, Volumes::NotReady),
             pinned_to: pinned.map(HostName),
             restart_elsewhere: vm.spec.high_availability == api::HighAvailability::Restart,

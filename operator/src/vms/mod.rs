@@ -26,7 +26,7 @@ use crate::runtime::Context;
 use crate::{clock, door, migrations};
 
 pub use judge::volumes_of;
-pub use rights::{claim, rights_patch, write_seed};
+pub use rights::{claim, claim_of, rights_patch, write_seed};
 pub use rules::RuleNotes;
 
 /// What the loop remembers between turns.
@@ -87,6 +87,18 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     .await;
     mend::turn(context, &vms).await;
     migrations::turn(context, memory, &policy).await;
+}
+
+/// While the site is frozen nobody knows what runs: every VM is shown so, and nothing is done.
+pub async fn show_frozen(context: &Arc<Context>) {
+    let verdict = failover::vm::frozen();
+    let message = verdict.reasons.iter().map(failover::Reason::english);
+    let message = message.collect::<Vec<_>>().join("; ");
+    for vm in context.stores.vms.state() {
+        if context.writer.settled(vm.as_ref()) {
+            rights::show_only(context, &vm, verdict.phase, &message, None).await;
+        }
+    }
 }
 
 /// Something to write about one VM.

@@ -56,6 +56,21 @@ pub(super) async fn show(
     message: &str,
     placement: Option<Value>,
 ) {
+    show_only(context, vm, phase, message, placement).await;
+    let status = vm.status.clone().unwrap_or_default();
+    if status.assignment.is_none() && status.incoming.is_none() {
+        release(context, vm).await;
+    }
+}
+
+/// Phase and message, when they changed, and nothing else.
+pub(super) async fn show_only(
+    context: &Context,
+    vm: &VirtualMachine,
+    phase: VmPhase,
+    message: &str,
+    placement: Option<Value>,
+) {
     let status = vm.status.clone().unwrap_or_default();
     let mut changes = serde_json::Map::new();
     let mut judged = judged(phase, status.assignment.as_ref(), message).to_vec();
@@ -94,9 +109,6 @@ pub(super) async fn show(
             context.writer.tell(vm, kind, reason, message).await;
         }
         logged("VM", &vm.name_any(), result);
-    }
-    if status.assignment.is_none() && status.incoming.is_none() {
-        release(context, vm).await;
     }
 }
 
@@ -261,6 +273,16 @@ pub async fn write_seed(
         .await
 }
 
+/// What a VM's volumes carry while it may run under a right.
+pub fn claim_of(context: &Context, vm: &VirtualMachine, right: &Assignment) -> Claim {
+    Claim {
+        fleet: context.fleet.clone(),
+        holder: ClaimHolder::VirtualMachine,
+        uid: vm.metadata.uid.clone().unwrap_or_default(),
+        assignment: right.clone(),
+    }
+}
+
 /// Claims all volumes for a right, in order of uid; false when one is another's.
 pub async fn claim(
     context: &Context,
@@ -273,12 +295,7 @@ pub async fn claim(
         return Ok(false);
     };
     volumes.sort_by_key(|volume| volume.metadata.uid.clone());
-    let wanted = Claim {
-        fleet: context.fleet.clone(),
-        holder: ClaimHolder::VirtualMachine,
-        uid: uid.clone(),
-        assignment: right.clone(),
-    };
+    let wanted = claim_of(context, vm, right);
     for volume in volumes {
         let status = volume.status.clone().unwrap_or_default();
         let standing = if field == "claim" {

@@ -11,8 +11,9 @@ use failover::host::incarnation::Identity;
 use failover::migration::{MigrationOutcome, SourcePhase, TargetPhase};
 use failover::proof::confirmation::Confirmation;
 use failover::proof::self_fence::GuardRegistration;
+use failover::rebase::HostWord;
 use failover::vm::{VmPhase, Wanted};
-use model::{Assignment, BootId, VmUid};
+use model::{Assignment, BootId, Epoch, VmUid};
 
 /// A `Host` object.
 #[derive(Clone, Debug, Default)]
@@ -27,12 +28,34 @@ pub struct HostObject {
     pub reported: Option<Identity>,
     /// Fencing intent: incarnation, operator process, its expiry in milliseconds, a mark.
     pub intent: Option<(BootId, usize, u64, u64)>,
+    /// The incarnation that its storage is cut off for, and the order's number.
+    pub cut: Option<(BootId, u64)>,
     /// A person's word.
     pub confirmed: Option<Confirmation>,
     /// It is to be emptied.
     pub drain: bool,
     /// Faults that quarantine it.
     pub faults: u32,
+    /// What its frozen agent says: the last rebase that it knew of, the roll-call that it answers, and
+    /// what runs there.
+    pub frozen: Option<(String, String, HostWord)>,
+}
+
+/// What the `CloudPolicy` says of a freeze.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyObject {
+    /// resourceVersion.
+    pub version: u64,
+    /// The site is frozen.
+    pub frozen: bool,
+    /// The leader's roll-call.
+    pub roll_call: String,
+    /// `lastEpoch` of every VM after the rebase, at least.
+    pub floor: Option<Epoch>,
+    /// Names the last rebase.
+    pub rebase: String,
+    /// A person asks for a rebase.
+    pub asked: bool,
 }
 
 /// A host's Lease.
@@ -52,6 +75,8 @@ pub struct LeaseObject {
     pub report: Option<Rc<HeartbeatReport>>,
     /// The operator's token for the guard.
     pub token: Option<String>,
+    /// What the host remembers of the API.
+    pub api_seen: Option<String>,
 }
 
 /// A `VirtualMachine` object.
@@ -134,6 +159,8 @@ pub struct Objects {
     pub moves: Vec<Rc<MoveObject>>,
     /// The operators' Lease: version and holder.
     pub leader: (u64, usize),
+    /// The policy.
+    pub policy: Rc<PolicyObject>,
 }
 
 /// The server.
@@ -185,6 +212,24 @@ impl Server {
         /// Writes a move.
         moving, moves, MoveObject
     );
+
+    /// Version of the whole store, as a fresh list carries it.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Writes the policy's status by compare-and-swap.
+    pub fn policy(&mut self, expected: Option<u64>, edit: impl FnOnce(&mut PolicyObject)) -> bool {
+        if expected.is_some_and(|version| version != self.objects.policy.version) {
+            return false;
+        }
+        self.revision += 1;
+        let mut object = PolicyObject::clone(&self.objects.policy);
+        edit(&mut object);
+        object.version = self.revision;
+        self.objects.policy = Rc::new(object);
+        true
+    }
 
     /// Makes a move; of two writers that make the same one, one wins.
     pub fn create_move(&mut self, mut object: MoveObject) {

@@ -36,6 +36,9 @@ pub struct Checker {
     steady_operator: Option<usize>,
     good_looks: u32,
     pending: Option<(&'static str, String)>,
+    /// etcd was restored and the site is not rebased: an epoch may be issued again, though
+    /// nothing may start under it.
+    old: bool,
 }
 
 /// With a working operator and API, a VM on a host silent for so long is not shown as running,
@@ -75,6 +78,30 @@ impl Checker {
         }
     }
 
+    /// What the API holds went back, and what it shows: operators get time to show what is.
+    pub fn restored(&mut self, now: u64) {
+        (self.old, self.steady_since) = (true, now);
+    }
+
+    /// The site was rebased.
+    pub fn rebased(&mut self) {
+        self.old = false;
+    }
+
+    /// A rebase set a VM's rights. What was issued in a history that etcd has forgotten, and began
+    /// nowhere, was never issued.
+    pub fn adopted(&mut self, after: &Rights) {
+        let begun = |epoch: i64| self.started.contains(&(after.vm.clone(), epoch));
+        let issued = self.issued.entry(after.vm.clone()).or_default();
+        issued.1.retain(|epoch| begun(*epoch));
+        let highest = issued.1.last().copied().unwrap_or(0);
+        if after.last_epoch.0 < highest {
+            let text = format!("{}: rebased below epoch {highest}", after.vm);
+            self.pending = Some(("epochs-grow", text));
+        }
+        issued.0 = after.last_epoch.0;
+    }
+
     /// A host's Lease was renewed.
     pub fn renewed(&mut self, host: usize, now: u64) {
         self.renewed_at[host] = now;
@@ -95,7 +122,7 @@ impl Checker {
         }
         let mut broken = None;
         for epoch in new {
-            if epoch <= issued.0 || !issued.1.insert(epoch) {
+            if (epoch <= issued.0 || !issued.1.insert(epoch)) && !self.old {
                 broken = Some(format!("{}: epoch {epoch} was issued before", after.vm));
             }
             issued.0 = issued.0.max(epoch);
@@ -115,7 +142,7 @@ impl World {
         let mut writers: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for (host, machine) in self.machines.iter().enumerate().filter(|(_, m)| m.power) {
             for domain in machine.domains.values() {
-                if domain.state == DomainState::Running {
+                if domain.state == DomainState::Running && self.cut[host].is_none() {
                     let who = format!(
                         "{} (epoch {}) on {}",
                         domain.uid, domain.epoch, self.names[host]
@@ -140,6 +167,10 @@ impl World {
         self.look_at_what_is_shown();
         if self.healed {
             self.people_switch_on();
+            self.people_reboot_the_cut();
+            if self.rng.chance(100) {
+                self.ask_rebase();
+            }
             let good = self.what_is_wrong().is_none();
             let looks = if good { self.checker.good_looks + 1 } else { 0 };
             self.checker.good_looks = looks;

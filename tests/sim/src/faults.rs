@@ -230,6 +230,15 @@ pub enum Fault {
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },
+    /// etcd is backed up.
+    BackUp,
+    /// etcd is restored from the last backup; the API server is away meanwhile.
+    Restore {
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// A person asks for a rebase, where the site is frozen.
+    Rebase,
     /// A hardware alarm is raised.
     Alarm { host: HostIndex },
     /// The alarm is cleared.

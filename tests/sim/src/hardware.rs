@@ -18,7 +18,7 @@ use crate::world::{Event, World};
 /// How often the guard renews, milliseconds.
 const GUARD_EVERY: u64 = 2_000;
 /// The one pool that carries heartbeats.
-const POOL: &str = "shared";
+pub const POOL: &str = "shared";
 
 impl World {
     /// Power goes, at once and for everything on the machine.
@@ -200,11 +200,13 @@ impl World {
             ))
         });
         let guard = registration.clone();
+        let api_seen = machine.memory.word();
         self.api.lease(host, None, |lease| {
             lease.renewals += 1;
             lease.boot_id = Some(boot);
             lease.loop_age = age;
             (lease.guard, lease.report) = (guard, report);
+            lease.api_seen = api_seen;
         });
         self.checker.renewed(host, self.now);
         // The answer may be lost where the renewal was not.

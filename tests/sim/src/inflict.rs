@@ -87,6 +87,8 @@ impl World {
             Fault::GuestShutdown { vm } => self.guest_ends(vm.0, true),
             Fault::Disarm { span } => self.disarmed_until = now + span,
             Fault::FinishLost { span } => self.finish_lost_until = now + span,
+            Fault::BackUp => self.backup = Some(self.api.clone()),
+            Fault::Restore { span } => self.restore(span),
             Fault::StartHangs { host, span } => {
                 self.machines[host.0].start_hangs_until = now + span
             }
@@ -196,6 +198,7 @@ impl World {
                     });
                 }
             }
+            Fault::Rebase => self.ask_rebase(),
             Fault::CancelMoves => self.cancel_moves(false),
             Fault::Confirm { host } => {
                 let name = self.names[host.0].clone();
@@ -216,6 +219,65 @@ impl World {
         }
     }
 
+    /// What the API holds goes back; the world does not.
+    fn restore(&mut self, span: u64) {
+        let Some(backup) = self.backup.clone() else {
+            return;
+        };
+        // Moves are known by their number here: one that is forgotten is one that is over.
+        let forgotten = self
+            .api
+            .objects
+            .moves
+            .iter()
+            .skip(backup.objects.moves.len());
+        let forgotten: Vec<_> = forgotten
+            .map(|object| {
+                let mut object = MoveObject::clone(object);
+                object.outcome = Some(MigrationOutcome::Failed);
+                Rc::new(object)
+            })
+            .collect();
+        self.api = backup;
+        self.api.objects.moves.extend(forgotten);
+        self.outage.down_until = self.now + span;
+        self.checker.restored(self.now);
+        self.tell("restored", &[]);
+    }
+
+    /// A person asks for a rebase where the site is frozen; what runs and is not in the API is shut
+    /// down by hand first, and so is the copy with the older data where two run.
+    pub fn ask_rebase(&mut self) {
+        if !self.api.objects.policy.frozen || !self.api_takes_writes() {
+            return;
+        }
+        let known: Vec<VmUid> = self
+            .api
+            .objects
+            .vms
+            .iter()
+            .map(|vm| vm.uid.clone())
+            .collect();
+        for machine in &mut self.machines {
+            machine.domains.retain(|uid, _| known.contains(uid));
+        }
+        for uid in known {
+            let copies = self.machines.iter().filter_map(|it| it.domains.get(&uid));
+            let newest = copies.map(|copy| copy.epoch).max();
+            for (host, machine) in self.machines.iter_mut().enumerate() {
+                let copy = machine.domains.get(&uid);
+                let cut = self.cut[host].is_some();
+                if cut && copy.is_some_and(|copy| Some(copy.epoch) < newest) {
+                    machine.domains.remove(&uid);
+                }
+            }
+        }
+        if !self.api.objects.policy.asked {
+            self.api.policy(None, |policy| policy.asked = true);
+            self.tell("rebaseAsked", &[]);
+        }
+    }
+
     fn want(&mut self, vm: usize, wanted: Wanted) {
         let object = self.api.objects.vms[vm].clone();
         if object.exists && object.wanted != Wanted::Deleted {
@@ -230,12 +292,9 @@ impl World {
         if object.exists {
             return;
         }
-        let text = object.uid.as_str();
-        let generation = text
-            .rsplit_once('-')
-            .and_then(|(_, number)| number.parse::<u64>().ok())
-            .unwrap_or(1);
-        let uid = VmUid(format!("vm{}-{}", vm + 1, generation + 1));
+        // A uid is never used twice, whatever etcd has forgotten.
+        self.recreated += 1;
+        let uid = VmUid(format!("vm{}-{}", vm + 1, self.recreated + 1));
         self.api.vm(vm, None, |object| {
             object.rights = failover::assignment::Rights::none(uid.clone());
             object.uid = uid;
@@ -318,6 +377,18 @@ impl World {
             self.recreate(vm);
         }
         self.tell_as(name(0), "healed", &[]);
+    }
+
+    /// A host whose storage is cut off and that lives on is rebooted by a person.
+    pub fn people_reboot_the_cut(&mut self) {
+        for host in 0..self.machines.len() {
+            let cut = self.api.objects.hosts[host].cut.as_ref();
+            let boot = &self.machines[host].boot_id;
+            let stands = cut.is_some_and(|(cut, _)| cut == boot);
+            if stands && self.machines[host].up && self.rng.chance(70) {
+                self.reboot(host);
+            }
+        }
     }
 
     /// After the faults at most one host stays off: one that was forced off meanwhile is switched

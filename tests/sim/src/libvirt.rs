@@ -144,7 +144,7 @@ impl World {
         let entry = machine.ledger.entry(uid.clone()).or_default();
         let allowed = entry.start(right.epoch.0, firings).is_ok() || forgets;
         let fails = now < machine.start_fails_until || machine.domains.contains_key(&uid);
-        if !allowed || fails || now < machine.storage_until {
+        if !allowed || fails || now < machine.storage_until || self.cut[host].is_some() {
             let ended = Task::StartEnded(uid, right, false);
             return self.push(50, Event::Task(host, run, Box::new(ended)));
         }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use failover::Moment;
+use failover::agent::freeze::ApiMemory;
 use failover::agent::ledger::Entry;
 use failover::guard::GuardMemory;
 use failover::guard::observer::PoolWatch;
@@ -138,6 +139,10 @@ pub struct Machine {
     pub domains: BTreeMap<VmUid, Domain>,
     /// The ledger of this boot.
     pub ledger: BTreeMap<VmUid, Entry>,
+    /// What this boot remembers of the API.
+    pub memory: ApiMemory,
+    /// The roll-call that its agent last read.
+    pub roll_call: String,
     /// The agent.
     pub agent: Agent,
 }
@@ -167,6 +172,8 @@ impl Machine {
             token: None,
             domains: BTreeMap::new(),
             ledger: BTreeMap::new(),
+            memory: ApiMemory::default(),
+            roll_call: String::new(),
             agent: Agent {
                 alive: true,
                 ..Agent::default()
@@ -200,6 +207,11 @@ impl Machine {
         }
     }
 
+    /// Its agent starts and stops VMs.
+    pub fn acts(&self) -> bool {
+        self.memory.freeze.is_none()
+    }
+
     /// The ledger's entry of a VM.
     pub fn entry(&self, uid: &VmUid) -> Entry {
         self.ledger.get(uid).cloned().unwrap_or_default()
@@ -211,6 +223,7 @@ impl Machine {
         self.hung_until = 0;
         self.domains.clear();
         self.ledger.clear();
+        (self.memory, self.roll_call) = (ApiMemory::default(), String::new());
         self.guard = GuardMemory::default();
         self.watch = PoolWatch::default();
         self.token = None;

@@ -26,11 +26,19 @@ pub enum Mutant {
     ForgetsMoves,
     /// The guard never kills, though it gave its word.
     GuardSleeps,
+    /// A cut is lifted as soon as the host renews again.
+    LiftsEarly,
+    /// Agents and operators forget which versions of the API they saw.
+    ForgetsVersions,
+    /// After a rebase agents keep starts that were allowed before the restore.
+    RebaseKeepsStarts,
+    /// A rebase does not wait for every host's word.
+    RebaseUnheard,
 }
 
 impl Mutant {
     /// All of them, with the name that the command line takes.
-    pub const ALL: [(&'static str, Mutant); 10] = [
+    pub const ALL: [(&'static str, Mutant); 14] = [
         ("trusts-command", Mutant::TrustsCommand),
         ("no-compare-and-swap", Mutant::NoCompareAndSwap),
         ("trusts-any-bmc", Mutant::TrustsAnyBmc),
@@ -41,6 +49,10 @@ impl Mutant {
         ("never-fences", Mutant::NeverFences),
         ("forgets-moves", Mutant::ForgetsMoves),
         ("guard-sleeps", Mutant::GuardSleeps),
+        ("lifts-early", Mutant::LiftsEarly),
+        ("forgets-versions", Mutant::ForgetsVersions),
+        ("rebase-keeps-starts", Mutant::RebaseKeepsStarts),
+        ("rebase-unheard", Mutant::RebaseUnheard),
     ];
 
     /// By name.

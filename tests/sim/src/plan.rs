@@ -66,6 +66,8 @@ pub struct Plan {
     pub room: u64,
     /// VMs.
     pub vms: Vec<VmSpec>,
+    /// The pool's server can cut hosts off.
+    pub cuts: bool,
     /// A pool carries storage heartbeats, and guards keep their contract.
     pub heartbeat: bool,
     /// VMs have addresses of their own that are probed.
@@ -118,6 +120,7 @@ impl Plan {
             hosts,
             room,
             vms,
+            cuts: rng.chance(300),
             heartbeat: rng.chance(350),
             probes: rng.chance(400),
             leave_one_off: rng.chance(500),
@@ -162,7 +165,7 @@ impl Plan {
         let operator = OperatorIndex(rng.index(2));
         let span = rng.range(1_000, 40_000);
         let later = at + rng.range(2_000, 40_000);
-        match rng.below(36) {
+        match rng.below(38) {
             0..=2 => {
                 let bmc = rng.chance(300);
                 self.push(at, Fault::PowerLoss { host, bmc });
@@ -243,6 +246,19 @@ impl Plan {
             31 => {
                 self.push(at, Fault::Move { vm, to: None });
                 self.push(at, Fault::FinishLost { span });
+            }
+            36..=37 => {
+                // etcd is restored after something has moved.
+                let earlier = at.saturating_sub(rng.range(1_000, 30_000));
+                self.push(earlier, Fault::BackUp);
+                match rng.below(4) {
+                    0 => self.push(earlier + 500, Fault::Move { vm, to: None }),
+                    1 => self.push(earlier + 500, Fault::PowerLoss { host, bmc: false }),
+                    2 => self.push(earlier + 500, Fault::GuestCrash { vm }),
+                    _ => self.push(at - 1, Fault::ManagementCut { host, span }),
+                }
+                self.push(at, Fault::Restore { span: span / 8 });
+                self.push(later, Fault::Rebase);
             }
             34..=35 => {
                 // Recovery while messages get lost and come late.

@@ -51,6 +51,8 @@ struct ScenarioFile {
     #[serde(default = "ample")]
     room: u64,
     #[serde(default)]
+    cuts: bool,
+    #[serde(default)]
     heartbeat: bool,
     #[serde(default)]
     probes: bool,
@@ -154,6 +156,7 @@ fn plan(file: &ScenarioFile, seed: u64) -> Result<Plan, String> {
         hosts: file.hosts,
         room: file.room,
         vms,
+        cuts: file.cuts,
         heartbeat: file.heartbeat,
         probes: file.probes,
         leave_one_off: true,

@@ -43,6 +43,8 @@ pub enum Event {
     BmcAnswers(usize, u64, usize, Box<PowerReading>),
     /// A force-off takes effect.
     ForceOff(usize),
+    /// The storage server is told to cut a host off (or to let it in), and read back.
+    Storage(usize, u64, usize, u64, bool),
     /// The operator learns that a force-off ended.
     ForceEnded(usize, u64, usize, u32),
     /// A crashed operator is started again.
@@ -123,6 +125,12 @@ pub struct World {
     pub split_until: u64,
     /// A person disarmed failover until then.
     pub disarmed_until: u64,
+    /// The order under which the storage server does not let each host in.
+    pub cut: Vec<Option<u64>>,
+    /// A backup of etcd.
+    pub backup: Option<Server>,
+    /// VMs that were made again under the name of one that was deleted.
+    pub recreated: u64,
     /// Hosts.
     pub machines: Vec<Machine>,
     /// Operators.
@@ -159,6 +167,9 @@ impl World {
             finish_lost_until: 0,
             split_until: 0,
             disarmed_until: 0,
+            cut: vec![None; plan.hosts],
+            backup: None,
+            recreated: 0,
             machines: (0..plan.hosts).map(Machine::new).collect(),
             operators: (0..2).map(Operator::new).collect(),
             names,
@@ -327,6 +338,9 @@ impl World {
             Event::BmcAsked(operator, run, host) => self.bmc_asked(operator, run, host),
             Event::BmcAnswers(operator, run, host, reading) => {
                 self.bmc_answers(operator, run, host, *reading)
+            }
+            Event::Storage(operator, run, host, order, cut) => {
+                self.storage_server(operator, run, host, order, cut)
             }
             Event::ForceOff(host) => self.force_off_hits(host),
             Event::ForceEnded(operator, run, host, attempt) => {

@@ -50,6 +50,13 @@ fn every_planted_error_is_caught_by_the_judge_of_its_rule() {
         (Mutant::ShowsStale, &["shown"]),
         (Mutant::NeverFences, &["recovers"]),
         (Mutant::ForgetsMoves, &["drains-end", "recovers"]),
+        (Mutant::LiftsEarly, &["one-writer"]),
+        (
+            Mutant::ForgetsVersions,
+            &["one-writer", "epoch-once", "epochs-grow", "recovers"],
+        ),
+        (Mutant::RebaseKeepsStarts, &["epoch-once", "one-writer"]),
+        (Mutant::RebaseUnheard, &["one-writer", "epoch-once"]),
     ] {
         let rule = caught(mutant);
         assert!(rules.contains(&rule), "{mutant:?} broke {rule}");

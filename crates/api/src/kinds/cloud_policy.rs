@@ -112,6 +112,9 @@ pub struct FailoverPolicy {
     /// Who last armed it before the time was over. `zyctl failover arm` sets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub armed: Option<Armed>,
+    /// A person asks for a rebase after etcd was restored. `zyctl failover rebase` sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebase: Option<RebaseRequest>,
 }
 
 impl Default for FailoverPolicy {
@@ -130,8 +133,25 @@ impl Default for FailoverPolicy {
             self_fence_margin_seconds: 10,
             disarmed: None,
             armed: None,
+            rebase: None,
         }
     }
+}
+
+/// A person's word that a frozen site goes on from what hosts say runs on them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RebaseRequest {
+    /// The freeze that it ends: `status.frozen.since`. One that is found in a backup ends none.
+    pub frozen_since: Time,
+    /// When it was asked for.
+    pub at: Time,
+    /// Why, such as which backup was restored.
+    #[schemars(length(min = 1, max = 500))]
+    pub reason: String,
+    /// Who.
+    #[schemars(length(min = 1, max = 253))]
+    pub by: String,
 }
 
 /// Fencing was armed again by a person.
@@ -303,9 +323,89 @@ pub struct SeverityRule {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CloudPolicyStatus {
-    /// Conditions: `Valid` (a policy that contradicts itself is not used), `Armed`.
+    /// Conditions: `Valid` (a policy that contradicts itself is not used), `Armed`, `Acting` (not when
+    /// the API holds less than hosts remember; its message tells what a rebase waits for).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+    /// Nothing is started, stopped, moved or forced off, on any host, until a rebase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<SiteFreeze>,
+    /// The last rebase; agents know by it that a freeze is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_rebase: Option<Rebased>,
+}
+
+/// The site is frozen: etcd was restored from a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteFreeze {
+    /// Since when; names the freeze.
+    pub since: Time,
+    /// Who noticed what.
+    pub cause: String,
+    /// Names the roll-call of the operator that leads: hosts count as heard that answered this one. A
+    /// new leader, and one that sees etcd restored once more, calls anew. Operator only.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub roll_call: String,
+    /// `lastEpoch` of every VM after the rebase, at least; set when a rebase has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_floor: Option<i64>,
+}
+
+/// A rebase that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rebased {
+    /// Names it.
+    pub id: String,
+    /// When it was done.
+    pub at: Time,
+    /// Who asked for it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The freeze that it ended.
+    pub frozen_since: Time,
+    /// VMs whose rights were set to what runs.
+    pub virtual_machines: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::CustomResourceExt;
+
+    /// Every number under a schema, with its path and its rules' messages.
+    fn numbers(path: &str, schema: &Value, found: &mut Vec<(String, Vec<String>)>) {
+        if schema["type"] == "integer" {
+            let rules = schema["x-kubernetes-validations"].as_array();
+            let messages = rules
+                .into_iter()
+                .flatten()
+                .filter_map(|rule| rule["message"].as_str());
+            found.push((path.to_owned(), messages.map(str::to_owned).collect()));
+        }
+        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+            numbers(&format!("{path}.{name}"), inner, found);
+        }
+    }
+
+    #[test]
+    fn every_tunable_names_its_safe_range_and_what_goes_wrong_outside_of_it() {
+        let crd = serde_json::to_value(CloudPolicy::crd()).expect("a CRD");
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let mut found = Vec::new();
+        numbers("spec", &schema["properties"]["spec"], &mut found);
+        assert_eq!(found.len(), 26, "{found:?}");
+        for (path, messages) in found {
+            let field = path.rsplit('.').next().unwrap_or_default();
+            let names = |message: &String| {
+                message.starts_with(&format!("{field}: safe is "))
+                    && message.contains("; outside of that ")
+            };
+            assert!(messages.iter().any(names), "{path}: {messages:?}");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -211,6 +211,9 @@ pub struct HostStatus {
     /// A fencing under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fencing: Option<FencingIntent>,
+    /// Its storage is, or is being, cut off; stands until this incarnation has given another proof.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_cut: Option<StorageCutOrder>,
     /// How many VMs are assigned here (incoming ones included).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub virtual_machines: Option<i32>,
@@ -245,6 +248,22 @@ pub struct FencingIntent {
     pub attempts: i32,
     /// Why the host is fenced.
     pub reason: String,
+    /// Identity of the operator that wrote it.
+    pub by: String,
+}
+
+/// An order to cut a host off from its VMs' disks, written before any server is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageCutOrder {
+    /// The incarnation that it is for.
+    pub boot_id: String,
+    /// Number of the order; later orders have higher ones, and a server lifts only the one it is named.
+    pub number: i64,
+    /// Pools whose servers are told.
+    pub pools: Vec<String>,
+    /// Since when.
+    pub since: Time,
     /// Identity of the operator that wrote it.
     pub by: String,
 }
@@ -316,10 +335,53 @@ pub struct HostReport {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub probe_errors: Vec<String>,
+    /// This host starts and stops nothing, as the API holds less than it remembers; what runs here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<FrozenReport>,
     /// Domains that we did not make (uuid and name): reported, never touched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub strays: Vec<String>,
+}
+
+/// What a frozen host says, so that a person can rebase the site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FrozenReport {
+    /// Why it is frozen.
+    #[schemars(length(max = 1000))]
+    pub cause: String,
+    /// `status.lastRebase.id` of the policy when it froze; empty: there was none. A later one ends
+    /// the freeze.
+    #[serde(default)]
+    #[schemars(length(max = 128))]
+    pub rebase: String,
+    /// `status.frozen.rollCall` of the policy that this answers; empty: it was not read yet.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub roll_call: String,
+    /// Highest epoch that this boot ever saw, of any VM.
+    pub highest_epoch: i64,
+    /// Every copy of a VM here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub copies: Vec<FrozenCopy>,
+}
+
+/// A copy of a VM on a frozen host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FrozenCopy {
+    /// Uid of the VM.
+    #[schemars(length(min = 1, max = 64))]
+    pub vm: String,
+    /// Its namespace and name.
+    #[schemars(length(max = 510))]
+    pub name: String,
+    /// The epoch that it was started or received under.
+    pub epoch: i64,
+    /// Its guest runs; else it arrived by migration and waits.
+    pub runs: bool,
 }
 
 /// One boot of one machine.

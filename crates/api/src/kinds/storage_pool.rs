@@ -61,6 +61,12 @@ pub struct StoragePoolSpec {
     /// themselves (`Host.spec.selfFencing`). Only for a shared pool. Default false.
     #[serde(default)]
     pub heartbeat: bool,
+    /// URL of a service of the pool's server that cuts hosts off from it (`docs/contract.md`). With it
+    /// the VMs of a dead host whose BMC is silent restart elsewhere without waiting for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 512))]
+    #[x_kube(validation = Rule::new("self.startsWith('http://') || self.startsWith('https://')").message("fenceService: write a URL such as https://storage.example:8443/fence"))]
+    pub fence_service: Option<String>,
     /// Place no new volume here. Default false.
     #[serde(default)]
     pub maintenance: bool,

@@ -20,6 +20,8 @@ pub struct ObserverFacts {
     pub can_write: bool,
     /// A person disarmed failover.
     pub disarmed: bool,
+    /// The API went back; nothing is forced off before a person has rebased the site.
+    pub frozen: bool,
 }
 
 /// The state of all hosts.
@@ -60,13 +62,14 @@ impl Hosts {
         if gap > policy.observer_gap_milliseconds {
             out.paused_milliseconds = Some(gap);
         }
-        let rearmed = self.was_disarmed && !observer.disarmed;
+        let held = observer.disarmed || observer.frozen;
+        let rearmed = self.was_disarmed && !held;
         if out.paused_milliseconds.is_some() || rearmed {
             self.machines
                 .values_mut()
                 .for_each(|machine| machine.restart_windows(now));
         }
-        (self.last_step, self.was_disarmed) = (Some(now), observer.disarmed);
+        (self.last_step, self.was_disarmed) = (Some(now), held);
         for (host, facts) in facts {
             let machine = self
                 .machines
@@ -108,12 +111,14 @@ impl Hosts {
             known_down: named(&|machine| machine.life() == Life::Fenced),
             fencing: named(&|machine| machine.life() == Life::Fencing),
             failed: named(&|machine| {
-                machine
-                    .fencing()
-                    .is_some_and(|fencing| fencing.stage == Stage::Failed)
+                machine.storage_is_cut()
+                    || machine
+                        .fencing()
+                        .is_some_and(|fencing| fencing.stage == Stage::Failed)
             }),
             can_write: observer.can_write,
             disarmed: observer.disarmed,
+            frozen: observer.frozen,
         }
     }
 
@@ -154,9 +159,9 @@ impl Hosts {
     pub fn sight(&self, host: &HostName, boot_id: &BootId, facts: Option<&HostFacts>) -> HostSight {
         let (Some(machine), Some(facts)) = (self.machines.get(host), facts) else {
             return HostSight {
-                stop_proof: None,
                 silent: true,
                 lost: true,
+                ..HostSight::default()
             };
         };
         let life = machine.life();
@@ -174,6 +179,12 @@ impl Hosts {
             stop_proof: machine.stop_proof(boot_id, facts),
             silent: lost || life == Life::Suspect || former,
             lost: lost || former,
+            // A host that lives says itself what became of its copies.
+            cuts: if lost {
+                facts.storage.cuts.clone()
+            } else {
+                Vec::new()
+            },
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use model::{Assignment, HostName, StopProofKind, VmUid};
+use model::{Assignment, BootId, HostName, StopProofKind, VmUid};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -21,6 +21,19 @@ pub struct StorageCut {
     pub read_back_from_server: bool,
     /// Every open connection of the host to the pool was seen gone.
     pub connections_gone: bool,
+}
+
+/// What is known of cutting one host off from its storage.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StorageFacts {
+    /// A pool that its VMs use has a server that can cut hosts off.
+    pub cuttable: bool,
+    /// The incarnation that a cut was ordered for, as the API has it: the cut stands until that
+    /// incarnation has given another proof.
+    pub ordered: Option<BootId>,
+    /// The servers as they were read back since.
+    pub cuts: Vec<StorageCut>,
 }
 
 /// Why cuts are no proof.

@@ -52,6 +52,7 @@ impl Cluster {
             }),
             silent: gone,
             lost: gone,
+            cuts: Vec::new(),
         }
     }
 
@@ -121,6 +122,7 @@ impl Cluster {
             host: self.sight(state, shown.assignment),
             incoming_host: self.sight(state, shown.incoming),
             volumes: Volumes::Ready,
+            pools: std::collections::BTreeSet::new(),
             pinned_to: None,
             restart_elsewhere: true,
             failures: Failures::default(),

@@ -8,10 +8,12 @@
 //! Versions count the writes to the VM's rights.
 
 use failover::agent::ledger::EpochState;
+use failover::rebase::{HostSaid, HostWord, SeenCopy, rebase};
+use model::{Epoch, HostName};
 
 use super::{Cluster, Host, State};
 use crate::mutation::Mutation;
-use crate::words::{EPOCHS, HOSTS, Rights, Slot};
+use crate::words::{EPOCHS, HOSTS, Rights, Slot, vm};
 
 /// A copy of what the API server held, and what is remembered of versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -101,6 +103,39 @@ impl Cluster {
         Some(next)
     }
 
+    /// What the agent of a host says when a person rebases.
+    fn said(&self, index: u8, host: &Host) -> (HostName, HostSaid) {
+        let slot = |boot, epoch| {
+            let slot = Slot {
+                host: index,
+                boot,
+                epoch,
+            };
+            slot.assignment()
+        };
+        let here = slot(host.boot, 0);
+        let domain = host.domain.filter(|_| reachable(host));
+        let runs = domain.filter(|domain| {
+            domain.boot == host.boot && host.ledger.state(domain.epoch) == Some(EpochState::Started)
+        });
+        let copies = runs.map(|domain| SeenCopy {
+            vm: vm(),
+            name: "vm".to_owned(),
+            epoch: slot(domain.boot, domain.epoch).epoch,
+            runs: true,
+        });
+        let said = if reachable(host) || self.lacks(Mutation::RebaseUnheard) {
+            HostSaid::Heard(HostWord {
+                boot_id: here.boot_id,
+                copies: copies.into_iter().collect(),
+                highest: Epoch(0),
+            })
+        } else {
+            HostSaid::Silent
+        };
+        (here.host, said)
+    }
+
     /// A person rebases the fleet.
     pub(super) fn rebase(&self, state: &State) -> Option<State> {
         let heard = state
@@ -121,25 +156,30 @@ impl Cluster {
         let highest = (0..u8::try_from(EPOCHS).unwrap_or(0))
             .filter(|epoch| heard().any(|host| known(host, *epoch)))
             .max();
+        let stored = state.api.rights;
+        let floor = if self.lacks(Mutation::RebaseKeepsLast) {
+            stored.last
+        } else {
+            stored.last.max(highest.unwrap_or(0)) + 1
+        };
+        let said = (0..)
+            .zip(&state.hosts)
+            .map(|(index, host)| self.said(index, host));
+        let plan = rebase(
+            &[stored.to_production()],
+            &said.collect(),
+            Some(Epoch(i64::from(floor))),
+        );
         let rights = &mut next.api.rights;
-        if !self.lacks(Mutation::RebaseKeepsLast) {
-            rights.last = rights.last.max(highest.unwrap_or(0)) + 1;
+        for change in plan.ok()?.changes {
+            *rights = Rights::of(change.after());
         }
-        let running = (0..).zip(&state.hosts).find_map(|(index, host)| {
-            let domain = host.domain.filter(|_| reachable(host))?;
-            let started = host.ledger.state(domain.epoch) == Some(EpochState::Started);
-            started.then_some(Slot {
-                host: index,
-                boot: domain.boot,
-                epoch: domain.epoch,
-            })
-        });
+        if self.lacks(Mutation::RebaseWithoutAdopting) {
+            rights.assignment = stored.assignment;
+        }
         // With its report an agent closes every epoch up to the new one but that of a copy that
         // runs: a start may be under way that was allowed before the restore.
         let last = rights.last;
-        if running.is_some() && !self.lacks(Mutation::RebaseWithoutAdopting) {
-            rights.assignment = running;
-        }
         for host in next.hosts.iter_mut().filter(|host| reachable(host)) {
             let runs = host.domain.map(|domain| domain.epoch);
             for epoch in (1..=last).filter(|epoch| Some(*epoch) != runs) {

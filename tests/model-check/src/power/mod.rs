@@ -288,6 +288,8 @@ impl Power {
                     state.force = Some(attempt);
                 }
                 HostAction::ClearIntent => state.intent_until = None,
+                // No pool here can cut a host off.
+                HostAction::CutStorage { .. } | HostAction::LiftCut => {}
             }
         }
         state.digest = state.machine.digest();

@@ -1,6 +1,7 @@
 //! The agent of a host: its loop gathers facts for `failover::agent`, which decides, and begins
 //! the work. `work` carries it out step by step; `moves` is its side of live migrations.
 
+mod frozen;
 mod moves;
 mod work;
 
@@ -8,6 +9,7 @@ use failover::agent::copy::{Action, ApiFacts, Domain as Copy, Facts, decide};
 use failover::copy::{CloseCause, CopyPhase, CopyReport};
 use failover::host::incarnation::Identity;
 use failover::migration::{SourcePhase, TargetPhase};
+use failover::rebase::HostWord;
 use failover::vm::Wanted;
 use model::{Assignment, VmUid};
 
@@ -42,6 +44,8 @@ pub enum Patch {
     Target(usize, TargetPhase),
     /// The host's own report.
     Reported(usize, Identity),
+    /// What a frozen host says.
+    Frozen(usize, Option<(String, String, HostWord)>),
 }
 
 /// A step of an agent's work.
@@ -100,6 +104,9 @@ impl World {
         self.machines[host].agent.loop_at = now;
         self.agent_syncs(host);
         self.say_who_i_am(host, run);
+        if !self.machines[host].acts() {
+            return self.frozen_turn(host, run);
+        }
         for (uid, vm, action) in self.decisions(host) {
             self.begin(host, run, vm, uid, action);
         }
@@ -117,6 +124,7 @@ impl World {
             let agent = &mut self.machines[host].agent;
             agent.cache.clone_from(&self.api.objects);
             agent.synced = true;
+            self.look_at_version(host);
         }
     }
 

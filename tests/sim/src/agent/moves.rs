@@ -154,7 +154,7 @@ impl World {
 
     fn send_read(&mut self, host: usize, run: u64, index: usize) {
         let key = Key::Source(index);
-        if !self.agent_reaches(host) {
+        if !self.agent_reaches(host) || !self.sees_version(host) {
             return self.release(host, &key);
         }
         let object = self.api.objects.moves[index].clone();
@@ -177,7 +177,8 @@ impl World {
 
     fn send_job(&mut self, host: usize, run: u64, index: usize) {
         let object = self.api.objects.moves[index].clone();
-        let Some((from, to)) = object.sides.clone() else {
+        let sides = object.sides.clone().filter(|_| self.machines[host].acts());
+        let Some((from, to)) = sides else {
             return self.release(host, &Key::Source(index));
         };
         let target = self.index_of(&to.host);
@@ -247,7 +248,7 @@ impl World {
 
     fn prepare(&mut self, host: usize, run: u64, index: usize, firings: u64) {
         let key = Key::Target(index);
-        if !self.agent_reaches(host) {
+        if !self.agent_reaches(host) || !self.sees_version(host) {
             return self.release(host, &key);
         }
         let object = self.api.objects.moves[index].clone();
@@ -277,7 +278,7 @@ impl World {
         let Some((from, to)) = object.sides.clone() else {
             return self.release(host, &Key::Target(index));
         };
-        if object.refuse_requested || object.outcome.is_some() {
+        if object.refuse_requested || object.outcome.is_some() || !machine.acts() {
             return self.release(host, &Key::Target(index));
         }
         let uid = VmUid(object.uid.clone());

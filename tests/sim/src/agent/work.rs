@@ -137,6 +137,9 @@ impl World {
                     .moving(index, None, |object| object.target = Some(phase));
                 self.move_said(index, "target", &format!("{phase:?}"));
             }
+            Patch::Frozen(host, word) => {
+                self.api.host(host, None, |object| object.frozen = word);
+            }
             Patch::Reported(host, identity) => {
                 self.api
                     .host(host, None, |object| object.reported = Some(identity));
@@ -166,7 +169,7 @@ impl World {
         firings: u64,
     ) {
         let key = Key::Vm(uid.clone());
-        if !self.agent_reaches(host) {
+        if !self.agent_reaches(host) || !self.sees_version(host) {
             return self.release(host, &key);
         }
         let fresh = self.api.objects.vms[vm].clone();
@@ -198,6 +201,9 @@ impl World {
         let forgets = self.mutant == Mutant::LedgerForgets;
         let now = self.now;
         let machine = &mut self.machines[host];
+        if !machine.acts() {
+            return self.release(host, &Key::Vm(uid));
+        }
         let entry = machine.ledger.entry(uid.clone()).or_default();
         if entry.take(right.epoch.0, firings).is_err() && !forgets {
             return self.release(host, &Key::Vm(uid));
@@ -276,12 +282,19 @@ impl World {
         running: Assignment,
     ) {
         let key = Key::Vm(uid.clone());
-        if !self.agent_reaches(host) {
+        if !self.agent_reaches(host) || !self.sees_version(host) {
             return self.release(host, &key);
         }
         let fresh = self.api.objects.vms[vm].clone();
         let rights = &fresh.rights;
         let gone = !fresh.exists || fresh.uid != uid;
+        let forgets = self.mutant == Mutant::ForgetsVersions;
+        if !gone && !forgets {
+            let memory = &mut self.machines[host].memory;
+            if !memory.see_epoch(&uid, running.epoch, rights.last_epoch) {
+                return self.release(host, &key);
+            }
+        }
         let higher = rights
             .assignment
             .as_ref()
@@ -294,10 +307,12 @@ impl World {
     }
 
     fn shut_down(&mut self, host: usize, run: u64, vm: usize, uid: VmUid, right: Assignment) {
-        let report = CopyReport::new(right.clone(), CopyPhase::Stopping);
-        if self.agent_reaches(host) {
-            self.apply(Patch::Runtime(vm, uid.clone(), report));
+        // A restored API may want halted what its user has started since.
+        if !self.agent_reaches(host) || !self.sees_version(host) {
+            return self.release(host, &Key::Vm(uid));
         }
+        let report = CopyReport::new(right.clone(), CopyPhase::Stopping);
+        self.apply(Patch::Runtime(vm, uid.clone(), report));
         let boot = self.machines[host].boots;
         let takes = self.rng.range(500, 5_000);
         self.push(

@@ -6,11 +6,13 @@ use failover::host::fleet::ObserverFacts;
 use failover::host::incarnation::{Registration, register};
 use failover::host::machine::{EventKind, HostFacts, HostMachine, Intent};
 use failover::proof::self_fence::{LastLook, self_fenced};
+use failover::proof::storage::StorageFacts;
 use failover::vm::HostSight;
 use model::Assignment;
 
 use super::{Work, identity, name};
 use crate::machine::DomainState;
+use crate::mutant::Mutant;
 use crate::world::World;
 
 /// How long an observer is given to see a token before it is given another, milliseconds.
@@ -26,6 +28,7 @@ impl World {
         let observer = ObserverFacts {
             can_write: self.leads(operator),
             disarmed: self.now < self.disarmed_until,
+            frozen: self.operators[operator].freeze.stands,
         };
         let policy = self.policy.clone();
         let this = &mut self.operators[operator];
@@ -50,12 +53,22 @@ impl World {
                 self.tell_as(name(operator), "storm", &[]);
             }
         }
+        if self.mutant == Mutant::LiftsEarly {
+            for host in 0..self.machines.len() {
+                let renews = self.machines[host].on_management(self.now);
+                if let Some(order) = self.cut[host].filter(|_| renews) {
+                    let run = self.operators[operator].run;
+                    self.storage_server(operator, run, host, order, false);
+                }
+            }
+        }
         if observer.can_write {
             for (host, action) in step.actions {
                 let host = self.index_of(&host);
                 self.host_action(operator, host, action, now);
             }
             for host in 0..self.machines.len() {
+                self.end_stray_cut(operator, host);
                 self.judge_registration(operator, host);
             }
         }
@@ -110,6 +123,17 @@ impl World {
             facts.reading.clone_from(&this.readings[host]);
         }
         facts.command = this.commands[host];
+        facts.storage = StorageFacts {
+            cuttable: self.plan.cuts,
+            ordered: object.cut.as_ref().map(|(boot_id, _)| boot_id.clone()),
+            cuts: object
+                .cut
+                .as_ref()
+                .and_then(|(_, order)| this.cuts[host].clone().filter(|(known, _)| known == order))
+                .map(|(_, cut)| cut)
+                .into_iter()
+                .collect(),
+        };
         facts.intent = match &object.intent {
             None => {
                 this.intents[host] = None;

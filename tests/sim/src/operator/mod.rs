@@ -3,6 +3,7 @@
 //! the operator's own (`operator/src/hosts`, `vms`, `migrations`).
 
 mod fleet;
+mod freeze;
 mod hosts;
 mod moves;
 mod power;
@@ -19,6 +20,7 @@ use failover::host::fleet::Hosts;
 use failover::host::machine::HostFacts;
 use failover::proof::power::PowerReading;
 use failover::proof::self_fence::GuardRegistration;
+use failover::proof::storage::StorageCut;
 use failover::recovery::RecoveryClock;
 use failover::signs::Sign;
 use failover::vm::Failures;
@@ -26,6 +28,7 @@ use model::{BootId, Epoch, HostName, VmUid};
 
 use crate::api::Objects;
 use crate::world::{Event, World};
+use freeze::Frozen;
 pub use writes::{MoveEdit, Work};
 
 /// How often the leader renews, how long it may write after a renewal, how long others wait
@@ -42,6 +45,7 @@ pub struct Renewals {
     sign: Sign,
     boot_id: Option<BootId>,
     loop_age: u64,
+    api_seen: Option<(String, u64)>,
 }
 
 /// An operator.
@@ -69,6 +73,8 @@ pub struct Operator {
     asked_at: Vec<Option<Moment>>,
     commands: Vec<Option<CommandEnd>>,
     forcing: BTreeSet<usize>,
+    cuts: Vec<Option<(u64, StorageCut)>>,
+    cutting: BTreeSet<usize>,
     trusting: BTreeSet<usize>,
     intents: Vec<Option<(u64, Moment)>>,
     confirmations: Vec<Option<Moment>>,
@@ -82,6 +88,7 @@ pub struct Operator {
     election_at: u64,
     leader_seen: Option<(u64, u64)>,
     troubled: bool,
+    freeze: Frozen,
 }
 
 impl Operator {
@@ -106,6 +113,8 @@ impl Operator {
             asked_at: Vec::new(),
             commands: Vec::new(),
             forcing: BTreeSet::new(),
+            cuts: Vec::new(),
+            cutting: BTreeSet::new(),
             trusting: BTreeSet::new(),
             intents: Vec::new(),
             confirmations: Vec::new(),
@@ -119,6 +128,7 @@ impl Operator {
             election_at: 0,
             leader_seen: None,
             troubled: false,
+            freeze: Frozen::default(),
         }
     }
 
@@ -130,6 +140,7 @@ impl Operator {
             self.readings = vec![None; hosts];
             self.asked_at = vec![None; hosts];
             self.commands = vec![None; hosts];
+            self.cuts = vec![None; hosts];
             self.intents = vec![None; hosts];
             self.confirmations = vec![None; hosts];
         }
@@ -181,7 +192,10 @@ impl World {
             let trouble_with_hosts = self.host_turn(operator);
             let mut trouble = trouble_with_hosts;
             if self.leads(operator) && self.operators[operator].works == 0 {
-                trouble |= self.vm_turn(operator);
+                trouble |= match self.freeze_turn(operator) {
+                    freeze::Word::Act => self.vm_turn(operator),
+                    freeze::Word::Listen | freeze::Word::Frozen => true,
+                };
                 self.operators[operator].troubled = trouble;
             }
             trouble |= self.operators[operator].troubled;
@@ -218,6 +232,9 @@ impl World {
         }
         let moment = self.moment(operator);
         let this = &mut self.operators[operator];
+        let both = this.cache.vms.iter().zip(&self.api.objects.vms);
+        let mut both = both.filter(|(known, _)| known.version > 0);
+        this.freeze.went_back |= both.any(|(known, new)| new.version < known.version);
         this.cache.clone_from(&self.api.objects);
         this.synced = true;
         for (host, known) in this.renewals.iter_mut().enumerate() {
@@ -238,6 +255,7 @@ impl World {
                 },
                 boot_id: lease.boot_id.clone(),
                 loop_age: lease.loop_age,
+                api_seen: lease.api_seen.clone().map(|word| (word, lease.version)),
             });
             if let (Some(report), Some(boot_id)) = (&lease.report, &lease.boot_id) {
                 let report = report.as_ref().clone();
@@ -284,6 +302,7 @@ impl World {
             }
         }
         if self.api.lead(version, mine) {
+            self.operator_sees_version(operator);
             let led = self.operators[operator].renewed_at.is_some();
             // A reply that is lost leaves a holder that does not know it.
             if !self.message_lost() {

@@ -4,8 +4,10 @@ use failover::Moment;
 use failover::host::fencing::CommandEnd;
 use failover::host::machine::HostAction;
 use failover::proof::power::{PowerAnswer, PowerReading};
+use failover::proof::storage::StorageCut;
 
 use super::{Work, identity, name};
+use crate::hardware::POOL;
 use crate::machine::Bmc;
 use crate::mutant::Mutant;
 use crate::world::{Event, World};
@@ -70,7 +72,91 @@ impl World {
                 }
             }
             HostAction::ClearIntent => self.write(operator, Work::ClearIntent(host)),
+            HostAction::CutStorage { boot_id } => {
+                let object = self.operators[operator].cache.hosts[host].clone();
+                match &object.cut {
+                    Some((cut, order)) if *cut == boot_id => {
+                        let known = self.operators[operator].cuts[host].as_ref();
+                        if known.is_none_or(|(known, _)| known != order) {
+                            self.tell_storage(operator, host, *order, true);
+                        }
+                    }
+                    // Another boot's order stands until it is lifted.
+                    Some(_) => {}
+                    None => self.write(operator, Work::Cut(host, object.version, Some(boot_id))),
+                }
+            }
+            HostAction::LiftCut => {
+                let object = self.operators[operator].cache.hosts[host].clone();
+                let order = object.cut.as_ref().map(|(_, order)| *order);
+                match order {
+                    // The server first: what is not lifted there may not count as lifted.
+                    Some(order) if self.cut[host] == Some(order) => {
+                        self.tell_storage(operator, host, order, false);
+                    }
+                    _ => self.write(operator, Work::Cut(host, object.version, None)),
+                }
+            }
         }
+    }
+
+    /// A cut that arrived after its order was lifted. The server lifts only what it is named, so
+    /// that a late lift can not undo a newer cut.
+    pub(super) fn end_stray_cut(&mut self, operator: usize, host: usize) {
+        let standing = &self.api.objects.hosts[host].cut;
+        if let Some(order) = self.cut[host]
+            && standing.as_ref().is_none_or(|(_, ordered)| *ordered > order)
+            // An order from the future is none that was lifted: etcd was restored.
+            && order <= self.api.revision()
+            && self.api_serves()
+            && !self.operators[operator].freeze.stands
+        {
+            self.tell_storage(operator, host, order, false);
+        }
+    }
+
+    fn tell_storage(&mut self, operator: usize, host: usize, order: u64, cut: bool) {
+        if self.operators[operator].cutting.insert(host) {
+            let run = self.operators[operator].run;
+            let wait = self.rng.range(100, 1_500);
+            self.push(wait, Event::Storage(operator, run, host, order, cut));
+        }
+    }
+
+    /// The pool's server obeys, and is read back.
+    pub fn storage_server(
+        &mut self,
+        operator: usize,
+        run: u64,
+        host: usize,
+        order: u64,
+        cut: bool,
+    ) {
+        let stands = self.cut[host];
+        let obeys = if cut {
+            stands.is_none_or(|stands| stands <= order)
+        } else {
+            stands == Some(order)
+        };
+        if obeys {
+            self.cut[host] = cut.then_some(order);
+        }
+        let name_of = self.names[host].clone();
+        let what = if cut { "storageCutOff" } else { "storageLetIn" };
+        self.tell(what, &[("host", &name_of)]);
+        self.writers_changed();
+        let this = &mut self.operators[operator];
+        if !this.alive || this.run != run {
+            return;
+        }
+        this.cutting.remove(&host);
+        let read_back = StorageCut {
+            pool: POOL.to_owned(),
+            host: name_of,
+            read_back_from_server: true,
+            connections_gone: true,
+        };
+        this.cuts[host] = (cut && obeys).then_some((order, read_back));
     }
 
     /// A BMC is asked; its answer is on its way.

@@ -173,6 +173,8 @@ impl World {
             MoveEdit::Message(why) => object.message.clone_from(why),
             MoveEdit::Record(source, target) => {
                 object.sides = Some((source.clone(), target.clone()));
+                // Words about other sides are none (operator/src/door.rs): here they carry no copy.
+                (object.source, object.target) = (None, None);
             }
         });
         if written {

@@ -127,6 +127,7 @@ impl World {
                 host,
                 incoming_host: sight(&vm.rights.incoming),
                 volumes: Volumes::Ready,
+                pools: [crate::hardware::POOL.to_owned()].into(),
                 pinned_to: self.pinned(index),
                 restart_elsewhere: !self.plan.vms[index].stays,
                 failures,

@@ -5,7 +5,7 @@ use failover::assignment::Rights;
 use failover::host::incarnation::Identity;
 use failover::migration::MigrationOutcome;
 use failover::vm::VmPhase;
-use model::{Assignment, BootId, VmUid};
+use model::{Assignment, BootId, Epoch, VmUid};
 
 use super::vms::{HOST, MOVE, VM, VOLUME};
 use super::{name, vms};
@@ -49,12 +49,26 @@ pub enum Work {
     Intent(usize, u64, BootId, usize, u64),
     /// The intent is over.
     ClearIntent(usize),
+    /// A host's storage is cut off for an incarnation, or not any more.
+    Cut(usize, u64, Option<BootId>),
     /// A move's status.
     Move(usize, u64, MoveEdit),
     /// A move begins: claim, `incoming`, record (versions of move, VM and volume).
     Begin(usize, usize, (u64, u64, u64), Box<Rights>),
     /// A move's end in the rights, then in the claims; the last tells whether it arrived.
     Swap(usize, u64, Box<Rights>, bool),
+    /// The site is frozen: the policy's version.
+    Freeze(u64),
+    /// The hosts of a frozen site are asked anew; whether etcd went back once more.
+    CallTheRoll(u64, bool),
+    /// Where epochs begin after the rebase.
+    Floor(u64, Epoch),
+    /// A VM's rights as a rebase sets them.
+    Adopt(usize, u64, Box<Rights>),
+    /// A volume is claimed by the copy that runs, by a rebase.
+    AdoptClaim(usize, u64, Option<(VmUid, Assignment)>),
+    /// The rebase is done; its name.
+    Thaw(u64, String),
     /// A move is made to empty a host, or (cancelled) to take back an orphan `incoming`.
     CreateMove(usize, VmUid, bool),
 }
@@ -163,14 +177,22 @@ impl World {
             | Work::Assign(vm, version, ..)
             | Work::Rights(vm, version, ..)
             | Work::Swap(vm, version, ..)
+            | Work::Adopt(vm, version, _)
             | Work::Finalize(vm, version) => (VM, *vm, *version),
             Work::Begin(_, vm, versions, _) => (VM, *vm, versions.1),
             Work::Move(index, version, _) => (MOVE, *index, *version),
-            Work::Register(host, version, ..) | Work::Intent(host, version, ..) => {
-                (HOST, *host, *version)
-            }
+            Work::Register(host, version, ..)
+            | Work::Cut(host, version, _)
+            | Work::Intent(host, version, ..) => (HOST, *host, *version),
             Work::Release(volume, version) => (VOLUME, *volume, *version),
-            Work::ClearIntent(_) | Work::CreateMove(..) | Work::Claim(..) => return,
+            Work::Freeze(_)
+            | Work::CallTheRoll(..)
+            | Work::AdoptClaim(..)
+            | Work::Floor(..)
+            | Work::Thaw(..)
+            | Work::ClearIntent(_)
+            | Work::CreateMove(..)
+            | Work::Claim(..) => return,
         };
         this.written.insert((kind, index), version);
     }
@@ -184,6 +206,12 @@ impl World {
             }
         };
         match work {
+            Work::Freeze(_)
+            | Work::CallTheRoll(..)
+            | Work::AdoptClaim(..)
+            | Work::Floor(..)
+            | Work::Adopt(..)
+            | Work::Thaw(..) => done(self.freeze_write(operator, work)),
             Work::Show(vm, version, phase) => {
                 let (uid, shown) = (self.api.objects.vms[*vm].uid.clone(), format!("{phase:?}"));
                 let written = self
@@ -242,6 +270,12 @@ impl World {
                 let mark = self.now;
                 done(self.api.host(*host, Some(*version), |object| {
                     object.intent = Some((boot_id.clone(), *by, *expires, mark));
+                }))
+            }
+            Work::Cut(host, version, boot) => {
+                let order = self.api.revision() + 1;
+                done(self.api.host(*host, Some(*version), |object| {
+                    object.cut = boot.clone().map(|boot| (boot, order));
                 }))
             }
             Work::ClearIntent(host) => {

@@ -1,0 +1,311 @@
+//! The state machine of one host.
+//!
+//! ```text
+//! NotRegistered ─► Ready ──missed renewal──► Suspect ──time-out──► Unreachable ──permitted──► Fencing
+//!                   ▲  ▲                       │  │ reads Off, silent window        │              │
+//!                   │  └──── renews again ─────┘  └────────────► Fenced ◄───────────┴──read back───┘
+//!                   │                                              │
+//!                   └────────── its old VMs settled ── Recovering ◄┴── same machine, new boot
+//! ```
+//!
+//! Happy path: Ready for ever. Power lost: Suspect, reads Off, a silent window, Fenced; no
+//! time-out is waited for. Hung: Suspect, Unreachable, Fencing, Fenced. No BMC answers:
+//! Unreachable with one explicit "needs a person", until a confirmation, a returning BMC or
+//! a reboot proves more. Maintenance and Quarantined are shown over a living host; they are
+//! no states of life. Decides about one host only; whether forcing off is permitted at all
+//! comes from `storm`.
+
+mod facts;
+mod signals;
+mod silence;
+mod view;
+
+use std::collections::BTreeSet;
+
+use model::{BootId, HostName};
+
+pub use self::facts::{
+    EventKind, FencePermit, HostAction, HostEvent, HostFacts, HostState, HostView, Intent, Life,
+};
+use super::fencing::Fencing;
+use super::incarnation::Identity;
+use super::table::{Freshness, conclude};
+use crate::policy::Policy;
+use crate::proof::HostStopProof;
+use crate::proof::confirmation::Confirmation;
+use crate::proof::power::{PowerState, PowerWitness};
+use crate::reason::Reason;
+use crate::signs::LifeSigns;
+use crate::time::Moment;
+
+/// The state of one host.
+#[derive(Clone, Debug)]
+pub struct HostMachine {
+    host: HostName,
+    life: Life,
+    since: Moment,
+    /// Windows begin here at the earliest (observer's start, pause or re-arming).
+    floor: Moment,
+    incarnation: Option<Identity>,
+    witness: Option<PowerWitness>,
+    proof: Option<HostStopProof>,
+    alive_after_proof: bool,
+    fencing: Option<Fencing>,
+    read_at: Option<Moment>,
+    last_asked: Option<Moment>,
+    power: Option<(PowerState, Moment)>,
+    told: BTreeSet<String>,
+    signs_at_confirmation: Option<(Moment, LifeSigns)>,
+    /// A person's word that stood while the host lived: it counts for nothing, ever.
+    void_word: Option<Confirmation>,
+    /// Renewals seen when it fell silent: only another one ends the silence.
+    renewals_at_silence: u64,
+    /// Its storage is, or is being, cut off.
+    storage_cut: bool,
+}
+
+/// The result of one step.
+#[derive(Debug)]
+#[must_use]
+pub struct HostStep {
+    /// What to do.
+    pub actions: Vec<HostAction>,
+    /// What to tell.
+    pub events: Vec<HostEvent>,
+}
+
+impl HostMachine {
+    /// A host that this observer sees for the first time.
+    pub fn new(host: HostName, now: Moment) -> Self {
+        Self {
+            host,
+            life: Life::NotRegistered,
+            since: now,
+            floor: now,
+            incarnation: None,
+            witness: None,
+            proof: None,
+            alive_after_proof: false,
+            fencing: None,
+            read_at: None,
+            last_asked: None,
+            power: None,
+            told: BTreeSet::new(),
+            signs_at_confirmation: None,
+            void_word: None,
+            renewals_at_silence: 0,
+            storage_cut: false,
+        }
+    }
+
+    /// Life of the host.
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
+    /// Since when.
+    pub fn since(&self) -> Moment {
+        self.since
+    }
+
+    /// The fencing under way.
+    pub fn fencing(&self) -> Option<&Fencing> {
+        self.fencing.as_ref()
+    }
+
+    /// Whether it wants to be forced off and waits only for the permit.
+    pub fn is_silent(&self) -> bool {
+        matches!(self.life, Life::Suspect | Life::Unreachable | Life::Fencing)
+    }
+
+    /// Whether its storage is, or is being, cut off: it holds no other fence up.
+    pub fn storage_is_cut(&self) -> bool {
+        self.storage_cut
+    }
+
+    /// Starts all windows anew: the observer was paused, or failover was re-armed.
+    pub fn restart_windows(&mut self, now: Moment) {
+        self.floor = now;
+        self.witness = None;
+        self.power = None;
+        self.signs_at_confirmation = None;
+    }
+
+    /// The proof that one incarnation of this host is dead, if there is one.
+    pub fn stop_proof(&self, boot_id: &BootId, facts: &HostFacts) -> Option<HostStopProof> {
+        let read = self
+            .proof
+            .as_ref()
+            .filter(|proof| proof.boot_id() == boot_id && !self.alive_after_proof);
+        read.cloned().or_else(|| {
+            let registered = &self.incarnation.as_ref()?.boot_id;
+            HostStopProof::rebooted(&self.host, boot_id, registered, &facts.retired).ok()
+        })
+    }
+
+    /// One step.
+    pub fn step(
+        &mut self,
+        facts: &HostFacts,
+        permit: &FencePermit,
+        policy: &Policy,
+        now: Moment,
+    ) -> HostStep {
+        let mut out = HostStep {
+            actions: Vec::new(),
+            events: Vec::new(),
+        };
+        let Some(identity) = &facts.identity else {
+            self.enter(Life::NotRegistered, now);
+            return out;
+        };
+        self.meet_incarnation(identity, facts, now, &mut out);
+        self.storage_cut = facts.storage.ordered.is_some();
+        // Let in sooner, what was started under the cut incarnation would write again.
+        if let Some(cut) = &facts.storage.ordered
+            && self.stop_proof(cut, facts).is_some()
+        {
+            out.actions.push(HostAction::LiftCut);
+        }
+        let signs = self.floored(&facts.signs);
+        self.take_reading(facts, &signs);
+        let signals = self.signals(facts, &signs, policy, now);
+        let conclusion = conclude(signals);
+        let renewals = signs.lease.map_or(0, |sign| sign.changes);
+        let known_silent = self.is_silent() || self.life == Life::Fenced;
+        let only_windows_began_anew = known_silent && renewals == self.renewals_at_silence;
+        if signals.lease == Freshness::Fresh && only_windows_began_anew {
+            self.wait_anew(facts, policy, now, &mut out);
+        } else if signals.lease == Freshness::Fresh {
+            self.live(facts, policy, now, &mut out);
+        } else {
+            self.be_silent(facts, &signs, conclusion, permit, policy, now, &mut out);
+        }
+        out
+    }
+
+    fn enter(&mut self, life: Life, now: Moment) {
+        if self.life != life {
+            self.life = life;
+            self.since = now;
+        }
+    }
+
+    fn tell(&mut self, out: &mut HostStep, kind: EventKind, reason: Reason) {
+        let Some(identity) = &self.incarnation else {
+            return;
+        };
+        // Each thing once per silence: a timeline, not a log of every step.
+        let key = match &reason {
+            Reason::Concluded { conclusion } => format!("{kind:?}/Concluded/{conclusion:?}"),
+            Reason::Proven { kind: proof, .. } => format!("{kind:?}/Proven/{proof:?}"),
+            Reason::ForcedOff { attempt, .. } => format!("{kind:?}/ForcedOff/{attempt}"),
+            Reason::StaysOn { bmc, .. } => format!("{kind:?}/StaysOn/{bmc}"),
+            other => format!("{kind:?}/{}", other.key()),
+        };
+        if self.told.insert(key) {
+            let event = HostEvent {
+                host: self.host.clone(),
+                boot_id: identity.boot_id.clone(),
+                kind,
+                reason,
+            };
+            out.events.push(event);
+        }
+    }
+
+    fn meet_incarnation(
+        &mut self,
+        identity: &Identity,
+        facts: &HostFacts,
+        now: Moment,
+        out: &mut HostStep,
+    ) {
+        let known = self.incarnation.as_ref().map(|known| known.boot_id.clone());
+        if known.as_ref() == Some(&identity.boot_id) {
+            return;
+        }
+        let fenced = self.fencing.take().is_some();
+        if fenced || matches!(facts.intent, Intent::Ours { .. }) {
+            out.actions.push(HostAction::ClearIntent);
+        }
+        self.incarnation = Some(identity.clone());
+        (
+            self.witness,
+            self.proof,
+            self.power,
+            self.read_at,
+            self.last_asked,
+        ) = (None, None, None, None, None);
+        (self.alive_after_proof, self.signs_at_confirmation) = (false, None);
+        self.told.clear();
+        if known.is_some() {
+            // Its first renewal as the new incarnation may be the one that is just seen.
+            self.floor = now;
+            self.enter(Life::Recovering, now);
+            self.tell(out, EventKind::Seen, Reason::Returned);
+        } else {
+            self.enter(
+                if facts.unsettled > 0 {
+                    Life::Recovering
+                } else {
+                    Life::Ready
+                },
+                now,
+            );
+        }
+    }
+
+    fn live(&mut self, facts: &HostFacts, policy: &Policy, now: Moment, out: &mut HostStep) {
+        if self.fencing.as_ref().is_some_and(Fencing::in_flight) {
+            // A command may take effect at any moment: alive or not is decided by the read-back.
+            self.advance_fencing(facts, policy, now, out);
+            return;
+        }
+        if self.life == Life::Fenced {
+            // Renewed after all, or a renewal came late: a new proof needs a new window.
+            self.alive_after_proof = true;
+            (self.witness, self.power) = (None, None);
+            self.told.clear();
+        }
+        if self.fencing.take().is_some() || matches!(facts.intent, Intent::Ours { .. }) {
+            out.actions.push(HostAction::ClearIntent);
+        }
+        if self.is_silent() {
+            self.told.clear();
+            self.tell(out, EventKind::Seen, Reason::Alive);
+            self.told.clear();
+            self.witness = None;
+            self.power = None;
+        }
+        self.signs_at_confirmation = None;
+        if let Some((word, _)) = &facts.confirmation {
+            self.void_word = Some(word.clone());
+        }
+        let recovering = facts.unsettled > 0 && matches!(self.life, Life::Recovering);
+        self.enter(
+            if recovering {
+                Life::Recovering
+            } else {
+                Life::Ready
+            },
+            now,
+        );
+    }
+
+    /// The windows began anew and no renewal has been seen since: nobody knows more than
+    /// before, so it is no sign of life, and nothing is forced off before the windows are over.
+    fn wait_anew(&mut self, facts: &HostFacts, policy: &Policy, now: Moment, out: &mut HostStep) {
+        if self.fencing.as_ref().is_some_and(Fencing::in_flight) {
+            self.advance_fencing(facts, policy, now, out);
+            return;
+        }
+        if self.life == Life::Fenced {
+            return;
+        }
+        if self.fencing.take().is_some() || matches!(facts.intent, Intent::Ours { .. }) {
+            out.actions.push(HostAction::ClearIntent);
+        }
+        self.enter(Life::Suspect, now);
+    }
+}

@@ -1,0 +1,137 @@
+//! What other deciders and people may know of a host.
+
+use super::{HostFacts, HostMachine, HostState, HostView, Intent, Life};
+use crate::host::fencing::Stage;
+use crate::host::table::{Conclusion, PowerSignal, power_signal};
+use crate::policy::Policy;
+use crate::proof::HostStopProof;
+use crate::proof::power::PowerState;
+use crate::reason::Reason;
+use crate::time::Moment;
+
+impl HostMachine {
+    /// What others may know.
+    pub fn view(&self, facts: &HostFacts, policy: &Policy, now: Moment) -> HostView {
+        let power = self.current_power(policy, now);
+        let silent_milliseconds = facts
+            .signs
+            .lease
+            .map_or(0, |sign| now.since(sign.changed_at.max(self.floor)));
+        let agent_down = facts
+            .loop_age_milliseconds
+            .filter(|age| *age > policy.agent_down_after_milliseconds);
+        let problem = self
+            .alive_after_proof
+            .then(|| "it shows life although it was proven off".to_owned());
+        let problem = facts.identity_problem.clone().or(problem);
+        let overlay = problem
+            .map(|detail| Reason::IdentityConflict { detail })
+            .or((facts.faults > 0).then_some(Reason::FaultsStand {
+                count: facts.faults,
+            }))
+            .map(|reason| (HostState::Quarantined, reason))
+            .or(facts
+                .maintenance
+                .then_some((HostState::Maintenance, Reason::InMaintenance)));
+        let (state, mut reasons) = match (self.life, overlay) {
+            (Life::NotRegistered, _) => (HostState::NotRegistered, vec![Reason::NotRegistered]),
+            (Life::Suspect, _) => (
+                HostState::Suspect,
+                vec![Reason::MissedRenewal {
+                    silent_milliseconds,
+                }],
+            ),
+            (Life::Unreachable, _) => (
+                HostState::Unreachable,
+                self.unreachable_reasons(facts, silent_milliseconds),
+            ),
+            (Life::Fencing, _) => (HostState::Fencing, vec![Reason::FenceIntended]),
+            (Life::Fenced, _) => (HostState::Fenced, self.proof.iter().map(proven).collect()),
+            (_, Some((state, reason))) => (state, vec![reason]),
+            (Life::Recovering, None) => (
+                HostState::Recovering,
+                vec![Reason::Reconciling {
+                    left: facts.unsettled,
+                }],
+            ),
+            (Life::Ready, None) if facts.storage_lost => (
+                HostState::Ready,
+                vec![Reason::Concluded {
+                    conclusion: Conclusion::AliveWithoutStorage,
+                }],
+            ),
+            (Life::Ready, None) => (HostState::Ready, vec![Reason::Alive]),
+        };
+        reasons.extend(agent_down.map(|age_milliseconds| Reason::AgentDown { age_milliseconds }));
+        let boot_confirmed = facts.identity.as_ref().map(|identity| &identity.boot_id)
+            == facts.lease_boot_id.as_ref();
+        let foreign = matches!(&facts.intent, Intent::Foreign { until } if *until > now);
+        let not_placeable = match state {
+            HostState::Ready | HostState::Recovering if foreign => Some(Reason::FenceIntended),
+            HostState::Ready | HostState::Recovering if self.storage_cut => {
+                Some(Reason::StorageIsCut)
+            }
+            HostState::Ready | HostState::Recovering if !boot_confirmed => {
+                Some(Reason::BootNotConfirmed)
+            }
+            HostState::Ready | HostState::Recovering if facts.storage_lost => {
+                Some(Reason::Concluded {
+                    conclusion: Conclusion::AliveWithoutStorage,
+                })
+            }
+            HostState::Ready | HostState::Recovering => {
+                agent_down.map(|age_milliseconds| Reason::AgentDown { age_milliseconds })
+            }
+            _ => reasons.first().cloned(),
+        };
+        let lost = matches!(self.life, Life::Unreachable | Life::Fencing | Life::Fenced);
+        HostView {
+            state,
+            reasons,
+            not_placeable,
+            power,
+            silent: lost || self.life == Life::Suspect,
+            lost,
+            void_confirmation: self.void_word.clone().filter(|word| {
+                facts
+                    .confirmation
+                    .as_ref()
+                    .is_some_and(|(given, _)| given == word)
+            }),
+        }
+    }
+
+    fn unreachable_reasons(&self, facts: &HostFacts, silent_milliseconds: u64) -> Vec<Reason> {
+        let mut reasons = vec![Reason::Unreachable {
+            silent_milliseconds,
+        }];
+        let failed = self
+            .fencing
+            .as_ref()
+            .is_some_and(|fencing| fencing.stage == Stage::Failed);
+        let mute = matches!(
+            self.power,
+            Some((PowerState::NoAnswer | PowerState::OtherMachine, _))
+        );
+        if self.storage_cut {
+            reasons.push(Reason::StorageIsCut);
+        } else if failed || facts.bmcs == 0 || mute {
+            reasons.push(Reason::NeedsPerson {
+                host: self.host.clone(),
+            });
+        }
+        reasons
+    }
+
+    /// Power as it would be shown: for tests and metrics.
+    pub fn power_signal(&self, facts: &HostFacts, policy: &Policy, now: Moment) -> PowerSignal {
+        power_signal(self.current_power(policy, now), false, facts.bmcs > 0)
+    }
+}
+
+fn proven(proof: &HostStopProof) -> Reason {
+    Reason::Proven {
+        kind: proof.kind(),
+        evidence: proof.evidence().to_owned(),
+    }
+}
