@@ -146,7 +146,7 @@ mod tests {
         );
         let fleet = objects.fleet(|_| None);
         let vm = &fleet.vms[&"v".into()];
-        assert_eq!(vm.runs_with, BTreeSet::from(["Haswell".to_owned()]));
+        assert_eq!(vm.runs_with, BTreeSet::from(["Haswell".to_owned()]).into());
         assert_eq!(removed(&objects, "v"), ["Haswell"]);
     }
 
