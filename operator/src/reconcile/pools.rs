@@ -201,7 +201,8 @@ fn models<'a>(pool: &HostPool, hosts: impl Iterator<Item = &'a Arc<Host>>) -> (b
         let offered = reported.and_then(|reported| reported.cpu_models.as_ref());
         offered.is_some_and(|offered| !offered.contains(model))
     };
-    let lacking: Vec<String> = hosts.filter(lacks).map(|host| host.name_any()).collect();
+    let mut lacking: Vec<String> = hosts.filter(lacks).map(|host| host.name_any()).collect();
+    lacking.sort();
     if lacking.is_empty() {
         return (true, format!("every host offers {model}"));
     }
