@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use api::names::POLICY_NAME;
 use api::{CloudPolicy, FrozenCopy, FrozenReport, VirtualMachine};
-use failover::agent::freeze::{ApiMemory, SiteWord, Step};
+use failover::agent::freeze::{ApiMemory, Begun, SiteWord, Step};
 use failover::agent::ledger::EpochState;
 use hypervisor::{Domain, DomainState};
 use kube::api::ListParams;
@@ -101,14 +101,20 @@ impl Freezer {
         Ok(result)
     }
 
+    /// To be taken before a fresh list is asked for.
+    pub fn begin(&self) -> Begun {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.begin()
+    }
+
     /// Takes the version of a fresh list.
     ///
     /// # Errors
     /// This host is frozen, or the memory could not be kept.
-    pub fn see(&self, version: Option<&str>) -> Result<()> {
+    pub fn see(&self, version: Option<&str>, begun: &Begun) -> Result<()> {
         let version = version.and_then(|version| version.parse().ok());
         if let Some(version) = version {
-            self.change(|memory| memory.see(version))?;
+            self.change(|memory| memory.see(version, begun))?;
         }
         self.must_act()
     }
@@ -199,13 +205,16 @@ pub async fn run(context: &Arc<Context>) -> &'static str {
 async fn look(context: &Arc<Context>) -> Result<()> {
     let policies: Api<CloudPolicy> = Api::all(context.client.clone());
     let only = ListParams::default().fields(&format!("metadata.name={POLICY_NAME}"));
+    let begun = context.freezer.begin();
     let list = policies.list(&only).await.context("CloudPolicy")?;
     let version = list.metadata.resource_version.unwrap_or_default();
     let number: u64 = version
         .parse()
         .with_context(|| format!("version {version:?} of the API server"))?;
     let acted = context.freezer.acts();
-    context.freezer.change(|memory| memory.see(number))?;
+    context
+        .freezer
+        .change(|memory| memory.see(number, &begun))?;
     if acted && !context.freezer.acts() {
         // What the policy says counts only when it was read after the freeze began.
         return Ok(());
@@ -294,18 +303,23 @@ async fn settle(context: &Arc<Context>) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn see(freezer: &Freezer, version: &str) -> Result<()> {
+        let begun = freezer.begin();
+        freezer.see(Some(version), &begun)
+    }
+
     #[test]
     fn a_freeze_outlives_the_agent_and_is_told_by_the_guard() {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(word(folder.path()), None);
         let freezer = Freezer::open(folder.path()).expect("no memory yet");
-        freezer.see(Some("120")).expect("first sight");
-        freezer.see(Some("130")).expect("grows");
+        see(&freezer, "120").expect("first sight");
+        see(&freezer, "130").expect("grows");
         assert_eq!(word(folder.path()), Some("130 ".to_owned()));
-        freezer.see(Some("129")).expect_err("went back");
+        see(&freezer, "129").expect_err("went back");
         let again = Freezer::open(folder.path()).expect("kept");
         assert!(!again.acts(), "a restart of the agent does not thaw");
-        again.see(Some("500")).expect_err("still frozen");
+        see(&again, "500").expect_err("still frozen");
         assert_eq!(again.report(), None, "nothing is told before it is idle");
     }
 
@@ -316,7 +330,7 @@ mod tests {
         std::fs::write(file(folder.path()), "{").expect("write");
         Freezer::open(folder.path()).expect_err("torn");
         drop(folder);
-        freezer.see(Some("7")).expect_err("its folder is gone");
+        see(&freezer, "7").expect_err("its folder is gone");
     }
 
     #[test]

@@ -38,6 +38,8 @@ impl OwnRedfish {
         let base = Url::parse(url).map_err(|error| {
             format!("--bmc-url {url}: {error}; write one such as https://10.0.0.1")
         })?;
+        // reqwest takes the process's provider; whoever came first has set the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .timeout(BOUND)
             // A redirect could send the credentials elsewhere; a proxy is never on the way to a BMC.

@@ -82,13 +82,14 @@ fn machines(context: &Context, namespace: &str) -> Api<VirtualMachine> {
 pub async fn read_fresh(context: &Context, vm: &VmRef) -> Result<Option<VirtualMachine>> {
     // A list carries the version of the whole store, which tells an API that went back.
     let only = ListParams::default().fields(&format!("metadata.name={}", vm.name));
+    let begun = context.freezer.begin();
     let list = machines(context, &vm.namespace)
         .list(&only)
         .await
         .context("fresh read")?;
     context
         .freezer
-        .see(list.metadata.resource_version.as_deref())?;
+        .see(list.metadata.resource_version.as_deref(), &begun)?;
     let fresh = list.items.into_iter().next();
     Ok(fresh.filter(|fresh| fresh.metadata.uid.as_deref() == Some(&vm.uid)))
 }

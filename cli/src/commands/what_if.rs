@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use api::names::LABEL_SYSTEM;
 use api::{BusinessSystem, VirtualMachine};
 use kube::ResourceExt;
-use model::{Bytes, HostName, Priority, VmUid};
+use model::{Bytes, HostName, VmUid};
 use placement::{Admission, Engine, Fleet, Host, HostDown, headroom_report, host_down, with_hosts};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -22,14 +23,15 @@ use crate::table::Table;
 /// It does not exist.
 pub fn down(planning: &Planning, name: &str) -> Result<()> {
     let host = planning.host(name)?;
-    let priorities: BTreeMap<VmUid, Priority> = planning
-        .snapshot
-        .objects
-        .vms
-        .iter()
-        .map(|vm| (fleet::uid(vm), vm.spec.priority))
-        .collect();
-    let Some(answer) = host_down(&planning.fleet, &host, &priorities) else {
+    // As the operator gives them room: by priority, tier and system.
+    let turn = |vm: &VirtualMachine| {
+        let system = vm.labels().get(LABEL_SYSTEM).cloned();
+        let system = vm.namespace().zip(system);
+        (vm.spec.priority, vm.spec.restart_order, system)
+    };
+    let vms = planning.snapshot.objects.vms.iter();
+    let turns: BTreeMap<VmUid, _> = vms.map(|vm| (fleet::uid(vm), turn(vm))).collect();
+    let Some(answer) = host_down(&planning.fleet, &host, &turns) else {
         bail!("host {name} has never reported what it has; see zyctl status");
     };
     let after = after_failure(&planning.fleet, &host, &answer);

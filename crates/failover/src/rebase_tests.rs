@@ -171,12 +171,40 @@ fn site(frozen: bool, rebase: &str) -> SiteWord {
     }
 }
 
+fn see(memory: &mut ApiMemory, version: u64) -> bool {
+    let begun = memory.begin();
+    memory.see(version, &begun)
+}
+
+#[test]
+fn answers_that_overtake_each_other_show_no_restore() {
+    let mut memory = ApiMemory::default();
+    assert!(see(&mut memory, 90));
+    let (first, second) = (memory.begin(), memory.begin());
+    assert!(memory.see(101, &second));
+    assert!(memory.see(100, &first), "it was begun at 90");
+    let third = memory.begin();
+    assert!(!memory.see(100, &third), "it was begun at 101");
+}
+
+#[test]
+fn a_read_that_was_begun_before_a_rebase_shows_no_restore() {
+    let mut memory = ApiMemory::default();
+    assert!(see(&mut memory, 90));
+    let before = memory.begin();
+    memory.thaw(40, "r1");
+    assert!(memory.see(41, &before));
+}
+
 #[test]
 fn an_agent_freezes_once_versions_fall_and_thaws_only_on_another_rebase() {
     let mut memory = ApiMemory::default();
-    assert!(memory.see(10) && memory.see(10) && memory.see(12));
-    assert!(!memory.see(11), "it went back");
-    assert!(!memory.see(50), "it stays frozen however far the API comes");
+    assert!(see(&mut memory, 10) && see(&mut memory, 10) && see(&mut memory, 12));
+    assert!(!see(&mut memory, 11), "it went back");
+    assert!(
+        !see(&mut memory, 50),
+        "it stays frozen however far the API comes"
+    );
     assert_eq!(memory.step(&site(false, "r0")), Step::Report);
     assert_eq!(
         memory.step(&site(false, "r0")),
@@ -188,13 +216,13 @@ fn an_agent_freezes_once_versions_fall_and_thaws_only_on_another_rebase() {
     assert_eq!(memory.step(&site(false, "r1")), Step::Settle);
     memory.thaw(51, "r1");
     assert_eq!(memory.step(&site(false, "r1")), Step::Act);
-    assert!(memory.see(51));
+    assert!(see(&mut memory, 51));
 }
 
 #[test]
 fn an_agent_that_noticed_nothing_freezes_with_the_site() {
     let mut memory = ApiMemory::default();
-    memory.see(10);
+    see(&mut memory, 10);
     assert_eq!(memory.step(&site(true, "r0")), Step::Report);
     assert_eq!(memory.step(&site(false, "r1")), Step::Settle);
 }
@@ -202,9 +230,9 @@ fn an_agent_that_noticed_nothing_freezes_with_the_site() {
 #[test]
 fn an_api_that_forgot_a_rebase_freezes_though_its_versions_grow() {
     let mut memory = ApiMemory::default();
-    assert!(memory.see(10));
+    assert!(see(&mut memory, 10));
     assert_eq!(memory.step(&site(false, "r2")), Step::Act);
-    assert!(memory.see(11));
+    assert!(see(&mut memory, 11));
     assert_eq!(memory.step(&site(false, "r1")), Step::Report);
     assert_eq!(memory.step(&site(false, "r3")), Step::Settle);
 }
@@ -213,7 +241,7 @@ fn an_api_that_forgot_a_rebase_freezes_though_its_versions_grow() {
 fn a_word_in_a_lease_counts_above_its_version_and_not_from_before_a_rebase() {
     let mut memory = ApiMemory::default();
     assert_eq!(memory.word(), None);
-    memory.see(40);
+    see(&mut memory, 40);
     let word = memory.word().expect("it acts");
     assert!(!went_back(&word, 41, ""), "a renewal follows what was seen");
     assert!(went_back(&word, 30, ""));
@@ -224,7 +252,7 @@ fn a_word_in_a_lease_counts_above_its_version_and_not_from_before_a_rebase() {
     for garbage in ["", "x", "-1 r", "99999999999999999999 r"] {
         assert!(!went_back(garbage, 1, ""), "{garbage}");
     }
-    memory.see(30);
+    see(&mut memory, 30);
     assert_eq!(memory.word(), None, "a frozen host says so itself");
 }
 

@@ -162,8 +162,9 @@ impl Vm {
         self.storage_pools
             .extend(other.storage_pools.iter().cloned());
         storage::add(&mut self.new_volumes, &other.new_volumes);
-        // One that starts anew is not held to what others run with: they start with it.
-        if !self.runs_with.is_empty() {
+        // One that starts anew is not held to what others run with: they start with it. One that runs goes
+        // where they can run on.
+        if self.host.is_some() || !self.runs_with.is_empty() {
             self.runs_with.extend(other.runs_with.iter().cloned());
         }
         self.mlps_grade = self.mlps_grade.max(other.mlps_grade);

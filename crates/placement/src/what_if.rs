@@ -66,11 +66,11 @@ pub struct HostDown {
     pub after: Option<HeadroomReport>,
 }
 
-/// The failure of a host. None when there is no such host.
-pub fn host_down(
+/// The failure of a host; its VMs are given room by their `turns`, the least first. None when there is no such host.
+pub fn host_down<Turn: Ord + Clone + Default>(
     fleet: &Fleet,
     host: &HostName,
-    priorities: &BTreeMap<VmUid, Priority>,
+    turns: &BTreeMap<VmUid, Turn>,
 ) -> Option<HostDown> {
     let pool = fleet.hosts.get(host)?.pool.clone();
     let mut engine = Engine::new(fleet.clone());
@@ -90,14 +90,23 @@ pub fn host_down(
         } else if vm.pinned_to.is_some() {
             pinned.push(uid);
         } else if vm.restarts_elsewhere {
-            let priority = priorities.get(&uid).copied().unwrap_or_default();
+            let turn = turns.get(&uid).cloned().unwrap_or_default();
             engine.unassign(&uid);
-            pending.push((priority, uid));
+            pending.push((turn, uid));
         } else {
             wait.push(uid);
         }
     }
-    let restarts = engine.place_batch(&pending);
+    pending.sort();
+    let nothing = BTreeSet::new();
+    let mut restarts = Vec::with_capacity(pending.len());
+    for (_, uid) in pending {
+        let answer = engine.place(&uid, &nothing);
+        if let Ok(choice) = &answer {
+            engine.assign(&uid, &choice.host);
+        }
+        restarts.push((uid, answer));
+    }
     Some(HostDown {
         restarts,
         pinned,

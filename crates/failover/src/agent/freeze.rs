@@ -29,6 +29,14 @@ pub struct Freeze {
     pub rebase: Option<String>,
 }
 
+/// What a host had seen when it began a read of the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Begun {
+    highest: u64,
+    rebase: String,
+}
+
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -53,10 +61,20 @@ pub struct ApiMemory {
 }
 
 impl ApiMemory {
+    /// To be taken before a read is sent. Answers of several reads may come in another order than the API gave
+    /// them: only what was seen before a read was begun can show that the API went back.
+    pub fn begin(&self) -> Begun {
+        Begun {
+            highest: self.highest,
+            rebase: self.rebase.clone(),
+        }
+    }
+
     /// Takes the version of the whole store at a fresh read; whether this host may act.
-    pub fn see(&mut self, version: u64) -> bool {
-        if version < self.highest {
-            let seen = self.highest;
+    pub fn see(&mut self, version: u64, begun: &Begun) -> bool {
+        // What was seen before a rebase counts no more.
+        if version < begun.highest && begun.rebase == self.rebase {
+            let seen = begun.highest;
             self.freeze_for(format!(
                 "the API server is at version {version} and was at {seen} before; was etcd restored?"
             ));

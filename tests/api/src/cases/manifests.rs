@@ -256,6 +256,11 @@ pub fn bad_manifests() -> Vec<BadManifest> {
             "heartbeat: only a shared pool can carry it"
         ),
         bad!(
+            "a fence service that is no URL",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: StoragePool, metadata: {name: s}, spec: {kind: Directory, path: /srv/zhengyun/shared, shared: true, fenceService: 'storage.example:8443'}}",
+            "fenceService: write a URL such as"
+        ),
+        bad!(
             "self-fencing that takes too long",
             "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {contractSeconds: 40}}}",
             "together are at most 50"
