@@ -225,9 +225,14 @@ fn no_mangled_annotation_panics_or_arms() {
     }
 }
 
-/// What one side of a move, or anybody in its name, may write into the move's object.
-fn side(chance: &mut Chance, phases: &[&str]) -> Value {
-    json!({"assignment": copy(chance), "phase": phases[chance.below(phases.len())]})
+/// What one side of a move, or anybody in its name, may write into the move's object: every other time about
+/// its own copy.
+fn side(chance: &mut Chance, own: &Assignment, phases: &[&str]) -> Value {
+    let about = match chance.below(2) {
+        0 => json!(own),
+        _ => json!(copy(chance)),
+    };
+    json!({"assignment": about, "phase": phases[chance.below(phases.len())]})
 }
 
 /// A move ends, or gives a VM to its target, only on words about exactly the copies that the VM's
@@ -251,15 +256,20 @@ fn no_status_of_a_move_takes_a_vm_from_a_copy_that_may_run() {
     for _ in 0..cases() {
         let mut status = json!({"phase": "Running", "sourceAssignment": source, "targetAssignment": target,
             "abortRequested": chance.below(2) == 0, "refuseRequested": chance.below(2) == 0});
-        for (field, phases) in [
+        for (field, own, phases) in [
             (
                 "source",
+                &source,
                 ["Migrating", "HandedOver", "StillRunning", "Closed"],
             ),
-            ("target", ["Prepared", "Arrived", "Resumed", "Refused"]),
+            (
+                "target",
+                &target,
+                ["Prepared", "Arrived", "Resumed", "Refused"],
+            ),
         ] {
             if chance.below(2) == 0 {
-                status[field] = side(&mut chance, &phases);
+                status[field] = side(&mut chance, own, &phases);
             }
         }
         if chance.below(8) == 0 {

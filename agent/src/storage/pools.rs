@@ -96,12 +96,20 @@ fn answer_of(look: &Look, now: Instant) -> Option<PoolAnswer> {
     })
 }
 
+/// Of this host and no other: on a shared pool another host's probe would remove ours. Process ids are
+/// of one host each and may be equal.
+fn probe_name() -> std::io::Result<String> {
+    let host = nix::unistd::gethostname()?;
+    Ok(format!(".zhengyun-probe-{}", host.to_string_lossy()))
+}
+
 /// Capacity and free bytes, by writing, as a hung or read-only pool still answers questions.
 fn measure(path: &Path) -> Result<(u64, u64), String> {
-    let probe = path.join(format!(".zhengyun-probe-{}", std::process::id()));
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let probe = path.join(probe_name().map_err(failed)?);
     std::fs::write(&probe, b"probe")
         .and_then(|()| std::fs::remove_file(&probe))
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+        .map_err(failed)?;
     let stat =
         nix::sys::statvfs::statvfs(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let unit = stat.fragment_size();
@@ -145,6 +153,13 @@ fn judge(name: &str, look: &Look, now: Instant) -> HostStoragePool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_probe_bears_the_name_of_its_host() {
+        let host = nix::unistd::gethostname().expect("a name");
+        let name = probe_name().expect("a name");
+        assert!(name.ends_with(&*host.to_string_lossy()), "{name}");
+    }
 
     #[test]
     fn a_pool_is_ready_slow_or_lost_by_its_answer() {
