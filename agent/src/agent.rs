@@ -214,12 +214,11 @@ async fn converge(context: &Arc<Context>) -> &'static str {
         while let Ok(event) = events.try_recv() {
             remember(&mut memory, &event);
         }
+        // Before domains are listed: what ends or is called meanwhile is answered by the next list.
+        let answers = context.freezer.answers(is_idle(&memory.busy));
         match context.hypervisor.list().await {
             Ok(domains) if context.freezer.acts() => turn(context, &mut memory, &domains),
-            Ok(domains) => {
-                let idle = is_idle(&memory.busy);
-                context.freezer.tell(context, &domains, idle);
-            }
+            Ok(domains) => context.freezer.tell(context, &domains, answers),
             Err(error) => tracing::warn!(%error, "domains can not be listed; nothing is decided"),
         }
         if context.freezer.acts() {

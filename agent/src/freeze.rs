@@ -30,10 +30,17 @@ const TURN: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Freezer {
     path: PathBuf,
-    memory: Mutex<ApiMemory>,
+    memory: Mutex<Memory>,
     report: Mutex<Option<FrozenReport>>,
     /// The roll-call that was last read.
     roll_call: Mutex<String>,
+}
+
+/// As it is, and as its file has it.
+#[derive(Debug)]
+struct Memory {
+    now: ApiMemory,
+    kept: ApiMemory,
 }
 
 fn file(run_dir: &Path) -> PathBuf {
@@ -64,7 +71,10 @@ impl Freezer {
         };
         Ok(Self {
             path,
-            memory: Mutex::new(memory),
+            memory: Mutex::new(Memory {
+                kept: memory.clone(),
+                now: memory,
+            }),
             report: Mutex::default(),
             roll_call: Mutex::default(),
         })
@@ -73,7 +83,7 @@ impl Freezer {
     /// Whether this host starts and stops VMs.
     pub fn acts(&self) -> bool {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.freeze.is_none()
+        memory.now.freeze.is_none()
     }
 
     /// What a frozen host says, once nothing is under way any more.
@@ -83,20 +93,21 @@ impl Freezer {
     }
 
     /// Changes the memory and keeps it. A memory that can not be kept is an error: whoever asks
-    /// does not act on it.
+    /// does not act on it, and the next change tries to keep it again.
     fn change<T>(&self, change: impl FnOnce(&mut ApiMemory) -> T) -> Result<T> {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = memory.clone();
-        let result = change(&mut memory);
-        if *memory != before {
-            replace(&self.path, &serde_json::to_vec(&*memory)?)
-                .with_context(|| self.path.display().to_string())?;
-        }
-        if let (None, Some(freeze)) = (&before.freeze, &memory.freeze) {
+        let acted = memory.now.freeze.is_none();
+        let result = change(&mut memory.now);
+        if acted && let Some(freeze) = &memory.now.freeze {
             tracing::error!(
                 cause = freeze.cause,
                 "frozen: nothing is started or stopped here before zyctl failover rebase"
             );
+        }
+        if memory.now != memory.kept {
+            replace(&self.path, &serde_json::to_vec(&memory.now)?)
+                .with_context(|| self.path.display().to_string())?;
+            memory.kept = memory.now.clone();
         }
         Ok(result)
     }
@@ -104,7 +115,7 @@ impl Freezer {
     /// To be taken before a fresh list is asked for.
     pub fn begin(&self) -> Begun {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.begin()
+        memory.now.begin()
     }
 
     /// Takes the version of a fresh list.
@@ -143,15 +154,21 @@ impl Freezer {
             .unwrap_or_else(PoisonError::into_inner) = roll_call;
     }
 
-    /// Says what runs here; `idle`: no work on any VM is under way.
-    pub fn tell(&self, context: &Context, domains: &[Domain], idle: bool) {
+    /// The roll-call that is answered with what is listed from now on; none while this host acts or work on a VM
+    /// is under way.
+    pub fn answers(&self, idle: bool) -> Option<String> {
+        let roll_call = self.roll_call.lock();
+        let roll_call = roll_call.unwrap_or_else(PoisonError::into_inner);
+        (idle && !self.acts()).then(|| roll_call.clone())
+    }
+
+    /// Says what runs here, as the answer to a roll-call; nothing without one.
+    pub fn tell(&self, context: &Context, domains: &[Domain], answers: Option<String>) {
         let freeze = {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            memory.freeze.clone()
+            memory.now.freeze.clone()
         };
-        let roll_call = self.roll_call.lock();
-        let roll_call = roll_call.unwrap_or_else(PoisonError::into_inner).clone();
-        let told = freeze.filter(|_| idle).and_then(|freeze| {
+        let told = freeze.zip(answers).and_then(|(freeze, roll_call)| {
             Some(FrozenReport {
                 cause: freeze.cause,
                 rebase: freeze.rebase?,
@@ -331,6 +348,21 @@ mod tests {
         Freezer::open(folder.path()).expect_err("torn");
         drop(folder);
         see(&freezer, "7").expect_err("its folder is gone");
+    }
+
+    #[test]
+    fn a_freeze_that_could_not_be_kept_is_kept_by_the_next_look() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run_dir = folder.path().join("run");
+        std::fs::create_dir(&run_dir).expect("made");
+        let freezer = Freezer::open(&run_dir).expect("none yet");
+        see(&freezer, "9").expect("first sight");
+        std::fs::rename(&run_dir, folder.path().join("away")).expect("gone");
+        see(&freezer, "7").expect_err("went back, and not kept");
+        std::fs::rename(folder.path().join("away"), &run_dir).expect("back");
+        see(&freezer, "8").expect_err("still frozen");
+        let again = Freezer::open(&run_dir).expect("kept");
+        assert!(!again.acts());
     }
 
     #[test]

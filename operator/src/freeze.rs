@@ -53,14 +53,19 @@ impl Freeze {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the site is frozen.
-    pub fn stands(&self) -> bool {
+    /// Whether this operator holds the site for frozen.
+    fn stands(&self) -> bool {
         self.state().message.is_some()
     }
 
-    /// What a rebase waits for, while the site is frozen.
-    pub fn message(&self) -> Option<String> {
+    /// What a rebase waits for, while this operator holds the site for frozen.
+    fn message(&self) -> Option<String> {
         self.state().message.clone()
+    }
+
+    /// Another operator leads: what this one held grows old.
+    pub fn forget(&self) {
+        self.set(None);
     }
 
     /// Takes the name of the last rebase; whether it is a later one than was known: versions from
@@ -86,6 +91,35 @@ impl Freeze {
 
     fn set(&self, message: Option<String>) {
         self.state().message = message;
+    }
+}
+
+/// Why the site is frozen, if it is: by this operator's own word, or, before it has looked itself, by the API's.
+pub fn message(context: &Context) -> Option<String> {
+    context.freeze.message().or_else(|| {
+        let policies = context.stores.policies.state();
+        let frozen = policies.first()?.status.as_ref()?.frozen.as_ref()?;
+        Some(frozen.cause.clone())
+    })
+}
+
+/// What was seen of versions so far means nothing any more.
+fn forget_seen(context: &Context) {
+    context.writer.forget_seen();
+    context.stores.forget_versions();
+}
+
+/// Follows rebases, leading or not: an operator that takes over later must not take an old one for new, and
+/// forget what it saw.
+pub fn follow(context: &Context) {
+    let policies = context.stores.policies.state();
+    let Some(policy) = policies.first() else {
+        return;
+    };
+    let frozen = policy.status.as_ref().and_then(|it| it.frozen.as_ref());
+    if frozen.is_none() && context.freeze.learns_of(&last_rebase(policy)) {
+        context.writer.forget_written();
+        forget_seen(context);
     }
 }
 
@@ -118,15 +152,12 @@ pub async fn turn(context: &Arc<Context>) -> Word {
         }
         return Word::Frozen;
     }
-    let last = last_rebase(&policy);
-    if context.freeze.learns_of(&last) {
-        context.writer.forget_versions();
-        context.stores.forget_versions();
-    }
-    if let Some(cause) = noticed(context, &last) {
-        tracing::error!(cause, "the site is frozen");
-        context.writer.forget_written();
-        context.freeze.set(Some(cause.clone()));
+    if let Some(cause) = noticed(context, &last_rebase(&policy)) {
+        if !context.freeze.stands() || went_back_here(context) {
+            tracing::error!(cause, "the site is frozen");
+            context.writer.forget_written();
+            context.freeze.set(Some(cause.clone()));
+        }
         if context.writer.settled(policy.as_ref()) {
             let frozen = json!({"since": clock::wall(), "cause": cause});
             if call_the_roll(context, &policy, frozen).await {
@@ -161,8 +192,7 @@ async fn call_the_roll(context: &Context, policy: &CloudPolicy, mut frozen: Valu
     let written = result.is_ok();
     if written {
         context.freeze.state().roll_call = roll_call;
-        context.writer.forget_seen();
-        context.stores.forget_versions();
+        forget_seen(context);
     }
     logged("freeze", &policy.name_any(), result);
     written
@@ -338,14 +368,14 @@ async fn write(
     vms: &[VirtualMachine],
     plan: &RebasePlan,
 ) -> Result<(), WriteError> {
+    let vms: BTreeMap<_, _> = vms.iter().map(|vm| (door::uid(vm), vm)).collect();
     for change in &plan.changes {
-        let vm = vms.iter().find(|vm| door::uid(vm) == change.after().vm);
-        if let Some(vm) = vm {
+        if let Some(vm) = vms.get(&change.after().vm) {
             let mut status = rights_patch(change);
             // What agents reported before the restore is old: they report anew once they act.
             status["runtime"] = Value::Null;
             status["incomingRuntime"] = Value::Null;
-            context.writer.swap_status(vm, status).await?;
+            context.writer.swap_status(*vm, status).await?;
         }
     }
     Ok(())
@@ -358,23 +388,22 @@ async fn claim(
     vms: &[VirtualMachine],
     plan: &RebasePlan,
 ) -> Result<bool, WriteError> {
-    let volumes = context.writer.list::<Volume>().await?;
+    let listed = context.writer.list::<Volume>().await?;
+    let named = |volume: &Volume| (volume.namespace(), volume.name_any());
+    let volumes: BTreeMap<_, _> = listed.iter().map(|it| (named(it), it)).collect();
     let mut settled = true;
     for vm in vms {
         let Some(right) = plan.running.get(&door::uid(vm)) else {
             continue;
         };
         let wanted = claim_of(context, vm, right);
-        let carries = |volume: &&Volume| {
-            let name = volume.name_any();
-            volume.namespace() == vm.namespace()
-                && vm.spec.disks.iter().any(|disk| disk.volume == name)
-        };
-        for volume in volumes.iter().filter(carries) {
+        let disks = vm.spec.disks.iter();
+        let carried = disks.filter_map(|disk| volumes.get(&(vm.namespace(), disk.volume.clone())));
+        for volume in carried {
             let status = volume.status.clone().unwrap_or_default();
             if status.claim.as_ref() != Some(&wanted) {
                 let claim = json!({"claim": wanted});
-                context.writer.swap_status(volume, claim).await?;
+                context.writer.swap_status(*volume, claim).await?;
                 settled = false;
             }
         }
@@ -418,6 +447,5 @@ async fn end(
         reason = request.reason,
         "the site was rebased"
     );
-    context.writer.forget_versions();
     Ok(())
 }

@@ -168,6 +168,7 @@ fn spawn_loops(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) {
         let mut changes = machines.stores.subscribe();
         let mut memory = vms::Memory::default();
         loop {
+            freeze::follow(&machines);
             if machines.writer.leads() {
                 match freeze::turn(&machines).await {
                     freeze::Word::Act => vms::turn(&machines, &mut memory).await,
@@ -176,6 +177,7 @@ fn spawn_loops(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) {
                 }
             } else {
                 machines.planner.forget().await;
+                machines.freeze.forget();
             }
             // Woken by a change or by the timer, whichever comes first.
             let _ = tokio::time::timeout(VM_TURN, changes.changed()).await;

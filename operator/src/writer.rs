@@ -131,13 +131,7 @@ impl Writer {
         self.leader.saw_it_go_back()
     }
 
-    /// The site was rebased: versions from before mean nothing any more.
-    pub fn forget_versions(&self) {
-        self.leader.forget_versions();
-        self.forget_written();
-    }
-
-    /// The site is frozen because the API went back: from here on it would go back anew.
+    /// Versions that the leader's Lease had mean nothing any more: the API would go back anew.
     pub fn forget_seen(&self) {
         self.leader.forget_versions();
     }

@@ -34,7 +34,7 @@ use self::test_read::TestRead;
 use crate::on_panic::OnPanic;
 use crate::runtime::Context;
 use crate::writer::logged;
-use crate::{clock, door};
+use crate::{clock, door, freeze};
 
 /// Turn of the loop.
 const TURN: Duration = Duration::from_millis(100);
@@ -176,7 +176,7 @@ async fn turn(context: &Arc<Context>) {
         let observer = ObserverFacts {
             can_write: leads,
             disarmed: disarmed(context),
-            frozen: context.freeze.stands(),
+            frozen: freeze::message(context).is_some(),
         };
         let HostWatch {
             machines, facts, ..

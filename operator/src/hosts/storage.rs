@@ -87,7 +87,7 @@ pub fn fence_of(pool: &StoragePool) -> Option<Result<Box<dyn StorageFence>, Stor
     Some(service.map(|service| Box::new(service) as Box<dyn StorageFence>))
 }
 
-/// A fence over HTTP: `PUT BASE/hosts/HOST {"order": N}`, `GET BASE/hosts/HOST` answers
+/// A fence over HTTP: `PUT BASE/hosts/HOST?order=N`, `GET BASE/hosts/HOST` answers
 /// `{"cut": bool, "order": N, "connections": N}`, `DELETE BASE/hosts/HOST?order=N`.
 struct FenceService {
     pool: String,
@@ -302,8 +302,13 @@ fn tell(context: &Arc<Context>, name: &HostName, order: StorageCutOrder, cut: bo
         }
         watch.storage.told.insert(name.clone(), (now, true));
     }
+    let guard = super::on_panic(context, "storage cut", name, |watch, name| {
+        let over = (clock::now(), false);
+        watch.storage.told.insert(name.clone(), over);
+    });
     let (context, name) = (context.clone(), name.clone());
     tokio::spawn(async move {
+        let _guard = guard;
         let (cuts, complete) = tell_all(&context, &name, &order, cut).await;
         {
             let mut watch = lock(&context);

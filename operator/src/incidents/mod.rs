@@ -116,6 +116,7 @@ impl State {
             .iter()
             .filter(|incident| !stored::is_closed(incident))
             .collect();
+        self.begins.clear();
         self.baselines = open
             .iter()
             .filter_map(|incident| Some((incident.spec.cause.clone(), Baseline::of(incident)?)))

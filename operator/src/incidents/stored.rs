@@ -285,14 +285,19 @@ pub(super) async fn write(
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_incident_that_another_leader_closed_is_not_made_again() {
+    fn a_fan_stands_still(component: &str, at: WallTime) -> (incident::Ledger, incident::Incident) {
         let mut ledger = incident::Ledger::default();
         let host = HostName("h1".to_owned());
-        let cause = incident::rules::fault_cause(&host, "fan/1", model::FaultKind::Fan);
         let (kind, severity) = (model::FaultKind::Fan, model::Severity::Degraded);
-        ledger.fault(&host, "fan/1", kind, severity, "0 rpm", WallTime(5_000_000));
-        let ours = ledger.get(&cause).expect("open").clone();
+        let cause = incident::rules::fault_cause(&host, component, kind);
+        ledger.fault(&host, component, kind, severity, "0 rpm", at);
+        let open = ledger.get(&cause).expect("open").clone();
+        (ledger, open)
+    }
+
+    #[test]
+    fn an_incident_that_another_leader_closed_is_not_made_again() {
+        let (_, ours) = a_fan_stands_still("fan/1", WallTime(5_000_000));
         let name = object_name(&ours);
         let stored = |state: &str| {
             let mut object = object(&ours);
@@ -313,12 +318,8 @@ mod tests {
 
     #[test]
     fn what_a_closed_incident_measured_is_not_counted_again_by_the_next_of_its_cause() {
-        let mut ledger = incident::Ledger::default();
-        let host = HostName("h1".to_owned());
-        let cause = incident::rules::fault_cause(&host, "fan/1", model::FaultKind::Fan);
-        let (kind, severity) = (model::FaultKind::Fan, model::Severity::Degraded);
-        ledger.fault(&host, "fan/1", kind, severity, "0 rpm", WallTime(5_000_000));
-        let ours = ledger.get(&cause).expect("open").clone();
+        let (_, ours) = a_fan_stands_still("fan/1", WallTime(5_000_000));
+        let cause = ours.cause.clone();
         let mut open = object(&ours);
         open.status = Some(IncidentStatus {
             measured_until: Some(micro(WallTime(6_000_000))),
@@ -343,17 +344,9 @@ mod tests {
 
     #[test]
     fn what_is_stored_is_read_back_the_same() {
-        let mut ledger = incident::Ledger::default();
-        let host = HostName("h1".to_owned());
-        let cause = incident::rules::fault_cause(&host, "memory/mc0", model::FaultKind::Fan);
-        ledger.fault(
-            &host,
-            "memory/mc0",
-            model::FaultKind::Fan,
-            model::Severity::Degraded,
-            "0 rpm",
-            WallTime(1_700_000_000_123_456),
-        );
+        let (mut ledger, incident) =
+            a_fan_stands_still("memory/mc0", WallTime(1_700_000_000_123_456));
+        let cause = incident.cause;
         let system = NamespacedName::new("egov-center", "oa");
         ledger.affect(&cause, system.clone(), "OA", "oa-web-0");
         let measured = incident::AffectedSystem {

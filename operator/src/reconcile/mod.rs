@@ -14,6 +14,7 @@ mod volumes;
 
 use std::sync::Arc;
 
+use crate::freeze;
 use crate::runtime::Context;
 
 /// One turn over all kinds.
@@ -21,7 +22,7 @@ pub async fn turn(context: &Arc<Context>) {
     policies::turn(context).await;
     departments::turn(context).await;
     networks::turn(context).await;
-    if !context.freeze.stands() {
+    if freeze::message(context).is_none() {
         images::turn(context).await;
         systems::turn(context).await;
         volumes::turn(context).await;

@@ -7,13 +7,13 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use crate::conditions::{Judged, conditions};
-use crate::door;
 use crate::runtime::Context;
 use crate::writer::logged;
+use crate::{door, freeze};
 
 /// Whether the site is frozen, and what a rebase waits for.
 fn frozen(context: &Context) -> Judged {
-    match context.freeze.message() {
+    match freeze::message(context) {
         None => Judged::new("Acting", true, "Acting", ""),
         Some(message) => Judged::new("Acting", false, "Frozen", message),
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::names::LABEL_SYSTEM;
 use api::{VirtualMachine, VirtualMachinePhase};
 use failover::recovery::{Candidate, TierFact, Tiers};
 use failover::vm::{VmDecision, VmVerdict};
@@ -13,13 +12,6 @@ use model::{HostName, NamespacedName, VmUid};
 use crate::door;
 use crate::probes::{Seen, endpoint_key};
 use crate::runtime::Context;
-
-pub(super) fn system_of(vm: &VirtualMachine) -> Option<NamespacedName> {
-    Some(NamespacedName::new(
-        vm.namespace()?,
-        vm.labels().get(LABEL_SYSTEM)?.clone(),
-    ))
-}
 
 pub(super) fn candidates(verdicts: &[(Arc<VirtualMachine>, VmVerdict)]) -> Vec<Candidate> {
     let starts = |verdict: &VmVerdict| {
@@ -33,7 +25,7 @@ pub(super) fn candidates(verdicts: &[(Arc<VirtualMachine>, VmVerdict)]) -> Vec<C
         .filter(|(_, verdict)| starts(verdict))
         .map(|(vm, _)| Candidate {
             vm: door::uid(vm),
-            system: system_of(vm),
+            system: fleet::system::system_of(vm),
             priority: vm.spec.priority,
             order: vm.spec.restart_order,
         })
@@ -73,9 +65,9 @@ pub(super) fn tiers(
                 .find(|endpoint| endpoint.tier == tier.name);
             // The last probe of a copy that is proven dead may have been answered, and the next one still
             // waits for its time-out: only copies that run can answer.
-            let lives = members.iter().any(|vm| may_answer(vm, candidates));
+            let lives = || members.iter().any(|vm| may_answer(vm, candidates));
             let answers = endpoint.map(|endpoint| {
-                lives && context.probes.endpoint(&endpoint_key(&system, endpoint)).0 == Seen::Up
+                lives() && context.probes.endpoint(&endpoint_key(&system, endpoint)).0 == Seen::Up
             });
             let fact = TierFact {
                 answers,

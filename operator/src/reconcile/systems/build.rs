@@ -73,15 +73,8 @@ pub(super) fn changes(
     system: &BusinessSystemSpec,
     tier: &Tier,
 ) -> Option<Value> {
-    let declared = VirtualMachineSpec {
-        high_availability: tier.high_availability,
-        priority: system.priority,
-        restart_order: tier.restart_order,
-        start_timeout_seconds: tier.start_timeout_seconds,
-        mlps_grade: system.mlps_grade,
-        spread: fleet::system::spread_of(tier),
-        ..present.clone()
-    };
+    let mut declared = present.clone();
+    fleet::system::follow(&mut declared, system, tier);
     (declared != *present).then(|| merge::patch(&json!(present), &json!(declared)))
 }
 
