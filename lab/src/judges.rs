@@ -164,6 +164,14 @@ pub fn judge_probes(files: &LabFiles, window: Window) -> Result<Report> {
     Ok(report::judge(&Results::read(&results_file(files))?, window))
 }
 
+/// What the prober saw from a moment until now.
+///
+/// # Errors
+/// As [`judge_probes`].
+pub fn judge_since(files: &LabFiles, from: u64) -> Result<Report> {
+    judge_probes(files, Window { from, to: now() })
+}
+
 /// This moment, as the prober's results tell time: nanoseconds since 1970.
 pub fn now() -> u64 {
     SystemTime::now()

@@ -284,7 +284,8 @@ async fn start(
     users.write_all().await?;
     // Asked while the hosts are made, so that its own time is told and not theirs.
     let asked = files.clone();
-    let ready = tokio::spawn(async move {
+    let mut ready = tokio::task::JoinSet::new();
+    ready.spawn(async move {
         let client = controlplane::wait_ready(&asked).await?;
         anyhow::Ok((client, api_start.elapsed()))
     });
@@ -300,7 +301,8 @@ async fn start(
         bmc::start(files, addresses, &name)?;
         host::power_on(files, &name)?;
     }
-    let (client, took) = ready.await.context("the API server was not asked")??;
+    let ready = ready.join_next().await;
+    let (client, took) = ready.context("the API server was not asked")???;
     say("API server ready; installing CRDs, roles and admission policies");
     let mut api_ready = None;
     if let Plane::Own(binaries) = &plane {

@@ -1,6 +1,7 @@
 //! `zyctl failover status|disarm|arm`; `rebase` is a file of its own.
 
 use anyhow::{Context as _, Result, bail};
+use api::names::POLICY_NAME;
 use api::{CloudPolicy, Host};
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
@@ -11,8 +12,6 @@ use super::{Context, person};
 use crate::client::list;
 use crate::options::Output;
 
-/// Name of the site's policy.
-const POLICY: &str = "default";
 /// Longest time without fencing, hours: a forgotten one must not last a weekend.
 const DISARM_HOURS_MAX: i64 = 24;
 
@@ -33,7 +32,7 @@ pub async fn status(context: &Context) -> Result<()> {
         .clone()
         .filter(|disarmed| disarmed.until.0 > Timestamp::now());
     if context.output == Output::Json {
-        return context.print_json(&json!({"armed": disarmed.is_none(), "policy": failover, "frozen": policy.and_then(|policy| policy.status?.frozen)}));
+        return context.print_json(&json!({"armed": disarmed.is_none(), "policy": failover, "frozen": policy.as_ref().and_then(super::rebase::freeze_of)}));
     }
     match disarmed {
         None => println!(
@@ -189,9 +188,9 @@ pub(super) async fn write(context: &Context, failover: serde_json::Value) -> Res
     let policies: Api<CloudPolicy> = Api::all(context.client.clone());
     let patch = json!({"spec": {"failover": failover}});
     policies
-        .patch(POLICY, &PatchParams::default(), &Patch::Merge(&patch))
+        .patch(POLICY_NAME, &PatchParams::default(), &Patch::Merge(&patch))
         .await
-        .with_context(|| format!("CloudPolicy {POLICY} can not be changed; the site needs one: manifests/base/policy.yaml"))?;
+        .with_context(|| format!("CloudPolicy {POLICY_NAME} can not be changed; the site needs one: manifests/base/policy.yaml"))?;
     Ok(())
 }
 

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use api::names::LABEL_SYSTEM;
 use api::{BusinessSystem, VirtualMachine};
 use kube::ResourceExt;
 use model::{Bytes, HostName, VmUid};
@@ -25,8 +24,7 @@ pub fn down(planning: &Planning, name: &str) -> Result<()> {
     let host = planning.host(name)?;
     // As the operator gives them room: by priority, tier and system.
     let turn = |vm: &VirtualMachine| {
-        let system = vm.labels().get(LABEL_SYSTEM).cloned();
-        let system = vm.namespace().zip(system);
+        let system = fleet::system::system_of(vm);
         (vm.spec.priority, vm.spec.restart_order, system)
     };
     let vms = planning.snapshot.objects.vms.iter();

@@ -62,15 +62,18 @@ impl Objects {
                 fleet.racks.insert(name, rack.clone());
             }
         }
-        fleet.vms = self.virtual_machines();
+        fleet.vms = self.virtual_machines(&models);
         fleet.storage = storage::rooms(self);
         fleet
     }
 
     /// The VMs, each with what its volumes, networks and image say of it, and its part in rules
     /// about others.
-    pub fn virtual_machines(&self) -> BTreeMap<VmUid, Box<placement::Vm>> {
-        let (index, models) = (Index::of(self), processor::Models::of(self));
+    fn virtual_machines(
+        &self,
+        models: &processor::Models<'_>,
+    ) -> BTreeMap<VmUid, Box<placement::Vm>> {
+        let index = Index::of(self);
         let mut rules = affinity::read(&self.vms).rules;
         let vms = self.vms.iter().map(|object| {
             let uid = uid(object);

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use api::names::{FINALIZER, LABEL_REPLICA, LABEL_SYSTEM, LABEL_TIER};
 use api::{
-    BusinessSystem, DataDisk, Disk, Flavor, Image, RunStrategy, Spread, SpreadOver, Tier,
-    VirtualMachine, VirtualMachineSpec, Volume, VolumeSpec,
+    BusinessSystem, BusinessSystemSpec, DataDisk, Disk, Flavor, Image, RunStrategy, Spread,
+    SpreadOver, Tier, VirtualMachine, VirtualMachineSpec, Volume, VolumeSpec,
 };
 use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
+use model::NamespacedName;
 
 /// Replicas are kept apart on hosts unless told otherwise.
 pub fn spread_of(tier: &Tier) -> Option<Spread> {
@@ -19,6 +20,12 @@ pub fn spread_of(tier: &Tier) -> Option<Spread> {
             required: true,
         })
     })
+}
+
+/// The business system that a VM belongs to; none of a VM that stands alone.
+pub fn system_of(vm: &VirtualMachine) -> Option<NamespacedName> {
+    let system = vm.labels().get(LABEL_SYSTEM)?.clone();
+    Some(NamespacedName::new(vm.namespace()?, system))
 }
 
 /// Name of a tier's VM.
@@ -90,6 +97,16 @@ pub fn volumes(
     std::iter::once(make("system", system_disk))
         .chain(disks.map(|disk| make(&disk.name, data(disk))))
         .collect()
+}
+
+/// What a VM follows its system in, whenever that changes: what rules the VM's future, not what it is made of.
+pub fn follow(spec: &mut VirtualMachineSpec, system: &BusinessSystemSpec, tier: &Tier) {
+    spec.high_availability = tier.high_availability;
+    spec.priority = system.priority;
+    spec.restart_order = tier.restart_order;
+    spec.start_timeout_seconds = tier.start_timeout_seconds;
+    spec.mlps_grade = system.mlps_grade;
+    spec.spread = spread_of(tier);
 }
 
 /// One VM of a tier, without cloud-init. Without its flavor it has the smallest size.

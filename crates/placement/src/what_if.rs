@@ -98,15 +98,7 @@ pub fn host_down<Turn: Ord + Clone + Default>(
         }
     }
     pending.sort();
-    let nothing = BTreeSet::new();
-    let mut restarts = Vec::with_capacity(pending.len());
-    for (_, uid) in pending {
-        let answer = engine.place(&uid, &nothing);
-        if let Ok(choice) = &answer {
-            engine.assign(&uid, &choice.host);
-        }
-        restarts.push((uid, answer));
-    }
+    let restarts = engine.place_in_order(pending.into_iter().map(|(_, uid)| uid).collect());
     Some(HostDown {
         restarts,
         pinned,

@@ -30,7 +30,7 @@ pub struct Hosts {
     machines: BTreeMap<HostName, HostMachine>,
     guard: StormGuard,
     last_step: Option<Moment>,
-    was_disarmed: bool,
+    was_held: bool,
 }
 
 /// The result of one step.
@@ -63,13 +63,13 @@ impl Hosts {
             out.paused_milliseconds = Some(gap);
         }
         let held = observer.disarmed || observer.frozen;
-        let rearmed = self.was_disarmed && !held;
+        let rearmed = self.was_held && !held;
         if out.paused_milliseconds.is_some() || rearmed {
             self.machines
                 .values_mut()
                 .for_each(|machine| machine.restart_windows(now));
         }
-        (self.last_step, self.was_disarmed) = (Some(now), held);
+        (self.last_step, self.was_held) = (Some(now), held);
         for (host, facts) in facts {
             let machine = self
                 .machines

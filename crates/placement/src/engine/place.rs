@@ -202,16 +202,21 @@ impl Engine {
             .map(|(priority, uid)| (*priority, std::cmp::Reverse(size(uid)), uid))
             .collect();
         order.sort();
+        let order: Vec<VmUid> = order.into_iter().map(|(_, _, uid)| uid.clone()).collect();
+        self.place_in_order(order)
+    }
+
+    /// Places VMs one after the other; each counts where it was placed for those that follow.
+    pub fn place_in_order(&mut self, order: Vec<VmUid>) -> Vec<(VmUid, Result<Choice, Refusal>)> {
         let nothing = BTreeSet::new();
-        let mut answers = Vec::with_capacity(order.len());
-        for (_, _, uid) in order {
-            let answer = self.place(uid, &nothing);
+        let one = |uid: VmUid| {
+            let answer = self.place(&uid, &nothing);
             if let Ok(choice) = &answer {
-                self.assign(uid, &choice.host);
+                self.assign(&uid, &choice.host);
             }
-            answers.push((uid.clone(), answer));
-        }
-        answers
+            (uid, answer)
+        };
+        order.into_iter().map(one).collect()
     }
 
     /// Why a VM that chooses alone may not be on one host, with what it takes there itself left
