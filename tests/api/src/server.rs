@@ -80,6 +80,22 @@ pub struct Target {
     pub name: &'static str,
 }
 
+impl Target {
+    /// An object in a namespace.
+    pub const fn of(kind: &'static str, namespace: &'static str, name: &'static str) -> Self {
+        Self {
+            kind,
+            namespace,
+            name,
+        }
+    }
+
+    /// An object of the whole site.
+    pub const fn of_site(kind: &'static str, name: &'static str) -> Self {
+        Self::of(kind, "", name)
+    }
+}
+
 /// The resource of a kind.
 pub fn resource(kind: &str) -> ApiResource {
     let (group, version) = match kind {

@@ -27,11 +27,7 @@ async fn bad_manifests_and_edits_are_refused_with_a_sentence() -> Result<()> {
         let mut next = || words.next().context("edit without KIND NAMESPACE NAME");
         let (kind, namespace, name) = (next()?, next()?, next()?);
         let namespace = if namespace == "-" { "" } else { namespace };
-        let target = Target {
-            kind,
-            namespace,
-            name,
-        };
+        let target = Target::of(kind, namespace, name);
         let api = api_of(server.client.clone(), target);
         let before = api.get(name).await?.data;
         let patch = serde_yaml::from_str(case.yaml)?;

@@ -1,25 +1,42 @@
 //! The real programs that people use, on a running lab.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::Lab;
 
 /// No command of a person takes longer, seconds.
-const ZYCTL_SECONDS: &str = "240";
+const ZYCTL_SECONDS: u32 = 240;
 
-/// Runs `zyctl` as the administrator, in English, and returns what it printed.
+/// `zyctl` as the administrator, in English.
+///
+/// # Errors
+/// Nobody knows where it lies.
+pub fn zyctl_command(lab: &Lab) -> Result<Command> {
+    let mut command = Command::new(lab::process::zylab()?.with_file_name("zyctl"));
+    command
+        .args(["--language", "en", "--kubeconfig"])
+        .arg(lab.files.kubeconfig("admin"));
+    Ok(command)
+}
+
+/// A command, ended after so many seconds.
+pub fn within(seconds: u32, command: &Command) -> Command {
+    let mut limited = Command::new("timeout");
+    limited
+        .arg(seconds.to_string())
+        .arg(command.get_program())
+        .args(command.get_args());
+    limited
+}
+
+/// Runs `zyctl` and returns what it printed.
 ///
 /// # Errors
 /// It failed, with what it said.
 pub fn zyctl(lab: &Lab, arguments: &[&str]) -> Result<String> {
-    let program = lab::process::zylab()?.with_file_name("zyctl");
-    let output = Command::new("timeout")
-        .arg(ZYCTL_SECONDS)
-        .arg(program)
-        .args(["--language", "en", "--kubeconfig"])
-        .arg(lab.files.kubeconfig("admin"))
+    let output = within(ZYCTL_SECONDS, &zyctl_command(lab)?)
         .args(arguments)
         .output()
         .context("zyctl")?;
@@ -33,14 +50,23 @@ pub fn zyctl(lab: &Lab, arguments: &[&str]) -> Result<String> {
     Ok(text)
 }
 
-/// What `kubectl` prints with these arguments; none where the machine has no kubectl.
+/// A command that follows something until it ends by itself; it does not outlive the test.
+pub struct Following(pub Child);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone afterwards.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What `kubectl` prints with these arguments.
 ///
 /// # Errors
-/// It failed, with what it said.
-pub fn kubectl(lab: &Lab, arguments: &[&str]) -> Result<Option<String>> {
-    let Some(program) = kubectl_program() else {
-        return Ok(None);
-    };
+/// It is missing, or it failed, with what it said.
+pub fn kubectl(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    let program = kubectl_program().context("kubectl is missing; run scripts/setup.sh")?;
     let output = Command::new(program)
         .arg("--kubeconfig")
         .arg(lab.files.kubeconfig("admin"))
@@ -53,17 +79,18 @@ pub fn kubectl(lab: &Lab, arguments: &[&str]) -> Result<Option<String>> {
         arguments.join(" "),
         String::from_utf8_lossy(&output.stderr)
     );
-    Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// kubectl: `$KUBECTL`, else what `scripts/setup.sh` fetched, else the machine's own.
-fn kubectl_program() -> Option<PathBuf> {
+/// kubectl: `$KUBECTL`, else the machine's own, by its name, else what `scripts/setup.sh` fetched.
+pub fn kubectl_program() -> Option<PathBuf> {
     if let Some(program) = std::env::var_os("KUBECTL") {
         return Some(program.into());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::iter::once(lab::files::cache().join("tools"))
-        .chain(std::env::split_paths(&path))
-        .map(|folder| folder.join("kubectl"))
-        .find(|program| program.is_file())
+    if std::env::split_paths(&path).any(|folder| folder.join("kubectl").is_file()) {
+        return Some("kubectl".into());
+    }
+    let fetched = lab::files::cache().join("tools/kubectl");
+    fetched.is_file().then_some(fetched)
 }

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{HostState, VirtualMachineMigration};
+use api::HostState;
 use judge::report::{Report, Window};
-use kube::Api;
 use lab::{Fault, Lab, judges};
 
 use crate::story::{SYSTEMS, Teller};
-use crate::watch::{all_well, busy_host, host_state, names_on, on_host, until};
+use crate::watch::{all_well, busy_host, host_state, migrations, names_on, on_host, until};
 
 /// How long every probe must have been answered before the site counts as calm.
 const CALM: Duration = Duration::from_secs(15);
@@ -79,7 +78,7 @@ async fn empty(lab: &Lab, teller: &Teller, host: &str) -> Result<()> {
     })
     .await?;
     until(&lab.client, "every migration to end", async || {
-        Ok(migrations(lab).await?.iter().all(|migration| {
+        Ok(migrations(&lab.client).await?.iter().all(|migration| {
             migration
                 .status
                 .as_ref()
@@ -90,13 +89,8 @@ async fn empty(lab: &Lab, teller: &Teller, host: &str) -> Result<()> {
     .map(drop)
 }
 
-async fn migrations(lab: &Lab) -> Result<Vec<VirtualMachineMigration>> {
-    let api: Api<VirtualMachineMigration> = Api::all(lab.client.clone());
-    Ok(api.list(&Default::default()).await?.items)
-}
-
 async fn tell_migrations(lab: &Lab, teller: &Teller) -> Result<()> {
-    for migration in migrations(lab).await? {
+    for migration in migrations(&lab.client).await? {
         let status = migration.status.clone().unwrap_or_default();
         let vm = &migration.spec.virtual_machine;
         ensure!(

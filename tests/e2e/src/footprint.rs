@@ -4,11 +4,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use api::VirtualMachinePhase;
 use lab::{Lab, LabOptions, declarations, guest};
 use serde_json::json;
 
-use crate::watch::{until, vms};
+use crate::watch::{runs, until, vms};
 
 /// How long is observed.
 pub(crate) const OBSERVED: Duration = Duration::from_secs(60);
@@ -46,10 +45,7 @@ pub(crate) async fn of_agent(count: u16) -> Result<()> {
     declarations::apply(&lab.client, &objects).await?;
     until(&lab.client, "every VM to run", async || {
         let all = vms(&lab.client).await?;
-        let runs = |vm: &&api::VirtualMachine| {
-            vm.status.as_ref().and_then(|status| status.phase) == Some(VirtualMachinePhase::Running)
-        };
-        Ok(all.iter().filter(runs).count() == usize::from(count))
+        Ok(all.iter().filter(|vm| runs(vm)).count() == usize::from(count))
     })
     .await?;
     let (before, begin) = (processor_time(&lab)?, Instant::now());

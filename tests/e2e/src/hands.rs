@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, ensure};
 use api::VirtualMachine;
@@ -10,7 +9,7 @@ use kube::ResourceExt;
 use lab::Lab;
 use serde_json::Value;
 
-use crate::command::zyctl;
+use crate::command::{Following, zyctl, zyctl_command};
 use crate::watch::{until, vms};
 
 /// What `zyctl status --watch` prints before it draws the screen again.
@@ -69,7 +68,7 @@ pub async fn a_vm_is_moved_by_hand(lab: &Lab, network: &str, other: &str) -> Res
 
 /// `zyctl status --watch`, running.
 pub struct Screen {
-    watcher: Child,
+    _watcher: Following,
     file: PathBuf,
 }
 
@@ -80,14 +79,16 @@ impl Screen {
     /// It can not be run.
     pub fn watch(lab: &Lab) -> Result<Self> {
         let file = lab.files.logs().join("status-watch.txt");
-        let watcher = Command::new(lab::process::zylab()?.with_file_name("zyctl"))
-            .args(["--language", "en", "--kubeconfig"])
-            .arg(lab.files.kubeconfig("admin"))
+        let watcher = zyctl_command(lab)?
             .args(["status", "--watch"])
             .stdout(File::create(&file)?)
             .spawn()
             .context("zyctl")?;
-        Ok(Self { watcher, file })
+        let watcher = Following(watcher);
+        Ok(Self {
+            _watcher: watcher,
+            file,
+        })
     }
 
     /// Waits until the screen, as it was drawn last, shows a host in one of these states.
@@ -107,13 +108,5 @@ impl Screen {
         })
         .await
         .map(drop)
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        // It runs until somebody ends it.
-        let _ = self.watcher.kill();
-        let _ = self.watcher.wait();
     }
 }

@@ -90,6 +90,14 @@ pub async fn whole_ledger_agrees(lab: &Lab, teller: &Teller) -> Result<()> {
         let report = judges::judge_probes(&lab.files, Window { from, to })?;
         agrees(teller, incident, &report)?;
     }
+    let names_some = |incident: &Incident| {
+        let status = incident.status.as_ref();
+        status.is_some_and(|status| !status.systems.is_empty())
+    };
+    ensure!(
+        all.iter().any(names_some),
+        "no Incident names a system: nothing was compared"
+    );
     Ok(())
 }
 

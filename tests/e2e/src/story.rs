@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use api::{Host, HostState};
-use judge::report::Window;
 use kube::ResourceExt;
 use lab::{Fault, Lab, declarations, guest, judges};
 use model::StopProofKind;
@@ -15,7 +14,7 @@ use crate::evacuation;
 use crate::ledger::{ledger_agrees, tell_ledger};
 use crate::recovery;
 use crate::watch::{
-    all_well, busy_host, headroom, host_state, hosts, names_on, on_host, systems, until,
+    all_well, busy_host, headroom, hosts, names_on, on_host, systems, until, until_ready,
 };
 
 /// Business systems that the declarations hold.
@@ -141,15 +140,14 @@ async fn look_around(lab: &Lab, teller: &Teller) -> Result<()> {
     .await?;
     teller.say("   zyctl status:");
     teller.show(&screen);
-    if let Some(columns) = kubectl(lab, &["get", "bs,vm,zh", "-A"])? {
-        teller.say("   kubectl get bs,vm,zh -A:");
-        teller.show(&columns);
-        let told = |name: &str| columns.contains(name);
-        ensure!(
-            told("website-group") && lab.hosts()?.iter().all(|host| told(host)),
-            "kubectl does not tell systems and hosts:\n{columns}"
-        );
-    }
+    let columns = kubectl(lab, &["get", "bs,vm,zh", "-A"])?;
+    teller.say("   kubectl get bs,vm,zh -A:");
+    teller.show(&columns);
+    let told = |name: &str| columns.contains(name);
+    ensure!(
+        told("website-group") && lab.hosts()?.iter().all(|host| told(host)),
+        "kubectl does not tell systems and hosts:\n{columns}"
+    );
     Ok(())
 }
 
@@ -168,13 +166,7 @@ async fn power_loss(lab: &Lab, teller: &Teller, kill_operator: bool) -> Result<(
     let from = judges::now();
     lab.fault(Some(&host), Fault::PowerLoss)?;
     recover(lab, teller, &host, kill_operator).await?;
-    let report = judges::judge_probes(
-        &lab.files,
-        Window {
-            from,
-            to: judges::now(),
-        },
-    )?;
+    let report = judges::judge_since(&lab.files, from)?;
     for (name, system) in &report.systems {
         teller.say(&format!(
             "   the prober: {name} down {:.1} s",
@@ -285,19 +277,10 @@ async fn hang(lab: &Lab, teller: &Teller) -> Result<()> {
         !lab::host::is_on(&lab.files, &host),
         "{host} was not forced off"
     );
-    let report = judges::judge_probes(
-        &lab.files,
-        Window {
-            from,
-            to: judges::now(),
-        },
-    )?;
+    let report = judges::judge_since(&lab.files, from)?;
     ledger_agrees(lab, teller, &host, &report).await?;
     lab.heal(Some(&host), Fault::PowerLoss)?;
-    until(&lab.client, "the host to return", async || {
-        Ok(host_state(&lab.client, &host).await? == Some(HostState::Ready))
-    })
-    .await?;
+    until_ready(&lab.client, &host).await?;
     Ok(())
 }
 

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use api::{BusinessSystem, Host, HostPool, HostState, VirtualMachine, VirtualMachinePhase};
+use api::{
+    BusinessSystem, Host, HostPool, HostState, VirtualMachine, VirtualMachineMigration,
+    VirtualMachinePhase,
+};
 use kube::{Api, Client, ResourceExt};
 
 /// Longest wait for any condition; machines may be heavily loaded.
@@ -129,15 +132,9 @@ pub async fn on_host(client: &Client, host: &str) -> Result<Vec<VirtualMachine>>
     Ok(vms(client).await?.into_iter().filter(assigned).collect())
 }
 
-/// Whether a business system is Ready: every endpoint answers, every VM runs.
-///
-/// # Errors
-/// The API can not be read.
-pub async fn is_ready(client: &Client, name: &str) -> Result<bool> {
-    let systems = systems(client).await?;
-    Ok(systems
-        .iter()
-        .any(|system| system.name_any() == name && says_ready(system)))
+/// Whether a VM is shown as Running.
+pub fn runs(vm: &VirtualMachine) -> bool {
+    vm.status.as_ref().and_then(|status| status.phase) == Some(VirtualMachinePhase::Running)
 }
 
 fn says_ready(system: &BusinessSystem) -> bool {
@@ -152,9 +149,6 @@ fn says_ready(system: &BusinessSystem) -> bool {
 pub async fn all_well(client: &Client, systems_wanted: usize) -> Result<bool> {
     let systems = systems(client).await?;
     let ready = systems.iter().filter(|system| says_ready(system)).count();
-    let runs = |vm: &VirtualMachine| {
-        vm.status.as_ref().and_then(|status| status.phase) == Some(VirtualMachinePhase::Running)
-    };
     Ok(ready == systems_wanted
         && systems.len() == systems_wanted
         && vms(client).await?.iter().all(runs))
@@ -188,6 +182,27 @@ pub async fn busy_host(client: &Client) -> Result<String> {
     }
     ensure!(best.0 > 0, "no host carries a VM");
     Ok(best.1)
+}
+
+/// Waits until a host is Ready.
+///
+/// # Errors
+/// It does not become so.
+pub async fn until_ready(client: &Client, host: &str) -> Result<()> {
+    until(client, &format!("host {host} to be Ready"), async || {
+        Ok(host_state(client, host).await? == Some(HostState::Ready))
+    })
+    .await
+    .map(drop)
+}
+
+/// Every move that was ever asked for.
+///
+/// # Errors
+/// The API could not be read.
+pub async fn migrations(client: &Client) -> Result<Vec<VirtualMachineMigration>> {
+    let api: Api<VirtualMachineMigration> = Api::all(client.clone());
+    Ok(api.list(&Default::default()).await?.items)
 }
 
 /// The names of the VMs that are assigned to a host.

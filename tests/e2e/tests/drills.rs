@@ -5,9 +5,9 @@
 //! prober and the disk ledger, which share no code with the product, judge the whole.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use e2e::command::{within, zyctl_command};
 use e2e::story::check_programs;
 use e2e::watch::busy_host;
 use lab::{Lab, LabOptions, declarations, judges, rest};
@@ -96,16 +96,7 @@ async fn drills_are_passed() -> Result<()> {
 /// Plays one drill on the host that carries most VMs, and tells what was measured.
 async fn play(lab: &Lab, drill: &str) -> Result<()> {
     let on = busy_host(&lab.client).await?;
-    let (program, kubeconfig) = (
-        lab::process::zylab()?.with_file_name("zyctl"),
-        lab.files.kubeconfig("admin"),
-    );
-    let mut command = Command::new("timeout");
-    command
-        .arg("300")
-        .arg(program)
-        .arg("--kubeconfig")
-        .arg(kubeconfig);
+    let mut command = within(300, &zyctl_command(lab)?);
     command.args(["drill", "run", drill, "--on", &on, "--confirm", &on]);
     command.args(["--lab", &lab.files.name, "-o", "json"]);
     let output = tokio::task::spawn_blocking(move || command.output()).await??;

@@ -2,8 +2,8 @@
 //! vouches for, and its end leaves the cluster alone.
 
 use anyhow::{Context as _, Result, ensure};
-use api::{Host, HostState};
-use e2e::watch::{host_state, until};
+use api::Host;
+use e2e::watch::until_ready;
 use kube::Api;
 use lab::{Fault, Lab, LabOptions};
 
@@ -29,10 +29,7 @@ async fn a_lab_uses_a_cluster_that_is_there() -> Result<()> {
     )
     .await
     .context("the pool of the host")?;
-    until(&lab.client, "the host to be Ready", async || {
-        Ok(host_state(&lab.client, "h1").await? == Some(HostState::Ready))
-    })
-    .await?;
+    until_ready(&lab.client, "h1").await?;
     let status = lab::status::describe(&lab.files)?;
     ensure!(!status.contains("kube-apiserver"), "{status}");
     let refused = lab

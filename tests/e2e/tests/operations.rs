@@ -4,20 +4,22 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use api::{Host, HostState, MigrationPhase, VirtualMachineMigration};
 use e2e::balance::{foretold, load_is_evened_out};
-use e2e::command::zyctl;
+use e2e::command::{Following, zyctl, zyctl_command};
 use e2e::ledger::whole_ledger_agrees;
 use e2e::story::{Teller, check_programs};
-use e2e::watch::{all_well, busy_host, host_state, hosts, on_host, until, vms};
+use e2e::watch::{
+    all_well, busy_host, host_state, hosts, migrations, on_host, until, until_ready, vms,
+};
 use e2e::{disks, figures, hands, isolation};
-use judge::report::Window;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use lab::process::wait_for;
 use lab::{Fault, Lab, LabOptions, declarations, guest, judges};
 use serde_json::{Value, json};
 
@@ -48,13 +50,7 @@ async fn parts_die_and_people_work_and_no_vm_notices() -> Result<()> {
     disks::a_wrong_image_is_refused(&lab).await?;
     figures::metrics_are_told(&lab).await?;
     management_is_cut(&lab).await?;
-    let report = judges::judge_probes(
-        &lab.files,
-        Window {
-            from,
-            to: judges::now(),
-        },
-    )?;
+    let report = judges::judge_since(&lab.files, from)?;
     for (name, endpoint) in &report.endpoints {
         println!(
             "{name}: {} probes, {} failed, down {:.1} s",
@@ -174,10 +170,7 @@ async fn a_host_is_drained(lab: &Lab) -> Result<()> {
         "{host} is not in maintenance"
     );
     zyctl(lab, &["drain", &host, "--undo"])?;
-    until(&lab.client, "the host to be back", async || {
-        Ok(host_state(&lab.client, &host).await? == Some(HostState::Ready))
-    })
-    .await?;
+    until_ready(&lab.client, &host).await?;
     println!("{host} was emptied of {here} VMs as rehearsed, and taken back");
     Ok(())
 }
@@ -186,15 +179,14 @@ async fn a_host_is_drained(lab: &Lab) -> Result<()> {
 /// host is in service, and every VM runs, here or there.
 async fn a_drain_is_taken_back(lab: &Lab) -> Result<()> {
     let host = busy_host(&lab.client).await?;
-    let mut follower = Command::new(lab::process::zylab()?.with_file_name("zyctl"))
-        .arg("--kubeconfig")
-        .arg(lab.files.kubeconfig("admin"))
+    let follower = zyctl_command(lab)?
         .args(["drain", &host])
         .stderr(Stdio::piped())
         .spawn()
         .context("zyctl")?;
+    let follower = Following(follower);
     until(&lab.client, "a copy to be under way", async || {
-        let moves = migrations(lab).await?;
+        let moves = migrations(&lab.client).await?;
         let copies = |migration| phase(migration) == MigrationPhase::Running;
         Ok(moves.iter().any(copies))
     })
@@ -204,7 +196,7 @@ async fn a_drain_is_taken_back(lab: &Lab) -> Result<()> {
         let api: Api<Host> = Api::all(lab.client.clone());
         let status = api.get(&host).await?.status.unwrap_or_default();
         let told = status.evacuation.map(|evacuation| evacuation.phase);
-        let moves = migrations(lab).await?;
+        let moves = migrations(&lab.client).await?;
         let ended = |migration: &VirtualMachineMigration| {
             let phases = [
                 MigrationPhase::Succeeded,
@@ -225,12 +217,12 @@ async fn a_drain_is_taken_back(lab: &Lab) -> Result<()> {
         host_state(&lab.client, &host).await? == Some(HostState::Ready),
         "{host} is not in service"
     );
-    let follower = follower_ended(&mut follower)?;
+    let follower = follower_ended(follower)?;
     ensure!(
         follower.contains("was taken back"),
         "zyctl drain: {follower}"
     );
-    let cancelled = migrations(lab).await?;
+    let cancelled = migrations(&lab.client).await?;
     let cancelled = cancelled
         .iter()
         .filter(|migration| phase(migration) == MigrationPhase::Cancelled);
@@ -246,29 +238,20 @@ async fn a_drain_is_taken_back(lab: &Lab) -> Result<()> {
     .map(drop)
 }
 
-async fn migrations(lab: &Lab) -> Result<Vec<VirtualMachineMigration>> {
-    let api: Api<VirtualMachineMigration> = Api::all(lab.client.clone());
-    Ok(api.list(&Default::default()).await?.items)
-}
-
 fn phase(migration: &VirtualMachineMigration) -> MigrationPhase {
     let status = migration.status.as_ref();
     status.map(|status| status.phase).unwrap_or_default()
 }
 
 /// What a command that follows something said when it ended, which it must do by itself.
-fn follower_ended(follower: &mut Child) -> Result<String> {
-    let begun = Instant::now();
-    while follower.try_wait()?.is_none() {
-        if begun.elapsed() > CANCELLED_WITHIN {
-            follower.kill()?;
-            follower.wait()?;
-            bail!("zyctl drain follows a drain that was taken back");
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+fn follower_ended(mut follower: Following) -> Result<String> {
+    wait_for(
+        "zyctl drain to end with a drain that was taken back",
+        CANCELLED_WITHIN,
+        || Ok(follower.0.try_wait()?.is_some()),
+    )?;
     let mut said = String::new();
-    if let Some(mut errors) = follower.stderr.take() {
+    if let Some(mut errors) = follower.0.stderr.take() {
         errors.read_to_string(&mut said)?;
     }
     Ok(said)
@@ -296,10 +279,7 @@ async fn management_is_cut(lab: &Lab) -> Result<()> {
     );
     ensure!(standing(lab).await? == before, "VMs were assigned anew");
     lab.heal(Some(&host), Fault::ManagementCut)?;
-    until(&lab.client, "the host to be Ready", async || {
-        Ok(host_state(&lab.client, &host).await? == Some(HostState::Ready))
-    })
-    .await?;
+    until_ready(&lab.client, &host).await?;
     ensure!(standing(lab).await? == before, "VMs were assigned anew");
     println!("the management network of {host} was cut and healed: nobody was fenced");
     Ok(())

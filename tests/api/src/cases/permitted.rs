@@ -10,36 +10,12 @@ use crate::server::{
 
 /// Every permitted write: who, on what, which.
 pub fn permitted() -> Vec<(Identity, Target, Write)> {
-    let host = |name| Target {
-        kind: "Host",
-        namespace: "",
-        name,
-    };
-    let vm = Target {
-        kind: "VirtualMachine",
-        namespace: "oa-office",
-        name: "vm1",
-    };
-    let volume = Target {
-        kind: "Volume",
-        namespace: "oa-office",
-        name: "vm1-system",
-    };
-    let migration = Target {
-        kind: "VirtualMachineMigration",
-        namespace: "oa-office",
-        name: "move1",
-    };
-    let image = Target {
-        kind: "Image",
-        namespace: "",
-        name: "linux",
-    };
-    let lease = Target {
-        kind: "Lease",
-        namespace: "zhengyun-system",
-        name: "host-h1",
-    };
+    let host = |name| Target::of_site("Host", name);
+    let vm = Target::of("VirtualMachine", "oa-office", "vm1");
+    let volume = Target::of("Volume", "oa-office", "vm1-system");
+    let migration = Target::of("VirtualMachineMigration", "oa-office", "move1");
+    let image = Target::of_site("Image", "linux");
+    let lease = Target::of("Lease", "zhengyun-system", "host-h1");
     let status = |status| Write::PatchStatus(json!({ "status": status }));
     vec![
         (
@@ -89,11 +65,7 @@ pub fn permitted() -> Vec<(Identity, Target, Write)> {
         ),
         (
             ON_CALL,
-            Target {
-                kind: "CloudPolicy",
-                namespace: "",
-                name: "default",
-            },
+            Target::of_site("CloudPolicy", "default"),
             Write::Patch(json!({"spec": {"failover": {"disarmed": {
                 "until": "2026-01-01T00:00:00Z", "reason": "switch work", "by": "li"}}}})),
         ),

@@ -105,11 +105,6 @@ metadata: {name: incident1}
 spec: {cause: host-silent/h1/b, causeClass: Hardware, openedAt: "2026-01-01T00:00:00.000000Z", title: host h1 fell silent}
 ---
 apiVersion: zhengyun.io/v1alpha1
-kind: CloudPolicy
-metadata: {name: default}
-spec: {}
----
-apiVersion: zhengyun.io/v1alpha1
 kind: BusinessSystem
 metadata: {name: oa, namespace: oa-office}
 spec:
@@ -156,21 +151,9 @@ pub fn report(boot_id: &str, system_uuid: &str) -> Value {
 
 /// Statuses, written in this order by those who may.
 pub fn standing_statuses() -> Vec<(Identity, Target, Value)> {
-    let host = |name| Target {
-        kind: "Host",
-        namespace: "",
-        name,
-    };
-    let tenant = |kind, name| Target {
-        kind,
-        namespace: "oa-office",
-        name,
-    };
-    let cluster = |kind, name| Target {
-        kind,
-        namespace: "",
-        name,
-    };
+    let host = |name| Target::of_site("Host", name);
+    let tenant = |kind, name| Target::of(kind, "oa-office", name);
+    let cluster = |kind, name| Target::of_site(kind, name);
     vec![
         (
             AGENT_H1,

@@ -48,21 +48,9 @@ async fn tell() -> anyhow::Result<()> {
     println!(
         "  {folder}/zyctl status            # the whole site on one screen (--language zh-CN for Chinese)"
     );
-    println!("  {} get bs,vm,zh -A", kubectl());
+    let kubectl = e2e::command::kubectl_program().unwrap_or_else(|| "kubectl".into());
+    println!("  {} get bs,vm,zh -A", kubectl.display());
     println!("  {folder}/zylab fault power-loss h2   # and watch: {folder}/zyctl status --watch");
     println!("Stop it: make demo-down");
     Ok(())
-}
-
-/// How a person calls kubectl: the one in the PATH, else the one that scripts/setup.sh has put beside
-/// the lab's other tools.
-fn kubectl() -> String {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join("kubectl").is_file());
-    if found {
-        "kubectl".to_owned()
-    } else {
-        let tools = lab::files::cache().join("tools");
-        tools.join("kubectl").display().to_string()
-    }
 }

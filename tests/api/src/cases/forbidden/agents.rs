@@ -220,11 +220,7 @@ pub(super) fn agents_on_the_rest(cases: &mut Cases) {
         "for the assignment that the VM leaves",
     );
 
-    let lease = Target {
-        kind: "Lease",
-        namespace: "zhengyun-system",
-        name: "host-h1",
-    };
+    let lease = Target::of("Lease", "zhengyun-system", "host-h1");
     let body = Write::Create(json!({"spec": {"holderIdentity": "h2"}}));
     cases.refuse(
         RefusedBy::Policy("agent-lease"),

@@ -38,69 +38,21 @@ pub struct Forbidden {
     pub sentence: &'static str,
 }
 
-const VM: Target = Target {
-    kind: "VirtualMachine",
-    namespace: "oa-office",
-    name: "vm1",
-};
-const VOLUME: Target = Target {
-    kind: "Volume",
-    namespace: "oa-office",
-    name: "vm1-system",
-};
-const MOVE: Target = Target {
-    kind: "VirtualMachineMigration",
-    namespace: "oa-office",
-    name: "move1",
-};
-const SYSTEM: Target = Target {
-    kind: "BusinessSystem",
-    namespace: "oa-office",
-    name: "oa",
-};
-const IMAGE: Target = Target {
-    kind: "Image",
-    namespace: "",
-    name: "linux",
-};
-const POLICY: Target = Target {
-    kind: "CloudPolicy",
-    namespace: "",
-    name: "default",
-};
-const H1: Target = Target {
-    kind: "Host",
-    namespace: "",
-    name: "h1",
-};
+const VM: Target = Target::of("VirtualMachine", "oa-office", "vm1");
+const VOLUME: Target = Target::of("Volume", "oa-office", "vm1-system");
+const MOVE: Target = Target::of("VirtualMachineMigration", "oa-office", "move1");
+const SYSTEM: Target = Target::of("BusinessSystem", "oa-office", "oa");
+const IMAGE: Target = Target::of_site("Image", "linux");
+const POLICY: Target = Target::of_site("CloudPolicy", "default");
+const H1: Target = Target::of_site("Host", "h1");
 
 /// Objects of the site whose status the operator alone writes.
 const OPERATORS_ALONE: [Target; 6] = [
-    Target {
-        kind: "HostPool",
-        namespace: "",
-        name: "main",
-    },
-    Target {
-        kind: "StoragePool",
-        namespace: "",
-        name: "shared",
-    },
-    Target {
-        kind: "Network",
-        namespace: "",
-        name: "common",
-    },
-    Target {
-        kind: "Department",
-        namespace: "",
-        name: "oa-office",
-    },
-    Target {
-        kind: "Incident",
-        namespace: "",
-        name: "incident1",
-    },
+    Target::of_site("HostPool", "main"),
+    Target::of_site("StoragePool", "shared"),
+    Target::of_site("Network", "common"),
+    Target::of_site("Department", "oa-office"),
+    Target::of_site("Incident", "incident1"),
     POLICY,
 ];
 

@@ -94,11 +94,7 @@ pub(super) fn operator(cases: &mut Cases) {
         "belongs to its user",
     );
 
-    let binding = Target {
-        kind: "RoleBinding",
-        namespace: "kube-system",
-        name: "grab",
-    };
+    let binding = Target::of("RoleBinding", "kube-system", "grab");
     let body = Write::Create(json!({
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "zhengyun-secrets"},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "zhengyun:operator"}]}));
@@ -109,11 +105,7 @@ pub(super) fn operator(cases: &mut Cases) {
         body,
         "grants no roles in kube-system",
     );
-    let namespace = Target {
-        kind: "Namespace",
-        namespace: "",
-        name: "elsewhere",
-    };
+    let namespace = Target::of_site("Namespace", "elsewhere");
     cases.refuse(
         RefusedBy::Policy("operator-namespaces"),
         OPERATOR,
@@ -129,11 +121,7 @@ pub(super) fn operator(cases: &mut Cases) {
         label,
         "does not touch namespace elsewhere",
     );
-    let department = Target {
-        kind: "Namespace",
-        namespace: "",
-        name: "oa-office",
-    };
+    let department = Target::of_site("Namespace", "oa-office");
     cases.refuse(
         RefusedBy::Policy("operator-namespaces"),
         OPERATOR,

@@ -137,11 +137,7 @@ pub(super) fn deletions(cases: &mut Cases) {
             "is claimed by a VM on host h1",
         ),
     ] {
-        let target = Target {
-            kind,
-            namespace,
-            name,
-        };
+        let target = Target::of(kind, namespace, name);
         let identity = if kind == "Volume" {
             DEPARTMENT_USER
         } else {
