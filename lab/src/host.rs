@@ -286,6 +286,7 @@ pub fn power_on(files: &LabFiles, host: &str) -> Result<()> {
     namespace::make_cgroup(&cgroup)?;
     namespace::freeze(&cgroup, false)?;
     namespace::clear_host(&files.name, host)?;
+    crate::watchdog::stop(files, host)?;
     // The file stays in place, as it may be a mount's source: written, not replaced.
     fs::write(folder.join("boot_id"), format!("{}\n", Uuid::new_v4()))?;
     for link in [Link::Management, Link::Business] {

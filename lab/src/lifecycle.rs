@@ -315,7 +315,8 @@ async fn start(
         bmc::wait_ready(files, addresses, &host::name(number))?;
     }
     if options.hosts > 0 {
-        start_edge(files)?;
+        start_helper(files, "edge")?;
+        start_helper(files, "watchdogs")?;
     }
     for number in 0..options.operators {
         say("operator");
@@ -397,14 +398,15 @@ fn start_forwarder(
     )
 }
 
-fn start_edge(files: &LabFiles) -> Result<()> {
+/// Starts a part of the lab itself that is a command of `zylab`.
+fn start_helper(files: &LabFiles, command: &str) -> Result<()> {
     control_daemon(
         files,
-        "edge",
+        command,
         false,
         vec![
             zylab()?.into(),
-            "edge".into(),
+            command.into(),
             "--name".into(),
             (&files.name).into(),
         ],

@@ -14,5 +14,6 @@ pub mod isolation;
 pub mod ledger;
 pub mod packer;
 pub mod recovery;
+pub mod standing;
 pub mod story;
 pub mod watch;
