@@ -460,7 +460,11 @@ pub fn start_operator(files: &LabFiles, number: u8) -> Result<()> {
 /// What was left.
 pub fn remove(files: &LabFiles) -> Result<()> {
     let _undisturbed = Undisturbed::begin();
-    for cgroup in namespace::cgroups_of_lab(&files.name)? {
+    let control = namespace::cgroup(&files.name, "control")?;
+    let mut cgroups = namespace::cgroups_of_lab(&files.name)?;
+    // The control node first: who plays a watchdog there would boot a host that was just killed.
+    cgroups.sort_by_key(|cgroup| *cgroup != control);
+    for cgroup in cgroups {
         // A frozen host is thawed so that its end can be seen.
         namespace::freeze(&cgroup, false)?;
         namespace::remove_cgroup(&cgroup)?;

@@ -15,7 +15,7 @@ use crate::lifecycle::hosts;
 
 /// How often the watchdogs are looked at.
 const LOOK: Duration = Duration::from_millis(200);
-/// Who switches a host whose watchdog bites, as judges are told.
+/// Who resets a host whose watchdog bites, as judges are told.
 const WATCHDOG: &str = "watchdog";
 
 /// The watchdog of a host, as its guard sees it.
@@ -23,7 +23,7 @@ pub fn path(files: &LabFiles, host: &str) -> PathBuf {
     host::hardware(files, host).join("watchdog")
 }
 
-/// Stops the watchdog of a host: its power was switched.
+/// Stops the watchdog of a host, as each boot does.
 ///
 /// # Errors
 /// The file can not be removed.
@@ -43,12 +43,10 @@ pub fn run(files: &LabFiles) -> Result<()> {
     loop {
         for host in hosts(files)? {
             let timer = timers.entry(host.clone()).or_default();
-            let bites = timer.look(&path(files, &host), Instant::now());
-            if bites && host::is_on(files, &host) {
+            // One without power bites nobody.
+            if timer.look(&path(files, &host), Instant::now()) && host::is_on(files, &host) {
                 eprintln!("{host}: the watchdog was not fed; reset");
-                let reset = host::switch_off(files, &host, WATCHDOG)
-                    .and_then(|()| host::power_on(files, &host));
-                if let Err(error) = reset {
+                if let Err(error) = host::reset(files, &host, WATCHDOG) {
                     eprintln!("{host}: {error:#}");
                 }
             }
