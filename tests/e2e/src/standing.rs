@@ -1,46 +1,21 @@
-//! What a person at a lab does and sees: commands, VMs and where they stand, QEMU processes.
+//! Where VMs stand by the API, and where their QEMU processes really are.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use kube::ResourceExt;
 use lab::Lab;
 
 use crate::watch::vms;
 
-/// No command of a person takes longer, seconds.
-const ZYCTL_SECONDS: &str = "240";
-
-/// Runs `zyctl` as the administrator and returns what it printed.
-///
-/// # Errors
-/// It failed, with all that it said.
-pub fn zyctl(lab: &Lab, arguments: &[&str]) -> Result<String> {
-    let program = lab::process::zylab()?.with_file_name("zyctl");
-    let output = Command::new("timeout")
-        .arg(ZYCTL_SECONDS)
-        .arg(program)
-        .arg("--kubeconfig")
-        .arg(lab.files.kubeconfig("admin"))
-        .args(arguments)
-        .output()
-        .context("zyctl")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(
-        output.status.success(),
-        "zyctl {}: {}{text}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(text)
-}
-
 /// What is assigned: VM, epoch, host.
+pub type Standing = BTreeMap<String, (i64, String)>;
+
+/// What is assigned now.
 ///
 /// # Errors
 /// The API can not be read.
-pub async fn standing(lab: &Lab) -> Result<BTreeMap<String, (i64, String)>> {
+pub async fn standing(lab: &Lab) -> Result<Standing> {
     Ok(vms(&lab.client)
         .await?
         .iter()
@@ -51,11 +26,14 @@ pub async fn standing(lab: &Lab) -> Result<BTreeMap<String, (i64, String)>> {
         .collect())
 }
 
+/// QEMU processes by host.
+pub type Guests = BTreeMap<String, Vec<i32>>;
+
 /// QEMU processes of every host.
 ///
 /// # Errors
 /// A host's cgroup can not be read.
-pub fn guests(lab: &Lab) -> Result<BTreeMap<String, Vec<i32>>> {
+pub fn guests(lab: &Lab) -> Result<Guests> {
     lab.hosts()?
         .into_iter()
         .map(|host| {
@@ -64,4 +42,21 @@ pub fn guests(lab: &Lab) -> Result<BTreeMap<String, Vec<i32>>> {
             Ok((host, pids))
         })
         .collect()
+}
+
+/// The QEMU processes of one VM, which its uid names, on whatever hosts.
+///
+/// # Errors
+/// A host's cgroup can not be read.
+pub fn processes_of(lab: &Lab, uid: &str) -> Result<Vec<i32>> {
+    let names_it = |pid: &i32| {
+        // One that is just ending has none.
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(uid)
+    };
+    Ok(guests(lab)?
+        .into_values()
+        .flatten()
+        .filter(names_it)
+        .collect())
 }
