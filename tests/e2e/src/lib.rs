@@ -15,5 +15,7 @@ pub mod ledger;
 pub mod packer;
 pub mod recovery;
 pub mod standing;
+#[cfg(test)]
+mod stories;
 pub mod story;
 pub mod watch;
