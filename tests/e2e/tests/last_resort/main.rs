@@ -85,8 +85,7 @@ async fn a_site_survives_a_restored_etcd_and_hosts_that_nobody_reaches() -> Resu
     lab.down()
 }
 
-/// Timers of the guards, as short as a busy machine allows. Set before any guard is armed: a watchdog keeps the
-/// time-out that it was opened with.
+/// Timers of the guards, as short as a busy machine allows.
 async fn shorten_timers(lab: &Lab) -> Result<()> {
     let timers = json!({"contractSeconds": 10, "watchdogSeconds": 10, "selfFenceMarginSeconds": 5});
     let patch = Patch::Merge(json!({"spec": {"failover": timers}}));
