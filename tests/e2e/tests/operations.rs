@@ -17,8 +17,8 @@ use e2e::watch::{
     all_well, busy_host, host_state, hosts, migrations, on_host, until, until_ready, vms,
 };
 use e2e::{disks, figures, hands, isolation};
+use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
 use lab::process::wait_for;
 use lab::{Fault, Lab, LabOptions, declarations, guest, judges};
 use serde_json::{Value, json};
