@@ -28,7 +28,7 @@ pub struct Leader {
     /// Moment of sending the last renewal that was acknowledged; 0: none.
     renewed_at: AtomicU64,
     led: AtomicBool,
-    /// The highest version of the API that a renewal was answered with.
+    /// The highest version of the API that the Lease was read or answered with.
     highest: AtomicU64,
     went_back: AtomicBool,
 }
@@ -119,6 +119,8 @@ impl Leader {
             return Ok(created.is_ok());
         };
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        // Seen by who does not lead too: its caches must not be of before a restore when it does.
+        self.see(Some(&version));
         let holder = lease
             .spec
             .as_ref()
