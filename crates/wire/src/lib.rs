@@ -1,8 +1,9 @@
-//! What the operator and the agents have in common when they ask devices that nobody of ours made:
-//! management controllers, storage arrays.
+//! What the operator and the agents have in common on the wire: TLS towards devices that nobody of ours
+//! made (management controllers, storage arrays), and when certificates expire.
 //!
 //! May not live here: decisions, what the answers mean, the API.
 
 #![forbid(unsafe_code)]
 
+pub mod certificate;
 pub mod tls;

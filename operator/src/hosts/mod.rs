@@ -2,6 +2,7 @@
 //! out what they answer: reads and switches BMCs, writes intents, states and proofs.
 
 pub mod bmc;
+mod certificates;
 mod gather;
 mod power;
 mod self_fence;

@@ -9,7 +9,7 @@ use kube::runtime::events::EventType;
 use model::{Assignment, HostName};
 use serde_json::{Value, json};
 
-use super::{gather, lock};
+use super::{certificates, gather, lock};
 use crate::clock;
 use crate::conditions::{Judged, conditions};
 use crate::runtime::Context;
@@ -99,13 +99,18 @@ pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::
 }
 
 /// What `kubectl wait` and alerts ask of a host.
-fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judged; 6] {
+fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judged; 7] {
     let state = format!("{:?}", view.state);
     let stuck = agent_is_stuck(context, &host.name_any());
     let seen = |good: bool, yes: &str, no: &str| if good { yes } else { no }.to_owned();
     let closed = view.not_placeable.as_ref().map(failover::Reason::english);
     let (bmc, bmc_problem) = bmc(context, host);
     let (fencing, why) = self_fencing(context, host);
+    let reported = host
+        .status
+        .as_ref()
+        .and_then(|status| status.reported.as_ref());
+    let expiring = reported.map_or(&[][..], |report| report.certificates.as_slice());
     [
         Judged::new(
             "Ready",
@@ -139,6 +144,7 @@ fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judg
             seen(fencing, "Armed", "NotArmed"),
             why,
         ),
+        certificates::judge(expiring, clock::wall().0),
         Judged::new(
             "HardwareHealthy",
             faults == 0,

@@ -338,10 +338,26 @@ pub struct HostReport {
     /// This host starts and stops nothing, as the API holds less than it remembers; what runs here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<FrozenReport>,
+    /// When each certificate of this host expires. Condition `CertificatesValid` warns two weeks before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub certificates: Vec<HostCertificate>,
     /// Domains that we did not make (uuid and name): reported, never touched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub strays: Vec<String>,
+}
+
+/// A certificate of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostCertificate {
+    /// `api` (agent and guard, for the API server), `agent` (between agents), `libvirt-client`,
+    /// `libvirt-server`, `qemu-client`, `qemu-server` (moves).
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// When it expires.
+    pub expires_at: Time,
 }
 
 /// What a frozen host says, so that a person can rebase the site.
