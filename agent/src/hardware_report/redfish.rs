@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use hardware::{RedfishError, RedfishSource};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, StatusCode, Url};
 use rustls::ClientConfig;
 use serde_json::Value;
+use wire::body::BodyError;
 
 use crate::options::HardwareOptions;
 
@@ -80,7 +81,10 @@ impl OwnRedfish {
         if !response.status().is_success() {
             return Err(format!("status {}", response.status().as_u16()));
         }
-        let body = bounded(response).await?;
+        let body = match wire::body::read(response, ANSWER_BYTES).await {
+            Err(BodyError::Failed(error)) => return Err(said(&error)),
+            read => read.map_err(|error| error.to_string())?,
+        };
         serde_json::from_slice(&body)
             .map(Some)
             .map_err(|error| format!("the answer is no JSON document: {error}"))
@@ -108,18 +112,6 @@ fn tls(file: Option<&Path>) -> Result<ClientConfig, String> {
     let at = |error: &dyn std::fmt::Display| format!("--bmc-ca {}: {error}", file.display());
     let authority = std::fs::read_to_string(file).map_err(|error| at(&error))?;
     wire::tls::client_config(Some(&authority)).map_err(|error| at(&error))
-}
-
-/// The whole body, if it is not larger than anybody needs.
-async fn bounded(mut response: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
-        if body.len() + chunk.len() > ANSWER_BYTES {
-            return Err(format!("the answer is larger than {ANSWER_BYTES} bytes"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 impl RedfishSource for OwnRedfish {
