@@ -198,6 +198,9 @@ pub struct HostStatus {
     /// Why, in one sentence, with what the platform waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_reason: Option<String>,
+    /// The same in Chinese, as `zyctl` shows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_reason_chinese: Option<String>,
     /// Last time that the operator saw the host's Lease renewed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Time>,
@@ -229,7 +232,8 @@ pub struct HostStatus {
     /// Boot ids of former incarnations; they never come back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retired_boot_ids: Vec<String>,
-    /// Conditions: `Ready`, `AgentReady`, `BmcReady`, `HardwareHealthy`, `Schedulable`, `SelfFencing`.
+    /// Conditions: `Ready`, `AgentReady`, `BmcReady`, `HardwareHealthy`, `Schedulable`, `SelfFencing`,
+    /// `CertificatesValid`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
