@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_users_certificate_is_found_in_the_kubeconfig_or_in_its_file() {
         let pem = certificate(2030);
-        let data = serde_json::to_value(ByteString(pem.clone().into_bytes())).expect("base64");
+        let data = serde_json::to_value(ByteString(pem.into_bytes())).expect("base64");
         let mut user = AuthInfo::default();
         assert_eq!(expiry_of_user(&user).expect("a token's"), None);
 
