@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
+mod api_in_memory;
+#[cfg(test)]
 mod chance;
 pub mod clock;
 pub mod conditions;
