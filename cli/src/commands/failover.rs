@@ -152,7 +152,8 @@ pub async fn disarm(
     typed: Option<&str>,
 ) -> Result<()> {
     person::needs_reason(reason, "what the work is")?;
-    let until = Timestamp::now() + parse(duration)?;
+    let at = Timestamp::now();
+    let until = at + parse(duration)?;
     person::confirm(
         context,
         typed,
@@ -163,7 +164,8 @@ pub async fn disarm(
         ),
     )?;
     let by = person::name(context).await?;
-    let disarmed = json!({"until": until.to_string(), "reason": reason, "by": by});
+    let disarmed =
+        json!({"at": at.to_string(), "until": until.to_string(), "reason": reason, "by": by});
     write(context, json!({"disarmed": disarmed})).await?;
     println!("{} {until}", context.say("Disarmed until", "已停用,直至"));
     Ok(())
@@ -172,10 +174,20 @@ pub async fn disarm(
 /// Arms again.
 ///
 /// # Errors
-/// What the API server answered.
-pub async fn arm(context: &Context) -> Result<()> {
+/// The reason or the typed word is missing, or what the API server answered.
+pub async fn arm(context: &Context, reason: &str, typed: Option<&str>) -> Result<()> {
+    person::needs_reason(reason, "why the work is over")?;
+    person::confirm(
+        context,
+        typed,
+        "arm",
+        context.say(
+            "From now on hosts that fall silent are forced off again.",
+            "此后静默的宿主机将重新被强制关机。",
+        ),
+    )?;
     let by = person::name(context).await?;
-    let armed = json!({"at": Timestamp::now().to_string(), "by": by});
+    let armed = json!({"at": Timestamp::now().to_string(), "by": by, "reason": reason});
     write(context, json!({"disarmed": null, "armed": armed})).await?;
     println!(
         "{}",
