@@ -27,8 +27,6 @@ const WAITING_MAX: usize = 256;
 const WAITING_SECONDS: i64 = 30;
 /// Days that a closed incident is kept when the policy says nothing: a year.
 const RETENTION_DAYS: i32 = 365;
-/// Days that it is kept whatever the policy says: the law asks for six months.
-const RETENTION_DAYS_LEAST: i32 = 180;
 
 /// What the ledger of this operator holds.
 #[derive(Default)]
@@ -276,10 +274,18 @@ fn cause_is_gone(
 
 /// Deletes closed incidents that the policy does not keep any longer.
 async fn forget(context: &Context, stored: &[Arc<Incident>]) {
-    let days = context.stores.policy().incident_retention_days;
-    let now = Timestamp::now();
+    let days = context
+        .stores
+        .policy()
+        .incident_retention_days
+        .unwrap_or(RETENTION_DAYS);
+    let oldest = Timestamp::now() - jiff::SignedDuration::from_hours(24 * i64::from(days));
     for incident in stored {
-        if is_past_retention(incident, days, now) {
+        let closed = incident
+            .status
+            .as_ref()
+            .and_then(|status| status.closed_at.clone());
+        if stored::is_closed(incident) && closed.is_some_and(|closed| closed.0 < oldest) {
             logged(
                 "incident",
                 &incident.name_any(),
@@ -289,66 +295,7 @@ async fn forget(context: &Context, stored: &[Arc<Incident>]) {
     }
 }
 
-/// Whether an incident was closed longer ago than `days` of the policy, and never less than the law asks.
-fn is_past_retention(incident: &Incident, days: Option<i32>, now: Timestamp) -> bool {
-    let days = days.unwrap_or(RETENTION_DAYS).max(RETENTION_DAYS_LEAST);
-    let oldest = now - jiff::SignedDuration::from_hours(24 * i64::from(days));
-    let closed = incident
-        .status
-        .as_ref()
-        .and_then(|status| status.closed_at.as_ref());
-    stored::is_closed(incident) && closed.is_some_and(|closed| closed.0 < oldest)
-}
-
 /// Whether its systems have not all answered again yet.
 fn is_open(incident: &failover::incident::Incident) -> bool {
     incident.state == IncidentState::Open
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An incident in a state, closed so many days before `now` if at all.
-    fn incident(state: &str, closed_days_ago: Option<i64>, now: Timestamp) -> Incident {
-        let closed_at = closed_days_ago
-            .map(|days| (now - jiff::SignedDuration::from_hours(24 * days)).to_string());
-        serde_json::from_value(serde_json::json!({
-            "apiVersion": "zhengyun.io/v1alpha1", "kind": "Incident", "metadata": {"name": "i"},
-            "spec": {"cause": "storm", "causeClass": "Network", "title": "t", "openedAt": "2024-01-01T00:00:00.000000Z"},
-            "status": {"state": state, "closedAt": closed_at},
-        }))
-        .expect("an Incident")
-    }
-
-    #[test]
-    fn a_closed_incident_is_kept_as_long_as_the_policy_says_and_never_less_than_180_days() {
-        let now = Timestamp::from_second(1_800_000_000).expect("a moment");
-        for (policy, days, forgotten) in [
-            // The policy says nothing: a year.
-            (None, 364, false),
-            (None, 365, false),
-            (None, 366, true),
-            (Some(180), 179, false),
-            (Some(180), 180, false),
-            (Some(180), 181, true),
-            (Some(1_000), 999, false),
-            (Some(1_000), 1_001, true),
-            // A policy from before its own bound, or from a backup.
-            (Some(1), 179, false),
-            (Some(0), 180, false),
-            (Some(-5), 181, true),
-        ] {
-            let closed = incident("Closed", Some(days), now);
-            let told = is_past_retention(&closed, policy, now);
-            assert_eq!(told, forgotten, "policy {policy:?}, closed {days} days ago");
-        }
-        for kept in [
-            incident("Open", None, now),
-            incident("Recovered", Some(4_000), now),
-            incident("Closed", None, now),
-        ] {
-            assert!(!is_past_retention(&kept, Some(180), now), "{kept:?}");
-        }
-    }
 }
