@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod arming;
 #[cfg(test)]
 mod chance;
 pub mod clock;

@@ -27,10 +27,21 @@ pub async fn status(context: &Context) -> Result<()> {
         .map(|policy| policy.spec.clone())
         .unwrap_or_default();
     let failover = spec.failover;
+    // One that the operator does not follow is told by the policy's condition.
+    let ignored = policy
+        .as_ref()
+        .and_then(|policy| policy.status.as_ref())
+        .and_then(|status| {
+            status
+                .conditions
+                .iter()
+                .find(|c| c.reason == "DisarmIgnored")
+        })
+        .map(|condition| condition.message.clone());
     let disarmed = failover
         .disarmed
         .clone()
-        .filter(|disarmed| disarmed.until.0 > Timestamp::now());
+        .filter(|disarmed| ignored.is_none() && disarmed.until.0 > Timestamp::now());
     if context.output == Output::Json {
         return context.print_json(&json!({"armed": disarmed.is_none(), "policy": failover, "frozen": policy.as_ref().and_then(super::rebase::freeze_of)}));
     }
@@ -49,6 +60,9 @@ pub async fn status(context: &Context) -> Result<()> {
             disarmed.by,
             disarmed.reason
         ),
+    }
+    if let Some(ignored) = ignored {
+        println!("{}: {ignored}", context.say("Not followed", "未采纳"));
     }
     if let Some(frozen) = policy.as_ref().and_then(super::rebase::freeze_of) {
         super::rebase::tell(context, &frozen);

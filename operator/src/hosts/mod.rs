@@ -31,6 +31,7 @@ use serde_json::json;
 use self::self_fence::SelfFencing;
 use self::storage::StorageCuts;
 use self::test_read::TestRead;
+use crate::arming::Arming;
 use crate::on_panic::OnPanic;
 use crate::runtime::Context;
 use crate::writer::logged;
@@ -227,10 +228,7 @@ async fn turn(context: &Arc<Context>) {
 
 fn disarmed(context: &Context) -> bool {
     let policy = context.stores.policy();
-    policy
-        .failover
-        .disarmed
-        .is_some_and(|disarmed| disarmed.until.0 > jiff::Timestamp::now())
+    Arming::of(&policy.failover, jiff::Timestamp::now()).is_off()
 }
 
 async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, action: HostAction) {

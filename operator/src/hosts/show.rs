@@ -10,10 +10,10 @@ use model::{Assignment, HostName};
 use serde_json::{Value, json};
 
 use super::{gather, lock};
-use crate::clock;
 use crate::conditions::{Judged, conditions};
 use crate::runtime::Context;
 use crate::writer::logged;
+use crate::{clock, door};
 
 /// Writes what people see, when it changed.
 pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::machine::HostView) {
@@ -208,13 +208,12 @@ fn self_fencing(context: &Context, host: &Host) -> (bool, String) {
     (false, text)
 }
 
-/// Past this age of its loop an agent does not converge any more, though its guard renews the Lease.
-const STUCK_MILLISECONDS: u64 = 15_000;
-
+/// Past the policy's age of its loop an agent does not converge any more, though its guard renews the Lease.
 fn agent_is_stuck(context: &Context, host: &str) -> bool {
+    let policy = door::policy(&context.stores.policy());
     context
         .stores
         .renewals(host)
         .and_then(|renewals| renewals.loop_age)
-        .is_some_and(|age| age > STUCK_MILLISECONDS)
+        .is_some_and(|age| age > policy.agent_down_after_milliseconds)
 }

@@ -169,6 +169,36 @@ fn words() -> Vec<(Identity, Target, Write)> {
             spec(json!({"causeClass": "Unknown", "title": "host h1 hung"})),
         ),
         (OPERATOR, incident("incident2"), Write::Delete),
+        // Bounds of ranges, with what they ask of the others.
+        (
+            SYSTEM_ADMINISTRATOR,
+            policy,
+            spec(
+                json!({"failover": {"leaseIntervalSeconds": 14, "heartbeatIntervalSeconds": 14, "contractSeconds": 42,
+                "watchdogSeconds": 2, "selfFenceMarginSeconds": 5, "unreachableAfterSeconds": 16}}),
+            ),
+        ),
+        (
+            SYSTEM_ADMINISTRATOR,
+            policy,
+            spec(
+                json!({"failover": {"contractSeconds": 43, "watchdogSeconds": 2, "selfFenceMarginSeconds": 5}}),
+            ),
+        ),
+        (
+            SYSTEM_ADMINISTRATOR,
+            policy,
+            spec(
+                json!({"failover": {"contractSeconds": 6, "watchdogSeconds": 39, "selfFenceMarginSeconds": 5}}),
+            ),
+        ),
+        (
+            SYSTEM_ADMINISTRATOR,
+            policy,
+            spec(
+                json!({"failover": {"contractSeconds": 10, "watchdogSeconds": 10, "selfFenceMarginSeconds": 30}}),
+            ),
+        ),
         // Li's words stand on h2 and in the policy: others change what is beside them, repeat them, or take
         // them back.
         (
