@@ -8,6 +8,7 @@ mod self_fence;
 mod show;
 mod storage;
 mod test_read;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};

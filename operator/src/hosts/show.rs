@@ -9,7 +9,7 @@ use kube::runtime::events::EventType;
 use model::{Assignment, HostName};
 use serde_json::{Value, json};
 
-use super::{gather, lock};
+use super::{gather, lock, words};
 use crate::conditions::{Judged, conditions};
 use crate::runtime::Context;
 use crate::writer::logged;
@@ -68,7 +68,8 @@ pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::
             json!(void),
         );
     }
-    let judged = judged(context, host, view, faults);
+    let mut judged = judged(context, host, view, faults).to_vec();
+    judged.extend(words::judged(host));
     let conditions = conditions(&status.conditions, &judged, host.metadata.generation);
     set("conditions", json!(status.conditions), json!(conditions));
     if changes.contains_key("state") {
@@ -94,6 +95,14 @@ pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::
             EventType::Warning
         };
         context.writer.tell(host, kind, &state, &reason).await;
+    }
+    if result.is_ok() {
+        for (kind, word) in words::news(&status.conditions, &conditions) {
+            context
+                .writer
+                .tell(host, kind, &word.type_, &word.message)
+                .await;
+        }
     }
     logged("host", &name, result);
 }

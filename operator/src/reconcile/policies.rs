@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use api::FailoverPolicy;
+use api::{Condition, FailoverPolicy};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use kube::runtime::events::EventType;
 use serde_json::json;
 
 use crate::arming::Arming;
@@ -57,6 +58,18 @@ fn armed(failover: &FailoverPolicy, now: Timestamp) -> Judged {
     }
 }
 
+/// What is to be told of `Armed`: that somebody disarmed, armed, or said what is not followed, or that the
+/// time is over. That a new policy is armed is no news.
+fn news<'a>(known: &[Condition], wanted: &'a [Condition]) -> Option<&'a Condition> {
+    let armed = |condition: &&Condition| condition.type_ == "Armed";
+    let (before, now) = (known.iter().find(armed), wanted.iter().find(armed)?);
+    let is_news = match before {
+        Some(before) => before.message != now.message,
+        None => now.reason != "Armed",
+    };
+    is_news.then_some(now)
+}
+
 /// One turn.
 pub async fn turn(context: &Arc<Context>) {
     for policy in context.stores.policies.state() {
@@ -83,6 +96,15 @@ pub async fn turn(context: &Arc<Context>) {
                 .writer
                 .swap_status(policy.as_ref(), json!({"conditions": wanted}))
                 .await;
+            if result.is_ok()
+                && let Some(word) = news(&known, &wanted)
+            {
+                let kind = EventType::Warning;
+                context
+                    .writer
+                    .tell(policy.as_ref(), kind, &word.reason, &word.message)
+                    .await;
+            }
             logged("policy", &policy.name_any(), result);
         }
     }
@@ -125,5 +147,37 @@ mod tests {
             "{}",
             again.message
         );
+    }
+
+    #[test]
+    fn each_word_is_told_once_and_so_is_the_end_of_its_time() {
+        let at = |failover: serde_json::Value, known: &[Condition]| {
+            conditions(known, &[judged(failover)], Some(1))
+        };
+        let fresh = at(json!({}), &[]);
+        assert!(news(&[], &fresh).is_none(), "armed from the beginning");
+        let word = json!({"disarmed": {"until": "2026-11-26T01:00:00Z", "reason": "switch work", "by": "li"}});
+        let off = at(word.clone(), &fresh);
+        assert_eq!(
+            news(&fresh, &off).map(|told| told.reason.as_str()),
+            Some("Disarmed")
+        );
+        assert!(news(&off, &at(word, &off)).is_none(), "it stands");
+        let longer = json!({"disarmed": {"until": "2026-11-26T02:00:00Z", "reason": "switch work", "by": "wang"}});
+        assert!(news(&off, &at(longer, &off)).is_some(), "said anew");
+        let over = at(
+            json!({"disarmed": {"until": "2026-11-25T01:00:00Z", "reason": "switch work", "by": "li"}}),
+            &off,
+        );
+        assert_eq!(
+            news(&off, &over).map(|told| told.reason.as_str()),
+            Some("Armed")
+        );
+        let again = at(
+            json!({"armed": {"at": "2026-11-26T00:00:00Z", "by": "ops", "reason": "done"}}),
+            &off,
+        );
+        let told = news(&off, &again).map(|told| told.message.clone());
+        assert!(told.is_some_and(|told| told.contains("by ops: done")));
     }
 }
