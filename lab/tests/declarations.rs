@@ -135,11 +135,7 @@ async fn the_declarations_are_accepted() {
     let armed = serde_json::json!({"at": "2026-01-01T00:00:00Z", "by": "admin", "reason": "the switch is back"});
     let word = serde_json::json!({"spec": {"failover": {"armed": armed}}});
     Api::<api::CloudPolicy>::all(client)
-        .patch(
-            "default",
-            &Default::default(),
-            &kube::api::Patch::Merge(&word),
-        )
+        .patch("default", &Default::default(), &Patch::Merge(&word))
         .await
         .unwrap();
     let said = Some("the switch is back");
