@@ -259,71 +259,61 @@ mod tests {
         ),
     ];
 
+    /// A tunable, a bound of it, and what else must be set beside it.
+    type Beside = (&'static str, i64, &'static [(&'static str, i64)]);
+
     /// What else must be set for a policy to hold together with a bound of one tunable: the relations
     /// between them, of which `docs/decisions/0017` tells.
-    const BESIDE: [(&str, i64, &[(&str, &str, i64)]); 9] = [
+    const BESIDE: [Beside; 9] = [
         (
             "leaseIntervalSeconds",
             14,
             &[
-                ("failover", "contractSeconds", 42),
-                ("failover", "watchdogSeconds", 2),
-                ("failover", "selfFenceMarginSeconds", 5),
-                ("failover", "unreachableAfterSeconds", 16),
+                ("contractSeconds", 42),
+                ("watchdogSeconds", 2),
+                ("selfFenceMarginSeconds", 5),
+                ("unreachableAfterSeconds", 16),
             ],
         ),
         (
             "heartbeatIntervalSeconds",
             14,
             &[
-                ("failover", "contractSeconds", 42),
-                ("failover", "watchdogSeconds", 2),
-                ("failover", "selfFenceMarginSeconds", 5),
+                ("contractSeconds", 42),
+                ("watchdogSeconds", 2),
+                ("selfFenceMarginSeconds", 5),
             ],
         ),
         (
             "contractSeconds",
             43,
-            &[
-                ("failover", "watchdogSeconds", 2),
-                ("failover", "selfFenceMarginSeconds", 5),
-            ],
+            &[("watchdogSeconds", 2), ("selfFenceMarginSeconds", 5)],
         ),
         (
             "watchdogSeconds",
             39,
-            &[
-                ("failover", "contractSeconds", 6),
-                ("failover", "selfFenceMarginSeconds", 5),
-            ],
+            &[("contractSeconds", 6), ("selfFenceMarginSeconds", 5)],
         ),
         (
             "selfFenceMarginSeconds",
             30,
-            &[
-                ("failover", "contractSeconds", 10),
-                ("failover", "watchdogSeconds", 10),
-            ],
+            &[("contractSeconds", 10), ("watchdogSeconds", 10)],
         ),
-        (
-            "unreachableAfterSeconds",
-            3,
-            &[("failover", "leaseIntervalSeconds", 1)],
-        ),
+        ("unreachableAfterSeconds", 3, &[("leaseIntervalSeconds", 1)]),
         (
             "unreachableAfterSeconds",
             600,
-            &[("failover", "fenceIsolatedAfterSeconds", 600)],
+            &[("fenceIsolatedAfterSeconds", 600)],
         ),
         (
             "restartBackOffSeconds",
             600,
-            &[("recovery", "restartBackOffMaximumSeconds", 600)],
+            &[("restartBackOffMaximumSeconds", 600)],
         ),
         (
             "restartBackOffMaximumSeconds",
             1,
-            &[("recovery", "restartBackOffSeconds", 1)],
+            &[("restartBackOffSeconds", 1)],
         ),
     ];
 
@@ -444,10 +434,10 @@ mod tests {
                 let beside = BESIDE
                     .iter()
                     .find(|(of, at, _)| *of == field && *at == bound);
-                for (section, other, value) in beside.into_iter().flat_map(|(.., set)| *set) {
+                for (other, value) in beside.into_iter().flat_map(|(.., set)| *set) {
                     let (least, most) = range(section, other);
                     assert!((least..=most).contains(value), "{other}: {value}");
-                    spec[*section][*other] = Value::from(*value);
+                    spec[section][*other] = Value::from(*value);
                 }
                 let spec = serde_json::from_value(spec).expect("a policy");
                 let errors = checked_policy(&spec).err();

@@ -77,6 +77,7 @@ mod tests {
         assert!(needs_reason("  ", "why").is_err());
         assert!(needs_reason("cord pulled", "why").is_ok());
     }
+
     #[test]
     fn only_the_very_word_goes_on() {
         // As it is typed: with the end of the line.
