@@ -17,6 +17,7 @@ use kube::{Client, Config};
 use model::{BootId, HostName};
 use tokio::task::JoinSet;
 
+use crate::certificates::Certificates;
 use crate::freeze::Freezer;
 use crate::guard::files::Firings;
 use crate::ledger::Ledger;
@@ -60,6 +61,8 @@ pub struct Context {
     pub uplink: Uplink,
     /// Networks that stand here.
     pub networks: Standing,
+    /// Certificates of this host.
+    pub certificates: Certificates,
     /// Images found whole.
     pub checked: Checked,
     /// Folder of serial consoles.
@@ -94,9 +97,9 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     let node = wait_node(hypervisor.as_ref()).await;
     let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)
         .with_context(|| format!("--kubeconfig {}", options.kubeconfig.display()))?;
-    let client = Client::try_from(
-        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?,
-    )?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let certificates = Certificates::at_start(&config.auth_info, &options.tls.tls_cert);
+    let client = Client::try_from(config)?;
     let mut tasks = JoinSet::new();
     let view = View::start(&client, &options.host, &mut tasks);
     let console_folder = options.run_dir.join("consoles");
@@ -112,6 +115,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
             device: options.business_device.clone(),
         },
         networks: Standing::default(),
+        certificates,
         checked: Checked::default(),
         moves: Moves::default(),
         moves_client: tokio::sync::OnceCell::new(),

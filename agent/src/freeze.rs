@@ -201,6 +201,7 @@ fn copy(domain: &Domain) -> Option<FrozenCopy> {
 /// turn while the site or this host is frozen.
 pub async fn run(context: &Arc<Context>) -> &'static str {
     let mut looked: Option<Instant> = None;
+    let mut acted = true;
     loop {
         let interrupted = context.view.was_interrupted();
         let frozen = !context.freezer.acts() || context.view.site_frozen();
@@ -214,6 +215,12 @@ pub async fn run(context: &Arc<Context>) -> &'static str {
                     );
                 }
             }
+        }
+        // A frozen host follows what the restored API says; one that thaws may have slept through a
+        // second restore, which changes nothing for a frozen one.
+        if acted != context.freezer.acts() {
+            acted = !acted;
+            context.view.begin_anew();
         }
         tokio::time::sleep(TURN).await;
     }

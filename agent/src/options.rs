@@ -97,6 +97,9 @@ pub struct HardwareOptions {
     /// File with the BMC's password.
     #[arg(long)]
     pub bmc_credentials_file: Option<PathBuf>,
+    /// Authority of the BMC's certificate, PEM. Without it the certificate is not verified.
+    #[arg(long)]
+    pub bmc_ca: Option<PathBuf>,
 }
 
 /// Kind of hypervisor.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use api::{
-    Host, HostCapacity, HostNetwork, HostReport, HostStoragePool, HostVersions, Incarnation,
+    Host, HostCapacity, HostCertificate, HostNetwork, HostReport, HostStoragePool, HostVersions,
+    Incarnation,
 };
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -14,6 +15,7 @@ use model::{Architecture, Bytes};
 use serde_json::json;
 
 use crate::agent::Context;
+use crate::certificates::Expiry;
 use crate::hardware_report;
 use crate::network;
 use crate::storage::pools::PoolProbes;
@@ -72,6 +74,7 @@ async fn write(context: &Context, report: &HostReport) -> Result<()> {
         "networks",
         "faults",
         "probeErrors",
+        "certificates",
         "strays",
     ] {
         if value.get(field).is_none() {
@@ -99,6 +102,9 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
         .into_iter()
         .filter(|domain| domain.owner.is_none())
         .take(256);
+    let (certificates, unread) = certificates(&context.certificates.expiries());
+    let mut probe_errors = hardware.errors;
+    probe_errors.extend(unread);
     let hook_verified = hook_verified();
     *context
         .alarm
@@ -137,11 +143,30 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
         networks: networks(context).await,
         frozen: context.freezer.report(),
         faults: hardware.faults,
-        probe_errors: hardware.errors,
+        probe_errors,
+        certificates,
         strays: strays
             .map(|domain| format!("{} {}", domain.uuid, domain.name))
             .collect(),
     })
+}
+
+/// When certificates expire, and one sentence for each of which that is not known.
+fn certificates(expiries: &[Expiry]) -> (Vec<HostCertificate>, Vec<String>) {
+    let (mut known, mut unread) = (Vec::new(), Vec::new());
+    for (name, expiry) in expiries {
+        let at = expiry.clone().and_then(|second| {
+            jiff::Timestamp::from_second(second).map_err(|error| error.to_string())
+        });
+        match at {
+            Ok(at) => known.push(HostCertificate {
+                name: (*name).to_owned(),
+                expires_at: api::Time(at),
+            }),
+            Err(why) => unread.push(format!("certificate {name}: {why}")),
+        }
+    }
+    (known, unread)
 }
 
 /// Sees to every network that stands here, and says how it is.
@@ -243,4 +268,28 @@ fn hook_verified() -> bool {
         Ok(!child.wait()?.success())
     };
     run().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_can_not_be_read_is_a_probe_that_failed() {
+        let broken = Err("/etc/pki/qemu/server-cert.pem: no certificate in PEM".to_owned());
+        let told = [
+            ("api", Ok(1_893_456_000)),
+            ("qemu-server", broken),
+            ("agent", Ok(i64::MAX)),
+        ];
+        let (known, unread) = certificates(&told);
+        let known: Vec<String> = known
+            .iter()
+            .map(|certificate| format!("{} {}", certificate.name, certificate.expires_at.0))
+            .collect();
+        assert_eq!(known, ["api 2030-01-01T00:00:00Z"]);
+        assert_eq!(unread.len(), 2, "{unread:?}");
+        assert!(unread[0].starts_with("certificate qemu-server: /etc/pki/qemu/server-cert.pem"));
+        assert!(unread[1].starts_with("certificate agent: "));
+    }
 }

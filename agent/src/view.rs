@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::{
-    CloudPolicy, Host, Image, Network, StoragePool, VirtualMachine, VirtualMachineMigration, Volume,
+    Anew, CloudPolicy, Host, Image, Network, StoragePool, VirtualMachine, VirtualMachineMigration,
+    Volume,
 };
 use futures::StreamExt;
 use kube::runtime::reflector::{self, Store};
@@ -44,16 +45,18 @@ pub struct View {
     /// Woken by every change.
     pub changed: Arc<Notify>,
     interrupted: Arc<AtomicBool>,
+    anew: Anew,
 }
 
 impl View {
     /// Starts the watches; their tasks end only with an error of the program.
     pub fn start(client: &Client, host: &str, tasks: &mut JoinSet<&'static str>) -> Self {
         let changed = Arc::new(Notify::new());
-        let interrupted = Arc::new(AtomicBool::new(false));
+        let (interrupted, anew) = (Arc::new(AtomicBool::new(false)), Anew::default());
         let here = |field: &str| watcher::Config::default().fields(&format!("{field}={host}"));
         let mut watch = Watch {
             client,
+            anew: anew.clone(),
             changed: changed.clone(),
             interrupted: interrupted.clone(),
             tasks,
@@ -71,7 +74,14 @@ impl View {
             policies: watch.start("policy", watcher::Config::default()),
             changed,
             interrupted,
+            anew,
         }
+    }
+
+    /// Begins every watch anew: etcd was restored, and none is told anything at the versions that it
+    /// goes on from.
+    pub fn begin_anew(&self) {
+        self.anew.begin();
     }
 
     /// Whether a watch was interrupted since this was last asked.
@@ -113,6 +123,7 @@ impl View {
 
 struct Watch<'a> {
     client: &'a Client,
+    anew: Anew,
     changed: Arc<Notify>,
     interrupted: Arc<AtomicBool>,
     tasks: &'a mut JoinSet<&'static str>,
@@ -125,7 +136,7 @@ impl Watch<'_> {
         K::DynamicType: Hash + Eq + Clone,
     {
         let (store, writer) = reflector::store();
-        let stream = watcher(Api::<K>::all(self.client.clone()), config);
+        let stream = api::watch_anew(Api::<K>::all(self.client.clone()), config, &self.anew);
         let stream = StreamBackoff::new(stream, api::watch_backoff());
         let mut stream = reflector::reflector(writer, stream).boxed();
         let (changed, interrupted) = (self.changed.clone(), self.interrupted.clone());

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
@@ -15,7 +15,7 @@ use crate::address::Addresses;
 use crate::files::{LabFiles, tail};
 use crate::namespace;
 use crate::pki::{Authority, write_secret};
-use crate::process::{Daemon, PATIENCE, run};
+use crate::process::{Daemon, PATIENCE, run, wait_for};
 
 pub use binaries::Binaries;
 
@@ -93,6 +93,51 @@ pub fn start_api(files: &LabFiles, addresses: Addresses, binaries: &Binaries) ->
     ];
     daemon(files, "etcd", command(&binaries.etcd, &etcd))?;
     start_apiserver(files, addresses, binaries)
+}
+
+/// Puts a copy of etcd's data aside, as a nightly backup does. The API server is down meanwhile: the lab
+/// has no etcdctl, which would take a snapshot of an etcd that runs.
+///
+/// # Errors
+/// A program can not be started, or the data not be copied.
+pub async fn back_up(files: &LabFiles, addresses: Addresses) -> Result<()> {
+    exchange_data(files, addresses, "etcd", "etcd-backup").await
+}
+
+/// Puts what was backed up in place of what etcd holds: the API server then knows only what was so
+/// when the backup was taken. Kubernetes' own controllers begin anew, as its handbook asks for after a
+/// restore; nothing of Zhengyun is touched.
+///
+/// # Errors
+/// There is no backup, or a program can not be started.
+pub async fn restore(files: &LabFiles, addresses: Addresses) -> Result<()> {
+    let binaries = Binaries::get()?;
+    kill(files, &binaries.controller_manager)?;
+    exchange_data(files, addresses, "etcd-backup", "etcd").await?;
+    start_controller_manager(files, &binaries)
+}
+
+/// Copies one folder of etcd's data over another while nobody uses either.
+async fn exchange_data(files: &LabFiles, addresses: Addresses, from: &str, to: &str) -> Result<()> {
+    ensure!(
+        !files.is_on_existing_cluster(),
+        "the API server is an existing cluster's, not this lab's; back it up and restore it there"
+    );
+    let binaries = Binaries::get()?;
+    for program in [&binaries.apiserver, &binaries.etcd] {
+        kill(files, program)?;
+        let gone = || Ok(processes(files, program)?.is_empty());
+        wait_for("a program of the control plane to end", PATIENCE, gone)?;
+    }
+    let (from, to) = (files.control().join(from), files.control().join(to));
+    ensure!(from.is_dir(), "{}: there is no backup", from.display());
+    if to.exists() {
+        std::fs::remove_dir_all(&to)?;
+    }
+    let arguments: [&std::ffi::OsStr; 3] = ["-a".as_ref(), from.as_ref(), to.as_ref()];
+    run("cp", arguments)?;
+    start_api(files, addresses, &binaries)?;
+    wait_ready(files).await.map(drop)
 }
 
 /// Starts the API server alone, as after the fault "API server down".

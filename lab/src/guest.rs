@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::declarations::Values;
 use crate::files::LabFiles;
 use crate::namespace;
-use crate::process::{Daemon, PATIENCE, go_on, join_namespace, wait_for};
+use crate::process::{Daemon, PATIENCE, join_namespace, wait_for, wait_for_end};
 
 /// Port of the image server on the control address.
 const PORT: u16 = 8100;
@@ -57,14 +57,7 @@ pub fn build() -> Result<PathBuf> {
         .spawn()
         .with_context(|| format!("{} can not be run", script.display()))?;
     // It prints one line at its end, which fits in the pipe.
-    while child.try_wait()?.is_none() {
-        if let Err(interrupted) = go_on() {
-            child.kill()?;
-            child.wait()?;
-            return Err(interrupted).context("building the guest image");
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_for_end(&mut child, || Ok(())).context("building the guest image")?;
     let output = child.wait_with_output()?;
     if !output.status.success() {
         bail!("{}: {}", script.display(), output.status);

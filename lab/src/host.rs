@@ -221,18 +221,40 @@ pub fn power_off(files: &LabFiles, host: &str) -> Result<()> {
 /// # Errors
 /// Something survived.
 pub fn switch_off(files: &LabFiles, host: &str, by: &str) -> Result<()> {
-    let number = number(host)?;
     let _lock = crate::files::lock(&files.host(host).join("power.lock"))?;
     let (was_on, at) = (is_on(files, host), crate::judges::now());
-    for link in [Link::Management, Link::Business] {
-        namespace::set_link(&files.name, number, link, false)?;
-    }
-    namespace::kill_cgroup(&namespace::cgroup(&files.name, host)?)?;
+    die(files, host)?;
     write_at_once(&files.host(host).join("power"), b"Off")?;
     if was_on {
         note_power(files, host, at, false, by)?;
     }
     Ok(())
+}
+
+/// Resets a host in somebody's name, as its watchdog does: everything in it dies at once and it boots
+/// anew, while its BMC reads On. One that is off stays off.
+///
+/// # Errors
+/// Something survived, or the host can not be started.
+pub fn reset(files: &LabFiles, host: &str, by: &str) -> Result<()> {
+    let _lock = crate::files::lock(&files.host(host).join("power.lock"))?;
+    if !is_on(files, host) {
+        return Ok(());
+    }
+    let at = crate::judges::now();
+    die(files, host)?;
+    note_power(files, host, at, false, by)?;
+    boot(files, host)?;
+    note_power(files, host, crate::judges::now(), true, by)
+}
+
+/// The end of a boot: the links drop first, then everything in the host dies at once.
+fn die(files: &LabFiles, host: &str) -> Result<()> {
+    let number = number(host)?;
+    for link in [Link::Management, Link::Business] {
+        namespace::set_link(&files.name, number, link, false)?;
+    }
+    namespace::kill_cgroup(&namespace::cgroup(&files.name, host)?)
 }
 
 /// The file that tells every switching of a host, for judges: one line each, as a history has them.
@@ -273,21 +295,30 @@ pub fn boot_id(files: &LabFiles, host: &str) -> Result<String> {
 /// # Errors
 /// The host can not be started.
 pub fn power_on(files: &LabFiles, host: &str) -> Result<()> {
-    let number = number(host)?;
-    let _lock = crate::files::lock(&files.host(host).join("power.lock"))?;
-    if is_on(files, host) {
-        return Ok(());
-    }
     let folder = files.host(host);
     if !folder.is_dir() {
         bail!("host {host} does not exist in lab {}", files.name);
     }
+    let _lock = crate::files::lock(&folder.join("power.lock"))?;
+    if is_on(files, host) {
+        return Ok(());
+    }
+    boot(files, host)?;
+    write_at_once(&folder.join("power"), b"On")?;
+    note_power(files, host, crate::judges::now(), true, LAB)
+}
+
+/// A new boot, with nothing of the former one.
+fn boot(files: &LabFiles, host: &str) -> Result<()> {
+    let number = number(host)?;
     let cgroup = namespace::cgroup(&files.name, host)?;
     namespace::make_cgroup(&cgroup)?;
     namespace::freeze(&cgroup, false)?;
     namespace::clear_host(&files.name, host)?;
+    crate::watchdog::stop(files, host)?;
     // The file stays in place, as it may be a mount's source: written, not replaced.
-    fs::write(folder.join("boot_id"), format!("{}\n", Uuid::new_v4()))?;
+    let boot_id = files.host(host).join("boot_id");
+    fs::write(boot_id, format!("{}\n", Uuid::new_v4()))?;
     for link in [Link::Management, Link::Business] {
         namespace::set_link(&files.name, number, link, true)?;
     }
@@ -316,9 +347,7 @@ pub fn power_on(files: &LabFiles, host: &str) -> Result<()> {
             .map(|argument| argument.to_os_string())
             .collect(),
     }
-    .start()?;
-    write_at_once(&folder.join("power"), b"On")?;
-    note_power(files, host, crate::judges::now(), true, LAB)
+    .start()
 }
 
 /// Process ids of a program in a host or the control node, by the program's file name.

@@ -235,6 +235,7 @@ fn services(
         "--pid-file",
         "/run/libvirt/libvirtd.pid",
     ]);
+    let watchdog = crate::watchdog::path(files, host).display().to_string();
     let guard = words(&[
         &program("zhengyun-guard"),
         "--host",
@@ -243,6 +244,8 @@ fn services(
         &kubeconfig,
         "--run-dir",
         "/run/zhengyun",
+        "--simulated-watchdog",
+        &watchdog,
     ]);
     let management = addresses.management(number).to_string();
     let mut agent = words(&[

@@ -30,6 +30,7 @@ pub mod rest;
 pub mod runtime;
 pub mod status;
 pub mod users;
+pub mod watchdog;
 
 pub use address::Addresses;
 pub use controlplane::ControlPlane;

@@ -315,7 +315,8 @@ async fn start(
         bmc::wait_ready(files, addresses, &host::name(number))?;
     }
     if options.hosts > 0 {
-        start_edge(files)?;
+        start_helper(files, "edge")?;
+        start_helper(files, "watchdogs")?;
     }
     for number in 0..options.operators {
         say("operator");
@@ -397,14 +398,15 @@ fn start_forwarder(
     )
 }
 
-fn start_edge(files: &LabFiles) -> Result<()> {
+/// Starts a part of the lab itself that is a command of `zylab`.
+fn start_helper(files: &LabFiles, command: &str) -> Result<()> {
     control_daemon(
         files,
-        "edge",
+        command,
         false,
         vec![
             zylab()?.into(),
-            "edge".into(),
+            command.into(),
             "--name".into(),
             (&files.name).into(),
         ],
@@ -458,7 +460,11 @@ pub fn start_operator(files: &LabFiles, number: u8) -> Result<()> {
 /// What was left.
 pub fn remove(files: &LabFiles) -> Result<()> {
     let _undisturbed = Undisturbed::begin();
-    for cgroup in namespace::cgroups_of_lab(&files.name)? {
+    let control = namespace::cgroup(&files.name, "control")?;
+    let mut cgroups = namespace::cgroups_of_lab(&files.name)?;
+    // The control node first: who plays a watchdog there would boot a host that was just killed.
+    cgroups.sort_by_key(|cgroup| *cgroup != control);
+    for cgroup in cgroups {
         // A frozen host is thawed so that its end can be seen.
         namespace::freeze(&cgroup, false)?;
         namespace::remove_cgroup(&cgroup)?;

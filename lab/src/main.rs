@@ -164,6 +164,12 @@ enum Command {
         #[arg(long)]
         name: String,
     },
+    /// (internal) Play the hosts' watchdogs.
+    #[command(hide = true)]
+    Watchdogs {
+        #[arg(long)]
+        name: String,
+    },
     /// (internal) What BMC simulators call.
     #[command(hide = true)]
     Chassis {
@@ -261,6 +267,7 @@ fn run(command: Command) -> Result<()> {
             inside,
         } => lab::forward::run(listen, target, &namespace, inside),
         Command::Edge { name } => lab::edge::run(&LabFiles::of(&name)?),
+        Command::Watchdogs { name } => lab::watchdog::run(&LabFiles::of(&name)?),
         Command::Chassis {
             name,
             ipmi,

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -110,6 +110,28 @@ pub fn wait_for(
             bail!("waited {patience:?} for {what}");
         }
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until a child has ended; `meanwhile` is called whenever it has not. The child is killed when that
+/// fails, or when this process is interrupted.
+///
+/// # Errors
+/// What `meanwhile` said, or the interruption.
+pub fn wait_for_end(
+    child: &mut Child,
+    mut meanwhile: impl FnMut() -> Result<()>,
+) -> Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if let Err(error) = go_on().and_then(|()| meanwhile()) {
+            child.kill()?;
+            child.wait()?;
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -227,4 +249,30 @@ pub fn join_namespace(name: &str) -> Result<()> {
     let file =
         File::open(&path).with_context(|| format!("{}: no such namespace", path.display()))?;
     setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("{name}: can not be entered"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_waited_for_and_ended_when_the_wait_is_given_up() {
+        let mut quick = Command::new("true").spawn().expect("a child");
+        let status = wait_for_end(&mut quick, || Ok(())).expect("its end");
+        assert!(status.success());
+
+        let mut slow = Command::new("sleep").arg("600").spawn().expect("a child");
+        let mut looked = 0;
+        let error = wait_for_end(&mut slow, || {
+            looked += 1;
+            if looked == 3 {
+                bail!("enough");
+            }
+            Ok(())
+        })
+        .expect_err("given up");
+        assert_eq!((error.to_string().as_str(), looked), ("enough", 3));
+        let status = slow.try_wait().expect("a status").expect("it has ended");
+        assert!(!status.success());
+    }
 }

@@ -41,6 +41,8 @@ struct State {
     began: Option<Moment>,
     /// Every host was heard since, or is silent.
     heard: bool,
+    /// This operator saw the API go back, and began its watches anew.
+    went_back: bool,
     /// The last rebase that this operator knows of.
     rebase: String,
     /// The roll-call that this operator made: what hosts say counts as an answer to it alone. What a
@@ -89,6 +91,12 @@ impl Freeze {
         !roll_call.is_empty() && self.state().roll_call == roll_call
     }
 
+    /// Whether it is news that this operator saw the API go back.
+    fn learns_that_it_went_back(&self, went_back: bool) -> bool {
+        let known = std::mem::replace(&mut self.state().went_back, went_back);
+        went_back && !known
+    }
+
     fn set(&self, message: Option<String>) {
         self.state().message = message;
     }
@@ -105,13 +113,21 @@ pub fn message(context: &Context) -> Option<String> {
 
 /// What was seen of versions so far means nothing any more.
 fn forget_seen(context: &Context) {
+    context.freeze.state().went_back = false;
     context.writer.forget_seen();
     context.stores.forget_versions();
 }
 
-/// Follows rebases, leading or not: an operator that takes over later must not take an old one for new, and
-/// forget what it saw.
+/// Follows restores and rebases, leading or not: an operator that takes over later must decide from what the
+/// API holds now, and must not take an old rebase for new, and forget what it saw.
 pub fn follow(context: &Context) {
+    if context
+        .freeze
+        .learns_that_it_went_back(went_back_here(context))
+    {
+        tracing::warn!("the API server holds less than before: every watch begins anew");
+        context.stores.begin_anew();
+    }
     let policies = context.stores.policies.state();
     let Some(policy) = policies.first() else {
         return;

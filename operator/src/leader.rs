@@ -2,10 +2,11 @@
 //! can take over; only monotonic time counts.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use api::names::SYSTEM_NAMESPACE;
+use failover::Moment;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ObjectMeta, PostParams};
@@ -28,7 +29,7 @@ pub struct Leader {
     /// Moment of sending the last renewal that was acknowledged; 0: none.
     renewed_at: AtomicU64,
     led: AtomicBool,
-    /// The highest version of the API that a renewal was answered with.
+    /// The highest version of the API that the Lease was read or answered with.
     highest: AtomicU64,
     went_back: AtomicBool,
 }
@@ -47,10 +48,12 @@ impl Leader {
 
     /// Whether this process may write, now.
     pub fn leads(&self) -> bool {
+        self.leads_at(clock::now())
+    }
+
+    fn leads_at(&self, now: Moment) -> bool {
         let renewed = self.renewed_at.load(Ordering::Acquire);
-        renewed != 0
-            && clock::now().0.saturating_sub(renewed)
-                < u64::try_from(WRITES_FOR.as_millis()).unwrap_or(0)
+        renewed != 0 && passed(Moment(renewed), now) < WRITES_FOR
     }
 
     /// Whether the API was seen to hold less than before.
@@ -82,29 +85,40 @@ impl Leader {
     /// Elects until the process ends.
     pub async fn run(&self, client: Client) -> &'static str {
         let leases: Api<Lease> = Api::namespaced(client, SYSTEM_NAMESPACE);
-        let mut seen: Option<(String, Instant)> = None;
+        let mut seen = None;
         loop {
-            let sent = clock::now();
-            match self.turn(&leases, &mut seen).await {
-                Ok(true) => self.renewed_at.store(sent.0, Ordering::Release),
-                Ok(false) => self.renewed_at.store(0, Ordering::Release),
-                Err(error) => tracing::warn!(
-                    error = format!("{error:#}"),
-                    "the leader's Lease could not be renewed"
-                ),
-            }
-            let leads = self.leads();
-            if self.led.swap(leads, Ordering::AcqRel) != leads {
-                tracing::info!(identity = self.identity, leads, "leadership changed");
-            }
+            self.elect(&leases, &mut seen, &clock::now).await;
             tokio::time::sleep(RENEW).await;
+        }
+    }
+
+    /// One turn: renews, takes or leaves the Lease. `now` is a monotonic clock.
+    async fn elect(
+        &self,
+        leases: &Api<Lease>,
+        seen: &mut Option<(String, Moment)>,
+        now: &(impl Fn() -> Moment + Sync),
+    ) {
+        let sent = now();
+        match self.turn(leases, seen, now).await {
+            Ok(true) => self.renewed_at.store(sent.0, Ordering::Release),
+            Ok(false) => self.renewed_at.store(0, Ordering::Release),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "the leader's Lease could not be renewed"
+            ),
+        }
+        let leads = self.leads_at(now());
+        if self.led.swap(leads, Ordering::AcqRel) != leads {
+            tracing::info!(identity = self.identity, leads, "leadership changed");
         }
     }
 
     async fn turn(
         &self,
         leases: &Api<Lease>,
-        seen: &mut Option<(String, Instant)>,
+        seen: &mut Option<(String, Moment)>,
+        now: &(impl Fn() -> Moment + Sync),
     ) -> Result<bool> {
         let Some(mut lease) = leases.get_opt(NAME).await? else {
             let lease = Lease {
@@ -119,12 +133,15 @@ impl Leader {
             return Ok(created.is_ok());
         };
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        // Seen by who does not lead too: its caches must not be of before a restore when it does.
+        self.see(Some(&version));
         let holder = lease
             .spec
             .as_ref()
             .and_then(|spec| spec.holder_identity.clone());
         let mine = holder.as_deref() == Some(self.identity.as_str());
-        if !mine && !silent(seen, &version) {
+        // Asked after the answer: the holder sent what it holds before that.
+        if !mine && !silent(seen, &version, now()) {
             return Ok(false);
         }
         lease.spec = Some(self.held());
@@ -149,15 +166,36 @@ fn version_of<E>(answer: &Result<Lease, E>) -> Option<&str> {
 }
 
 /// Whether another's Lease has not changed for so long, on this clock, that it may be taken.
-fn silent(seen: &mut Option<(String, Instant)>, version: &str) -> bool {
+fn silent(seen: &mut Option<(String, Moment)>, version: &str, now: Moment) -> bool {
     match seen {
-        Some((known, since)) if known == version => since.elapsed() > TAKE_AFTER,
+        Some((known, since)) if known == version => passed(*since, now) > TAKE_AFTER,
         _ => {
-            *seen = Some((version.to_owned(), Instant::now()));
+            *seen = Some((version.to_owned(), now));
             false
         }
     }
 }
+
+fn passed(since: Moment, now: Moment) -> Duration {
+    Duration::from_millis(now.since(since))
+}
+
+#[cfg(test)]
+impl Leader {
+    /// Leads from now on for a day, or not at all, without an election.
+    pub(crate) fn set_leading(&self, leads: bool) {
+        let renewed = if leads {
+            clock::now().0 + 86_400_000
+        } else {
+            0
+        };
+        self.renewed_at.store(renewed, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+#[path = "leader_tests.rs"]
+mod election_tests;
 
 #[cfg(test)]
 mod tests {
@@ -182,11 +220,18 @@ mod tests {
 
     #[test]
     fn a_lease_is_taken_only_after_it_was_seen_unchanged_for_long() {
-        let mut seen = None;
-        assert!(!silent(&mut seen, "1"), "first sight starts the window");
-        seen = Some(("1".to_owned(), Instant::now() - TAKE_AFTER * 2));
-        assert!(silent(&mut seen, "1"));
-        assert!(!silent(&mut seen, "2"), "a change starts it anew");
+        let (mut seen, first) = (None, Moment(7));
+        assert!(
+            !silent(&mut seen, "1", first),
+            "first sight starts the window"
+        );
+        assert!(!silent(&mut seen, "1", first.plus(6_000)));
+        assert!(silent(&mut seen, "1", first.plus(6_001)));
+        assert!(
+            !silent(&mut seen, "2", first.plus(60_000)),
+            "a change starts it anew"
+        );
+        assert!(!silent(&mut seen, "2", first.plus(66_000)));
         assert!(WRITES_FOR < TAKE_AFTER);
     }
 }

@@ -5,6 +5,8 @@
 
 pub mod arming;
 #[cfg(test)]
+mod api_in_memory;
+#[cfg(test)]
 mod chance;
 pub mod clock;
 pub mod conditions;

@@ -1,22 +1,32 @@
 //! What has to happen when a task beside the loops panics.
 
-/// Held by a task; when it panics that is logged and `release` is run: a mark that says "under way" must not
-/// outlive what is under way. A task that ends well does its own tidying.
-pub struct OnPanic<F: FnMut()> {
+use tokio::task::JoinHandle;
+
+/// Runs work in a task of its own. When it panics that is logged and `release` is run: a mark that says
+/// "under way" must not outlive what is under way. Work that ends well does its own tidying. `what` is done
+/// on something of a `name`, for the log; `release` must not panic.
+pub fn in_task(
+    what: &'static str,
+    name: impl Into<String>,
+    release: impl FnMut() + Send + 'static,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    let guard = OnPanic {
+        what,
+        name: name.into(),
+        release,
+    };
+    tokio::spawn(async move {
+        let _guard = guard;
+        work.await;
+    })
+}
+
+/// Held by the task.
+struct OnPanic<F: FnMut()> {
     what: &'static str,
     name: String,
     release: F,
-}
-
-impl<F: FnMut()> OnPanic<F> {
-    /// `what` is done on something of a `name`, for the log. `release` must not panic.
-    pub fn new(what: &'static str, name: impl Into<String>, release: F) -> Self {
-        Self {
-            what,
-            name: name.into(),
-            release,
-        }
-    }
 }
 
 impl<F: FnMut()> Drop for OnPanic<F> {
@@ -52,11 +62,10 @@ mod tests {
         for panics in [false, true] {
             lock(&marks).insert("h1");
             let of_task = marks.clone();
-            let guard = OnPanic::new("power reading", "h1", move || {
+            let release = move || {
                 lock(&of_task).remove("h1");
-            });
-            let task = tokio::spawn(async move {
-                let _guard = guard;
+            };
+            let task = in_task("power reading", "h1", release, async move {
                 tokio::task::yield_now().await;
                 assert!(!panics, "a reader panics");
             });

@@ -13,10 +13,10 @@ use failover::Moment;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
 
-use crate::clock;
-use crate::on_panic::OnPanic;
 use crate::runtime::Context;
+use crate::{clock, on_panic};
 
 /// States of an endpoint that are kept.
 const HISTORY_MAX: usize = 512;
@@ -254,10 +254,8 @@ impl Probes {
                 .unwrap_or_else(|| address.to_string())
         );
         let target = std::net::SocketAddr::new(address, u16::try_from(endpoint.port).unwrap_or(80));
-        let guard = self.on_panic(mark.clone());
         let (probes, key) = (self.clone(), key.to_owned());
-        tokio::spawn(async move {
-            let _guard = guard;
+        self.in_task(mark.clone(), async move {
             let at = Timestamp::now();
             let answered = matches!(
                 tokio::time::timeout(bound, ask(target, &request)).await,
@@ -279,9 +277,14 @@ impl Probes {
     }
 
     /// A probe that panics ends too: enough of them would keep its replica from being probed.
-    fn on_panic(&self, mark: String) -> OnPanic<impl FnMut() + use<>> {
-        let probes = self.clone();
-        OnPanic::new("probe", mark.clone(), move || probes.lock().ended(&mark))
+    fn in_task(
+        &self,
+        mark: String,
+        probe: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let (probes, name) = (self.clone(), mark.clone());
+        let release = move || probes.lock().ended(&mark);
+        on_panic::in_task("probe", name, release, probe)
     }
 
     /// Whether an endpoint answers, and how many replicas do.
@@ -527,9 +530,7 @@ mod tests {
         let probes = Probes::default();
         probes.lock().under_way.insert("a@vm".to_owned(), 2);
         for left in [Some(1), None] {
-            let guard = probes.on_panic("a@vm".to_owned());
-            let task = tokio::spawn(async move {
-                let _guard = guard;
+            let task = probes.in_task("a@vm".to_owned(), async move {
                 assert_eq!(left, Some(9), "a probe panics");
             });
             task.await.expect_err("it panicked");

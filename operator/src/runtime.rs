@@ -87,6 +87,7 @@ pub async fn run(options: Options) -> Result<()> {
             .await
             .context("no kubeconfig; name one with --kubeconfig")?,
     };
+    tell_expiry(&config.auth_info)?;
     let client = Client::try_from(config)?;
     let fleet = fleet_id(&client).await;
     let identity = options
@@ -133,6 +134,24 @@ pub async fn run(options: Options) -> Result<()> {
         ended = tasks.join_next() => bail!("an essential task ended: {ended:?}"),
         _ = terminate.recv() => tracing::info!("stopped on request"),
         _ = tokio::signal::ctrl_c() => tracing::info!("interrupted"),
+    }
+    Ok(())
+}
+
+/// Tells on `/metrics` when the operator's certificate for the API server expires, if it comes with one:
+/// the one that was read now is in use until the operator is started again.
+fn tell_expiry(user: &kube::config::AuthInfo) -> Result<()> {
+    let gauge = prometheus::register_int_gauge_vec!(
+        "zhengyun_certificate_expiry_timestamp_seconds",
+        "When a certificate expires, seconds since 1970",
+        &["certificate"]
+    )?;
+    match wire::certificate::expiry_of_user(user) {
+        Ok(None) => {}
+        Ok(Some(at)) => gauge.with_label_values(&["operator"]).set(at),
+        Err(error) => {
+            tracing::warn!(%error, "when the operator's certificate expires is not known")
+        }
     }
     Ok(())
 }

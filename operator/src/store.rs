@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::names::SYSTEM_NAMESPACE;
 use api::{
-    BusinessSystem, CloudPolicy, Department, Flavor, Host, HostPool, Image, Incident, Network,
-    StoragePool, VirtualMachine, VirtualMachineMigration, Volume,
+    Anew, BusinessSystem, CloudPolicy, Department, Flavor, Host, HostPool, Image, Incident,
+    Network, StoragePool, VirtualMachine, VirtualMachineMigration, Volume,
 };
 use failover::guard::NotArmed;
 use failover::guard::heartbeats::{HeartbeatReport, Heartbeats};
@@ -19,7 +19,7 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::StreamBackoff;
-use kube::runtime::watcher;
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use model::BootId;
 use serde::de::DeserializeOwned;
@@ -80,6 +80,7 @@ pub struct Stores {
     heartbeats: Arc<Mutex<Heartbeats>>,
     changed: watch::Sender<u64>,
     went_back: Arc<AtomicBool>,
+    anew: Anew,
 }
 
 impl Stores {
@@ -88,10 +89,12 @@ impl Stores {
         let (changed, _) = watch::channel(0);
         let renewals = Arc::new(Mutex::new(BTreeMap::new()));
         let heartbeats = Arc::new(Mutex::new(Heartbeats::default()));
-        watch_leases(client, renewals.clone(), heartbeats.clone(), tasks);
+        let anew = Anew::default();
+        watch_leases(client, &anew, renewals.clone(), heartbeats.clone(), tasks);
         let went_back = Arc::new(AtomicBool::new(false));
         let mut start = Start {
             client,
+            anew: anew.clone(),
             went_back: went_back.clone(),
             changed: changed.clone(),
             tasks,
@@ -114,12 +117,19 @@ impl Stores {
             heartbeats,
             changed,
             went_back,
+            anew,
         }
     }
 
     /// Whether a watch showed an object older than it was: etcd was restored.
     pub fn saw_it_go_back(&self) -> bool {
         self.went_back.load(Ordering::Acquire)
+    }
+
+    /// Begins every watch anew: etcd was restored, and none is told anything at the versions that it
+    /// goes on from.
+    pub fn begin_anew(&self) {
+        self.anew.begin();
     }
 
     /// The site is frozen, or was rebased: what was seen before counts no more.
@@ -180,6 +190,7 @@ impl Stores {
 
 struct Start<'a> {
     client: &'a Client,
+    anew: Anew,
     went_back: Arc<AtomicBool>,
     changed: watch::Sender<u64>,
     tasks: &'a mut JoinSet<&'static str>,
@@ -192,12 +203,15 @@ impl Start<'_> {
     {
         let (store, writer) = reflector::store::<K>();
         let (known, went_back) = (store.clone(), self.went_back.clone());
-        let stream = watcher(
+        let (api, config) = (
             Api::<K>::all(self.client.clone()),
             watcher::Config::default(),
         );
+        let stream = api::watch_anew(api, config, &self.anew);
+        let (anew, mut expected) = (self.anew.clone(), Expected::default());
         let stream = StreamBackoff::new(stream, api::watch_backoff()).inspect_ok(move |event| {
-            if let watcher::Event::Apply(object) | watcher::Event::InitApply(object) = event
+            if !expected.see(event, anew.times())
+                && let Event::Apply(object) | Event::InitApply(object) = event
                 && is_older(object, &known)
             {
                 went_back.store(true, Ordering::Release);
@@ -218,6 +232,30 @@ impl Start<'_> {
     }
 }
 
+/// Whether older objects are expected: in a list with which a watch begins anew because etcd was
+/// restored. They show nothing new.
+#[derive(Debug, Default)]
+struct Expected {
+    times: u64,
+    now: bool,
+}
+
+impl Expected {
+    /// Takes an event of a watch that was told `times` times to begin anew.
+    fn see<K>(&mut self, event: &Event<K>, times: u64) -> bool {
+        match event {
+            // A list that fails is tried again: it stays the same one.
+            Event::Init => {
+                self.now |= times != self.times;
+                self.times = times;
+            }
+            Event::InitDone => self.now = false,
+            Event::Apply(_) | Event::Delete(_) | Event::InitApply(_) => {}
+        }
+        self.now
+    }
+}
+
 /// Whether an object is older than the same object was before: versions of one etcd only grow.
 fn is_older<K>(object: &K, known: &Store<K>) -> bool
 where
@@ -235,16 +273,17 @@ where
 
 fn watch_leases(
     client: &Client,
+    anew: &Anew,
     renewals: Arc<Mutex<BTreeMap<String, Renewals>>>,
     heartbeats: Arc<Mutex<Heartbeats>>,
     tasks: &mut JoinSet<&'static str>,
 ) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    let stream = watcher(leases, watcher::Config::default());
+    let stream = api::watch_anew(leases, watcher::Config::default(), anew);
     let mut stream = StreamBackoff::new(stream, api::watch_backoff()).boxed();
     tasks.spawn(async move {
         while let Some(event) = stream.next().await {
-            if let Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) = event {
+            if let Ok(Event::Apply(lease) | Event::InitApply(lease)) = event {
                 note(&renewals, &heartbeats, &lease);
             }
         }
@@ -319,4 +358,23 @@ fn note(
             api_seen,
         },
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_objects_are_expected_in_the_list_of_a_watch_that_was_told_to_begin_anew() {
+        let mut expected = Expected::default();
+        let mut see = |event: Event<()>, times| expected.see(&event, times);
+        assert!(!see(Event::Init, 0) && !see(Event::InitApply(()), 0));
+        assert!(!see(Event::InitDone, 0) && !see(Event::Apply(()), 0));
+        // The word comes while a list is under way, and the next list fails once.
+        assert!(!see(Event::Init, 0) && !see(Event::InitApply(()), 1));
+        assert!(see(Event::Init, 1) && see(Event::InitApply(()), 1));
+        assert!(see(Event::Init, 1) && see(Event::InitApply(()), 1));
+        assert!(!see(Event::InitDone, 1) && !see(Event::Apply(()), 1));
+        assert!(!see(Event::Init, 1), "a watch that expired is compared");
+    }
 }

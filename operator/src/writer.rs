@@ -360,3 +360,7 @@ pub fn logged(what: &str, name: &str, result: Result<(), WriteError>) {
         Err(error) => tracing::warn!(what, name, %error, "not written"),
     }
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

@@ -3,11 +3,12 @@
 
 mod hosts;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hypervisor::memory::MemoryFabric;
 use hypervisor::{
-    DomainSpec, DomainState, Error, Event, Hypervisor, MigrationTarget, Owner, StopCause,
+    DiskSpec, DomainSpec, DomainState, Error, Event, Hypervisor, MigrationTarget, Owner, StopCause,
 };
 use model::Epoch;
 use uuid::Uuid;
@@ -356,6 +357,8 @@ async fn libvirt_keeps_the_contract() {
     .await;
     source.destroy(survivor.uuid).await.expect("destroy");
 
+    a_disk_that_another_process_writes_is_refused(&pair, &hosts.disk().expect("a disk")).await;
+
     // A domain that somebody else made is a stray.
     hosts.make_stray(1).expect("stray");
     let domains = source.list().await.expect("list");
@@ -365,6 +368,41 @@ async fn libvirt_keeps_the_contract() {
             .any(|domain| domain.name == "stray" && domain.owner.is_none()),
         "{domains:?}"
     );
+}
+
+/// QEMU's image lock, the last line of defence where the pool carries locks: two hosts, one file.
+async fn a_disk_that_another_process_writes_is_refused(pair: &Pair<'_>, file: &Path) {
+    let with_disk = |number| {
+        let mut spec = spec(pair, number, "boot-1", 1);
+        spec.disks.push(DiskSpec {
+            file: file.to_owned(),
+            format: "raw",
+            serial: "shared".to_owned(),
+            read_only: false,
+        });
+        spec
+    };
+    let (first, second) = (with_disk(5), with_disk(6));
+    pair.source.start(&first).await.expect("the first writer");
+    let refused = pair.target.start(&second).await;
+    let refused = refused.expect_err("a second writer of one disk started");
+    let message = refused.to_string();
+    assert!(
+        message.contains("Failed to get \"write\" lock"),
+        "the agent knows the refusal by these words: {message}"
+    );
+    assert_eq!(
+        state(pair.source, first.uuid).await,
+        Some(DomainState::Running),
+        "the first is not disturbed"
+    );
+    assert_eq!(state(pair.target, second.uuid).await, None);
+
+    let stopped = pair.source.destroy(first.uuid).await;
+    stopped.expect("the first writer ends");
+    let begun = pair.target.start(&second).await;
+    begun.expect("with its end the disk is free");
+    pair.target.destroy(second.uuid).await.expect("destroy");
 }
 
 async fn state_or_none(hypervisor: &dyn Hypervisor, uuid: Uuid) -> Option<DomainState> {

@@ -49,7 +49,7 @@ use crate::options::GuardOptions;
 const TURN: Duration = Duration::from_millis(250);
 /// How often the policy, the host and the pools are read again.
 const SITE_EVERY: u64 = 15_000;
-/// How often a watchdog that could not be opened is tried again, milliseconds.
+/// How often a watchdog that could not be opened or shortened is tried again, milliseconds.
 const WATCHDOG_AGAIN: u64 = 10_000;
 /// A call to the API that takes longer is given up, and the next one tried.
 const CALL_BOUND: Duration = Duration::from_millis(1500);
@@ -244,17 +244,18 @@ impl Guard {
         unarmed
     }
 
-    /// Opens the watchdog where the host opted in, and stops it where nothing is bound any more.
+    /// Opens the watchdog where the host opted in, shortens its time-out where the policy now says so, and stops it
+    /// where nothing is bound any more.
     fn look_after_watchdog(&mut self, now: Moment) {
         let wanted = self.site.opted_in && !self.site.pools.is_empty();
         let bound = self.memory.bound().is_some();
+        let allowed = Duration::from_millis(self.memory.watchdog_allowed(&self.policy()));
         match &mut self.watchdog {
             None if (wanted || bound) && now >= self.watchdog_due => {
                 self.watchdog_due = now.plus(WATCHDOG_AGAIN);
-                let timeout = Duration::from_millis(self.policy().watchdog_milliseconds);
                 let opened = match &self.options.simulated_watchdog {
-                    Some(path) => watchdog::open_simulated(path, timeout),
-                    None => watchdog::open(&self.options.watchdog, timeout),
+                    Some(path) => watchdog::open_simulated(path, allowed),
+                    None => watchdog::open(&self.options.watchdog, allowed),
                 };
                 match opened {
                     Ok(opened) => self.watchdog = Some(opened),
@@ -265,6 +266,15 @@ impl Guard {
                 Ok(()) => self.watchdog = None,
                 Err(error) => tracing::warn!(%error, "the watchdog is fed on"),
             },
+            Some((watchdog, in_force)) if *in_force > allowed && now >= self.watchdog_due => {
+                self.watchdog_due = now.plus(WATCHDOG_AGAIN);
+                match watchdog.set_timeout(allowed) {
+                    Ok(set) => *in_force = set,
+                    Err(error) => {
+                        tracing::warn!(%error, "the watchdog's time-out could not be shortened");
+                    }
+                }
+            }
             _ => {}
         }
     }

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use hardware::{RedfishError, RedfishSource};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, StatusCode, Url};
+use rustls::ClientConfig;
 use serde_json::Value;
+use wire::body::BodyError;
 
 use crate::options::HardwareOptions;
 
@@ -38,9 +40,8 @@ impl OwnRedfish {
         let base = Url::parse(url).map_err(|error| {
             format!("--bmc-url {url}: {error}; write one such as https://10.0.0.1")
         })?;
-        // reqwest takes the process's provider; whoever came first has set the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
+            .use_preconfigured_tls(tls(options.bmc_ca.as_deref())?)
             .timeout(BOUND)
             // A redirect could send the credentials elsewhere; a proxy is never on the way to a BMC.
             .redirect(reqwest::redirect::Policy::none())
@@ -68,7 +69,7 @@ impl OwnRedfish {
     }
 
     async fn read(&self, path: &str) -> Result<Option<Value>, String> {
-        let say = |error: reqwest::Error| error.to_string();
+        let say = |error: reqwest::Error| said(&error);
         let request = self
             .client
             .get(self.link(path)?)
@@ -80,23 +81,37 @@ impl OwnRedfish {
         if !response.status().is_success() {
             return Err(format!("status {}", response.status().as_u16()));
         }
-        let body = bounded(response).await?;
+        let body = match wire::body::read(response, ANSWER_BYTES).await {
+            Err(BodyError::Failed(error)) => return Err(said(&error)),
+            read => read.map_err(|error| error.to_string())?,
+        };
         serde_json::from_slice(&body)
             .map(Some)
             .map_err(|error| format!("the answer is no JSON document: {error}"))
     }
 }
 
-/// The whole body, if it is not larger than anybody needs.
-async fn bounded(mut response: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
-        if body.len() + chunk.len() > ANSWER_BYTES {
-            return Err(format!("the answer is larger than {ANSWER_BYTES} bytes"));
-        }
-        body.extend_from_slice(&chunk);
+/// What went wrong and why: reqwest's own sentence leaves out that a certificate
+/// is not good.
+fn said(error: &reqwest::Error) -> String {
+    let mut sentence = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        sentence.push_str(": ");
+        sentence.push_str(&cause.to_string());
+        source = cause.source();
     }
-    Ok(body)
+    sentence
+}
+
+/// TLS settings towards the BMC: its certificate is verified where an authority is named.
+fn tls(file: Option<&Path>) -> Result<ClientConfig, String> {
+    let Some(file) = file else {
+        return wire::tls::client_config(None).map_err(|error| error.to_string());
+    };
+    let at = |error: &dyn std::fmt::Display| format!("--bmc-ca {}: {error}", file.display());
+    let authority = std::fs::read_to_string(file).map_err(|error| at(&error))?;
+    wire::tls::client_config(Some(&authority)).map_err(|error| at(&error))
 }
 
 impl RedfishSource for OwnRedfish {
@@ -122,6 +137,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use clap::Parser as _;
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
     use super::*;
 
@@ -169,6 +186,90 @@ mod tests {
     }
 
     const PLAIN: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+
+    /// An authority: the PEM of its certificate, and a certificate with its key for 127.0.0.1.
+    fn authority(name: &str) -> (String, CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).expect("an authority").pem();
+        let issuer = Issuer::new(params, key);
+        let key = KeyPair::generate().expect("a key");
+        let server = CertificateParams::new(vec!["127.0.0.1".to_owned()])
+            .expect("a name")
+            .signed_by(&key, &issuer)
+            .expect("a certificate");
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        (pem, server.der().clone(), key)
+    }
+
+    /// A BMC that speaks TLS with this certificate and gives everybody one answer.
+    fn bmc_with_tls(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> String {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("a server");
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("https://{}", listener.local_addr().expect("an address"));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { return };
+                let session = rustls::ServerConnection::new(config.clone()).expect("a session");
+                let mut stream = rustls::StreamOwned::new(session, stream);
+                // A client that does not trust us goes away in the handshake.
+                if stream.read(&mut [0; 4096]).is_ok() {
+                    let answer = format!("{PLAIN}{{\"PowerState\": \"On\"}}");
+                    let _ = stream.write_all(answer.as_bytes());
+                    stream.conn.send_close_notify();
+                    let _ = stream.flush();
+                }
+            }
+        });
+        url
+    }
+
+    /// What a BMC answers when this PEM is named as its authority.
+    async fn get_with(url: &str, authority: Option<&str>) -> Result<Value, String> {
+        let mut password = tempfile::NamedTempFile::new().expect("a file");
+        password.write_all(b"secret").expect("written");
+        let mut ca = tempfile::NamedTempFile::new().expect("a file");
+        let mut line = vec!["agent".to_owned()];
+        if let Some(pem) = authority {
+            ca.write_all(pem.as_bytes()).expect("written");
+            line.extend(["--bmc-ca".to_owned(), ca.path().display().to_string()]);
+        }
+        let options = Line::parse_from(line).hardware;
+        let own = OwnRedfish::new(&options, url, password.path())?;
+        tokio::task::spawn_blocking(move || own.get("/redfish/v1/Systems/1"))
+            .await
+            .expect("joined")
+            .map_err(|error| error.to_string())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_named_authority_must_vouch_for_the_bmc() {
+        let (pem, certificate, key) = authority("of the BMCs");
+        let (other, ..) = authority("of somebody else");
+        let url = bmc_with_tls(certificate, key);
+        let answer = get_with(&url, Some(&pem)).await.expect("a trusted BMC");
+        assert_eq!(answer["PowerState"], "On");
+        let error = get_with(&url, Some(&other)).await.expect_err("a stranger");
+        assert!(error.contains("certificate"), "{error}");
+        // As for the operator: without an authority any certificate will do, but the BMC is reached.
+        let answer = get_with(&url, None).await.expect("an unverified BMC");
+        assert_eq!(answer["PowerState"], "On");
+        let error = get_with(&url, Some("nonsense")).await.expect_err("no PEM");
+        assert!(
+            error.starts_with("--bmc-ca ")
+                && error.ends_with("give the PEM of the authority's certificate"),
+            "{error}"
+        );
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn an_answer_without_an_end_is_given_up_early() {

@@ -43,7 +43,10 @@ pub async fn status(context: &Context) -> Result<()> {
         .clone()
         .filter(|disarmed| ignored.is_none() && disarmed.until.0 > Timestamp::now());
     if context.output == Output::Json {
-        return context.print_json(&json!({"armed": disarmed.is_none(), "policy": failover, "frozen": policy.as_ref().and_then(super::rebase::freeze_of)}));
+        let frozen = policy.as_ref().and_then(super::rebase::freeze_of);
+        let waits = policy.as_ref().filter(|_| frozen.is_some());
+        let waits = waits.map(super::rebase::waits);
+        return context.print_json(&json!({"armed": disarmed.is_none(), "policy": failover, "frozen": frozen, "rebaseWaits": waits}));
     }
     match disarmed {
         None => println!(
@@ -64,8 +67,17 @@ pub async fn status(context: &Context) -> Result<()> {
     if let Some(ignored) = ignored {
         println!("{}: {ignored}", context.say("Not followed", "未采纳"));
     }
-    if let Some(frozen) = policy.as_ref().and_then(super::rebase::freeze_of) {
+    if let Some(policy) = &policy
+        && let Some(frozen) = super::rebase::freeze_of(policy)
+    {
         super::rebase::tell(context, &frozen);
+        let waits = super::rebase::waits(policy);
+        if !waits.is_empty() {
+            println!(
+                "  {}: {waits}",
+                context.say("the rebase waits", "重新定基等待")
+            );
+        }
     }
     let row = |english: &str, chinese: &str, value: String| {
         println!("  {}: {value}", context.say(english, chinese));

@@ -24,6 +24,14 @@ pub fn freeze_of(policy: &CloudPolicy) -> Option<SiteFreeze> {
     policy.status.as_ref()?.frozen.clone()
 }
 
+/// What the operator says that a rebase waits for; empty before it has said so.
+pub fn waits(policy: &CloudPolicy) -> &str {
+    let status = policy.status.as_ref();
+    let mut conditions = status.iter().flat_map(|status| &status.conditions);
+    let acting = conditions.find(|condition| condition.type_ == "Acting");
+    acting.map_or("", |condition| condition.message.as_str())
+}
+
 /// Says that the site is frozen, and why.
 pub fn tell(context: &Context, frozen: &SiteFreeze) {
     println!(
@@ -90,9 +98,10 @@ pub async fn rebase(
 async fn follow(context: &Context, policies: &Api<CloudPolicy>, frozen: &SiteFreeze) -> Result<()> {
     let mut told = String::new();
     loop {
-        let status = policies.get(POLICY_NAME).await?.status.unwrap_or_default();
+        let policy = policies.get(POLICY_NAME).await?;
+        let status = policy.status.as_ref();
         if let Some(last) = status
-            .last_rebase
+            .and_then(|status| status.last_rebase.as_ref())
             .filter(|last| last.frozen_since == frozen.since)
         {
             if context.output == Output::Json {
@@ -108,13 +117,10 @@ async fn follow(context: &Context, policies: &Api<CloudPolicy>, frozen: &SiteFre
             );
             return Ok(());
         }
-        let acting = status.conditions.iter().find(|c| c.type_ == "Acting");
-        let waits = acting
-            .map(|condition| condition.message.clone())
-            .unwrap_or_default();
+        let waits = waits(&policy);
         if waits != told && context.output == Output::Table {
             println!("{}: {waits}", context.say("waits", "等待"));
-            told = waits;
+            waits.clone_into(&mut told);
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -154,6 +160,23 @@ mod tests {
             "spec": {"pool": "p", "managementAddress": "10.0.0.1"}, "status": status,
         }))
         .expect("a host")
+    }
+
+    #[test]
+    fn what_a_rebase_waits_for_is_the_acting_conditions_message() {
+        let mut policy = CloudPolicy::new(POLICY_NAME, api::CloudPolicySpec::default());
+        assert_eq!(waits(&policy), "");
+        let condition = |kind: &str, message: &str| {
+            json!({"type": kind, "status": "False", "reason": "r", "message": message,
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let conditions = [
+            condition("Valid", "in force"),
+            condition("Acting", "h2 is silent"),
+        ];
+        let status = serde_json::from_value(json!({ "conditions": conditions }));
+        policy.status = Some(status.expect("a status"));
+        assert_eq!(waits(&policy), "h2 is silent");
     }
 
     #[test]

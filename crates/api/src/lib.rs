@@ -16,7 +16,7 @@ pub mod names;
 mod watch;
 
 pub use kinds::*;
-pub use watch::watch_backoff;
+pub use watch::{Anew, watch_anew, watch_backoff};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

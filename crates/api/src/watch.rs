@@ -1,9 +1,14 @@
-//! How soon an interrupted watch is tried again.
+//! Watches: how soon an interrupted one is tried again, and how all begin anew after etcd was restored.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
-use kube::runtime::watcher::ExponentialBackoff;
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use kube::runtime::watcher::{self, Event, ExponentialBackoff, watcher};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch::{Receiver, Sender};
 
 /// First wait, before it is spread.
 const FIRST: Duration = Duration::from_millis(250);
@@ -24,9 +29,68 @@ pub fn watch_backoff() -> ExponentialBackoff {
         .into()
 }
 
+/// Tells watches to begin anew with a list. After etcd was restored a watch goes on from a version that the
+/// API server has not reached yet: it is told nothing until then, and never what happened meanwhile.
+#[derive(Clone, Debug)]
+pub struct Anew(Sender<u64>);
+
+impl Default for Anew {
+    fn default() -> Self {
+        Self(Sender::new(0))
+    }
+}
+
+impl Anew {
+    /// Lets every watch begin anew.
+    pub fn begin(&self) {
+        self.0.send_modify(|times| *times += 1);
+    }
+
+    /// How often they were told to.
+    #[must_use]
+    pub fn times(&self) -> u64 {
+        *self.0.borrow()
+    }
+}
+
+/// A watch that begins anew whenever it is told to. Its errors are those of [`watcher`], and it never ends.
+pub fn watch_anew<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    anew: &Anew,
+) -> BoxStream<'static, watcher::Result<Event<K>>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let begin = move || watcher(api.clone(), config.clone());
+    renewed(begin, anew.0.subscribe()).boxed()
+}
+
+/// The items of the stream that `begin` makes, and from each word on those of another one.
+fn renewed<S>(
+    begin: impl Fn() -> S + Send + 'static,
+    told: Receiver<u64>,
+) -> impl Stream<Item = S::Item> + Send + 'static
+where
+    S: Stream + Send + 'static,
+    S::Item: Send,
+{
+    let state = (Box::pin(begin()), told, begin);
+    stream::unfold(state, |(mut items, mut told, begin)| async move {
+        loop {
+            tokio::select! {
+                biased;
+                Ok(()) = told.changed() => items = Box::pin(begin()),
+                item = items.next() => return item.map(|item| (item, (items, told, begin))),
+            }
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use kube::runtime::utils::Backoff;
 
@@ -44,5 +108,33 @@ mod tests {
         assert!(seen.len() > 10, "spread: {seen:?}");
         waits.reset();
         assert!(waits.next().expect("never ends") <= FIRST * 2);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_told_nothing_begins_anew_with_a_word() {
+        let (anew, begun) = (Anew::default(), AtomicU64::new(0));
+        // As a watch that goes on from a version which the API server has not reached: one item, then none.
+        let begin = move || {
+            let times = begun.fetch_add(1, Ordering::Relaxed);
+            stream::once(async move { times }).chain(stream::pending())
+        };
+        let mut items = renewed(begin, anew.0.subscribe()).boxed();
+        assert_eq!(items.next().await, Some(0));
+        assert!(
+            futures::poll!(items.next()).is_pending(),
+            "nothing was said"
+        );
+        anew.begin();
+        assert_eq!(items.next().await, Some(1));
+        anew.begin();
+        anew.begin();
+        assert_eq!(items.next().await, Some(2), "two words at once are one");
+        assert!(futures::poll!(items.next()).is_pending());
+        assert_eq!(anew.times(), 3);
+        drop(anew);
+        assert!(
+            futures::poll!(items.next()).is_pending(),
+            "it outlives who could say so"
+        );
     }
 }

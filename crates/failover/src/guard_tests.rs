@@ -64,6 +64,35 @@ fn it_fires_once_when_lease_and_heartbeat_are_silent_for_the_contract() {
 }
 
 #[test]
+fn the_watchdog_keeps_what_was_promised_when_the_policy_is_not_read_yet_or_has_changed() {
+    let promise = |seconds: u64| GuardRegistration {
+        watchdog_milliseconds: seconds * 1000,
+        ..registration(20, &["p"])
+    };
+    let policy = |seconds: u64| Policy {
+        watchdog_milliseconds: seconds * 1000,
+        ..Policy::default()
+    };
+    let mut memory = GuardMemory::default();
+    assert_eq!(memory.watchdog_allowed(&Policy::default()), 20_000);
+    memory.acknowledged(Moment(0), &promise(10));
+    assert_eq!(
+        memory.watchdog_allowed(&Policy::default()),
+        10_000,
+        "a guard that is started again has not read the policy"
+    );
+    assert_eq!(memory.watchdog_allowed(&policy(5)), 5_000);
+    memory.offer(&promise(8));
+    assert_eq!(
+        memory.watchdog_allowed(&policy(30)),
+        8_000,
+        "the offer may have arrived"
+    );
+    memory.acknowledged(Moment(1), &unarmed());
+    assert_eq!(memory.watchdog_allowed(&policy(30)), 30_000);
+}
+
+#[test]
 fn either_sign_keeps_the_host() {
     let mut leased = bound_since_zero();
     leased.acknowledged(Moment(15_000), &registration(20, &["p"]));

@@ -117,7 +117,7 @@ pub struct Power {
     pub on: bool,
     /// The incarnation that began or ended.
     pub boot_id: String,
-    /// `bmc`: by a command to its BMC; `lab`: by a fault or its healing.
+    /// `bmc`: by a command to its BMC; `watchdog`: by the host's own; `lab`: by a fault or its healing.
     pub by: String,
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::files::{cache, lock, tail};
-use crate::process::{go_on, run};
+use crate::process::{run, wait_for_end};
 
 const GO_MOD: &str = include_str!("../../controlplane/go.mod");
 const GO_SUM: &str = include_str!("../../controlplane/go.sum");
@@ -210,22 +210,15 @@ fn build_one(work: &Path, target: &Path, name: &str, package: &str) -> Result<()
         .context("go can not be run; install Go 1.26 or newer, or name a folder with the three programs in $KUBEBUILDER_ASSETS")?;
     let begin = Instant::now();
     let mut told = Duration::ZERO;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
+    let status = wait_for_end(&mut child, || {
         if begin.elapsed() - told > Duration::from_secs(15) {
             told = begin.elapsed();
             eprintln!("  {name}: {} s", told.as_secs());
             std::io::stderr().flush()?;
         }
-        if let Err(interrupted) = go_on() {
-            child.kill()?;
-            child.wait()?;
-            return Err(interrupted).with_context(|| format!("building {name}"));
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    };
+        Ok(())
+    })
+    .with_context(|| format!("building {name}"))?;
     if !status.success() {
         bail!("{name} could not be built:\n{}", tail(&log, 4_000));
     }

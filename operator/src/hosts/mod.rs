@@ -2,6 +2,7 @@
 //! out what they answer: reads and switches BMCs, writes intents, states and proofs.
 
 pub mod bmc;
+mod certificates;
 mod gather;
 mod power;
 mod self_fence;
@@ -33,10 +34,9 @@ use self::self_fence::SelfFencing;
 use self::storage::StorageCuts;
 use self::test_read::TestRead;
 use crate::arming::Arming;
-use crate::on_panic::OnPanic;
 use crate::runtime::Context;
 use crate::writer::logged;
-use crate::{clock, door, freeze};
+use crate::{clock, door, freeze, on_panic};
 
 /// Turn of the loop.
 const TURN: Duration = Duration::from_millis(100);
@@ -142,19 +142,21 @@ fn lock(context: &Context) -> std::sync::MutexGuard<'_, HostWatch> {
     context.hosts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sees to it that a task about a host that panics leaves no mark behind: the host would never be read or
-/// fenced again.
-fn on_panic<R: FnMut(&mut HostWatch, &HostName)>(
+/// Runs work about a host beside the loop. If it panics it leaves no mark behind: the host would never be
+/// read or fenced again.
+fn in_task(
     context: &Arc<Context>,
     what: &'static str,
     name: &HostName,
-    mut release: R,
-) -> OnPanic<impl FnMut() + use<R>> {
+    mut release: impl FnMut(&mut HostWatch, &HostName) + Send + 'static,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
     let (context, host) = (context.clone(), name.clone());
-    OnPanic::new(what, name.as_str(), move || {
+    let release = move || {
         let mut watch = lock(&context);
         release(&mut watch, &host);
-    })
+    };
+    on_panic::in_task(what, name.as_str(), release, work);
 }
 
 /// Runs for ever.
@@ -236,13 +238,12 @@ async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, ac
     match action {
         HostAction::ReadPower => {
             if lock(context).reading.insert(name.clone()) {
-                let guard = on_panic(context, "power reading", name, |watch, name| {
+                let release = |watch: &mut HostWatch, name: &HostName| {
                     watch.reading.remove(name);
-                });
-                let (context, host, name) = (context.clone(), host.clone(), name.clone());
-                tokio::spawn(async move {
-                    let _guard = guard;
-                    power::read_power(&context, &host, &name).await;
+                };
+                let (of_task, host, named) = (context.clone(), host.clone(), name.clone());
+                in_task(context, "power reading", name, release, async move {
+                    power::read_power(&of_task, &host, &named).await;
                 });
             }
         }
@@ -269,17 +270,16 @@ async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, ac
         } => {
             if lock(context).forcing.insert(name.clone()) {
                 // The attempt is over: the power is read back, and the next one may come.
-                let guard = on_panic(context, "force-off", name, move |watch, name| {
+                let release = move |watch: &mut HostWatch, name: &HostName| {
                     watch.forcing.remove(name);
                     let at = clock::now();
                     watch
                         .commands
                         .insert(name.clone(), CommandEnd { attempt, at });
-                });
-                let (context, host, name) = (context.clone(), host.clone(), name.clone());
-                tokio::spawn(async move {
-                    let _guard = guard;
-                    power::force_off(&context, &host, &name, bmc, attempt, expires_at).await;
+                };
+                let (of_task, host, named) = (context.clone(), host.clone(), name.clone());
+                in_task(context, "force-off", name, release, async move {
+                    power::force_off(&of_task, &host, &named, bmc, attempt, expires_at).await;
                 });
             }
         }

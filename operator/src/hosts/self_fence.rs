@@ -15,7 +15,7 @@ use kube::{Api, ResourceExt};
 use model::HostName;
 use serde_json::json;
 
-use super::{HostWatch, lock, on_panic};
+use super::{HostWatch, in_task, lock};
 use crate::runtime::Context;
 use crate::store::Renewals;
 
@@ -154,40 +154,50 @@ fn tokens(
 
 /// Carries out what has to be asked, beside the loop.
 pub fn ask(context: &Arc<Context>, ask: Ask) {
-    let context = context.clone();
-    tokio::spawn(async move {
-        let leases: Api<Lease> = Api::namespaced(context.writer.client(), SYSTEM_NAMESPACE);
-        match ask {
-            Ask::Token(observer, token) => {
-                let body = json!({"metadata": {"annotations": {LEASE_TOKEN: token}}});
-                let name = lease_name(observer.as_str());
-                let patch = Patch::Merge(&body);
-                let params = PatchParams::default();
-                let write = leases.patch(&name, &params, &patch);
-                if let Err(error) = context.writer.send(write).await {
-                    tracing::warn!(host = %observer, %error, "the token was not written");
-                }
-            }
-            Ask::Lease(host, begun) => {
-                let _guard = on_panic(&context, "Lease reading", &host, |watch, host| {
-                    watch.self_fencing.reading.remove(host);
-                });
-                // Without a version in the request the API server reads from a quorum.
-                let read = leases.get(&lease_name(host.as_str())).await;
-                let mut watch = lock(&context);
-                watch.self_fencing.reading.remove(&host);
-                match read {
-                    Ok(lease) => {
-                        let renewed = lease.spec.and_then(|spec| spec.renew_time);
-                        let renewed = renewed.map(|time| time.0);
-                        watch.self_fencing.reads.insert(host, (begun, renewed));
-                    }
-                    Err(error) => {
-                        tracing::warn!(%host, %error, "the Lease could not be confirmed unchanged");
-                    }
-                }
-                drop(watch);
-            }
+    let of_task = context.clone();
+    match ask {
+        Ask::Token(observer, token) => {
+            tokio::spawn(async move { write_token(&of_task, &observer, &token).await });
         }
-    });
+        Ask::Lease(host, begun) => {
+            let release = |watch: &mut HostWatch, host: &HostName| {
+                watch.self_fencing.reading.remove(host);
+            };
+            let named = host.clone();
+            in_task(context, "Lease reading", &named, release, async move {
+                read_lease(&of_task, host, begun).await;
+            });
+        }
+    }
+}
+
+fn leases(context: &Context) -> Api<Lease> {
+    Api::namespaced(context.writer.client(), SYSTEM_NAMESPACE)
+}
+
+async fn write_token(context: &Context, observer: &HostName, token: &str) {
+    let body = json!({"metadata": {"annotations": {LEASE_TOKEN: token}}});
+    let (leases, name) = (leases(context), lease_name(observer.as_str()));
+    let (patch, params) = (Patch::Merge(&body), PatchParams::default());
+    let write = leases.patch(&name, &params, &patch);
+    if let Err(error) = context.writer.send(write).await {
+        tracing::warn!(host = %observer, %error, "the token was not written");
+    }
+}
+
+async fn read_lease(context: &Context, host: HostName, begun: Moment) {
+    // Without a version in the request the API server reads from a quorum.
+    let read = leases(context).get(&lease_name(host.as_str())).await;
+    let mut watch = lock(context);
+    watch.self_fencing.reading.remove(&host);
+    match read {
+        Ok(lease) => {
+            let renewed = lease.spec.and_then(|spec| spec.renew_time);
+            let renewed = renewed.map(|time| time.0);
+            watch.self_fencing.reads.insert(host, (begun, renewed));
+        }
+        Err(error) => {
+            tracing::warn!(%host, %error, "the Lease could not be confirmed unchanged");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What people see of a host: state, reasons, conditions, registration.
 
 use api::Host;
+use failover::Reason;
 use failover::guard::NotArmed;
 use failover::host::machine::{HostState, HostView};
 use failover::proof::power::PowerAnswer;
@@ -9,7 +10,7 @@ use kube::runtime::events::EventType;
 use model::{Assignment, HostName};
 use serde_json::{Value, json};
 
-use super::{gather, lock, words};
+use super::{certificates, gather, lock, words};
 use crate::conditions::{Judged, conditions};
 use crate::runtime::Context;
 use crate::writer::logged;
@@ -19,12 +20,7 @@ use crate::{clock, door};
 pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::machine::HostView) {
     let status = host.status.clone().unwrap_or_default();
     let state = format!("{:?}", view.state);
-    let reason = view
-        .reasons
-        .iter()
-        .map(failover::Reason::english)
-        .collect::<Vec<_>>()
-        .join("; ");
+    let (reason, chinese) = reasons(&view.reasons);
     let vms = context.stores.vms.state();
     let name = host.name_any();
     let here = |assignment: &Option<Assignment>| {
@@ -50,6 +46,8 @@ pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::
     };
     set("state", json!(status.state), json!(state));
     set("stateReason", json!(status.state_reason), json!(reason));
+    let known = &status.state_reason_chinese;
+    set("stateReasonChinese", json!(known), json!(chinese));
     set("power", json!(status.power), json!(power));
     set(
         "virtualMachines",
@@ -107,24 +105,34 @@ pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::
     logged("host", &name, result);
 }
 
+/// Reasons in English and in Chinese.
+fn reasons(reasons: &[Reason]) -> (String, String) {
+    let all = |say: fn(&Reason) -> String| reasons.iter().map(say).collect::<Vec<_>>();
+    (
+        all(Reason::english).join("; "),
+        all(Reason::chinese).join(";"),
+    )
+}
+
 /// What `kubectl wait` and alerts ask of a host.
-fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judged; 6] {
+fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judged; 7] {
     let state = format!("{:?}", view.state);
     let stuck = agent_is_stuck(context, &host.name_any());
     let seen = |good: bool, yes: &str, no: &str| if good { yes } else { no }.to_owned();
-    let closed = view.not_placeable.as_ref().map(failover::Reason::english);
+    let closed = view.not_placeable.as_ref().map(Reason::english);
     let (bmc, bmc_problem) = bmc(context, host);
     let (fencing, why) = self_fencing(context, host);
+    let reported = host
+        .status
+        .as_ref()
+        .and_then(|status| status.reported.as_ref());
+    let expiring = reported.map_or(&[][..], |report| report.certificates.as_slice());
     [
         Judged::new(
             "Ready",
             view.state == HostState::Ready,
             &state,
-            view.reasons
-                .iter()
-                .map(failover::Reason::english)
-                .collect::<Vec<_>>()
-                .join("; "),
+            reasons(&view.reasons).0,
         ),
         Judged::new(
             "AgentReady",
@@ -148,6 +156,7 @@ fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judg
             seen(fencing, "Armed", "NotArmed"),
             why,
         ),
+        certificates::judge(expiring, clock::wall().0),
         Judged::new(
             "HardwareHealthy",
             faults == 0,
@@ -225,4 +234,21 @@ fn agent_is_stuck(context: &Context, host: &str) -> bool {
         .renewals(host)
         .and_then(|renewals| renewals.loop_age)
         .is_some_and(|age| age > policy.agent_down_after_milliseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_told_in_both_languages() {
+        assert_eq!(
+            reasons(&[Reason::Alive, Reason::InMaintenance]),
+            (
+                "renews its Lease; planned work".to_owned(),
+                "租约正常续期;计划维护中".to_owned()
+            )
+        );
+        assert_eq!(reasons(&[]), (String::new(), String::new()));
+    }
 }

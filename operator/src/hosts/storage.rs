@@ -17,8 +17,9 @@ use reqwest::{Client, Method, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::json;
 use thiserror::Error;
+use wire::body::BodyError;
 
-use super::{HostWatch, lock};
+use super::{HostWatch, in_task, lock};
 use crate::runtime::Context;
 use crate::writer::logged;
 use crate::{clock, vms};
@@ -143,18 +144,15 @@ impl FenceService {
         }
         let failed = |error: reqwest::Error| self.failed(error.without_url().to_string());
         let request = self.client.request(method, url);
-        let mut response = request.send().await.map_err(failed)?;
+        let response = request.send().await.map_err(failed)?;
         if !response.status().is_success() && response.status() != StatusCode::NOT_FOUND {
             return Err(self.failed(format!("answered status {}", response.status().as_u16())));
         }
-        let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if answer.len() + chunk.len() > ANSWER_BYTES {
-                return Err(self.failed(format!("answered more than {ANSWER_BYTES} bytes")));
-            }
-            answer.extend_from_slice(&chunk);
-        }
-        Ok(answer)
+        let answer = wire::body::read(response, ANSWER_BYTES).await;
+        answer.map_err(|error| match error {
+            BodyError::Failed(error) => failed(error),
+            BodyError::TooLarge(most) => self.failed(format!("answered more than {most} bytes")),
+        })
     }
 }
 
@@ -302,13 +300,13 @@ fn tell(context: &Arc<Context>, name: &HostName, order: StorageCutOrder, cut: bo
         }
         watch.storage.told.insert(name.clone(), (now, true));
     }
-    let guard = super::on_panic(context, "storage cut", name, |watch, name| {
+    let release = |watch: &mut HostWatch, name: &HostName| {
         let over = (clock::now(), false);
         watch.storage.told.insert(name.clone(), over);
-    });
-    let (context, name) = (context.clone(), name.clone());
-    tokio::spawn(async move {
-        let _guard = guard;
+    };
+    let (of_task, host) = (context.clone(), name.clone());
+    in_task(context, "storage cut", name, release, async move {
+        let (context, name) = (of_task, host);
         let (cuts, complete) = tell_all(&context, &name, &order, cut).await;
         {
             let mut watch = lock(&context);

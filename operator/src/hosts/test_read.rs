@@ -10,7 +10,7 @@ use failover::proof::power::same_machine;
 use kube::ResourceExt;
 use model::HostName;
 
-use super::{lock, on_panic, power};
+use super::{HostWatch, in_task, lock, power};
 use crate::clock;
 use crate::runtime::Context;
 
@@ -79,16 +79,15 @@ pub(super) fn turn(context: &Arc<Context>, hosts: &[Arc<Host>], now: Moment) {
         places -= 1;
         let test = watch.tests.entry(name.clone()).or_default();
         (test.mark, test.ended_at) = (mark, None);
-        let guard = on_panic(context, "test-read", &name, |watch, name| {
+        let release = |watch: &mut HostWatch, name: &HostName| {
             if let Some(test) = watch.tests.get_mut(name) {
                 test.problems = vec!["the test-read failed; see the operator's log".to_owned()];
                 test.ended_at = Some(clock::now());
             }
-        });
-        let (context, host) = (context.clone(), host.clone());
-        tokio::spawn(async move {
-            let _guard = guard;
-            read_all(&context, &host, name).await;
+        };
+        let (of_task, host, named) = (context.clone(), host.clone(), name.clone());
+        in_task(context, "test-read", &named, release, async move {
+            read_all(&of_task, &host, name).await;
         });
     }
 }

@@ -4,8 +4,9 @@
 use anyhow::{Context, Result, ensure};
 use api_tests::cases::{bad_edits, bad_manifests};
 use api_tests::server::{
-    CLUSTER_ADMINISTRATOR, Server, Target, Write, api_of, client_as, create_yaml, write,
+    CLUSTER_ADMINISTRATOR, OPERATOR, Server, Target, Write, api_of, client_as, create_yaml, write,
 };
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_manifests_and_edits_are_refused_with_a_sentence() -> Result<()> {
@@ -58,5 +59,36 @@ async fn bad_manifests_and_edits_are_refused_with_a_sentence() -> Result<()> {
         bad_manifests().len(),
         bad_edits().len()
     );
+    corrections(&server).await?;
     server.stop().await
+}
+
+/// What a tier is made of can be corrected while the operator says that nothing of the tier is made, and
+/// no longer; before the operator has said a word, the edits are among the bad ones above.
+async fn corrections(server: &Server) -> Result<()> {
+    let target = Target::of("BusinessSystem", "oa-office", "oa");
+    let operator = client_as(&server.config, OPERATOR)?;
+    let person = client_as(&server.config, CLUSTER_ADMINISTRATOR)?;
+    let mut edits = bad_edits();
+    edits.retain(|case| case.what == "BusinessSystem oa-office oa");
+    ensure!(edits.len() == 7, "{} edits of tiers", edits.len());
+    for (made, accepted) in [
+        (json!([]), true),
+        (json!(["web"]), true),
+        (json!(["database"]), false),
+        (json!(null), false),
+    ] {
+        let status = Write::PatchStatus(json!({"status": {"madeTiers": made}}));
+        write(operator.clone(), target, &status, false).await?;
+        for case in &edits {
+            let patch = Write::Patch(serde_yaml::from_str(case.yaml)?);
+            let answer = write(person.clone(), target, &patch, true).await;
+            let right = match &answer {
+                Ok(()) => accepted,
+                Err(error) => !accepted && error.to_string().contains(case.sentence),
+            };
+            ensure!(right, "{} with madeTiers {made}: {answer:?}", case.yaml);
+        }
+    }
+    Ok(())
 }

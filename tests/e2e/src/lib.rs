@@ -14,5 +14,8 @@ pub mod isolation;
 pub mod ledger;
 pub mod packer;
 pub mod recovery;
+pub mod standing;
+#[cfg(test)]
+mod stories;
 pub mod story;
 pub mod watch;

@@ -2,7 +2,6 @@
 //! rehearsed first, and load is evened out; a cut management network fences nobody; a person's word
 //! replaces a dead BMC, and what was foretold of that failure comes true.
 
-use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,13 +11,14 @@ use api::{Host, HostState, MigrationPhase, VirtualMachineMigration};
 use e2e::balance::{foretold, load_is_evened_out};
 use e2e::command::{Following, zyctl, zyctl_command};
 use e2e::ledger::whole_ledger_agrees;
+use e2e::standing::{guests, standing};
 use e2e::story::{Teller, check_programs};
 use e2e::watch::{
     all_well, busy_host, host_state, hosts, migrations, on_host, until, until_ready, vms,
 };
 use e2e::{disks, figures, hands, isolation};
+use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
 use lab::process::wait_for;
 use lab::{Fault, Lab, LabOptions, declarations, guest, judges};
 use serde_json::{Value, json};
@@ -87,30 +87,6 @@ async fn deploy(lab: &Lab) -> Result<()> {
     })
     .await
     .map(drop)
-}
-
-/// What runs: VM, epoch, host.
-async fn standing(lab: &Lab) -> Result<BTreeMap<String, (i64, String)>> {
-    Ok(vms(&lab.client)
-        .await?
-        .iter()
-        .filter_map(|vm| {
-            let right = vm.status.as_ref()?.assignment.clone()?;
-            Some((vm.name_any(), (right.epoch.0, right.host.to_string())))
-        })
-        .collect())
-}
-
-/// QEMU processes of every host.
-fn guests(lab: &Lab) -> Result<BTreeMap<String, Vec<i32>>> {
-    lab.hosts()?
-        .into_iter()
-        .map(|host| {
-            let mut pids = lab::host::processes(&lab.files, &host, "qemu-system-x86_64")?;
-            pids.sort_unstable();
-            Ok((host, pids))
-        })
-        .collect()
 }
 
 /// Agents, guards, libvirtd, the operator and the API server are killed; every QEMU process lives on

@@ -112,6 +112,17 @@ impl Hosts {
         .map(drop)
     }
 
+    /// An empty raw disk of 1 MiB that both hosts see as one file; it goes with the hosts.
+    pub fn disk(&self) -> std::io::Result<PathBuf> {
+        let file = self.disk_file();
+        std::fs::File::create(&file)?.set_len(1 << 20)?;
+        Ok(file)
+    }
+
+    fn disk_file(&self) -> PathBuf {
+        std::env::temp_dir().join(format!("{}-disk.raw", self.name))
+    }
+
     /// Starts a domain that is none of ours.
     pub fn make_stray(&self, number: u8) -> std::io::Result<()> {
         let file = std::env::temp_dir().join(format!("{}-stray.xml", self.name));
@@ -138,6 +149,12 @@ impl Drop for Hosts {
     fn drop(&mut self) {
         if let Err(error) = run(["down", "--name", &self.name]) {
             eprintln!("{error}");
+        }
+        let disk = self.disk_file();
+        if disk.exists()
+            && let Err(error) = std::fs::remove_file(&disk)
+        {
+            eprintln!("{}: {error}", disk.display());
         }
     }
 }

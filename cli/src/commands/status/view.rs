@@ -145,6 +145,11 @@ fn hosts(language: Language, hosts: &[Host], now: Timestamp) -> String {
     };
     for host in hosts {
         let status = host.status.clone().unwrap_or_default();
+        let why = match language {
+            Language::English => status.state_reason,
+            // An operator of before wrote English alone.
+            Language::Chinese => status.state_reason_chinese.or(status.state_reason),
+        };
         table.row([
             name_of(host),
             host.spec.pool.clone(),
@@ -154,7 +159,7 @@ fn hosts(language: Language, hosts: &[Host], now: Timestamp) -> String {
                 .map_or_else(String::new, |since| age(now, since.0)),
             status.virtual_machines.unwrap_or(0).to_string(),
             status.power.unwrap_or_default(),
-            status.state_reason.unwrap_or_default(),
+            why.unwrap_or_default(),
         ]);
     }
     if table.is_empty() {
@@ -389,6 +394,25 @@ mod tests {
         );
         let text = render(Language::Chinese, &site, Timestamp::UNIX_EPOCH);
         assert!(text.contains("未证明") && text.contains("机架"), "{text}");
+    }
+
+    #[test]
+    fn a_hosts_reason_is_told_in_the_language_asked_for() {
+        let mut site = site();
+        let told = |site: &Site, language| render(language, site, Timestamp::UNIX_EPOCH);
+        let text = told(&site, Language::Chinese);
+        assert!(
+            text.contains("last seen 4 s ago"),
+            "better than none: {text}"
+        );
+        let status = site.hosts[0].status.as_mut().expect("a status");
+        status.state_reason_chinese = Some("最后一次可见于 4 秒前".to_owned());
+        let text = told(&site, Language::Chinese);
+        assert!(text.contains("最后一次可见于 4 秒前"), "{text}");
+        assert!(!text.contains("last seen"), "{text}");
+        let text = told(&site, Language::English);
+        assert!(text.contains("last seen 4 s ago"), "{text}");
+        assert!(!text.contains("最后"), "{text}");
     }
 
     #[test]

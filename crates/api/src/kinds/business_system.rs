@@ -22,6 +22,13 @@ use super::{HighAvailability, SecretReference, yes};
     derive = "PartialEq",
     doc = "A business system (业务系统) of a department.",
     validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name: at most 40 characters, as VM names are built from it; shorten it"),
+    validation = Rule::new(kept("flavor")).message("tiers.flavor: changing the flavor of a running tier is not supported yet; add a tier with the new flavor, move the service, remove the old tier; only a tier that status.madeTiers leaves out can be corrected"),
+    validation = Rule::new(kept("image")).message("tiers.image: changing the image of a running tier is not supported yet; add a tier with the new image, move the service, remove the old tier; only a tier that status.madeTiers leaves out can be corrected"),
+    validation = Rule::new(kept("networks")).message("tiers.networks: changing the networks of a running tier is not supported yet; add a tier on the new networks, move the service, remove the old tier; only a tier that status.madeTiers leaves out can be corrected"),
+    validation = Rule::new(kept("storagePool")).message("tiers.storagePool: changing the storage pool of a running tier is not supported yet; add a tier on the new pool, move the service, remove the old tier; only a tier that status.madeTiers leaves out can be corrected"),
+    validation = Rule::new(kept_optional("systemDiskSize")).message("tiers.systemDiskSize: changing the disks of a running tier is not supported yet; grow spec.size of the tier's Volumes, or add a tier with the new size, move the service, remove the old tier; only a tier that status.madeTiers leaves out can be corrected"),
+    validation = Rule::new(kept_optional("dataDisks")).message("tiers.dataDisks: changing the data disks of a running tier is not supported yet; grow spec.size of the tier's Volumes, or add a tier with the new disks, move the service, remove the old tier; only a tier that status.madeTiers leaves out can be corrected"),
+    validation = Rule::new(kept_optional("cloudInit")).message("tiers.cloudInit: is read at the first start of a VM only; add a tier with the new cloudInit, move the service, remove the old tier; only a tier that status.madeTiers leaves out can be corrected"),
     printcolumn(name = "Name", type_ = "string", json_path = ".spec.displayName"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
     printcolumn(name = "Endpoints", type_ = "string", json_path = ".status.endpointsUp"),
@@ -77,16 +84,27 @@ fn default_grade() -> i32 {
     2
 }
 
+/// Rule: what a tier is made of stays, unless the operator said that nothing of the tier is made. It
+/// stands at the object's root, where the status can be seen; without a word of the operator it stays.
+fn kept_where(same: &str) -> String {
+    format!(
+        "oldSelf.spec.tiers.all(o, (has(oldSelf.status) && has(oldSelf.status.madeTiers) && !(o.name in oldSelf.status.madeTiers)) || self.spec.tiers.all(t, t.name != o.name || ({same})))"
+    )
+}
+
+fn kept(field: &str) -> String {
+    kept_where(&format!("t.{field} == o.{field}"))
+}
+
+fn kept_optional(field: &str) -> String {
+    kept_where(&format!(
+        "has(t.{field}) == has(o.{field}) && (!has(t.{field}) || t.{field} == o.{field})"
+    ))
+}
+
 /// One tier of a business system: equal VMs with one role.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(
-    validation = Rule::new("self.flavor == oldSelf.flavor").message("tiers.flavor: changing the flavor of a running tier is not supported yet; add a tier with the new flavor, move the service, remove the old tier"),
-    validation = Rule::new("self.image == oldSelf.image").message("tiers.image: changing the image of a running tier is not supported yet; add a tier with the new image, move the service, remove the old tier"),
-    validation = Rule::new("self.networks == oldSelf.networks").message("tiers.networks: changing the networks of a running tier is not supported yet; add a tier on the new networks, move the service, remove the old tier"),
-    validation = Rule::new("self.storagePool == oldSelf.storagePool").message("tiers.storagePool: changing the storage pool of a running tier is not supported yet; add a tier on the new pool, move the service, remove the old tier"),
-    validation = Rule::new("has(self.systemDiskSize) == has(oldSelf.systemDiskSize) && (!has(self.systemDiskSize) || self.systemDiskSize == oldSelf.systemDiskSize)").message("tiers.systemDiskSize: changing the disks of a running tier is not supported yet; grow spec.size of the tier's Volumes, or add a tier with the new size, move the service, remove the old tier"),
-    validation = Rule::new("has(self.dataDisks) == has(oldSelf.dataDisks) && (!has(self.dataDisks) || self.dataDisks == oldSelf.dataDisks)").message("tiers.dataDisks: changing the data disks of a running tier is not supported yet; grow spec.size of the tier's Volumes, or add a tier with the new disks, move the service, remove the old tier"),
-    validation = Rule::new("has(self.cloudInit) == has(oldSelf.cloudInit) && (!has(self.cloudInit) || self.cloudInit == oldSelf.cloudInit)").message("tiers.cloudInit: is read at the first start of a VM only; add a tier with the new cloudInit, move the service, remove the old tier"),
     validation = Rule::new("self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("tiers.name: use lower-case letters, digits and '-'")
 )]
 #[serde(rename_all = "camelCase")]
@@ -98,23 +116,25 @@ pub struct Tier {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 64))]
     pub replicas: i32,
-    /// Name of a `Flavor`. Can not be changed.
+    /// Name of a `Flavor`. Can not be changed once the tier is made.
     #[schemars(length(min = 1, max = 63))]
     pub flavor: String,
-    /// Name of an `Image`. Can not be changed.
+    /// Name of an `Image`. Can not be changed once the tier is made.
     #[schemars(length(min = 1, max = 63))]
     pub image: String,
-    /// Networks that each VM attaches to, the first one first. Can not be changed.
+    /// Networks that each VM attaches to, the first one first. Can not be changed once the tier is made.
     #[schemars(length(min = 1, max = 8))]
     pub networks: Vec<String>,
-    /// Storage pool of the system disk. Can not be changed.
+    /// Storage pool of the system disk. Can not be changed once the tier is made.
     #[schemars(length(min = 1, max = 63))]
     pub storage_pool: String,
-    /// Size of the system disk. Default: the image's minimum. Can not be changed; its `Volume` can grow.
+    /// Size of the system disk. Default: the image's minimum. Can not be changed once
+    /// the tier is made; its `Volume` can grow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9]+(Mi|Gi|Ti)$"), length(max = 16))]
     pub system_disk_size: Option<String>,
-    /// Data disks; kept when the system is deleted. Can not be changed; their `Volume`s can grow.
+    /// Data disks; kept when the system is deleted. Can not be changed once the tier is
+    /// made; their `Volume`s can grow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub data_disks: Vec<DataDisk>,
@@ -133,7 +153,7 @@ pub struct Tier {
     /// What happens when the host of a VM fails. Default Restart.
     #[serde(default)]
     pub high_availability: HighAvailability,
-    /// cloud-init configuration, read at the first start. Can not be changed.
+    /// cloud-init configuration, read at the first start. Can not be changed once the tier is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_init: Option<TierCloudInit>,
 }
@@ -270,6 +290,12 @@ pub struct BusinessSystemStatus {
     /// Each endpoint.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<EndpointStatus>,
+    /// Tiers of which something is made, or may be at any moment: written before anything is made of a
+    /// tier, and kept while the tier is declared. What other tiers are made of can still be corrected.
+    /// Absent before the operator has looked: nothing can be corrected then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), inner(length(max = 16)))]
+    pub made_tiers: Option<Vec<String>>,
     /// Generation that this status reflects.
     pub observed_generation: i64,
     /// Conditions: `Ready`, `Valid`.

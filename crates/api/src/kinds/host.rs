@@ -198,6 +198,9 @@ pub struct HostStatus {
     /// Why, in one sentence, with what the platform waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_reason: Option<String>,
+    /// The same in Chinese, as `zyctl` shows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_reason_chinese: Option<String>,
     /// Last time that the operator saw the host's Lease renewed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Time>,
@@ -229,7 +232,8 @@ pub struct HostStatus {
     /// Boot ids of former incarnations; they never come back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retired_boot_ids: Vec<String>,
-    /// Conditions: `Ready`, `AgentReady`, `BmcReady`, `HardwareHealthy`, `Schedulable`, `SelfFencing`.
+    /// Conditions: `Ready`, `AgentReady`, `BmcReady`, `HardwareHealthy`, `Schedulable`, `SelfFencing`,
+    /// `CertificatesValid`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -338,10 +342,26 @@ pub struct HostReport {
     /// This host starts and stops nothing, as the API holds less than it remembers; what runs here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<FrozenReport>,
+    /// When each certificate of this host expires. Condition `CertificatesValid` warns two weeks before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub certificates: Vec<HostCertificate>,
     /// Domains that we did not make (uuid and name): reported, never touched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub strays: Vec<String>,
+}
+
+/// A certificate of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostCertificate {
+    /// `api` (agent and guard, for the API server), `agent` (between agents), `libvirt-client`,
+    /// `libvirt-server`, `qemu-client`, `qemu-server` (moves).
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// When it expires.
+    pub expires_at: Time,
 }
 
 /// What a frozen host says, so that a person can rebase the site.

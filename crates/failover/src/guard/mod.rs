@@ -123,6 +123,16 @@ impl GuardMemory {
         })
     }
 
+    /// Longest time-out that the watchdog may have, milliseconds: what the policy allows, and no more than
+    /// what a registration that may stand has promised, whatever became of the policy.
+    pub fn watchdog_allowed(&self, policy: &Policy) -> u64 {
+        let standing = self.registered.iter().chain(&self.offered);
+        let armed = standing.filter(|registration| registration.armed);
+        armed
+            .map(|registration| registration.watchdog_milliseconds)
+            .fold(policy.watchdog_milliseconds, u64::min)
+    }
+
     /// Milliseconds since the youngest sign of life that counts.
     pub fn silence_milliseconds(&self, bound: &Bound, now: Moment) -> u64 {
         let beats = bound

@@ -10,6 +10,7 @@ use failover::proof::power::{PowerAnswer, same_machine};
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use wire::body::BodyError;
 
 use super::{Bmc, BmcError, Credentials, PowerReport, bounded, tls};
 
@@ -128,7 +129,7 @@ impl Redfish {
             address: self.address.clone(),
             source: source.without_url().into(),
         };
-        let mut response = request.send().await.map_err(unreachable)?;
+        let response = request.send().await.map_err(unreachable)?;
         match response.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 return Err(BmcError::Unauthorised {
@@ -140,14 +141,11 @@ impl Redfish {
             }
             _ => {}
         }
-        let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if answer.len() + chunk.len() > ANSWER_BYTES {
-                return Err(self.malformed(format!("more than {ANSWER_BYTES} bytes")));
-            }
-            answer.extend_from_slice(&chunk);
-        }
-        Ok(answer)
+        let answer = wire::body::read(response, ANSWER_BYTES).await;
+        answer.map_err(|error| match error {
+            BodyError::Failed(source) => unreachable(source),
+            BodyError::TooLarge(most) => self.malformed(format!("more than {most} bytes")),
+        })
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, BmcError> {

@@ -1,6 +1,7 @@
 //! Business systems: makes their VMs, volumes and cloud-init Secrets, and says how they are.
 
 mod build;
+mod made;
 mod status;
 mod validate;
 
@@ -17,11 +18,15 @@ use build::{build_vm, build_volumes};
 /// One turn.
 pub async fn turn(context: &Arc<Context>) {
     for system in context.stores.systems.state() {
-        let problems = validate::validate(context, &system);
-        if problems.is_empty() && system.metadata.deletion_timestamp.is_none() {
+        let (vms, volumes) = (context.stores.vms.state(), context.stores.volumes.state());
+        let made = made::made(&system, &vms, &volumes);
+        let problems = validate::validate(context, &system, &made);
+        let refused = !problems.is_empty() || system.metadata.deletion_timestamp.is_some();
+        if !refused {
             apply(context, &system).await;
         }
-        status::update_status(context, &system, &problems).await;
+        let claimed = made::claimed(&system, &made, refused);
+        status::update_status(context, &system, &problems, claimed).await;
     }
 }
 
@@ -36,6 +41,9 @@ async fn apply(context: &Context, system: &BusinessSystem) {
             });
             if let Some(vm) = stands {
                 follow(context, system, tier, vm).await;
+                continue;
+            }
+            if !made::told(system, tier) {
                 continue;
             }
             for volume in build_volumes(context, system, tier, replica) {

@@ -12,7 +12,12 @@ use crate::probes::{Seen, endpoint_key};
 use crate::runtime::Context;
 use crate::writer::logged;
 
-pub(super) async fn update_status(context: &Context, system: &BusinessSystem, problems: &[String]) {
+pub(super) async fn update_status(
+    context: &Context,
+    system: &BusinessSystem,
+    problems: &[String],
+    claimed: Vec<String>,
+) {
     let status = system.status.clone().unwrap_or_default();
     let name = system.name_any();
     let vms: Vec<_> = context
@@ -115,6 +120,7 @@ pub(super) async fn update_status(context: &Context, system: &BusinessSystem, pr
     after.endpoints_up = format!("{up}/{}", endpoints.len());
     after.virtual_machines_running = format!("{running}/{wanted}");
     after.endpoints = endpoints;
+    after.made_tiers = Some(claimed);
     after.observed_generation = system.metadata.generation.unwrap_or_default();
     after.conditions = conditions;
     if after != status && context.writer.settled(system) {

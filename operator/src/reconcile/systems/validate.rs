@@ -11,8 +11,13 @@ use kube::ResourceExt;
 use crate::reconcile::networks::collision;
 use crate::runtime::Context;
 
-/// Everything that the system names and that is not there or does not fit: field, value, remedy.
-pub(super) fn validate(context: &Context, system: &BusinessSystem) -> Vec<String> {
+/// Everything that the system names and that is not there or does not fit: field, value, remedy. `made`:
+/// tiers that can not be corrected any more.
+pub(super) fn validate(
+    context: &Context,
+    system: &BusinessSystem,
+    made: &BTreeSet<String>,
+) -> Vec<String> {
     let (vms, volumes) = (context.stores.vms.state(), context.stores.volumes.state());
     let mut problems = taken(system, &vms, &volumes);
     let networks = context.stores.networks.state();
@@ -28,8 +33,9 @@ pub(super) fn validate(context: &Context, system: &BusinessSystem) -> Vec<String
         let at = |field: &str| format!("spec.tiers[{}].{field}", tier.name);
         let missing = |field: &str, kind: &str, name: &str| {
             format!(
-                "{}: {kind} {name} does not exist; create it, or replace this tier by a new one that names another",
-                at(field)
+                "{}: {kind} {name} does not exist; create it, or {}",
+                at(field),
+                remedy(made, tier, "that names another", "name another")
             )
         };
         if !context
@@ -82,9 +88,15 @@ pub(super) fn validate(context: &Context, system: &BusinessSystem) -> Vec<String
                 .map(|zone| format!("{zone} ({})", zone.chinese()))
                 .collect();
             problems.push(format!(
-                "{}: no host pool serves {}; let a pool serve it, or replace this tier by a new one with networks of one zone",
+                "{}: no host pool serves {}; let a pool serve it, or {}",
                 at("networks"),
-                names.join(" and ")
+                names.join(" and "),
+                remedy(
+                    made,
+                    tier,
+                    "with networks of one zone",
+                    "name networks of one zone"
+                )
             ));
         } else if !serving
             .iter()
@@ -97,10 +109,11 @@ pub(super) fn validate(context: &Context, system: &BusinessSystem) -> Vec<String
                 .any(|pool| pool.spec.architecture == image.spec.architecture)
         {
             problems.push(format!(
-                "{}: image {} is for {}, and no host pool of that zone is; replace this tier by a new one with another image",
+                "{}: image {} is for {}, and no host pool of that zone is; {}",
                 at("image"),
                 tier.image,
-                image.spec.architecture
+                image.spec.architecture,
+                remedy(made, tier, "with another image", "name another image")
             ));
         }
         let of_pools = context.stores.hosts.state();
@@ -113,6 +126,15 @@ pub(super) fn validate(context: &Context, system: &BusinessSystem) -> Vec<String
         );
     }
     problems
+}
+
+/// What a person can do about a tier that names the wrong thing: one that is made can only be replaced.
+fn remedy(made: &BTreeSet<String>, tier: &Tier, new_one: &str, here: &str) -> String {
+    if made.contains(&tier.name) {
+        format!("replace this tier by a new one {new_one}")
+    } else {
+        format!("{here} here: nothing of this tier is made yet")
+    }
 }
 
 /// Replicas that must be on different hosts or racks and are more than those.
@@ -259,6 +281,23 @@ mod tests {
             vec![Arc::new(vm)],
             volumes.into_iter().map(Arc::new).collect(),
         )
+    }
+
+    #[test]
+    fn a_wrong_tier_is_corrected_in_place_until_it_is_made() {
+        let own = system("a", "web", 2);
+        let tier = &own.spec.tiers[0];
+        let tell = |made: &[&str]| {
+            let made = made.iter().map(|name| (*name).to_owned()).collect();
+            remedy(&made, tier, "that names another", "name another")
+        };
+        let open = "name another here: nothing of this tier is made yet";
+        assert_eq!(tell(&[]), open);
+        assert_eq!(tell(&["database"]), open);
+        assert_eq!(
+            tell(&["database", "web"]),
+            "replace this tier by a new one that names another"
+        );
     }
 
     #[test]

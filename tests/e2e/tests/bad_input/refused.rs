@@ -17,7 +17,7 @@ pub async fn systems_that_do_not_fit(lab: &Lab, image: &str) -> Result<()> {
         (
             "unknown-image",
             json!({"image": "windows-95"}),
-            "spec.tiers[web].image: Image windows-95 does not exist; create it, or replace this tier by a new one",
+            "spec.tiers[web].image: Image windows-95 does not exist; create it, or name another here: nothing of this tier is made yet",
         ),
         (
             "unknown-flavor",
@@ -37,7 +37,7 @@ pub async fn systems_that_do_not_fit(lab: &Lab, image: &str) -> Result<()> {
         (
             "wrong-zone",
             json!({"networks": ["dedicated"]}),
-            "spec.tiers[web].networks: no host pool serves Dedicated (专用网络区); let a pool serve it, or replace this tier",
+            "spec.tiers[web].networks: no host pool serves Dedicated (专用网络区); let a pool serve it, or name networks of one zone here: nothing of this tier is made yet",
         ),
         (
             "spread",
@@ -68,10 +68,37 @@ pub async fn systems_that_do_not_fit(lab: &Lab, image: &str) -> Result<()> {
         vms(&lab.client).await?.is_empty(),
         "a VM was made for a system that does not fit"
     );
+    corrected_in_place(lab, image).await?;
     for (name, ..) in cases.iter().chain([&grade]) {
         remove(lab, "egov-center", name).await?;
     }
     println!("{} systems refused with a sentence", cases.len() + 1);
+    Ok(())
+}
+
+/// A system that was refused is declared again under its name as it was meant: its VM is made of what
+/// stands there now, and from then on what the tier is made of stays.
+async fn corrected_in_place(lab: &Lab, image: &str) -> Result<()> {
+    let name = "unknown-flavor";
+    put(lab, &system(name, image)).await?;
+    until(&lab.client, "the corrected system's VM", async || {
+        let vms = vms(&lab.client).await?;
+        let vm = vms
+            .iter()
+            .find(|vm| vm.name_any() == "unknown-flavor-web-0");
+        Ok(vm.is_some_and(|vm| vm.spec.memory == crate::MEMORY))
+    })
+    .await?;
+    let mut late = system(name, image);
+    late["spec"]["tiers"][0]["flavor"] = json!("wide");
+    let answer = put(lab, &late).await.map_err(|error| format!("{error:#}"));
+    ensure!(
+        answer
+            .as_ref()
+            .is_err_and(|error| error
+                .contains("changing the flavor of a running tier is not supported yet")),
+        "a tier that is made took another flavor: {answer:?}"
+    );
     Ok(())
 }
 

@@ -7,6 +7,7 @@ pub(super) fn agents_on_hosts(cases: &mut Cases) {
     for (field, value) in [
         ("state", json!("Ready")),
         ("stateReason", json!("x")),
+        ("stateReasonChinese", json!("x")),
         ("stateSince", json!("2026-01-01T00:00:00Z")),
         ("lastSeen", json!("2026-01-01T00:00:00Z")),
         ("power", json!("On")),

@@ -1,0 +1,116 @@
+//! The last resorts, on a real lab: an etcd that is restored from a backup while VMs run, a host that only
+//! a person can vouch for, one that its watchdog resets, and one that fences itself. `LAST_RESORT=restore,…`
+//! plays some, `LAST_RESORT=all` all of them. In the end the prober and the disk ledger, which share no code
+//! with the product, judge the whole.
+
+mod restored;
+mod unreachable;
+
+use anyhow::{Result, ensure};
+use api::names::POLICY_NAME;
+use api::{CloudPolicy, Host, HostState, VirtualMachine};
+use e2e::story::check_programs;
+use e2e::watch::{all_well, hosts, until};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use lab::{Lab, LabOptions, declarations, judges, rest};
+use model::StopProofKind;
+use serde_json::json;
+
+/// Systems of this lab.
+const SYSTEMS: [&str; 2] = ["tourism", "trade-union"];
+/// Stories, in the order in which they are played.
+const STORIES: [&str; 4] = ["restore", "person", "watchdog", "guard"];
+/// Those that are played with every change. The watchdog's bite has a unit test in `lab/src/watchdog.rs`.
+const FAST: [&str; 3] = ["restore", "person", "guard"];
+
+/// The stories that are asked for.
+fn chosen() -> Result<Vec<&'static str>> {
+    let asked = match std::env::var("LAST_RESORT") {
+        Ok(text) if text == "all" => return Ok(STORIES.to_vec()),
+        Ok(text) => text,
+        Err(_) => FAST.join(","),
+    };
+    for name in asked.split(',') {
+        ensure!(
+            STORIES.contains(&name),
+            "LAST_RESORT={asked}: {name:?} is none of {}, nor all",
+            STORIES.join(", ")
+        );
+    }
+    let mut stories = STORIES.to_vec();
+    stories.retain(|story| asked.split(',').any(|name| name == *story));
+    Ok(stories)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_survives_a_restored_etcd_and_hosts_that_nobody_reaches() -> Result<()> {
+    check_programs()?;
+    let stories = chosen()?;
+    let lab = Lab::up(LabOptions {
+        name: "resort".to_owned(),
+        ..LabOptions::default()
+    })
+    .await?;
+    declarations::deploy(&lab, &SYSTEMS.map(str::to_owned)).await?;
+    rest::settle(&lab).await?;
+    shorten_timers(&lab).await?;
+    judges::start_prober(&lab.files, &lab.client).await?;
+    if stories.contains(&"restore") {
+        restored::etcd_is_restored(&lab).await?;
+    }
+    if stories.iter().any(|story| *story != "restore") {
+        // The guards of all hosts but one are armed from here on.
+        let unarmed = unreachable::arm(&lab).await?;
+        if stories.contains(&"person") {
+            unreachable::a_person_vouches(&lab, &unarmed).await?;
+        }
+        if stories.contains(&"watchdog") {
+            unreachable::a_watchdog_bites(&lab).await?;
+        }
+        if stories.contains(&"guard") {
+            unreachable::a_guard_fires(&lab).await?;
+        }
+    }
+    rest::settle(&lab).await?;
+    judges::stop_prober(&lab.files)?;
+    let report = judges::judge_probes(&lab.files, judge::report::Window::ALL)?;
+    for (guest, witness) in &report.guests {
+        let problems = &witness.problems;
+        ensure!(problems.is_empty(), "{guest}: {problems:?}");
+    }
+    for (volume, verdict) in judges::judge_disks(&lab.files, &lab.client).await? {
+        ensure!(verdict.is_clean(), "{volume}: {:?}", verdict.problems);
+    }
+    lab.down()
+}
+
+/// Timers of the guards, as short as a busy machine allows.
+async fn shorten_timers(lab: &Lab) -> Result<()> {
+    let timers = json!({"contractSeconds": 10, "watchdogSeconds": 10, "selfFenceMarginSeconds": 5});
+    let patch = Patch::Merge(json!({"spec": {"failover": timers}}));
+    let policies: Api<CloudPolicy> = Api::all(lab.client.clone());
+    policies
+        .patch(POLICY_NAME, &PatchParams::default(), &patch)
+        .await?;
+    Ok(())
+}
+
+/// Waits until every host is Ready, every VM runs and every system answers. Incidents may stand open yet.
+async fn well(lab: &Lab) -> Result<()> {
+    until(&lab.client, "all to be well", async || {
+        let ready = |host: &Host| {
+            host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
+        };
+        Ok(all_well(&lab.client, SYSTEMS.len()).await?
+            && hosts(&lab.client).await?.iter().all(ready))
+    })
+    .await
+    .map(drop)
+}
+
+/// Whether a VM's assignment rests on a proof of this kind.
+fn rests_on(vm: &VirtualMachine, kind: StopProofKind) -> bool {
+    let mut proofs = vm.status.iter().flat_map(|status| &status.proofs);
+    proofs.any(|proof| proof.kind == kind)
+}
