@@ -3,9 +3,9 @@
 
 #![forbid(unsafe_code)]
 
-pub mod arming;
 #[cfg(test)]
 mod api_in_memory;
+pub mod arming;
 #[cfg(test)]
 mod chance;
 pub mod clock;
