@@ -229,6 +229,9 @@ pub enum HostAction {
         /// What was done about them.
         #[arg(long)]
         reason: String,
+        /// The host's name once more, instead of typing it when asked.
+        #[arg(long)]
+        confirm: Option<String>,
     },
     /// It is powered off, on your word: its VMs start elsewhere. A wrong word destroys data.
     ConfirmDead {
@@ -261,7 +264,14 @@ pub enum FailoverAction {
         confirm: Option<String>,
     },
     /// Arm again before the time is over.
-    Arm,
+    Arm {
+        /// Why, such as that the work is done.
+        #[arg(long)]
+        reason: String,
+        /// The word `arm`, instead of typing it when asked.
+        #[arg(long)]
+        confirm: Option<String>,
+    },
     /// After etcd was restored from a backup: go on from what hosts say runs on them.
     ///
     /// Until then nothing is started, stopped, moved or forced off. Every host has to say what runs
@@ -285,6 +295,9 @@ pub enum DrillAction {
     /// The drills that every site has.
     List,
     /// Run one and report plan, measured times, problems and conclusion.
+    ///
+    /// The host's name must be typed before every drill on a site that is no lab, and on a lab before
+    /// one that stops VMs.
     Run {
         /// Name of the drill, or a file that ends in .yaml.
         drill: String,

@@ -24,19 +24,8 @@ const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,ser
 serviceaccount-token-controller,clusterrole-aggregation-controller,root-ca-certificate-publisher-controller,\
 validatingadmissionpolicy-status-controller,certificatesigningrequest-signing-controller";
 
-/// Audit: who wrote what in our group; reads and everybody else's chatter are left out.
-const AUDIT_POLICY: &str = r#"apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-rules:
-  - level: None
-    verbs: [get, list, watch]
-  - level: Metadata
-    resources: [{group: zhengyun.io}, {group: rbac.authorization.k8s.io}, {group: admissionregistration.k8s.io}]
-  - level: Metadata
-    resources: [{group: "", resources: [secrets, namespaces]}]
-  - level: None
-"#;
+/// The audit policy that sites are given: who wrote what in our group, people's words in full.
+const AUDIT_POLICY: &str = include_str!("../../charts/zhengyun/audit/policy.yaml");
 
 /// Writes the certificates and keys of a control plane of the lab's own.
 ///

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::host;
 use crate::lifecycle::Lab;
+use crate::users;
 
 /// Longest time for a site to come to rest by [`settle`].
 const SETTLE: Duration = Duration::from_secs(300);
@@ -105,6 +106,7 @@ where
 /// A host can not be started, or the API server refuses.
 pub async fn tend(lab: &Lab) -> Result<()> {
     let api: Api<Host> = Api::all(lab.client.clone());
+    let person = users::name_of(lab.client.clone()).await?;
     for name in lab.hosts()? {
         if !host::is_on(&lab.files, &name) {
             host::power_on(&lab.files, &name)?;
@@ -114,7 +116,7 @@ pub async fn tend(lab: &Lab) -> Result<()> {
         let state = host.status.as_ref().and_then(|status| status.state);
         if state == Some(HostState::Quarantined) {
             let clearance = json!({"spec": {"faultClearance": {
-                "at": jiff::Timestamp::now().to_string(), "reason": "mended", "by": "lab"}}});
+                "at": jiff::Timestamp::now().to_string(), "reason": "mended", "by": person}}});
             api.patch(
                 &host.name_any(),
                 &PatchParams::default(),

@@ -54,8 +54,14 @@ async fn nobody_gets_in(admin: &Config) {
     assert_eq!(code(stranger).await, 401, "anonymous access is on");
 }
 
-/// The audit log tells who wrote an object of ours.
-fn is_written_down(plane: &ControlPlane, resource: &str, name: &str, verb: &str) {
+/// The audit log tells who wrote an object of ours, and of people's words (`said`) what was sent.
+fn is_written_down(
+    plane: &ControlPlane,
+    resource: &str,
+    name: &str,
+    verb: &str,
+    said: Option<&str>,
+) {
     let told = || -> anyhow::Result<bool> {
         let log = std::fs::read_to_string(plane.audit_log())?;
         let of_write = |line: &str| {
@@ -66,6 +72,7 @@ fn is_written_down(plane: &ControlPlane, resource: &str, name: &str, verb: &str)
                 && object["resource"] == resource
                 && object["name"] == name
                 && event["user"]["username"].is_string()
+                && said.is_none_or(|said| event["requestObject"].to_string().contains(said))
         };
         Ok(log.lines().any(of_write))
     };
@@ -123,7 +130,15 @@ async fn the_declarations_are_accepted() {
         .await
         .unwrap_or_else(|error| panic!("site: {error:#}"));
     nobody_gets_in(&config).await;
-    is_written_down(&plane, "businesssystems", "oa", "patch");
-    is_written_down(&plane, "businesssystems", "oa", "delete");
+    is_written_down(&plane, "businesssystems", "oa", "patch", None);
+    is_written_down(&plane, "businesssystems", "oa", "delete", None);
+    let armed = serde_json::json!({"at": "2026-01-01T00:00:00Z", "by": "admin", "reason": "the switch is back"});
+    let word = serde_json::json!({"spec": {"failover": {"armed": armed}}});
+    Api::<api::CloudPolicy>::all(client)
+        .patch("default", &Default::default(), &Patch::Merge(&word))
+        .await
+        .unwrap();
+    let said = Some("the switch is back");
+    is_written_down(&plane, "cloudpolicies", "default", "patch", said);
     plane.stop().await.unwrap();
 }

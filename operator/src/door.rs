@@ -193,6 +193,8 @@ pub fn fleet(context: &Context, policy: &Policy) -> Fleet {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use api::CloudPolicy;
     use kube::CustomResourceExt;
     use serde_json::Value;
@@ -200,7 +202,7 @@ mod tests {
     use super::*;
 
     /// Where a tunable stands in the API, and what `failover` calls it.
-    const TUNABLES: [(&str, &str, &str); 11] = [
+    const TUNABLES: [(&str, &str, &str); 15] = [
         (
             "failover",
             "leaseIntervalSeconds",
@@ -224,17 +226,108 @@ mod tests {
             "heartbeatIntervalSeconds",
             "heartbeatIntervalMilliseconds",
         ),
+        ("failover", "contractSeconds", "contractMilliseconds"),
+        ("failover", "watchdogSeconds", "watchdogMilliseconds"),
+        (
+            "failover",
+            "selfFenceMarginSeconds",
+            "selfFenceMarginMilliseconds",
+        ),
         ("recovery", "startsPerHost", "startsPerHost"),
         ("recovery", "restartBackOffSeconds", "backOffMilliseconds"),
+        (
+            "recovery",
+            "restartBackOffMaximumSeconds",
+            "backOffMaximumMilliseconds",
+        ),
         ("migration", "hostsEvacuatedAtOnce", "hostsEvacuatedAtOnce"),
         ("migration", "timeoutSeconds", "migrationMilliseconds"),
     ];
 
+    /// Numbers of the same sections that `failover` does not read, and who does.
+    const ELSEWHERE: [(&str, &str, &str); 3] = [
+        ("migration", "perHost", "the operator, which begins moves"),
+        (
+            "migration",
+            "bandwidthMebibytesPerSecond",
+            "the agent that sends",
+        ),
+        (
+            "migration",
+            "maximumPauseMilliseconds",
+            "the agent that sends",
+        ),
+    ];
+
+    /// A tunable, a bound of it, and what else must be set beside it.
+    type Beside = (&'static str, i64, &'static [(&'static str, i64)]);
+
+    /// What else must be set for a policy to hold together with a bound of one tunable: the relations
+    /// between them, of which `docs/decisions/0017` tells.
+    const BESIDE: [Beside; 9] = [
+        (
+            "leaseIntervalSeconds",
+            14,
+            &[
+                ("contractSeconds", 42),
+                ("watchdogSeconds", 2),
+                ("selfFenceMarginSeconds", 5),
+                ("unreachableAfterSeconds", 16),
+            ],
+        ),
+        (
+            "heartbeatIntervalSeconds",
+            14,
+            &[
+                ("contractSeconds", 42),
+                ("watchdogSeconds", 2),
+                ("selfFenceMarginSeconds", 5),
+            ],
+        ),
+        (
+            "contractSeconds",
+            43,
+            &[("watchdogSeconds", 2), ("selfFenceMarginSeconds", 5)],
+        ),
+        (
+            "watchdogSeconds",
+            39,
+            &[("contractSeconds", 6), ("selfFenceMarginSeconds", 5)],
+        ),
+        (
+            "selfFenceMarginSeconds",
+            30,
+            &[("contractSeconds", 10), ("watchdogSeconds", 10)],
+        ),
+        ("unreachableAfterSeconds", 3, &[("leaseIntervalSeconds", 1)]),
+        (
+            "unreachableAfterSeconds",
+            600,
+            &[("fenceIsolatedAfterSeconds", 600)],
+        ),
+        (
+            "restartBackOffSeconds",
+            600,
+            &[("restartBackOffMaximumSeconds", 600)],
+        ),
+        (
+            "restartBackOffMaximumSeconds",
+            1,
+            &[("restartBackOffSeconds", 1)],
+        ),
+    ];
+
+    /// The schema of a section of the policy.
+    fn schema(section: &str) -> Value {
+        let crd = serde_json::to_value(CloudPolicy::crd()).expect("a CRD");
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+            [section]["properties"]
+            .clone()
+    }
+
     /// The safe range that the API server enforces: `self >= LEAST && self <= MOST`.
     fn range(section: &str, field: &str) -> (i64, i64) {
-        let crd = serde_json::to_value(CloudPolicy::crd()).expect("a CRD");
-        let rules = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-            ["properties"][section]["properties"][field]["x-kubernetes-validations"];
+        let rules = &schema(section)[field]["x-kubernetes-validations"];
         let rule = rules[0]["rule"].as_str().expect("a rule");
         let numbers: Vec<i64> = rule
             .split_whitespace()
@@ -267,6 +360,90 @@ mod tests {
         let (_, most) = range("failover", "fenceAttempts");
         let told = refusal("failover", "fenceAttempts", "fenceAttempts", most + 1);
         assert_eq!(told.as_deref(), Some("1 to 6"), "a refusal is seen as one");
+    }
+
+    #[test]
+    fn every_number_of_the_policy_that_concerns_failover_is_handed_over() {
+        for section in ["failover", "recovery", "migration"] {
+            let schema = schema(section);
+            let fields = schema.as_object().expect("fields");
+            let numbers: BTreeSet<&str> = fields
+                .iter()
+                .filter(|(_, field)| field["type"] == "integer")
+                .map(|(name, _)| name.as_str())
+                .collect();
+            let known: BTreeSet<&str> = TUNABLES
+                .iter()
+                .chain(&ELSEWHERE)
+                .filter(|(of, ..)| *of == section)
+                .map(|(_, field, _)| *field)
+                .collect();
+            assert_eq!(numbers, known, "{section}");
+        }
+        // And each of them arrives where it belongs.
+        for (section, field, name) in TUNABLES {
+            let mut spec = serde_json::to_value(CloudPolicySpec::default()).expect("a policy");
+            let value = spec[section][field].as_i64().expect("a number") + 1;
+            spec[section][field] = Value::from(value);
+            let spec = serde_json::from_value(spec).expect("a policy");
+            let policy = serde_json::to_value(translate(&spec)).expect("JSON");
+            let scale = if field.ends_with("Seconds") { 1000 } else { 1 };
+            let mut wanted = serde_json::to_value(Policy::default()).expect("JSON");
+            wanted[name] = Value::from(value * scale);
+            assert_eq!(policy, wanted, "{section}.{field}");
+        }
+    }
+
+    /// The table of what is no tunable, with the reasons.
+    const CONSTANTS: &str =
+        include_str!("../../docs/decisions/0017-what-the-policy-does-not-tune.md");
+
+    #[test]
+    fn every_other_number_of_failover_is_a_constant_with_a_reason() {
+        let policy = serde_json::to_value(Policy::default()).expect("JSON");
+        let constants: BTreeSet<&str> = CONSTANTS
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        let tuned: BTreeSet<&str> = TUNABLES.iter().map(|(.., name)| *name).collect();
+        let numbers: BTreeSet<&str> = policy
+            .as_object()
+            .expect("fields")
+            .iter()
+            .filter(|(_, value)| value.is_number())
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let untuned: BTreeSet<&str> = numbers.difference(&tuned).copied().collect();
+        assert_eq!(constants, untuned);
+    }
+
+    #[test]
+    fn a_policy_that_says_nothing_is_the_default_of_failover() {
+        assert_eq!(translate(&CloudPolicySpec::default()), Policy::default());
+        let nothing = serde_json::from_value(serde_json::json!({})).expect("a policy");
+        assert_eq!(translate(&nothing), Policy::default());
+    }
+
+    #[test]
+    fn each_bound_that_the_api_server_calls_safe_can_be_reached() {
+        for (section, field, _) in TUNABLES {
+            let (least, most) = range(section, field);
+            for bound in [least, most] {
+                let mut spec = serde_json::to_value(CloudPolicySpec::default()).expect("a policy");
+                spec[section][field] = Value::from(bound);
+                let beside = BESIDE
+                    .iter()
+                    .find(|(of, at, _)| *of == field && *at == bound);
+                for (other, value) in beside.into_iter().flat_map(|(.., set)| *set) {
+                    let (least, most) = range(section, other);
+                    assert!((least..=most).contains(value), "{other}: {value}");
+                    spec[section][*other] = Value::from(*value);
+                }
+                let spec = serde_json::from_value(spec).expect("a policy");
+                let errors = checked_policy(&spec).err();
+                assert_eq!(errors, None, "{section}.{field}: {bound}");
+            }
+        }
     }
 }
 

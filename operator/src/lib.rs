@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod api_in_memory;
+pub mod arming;
 #[cfg(test)]
 mod chance;
 pub mod clock;

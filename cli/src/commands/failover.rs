@@ -27,10 +27,21 @@ pub async fn status(context: &Context) -> Result<()> {
         .map(|policy| policy.spec.clone())
         .unwrap_or_default();
     let failover = spec.failover;
+    // One that the operator does not follow is told by the policy's condition.
+    let ignored = policy
+        .as_ref()
+        .and_then(|policy| policy.status.as_ref())
+        .and_then(|status| {
+            status
+                .conditions
+                .iter()
+                .find(|c| c.reason == "DisarmIgnored")
+        })
+        .map(|condition| condition.message.clone());
     let disarmed = failover
         .disarmed
         .clone()
-        .filter(|disarmed| disarmed.until.0 > Timestamp::now());
+        .filter(|disarmed| ignored.is_none() && disarmed.until.0 > Timestamp::now());
     if context.output == Output::Json {
         let frozen = policy.as_ref().and_then(super::rebase::freeze_of);
         let waits = policy.as_ref().filter(|_| frozen.is_some());
@@ -52,6 +63,9 @@ pub async fn status(context: &Context) -> Result<()> {
             disarmed.by,
             disarmed.reason
         ),
+    }
+    if let Some(ignored) = ignored {
+        println!("{}: {ignored}", context.say("Not followed", "未采纳"));
     }
     if let Some(policy) = &policy
         && let Some(frozen) = super::rebase::freeze_of(policy)
@@ -164,7 +178,8 @@ pub async fn disarm(
     typed: Option<&str>,
 ) -> Result<()> {
     person::needs_reason(reason, "what the work is")?;
-    let until = Timestamp::now() + parse(duration)?;
+    let at = Timestamp::now();
+    let until = at + parse(duration)?;
     person::confirm(
         context,
         typed,
@@ -175,7 +190,8 @@ pub async fn disarm(
         ),
     )?;
     let by = person::name(context).await?;
-    let disarmed = json!({"until": until.to_string(), "reason": reason, "by": by});
+    let disarmed =
+        json!({"at": at.to_string(), "until": until.to_string(), "reason": reason, "by": by});
     write(context, json!({"disarmed": disarmed})).await?;
     println!("{} {until}", context.say("Disarmed until", "已停用,直至"));
     Ok(())
@@ -184,10 +200,20 @@ pub async fn disarm(
 /// Arms again.
 ///
 /// # Errors
-/// What the API server answered.
-pub async fn arm(context: &Context) -> Result<()> {
+/// The reason or the typed word is missing, or what the API server answered.
+pub async fn arm(context: &Context, reason: &str, typed: Option<&str>) -> Result<()> {
+    person::needs_reason(reason, "why the work is over")?;
+    person::confirm(
+        context,
+        typed,
+        "arm",
+        context.say(
+            "From now on hosts that fall silent are forced off again.",
+            "此后静默的宿主机将重新被强制关机。",
+        ),
+    )?;
     let by = person::name(context).await?;
-    let armed = json!({"at": Timestamp::now().to_string(), "by": by});
+    let armed = json!({"at": Timestamp::now().to_string(), "by": by, "reason": reason});
     write(context, json!({"disarmed": null, "armed": armed})).await?;
     println!(
         "{}",

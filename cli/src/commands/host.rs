@@ -8,11 +8,25 @@ use serde_json::json;
 
 use super::{Context, person};
 
+/// What the reason of a clearance says.
+const CLEARED: &str = "what was done about the faults";
+
 /// Declares a host's faults up to now as dealt with.
 ///
 /// # Errors
-/// Says why the host can not be cleared.
-pub async fn clear(context: &Context, name: &str, reason: &str) -> Result<()> {
+/// The reason or the typed word is missing, or says why the host can not be cleared.
+pub async fn clear(context: &Context, name: &str, reason: &str, typed: Option<&str>) -> Result<()> {
+    person::needs_reason(reason, CLEARED)?;
+    get(&Api::all(context.client.clone()), name).await?;
+    person::confirm(
+        context,
+        typed,
+        name,
+        context.say(
+            "The faults of this host no longer count: VMs are placed there again.",
+            "该宿主机的故障将不再计入,并重新接收虚拟机。",
+        ),
+    )?;
     let faults = declare_cleared(context, name, reason).await?;
     if context.output == crate::options::Output::Json {
         return context.print_json(&json!({"host": name, "cleared": faults}));
@@ -45,7 +59,7 @@ pub async fn declare_cleared(
     name: &str,
     reason: &str,
 ) -> Result<Vec<model::Fault>> {
-    person::needs_reason(reason, "what was done about the faults")?;
+    person::needs_reason(reason, CLEARED)?;
     let hosts: Api<Host> = Api::all(context.client.clone());
     let host = get(&hosts, name).await?;
     let faults = host

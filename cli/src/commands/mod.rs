@@ -11,6 +11,8 @@ mod host;
 mod incident;
 mod migrate;
 mod person;
+#[cfg(test)]
+mod person_tests;
 mod planning;
 #[cfg(test)]
 mod planning_tests;
@@ -90,8 +92,13 @@ pub async fn run(options: &Options) -> Result<()> {
             action: FleetAction::Save { file },
         } => fleet_save::run(&context, file).await,
         Command::Host {
-            action: HostAction::Clear { host, reason },
-        } => host::clear(&context, host, reason).await,
+            action:
+                HostAction::Clear {
+                    host,
+                    reason,
+                    confirm,
+                },
+        } => host::clear(&context, host, reason, confirm.as_deref()).await,
         Command::Host {
             action:
                 HostAction::ConfirmDead {
@@ -107,7 +114,9 @@ pub async fn run(options: &Options) -> Result<()> {
                 reason,
                 confirm,
             } => failover::disarm(&context, duration, reason, confirm.as_deref()).await,
-            FailoverAction::Arm => failover::arm(&context).await,
+            FailoverAction::Arm { reason, confirm } => {
+                failover::arm(&context, reason, confirm.as_deref()).await
+            }
             FailoverAction::Rebase {
                 reason,
                 confirm,

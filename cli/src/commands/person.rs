@@ -54,6 +54,11 @@ pub fn confirm(context: &Context, given: Option<&str>, word: &str, danger: &str)
             line
         }
     };
+    must_be(&typed, word)
+}
+
+/// Refuses every word but the one that was asked for.
+fn must_be(typed: &str, word: &str) -> Result<()> {
     if typed.trim() != word {
         bail!(
             "--confirm: {:?} is not {word:?}; nothing was done",
@@ -71,5 +76,21 @@ mod tests {
     fn a_reason_of_blanks_is_none() {
         assert!(needs_reason("  ", "why").is_err());
         assert!(needs_reason("cord pulled", "why").is_ok());
+    }
+
+    #[test]
+    fn only_the_very_word_goes_on() {
+        // As it is typed: with the end of the line.
+        assert!(must_be("disarm\n", "disarm").is_ok());
+        assert!(must_be(" disarm ", "disarm").is_ok());
+        // Standard input that has ended gives nothing.
+        for wrong in ["", "\n", "y\n", "yes", "Disarm", "disarm h1", "disar"] {
+            let error = must_be(wrong, "disarm").expect_err(wrong).to_string();
+            assert!(error.starts_with("--confirm: "), "{error}");
+            assert!(
+                error.contains("is not \"disarm\"; nothing was done"),
+                "{error}"
+            );
+        }
     }
 }

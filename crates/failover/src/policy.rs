@@ -1,6 +1,8 @@
 //! Every tunable of failover with its default, and the check that refuses values which
 //! are absurd alone or contradict each other. Reads no configuration itself.
 
+mod ranges;
+
 use std::collections::BTreeMap;
 
 use model::{FaultKind, Severity};
@@ -103,7 +105,7 @@ impl Default for Policy {
             fence_send_milliseconds: 5_000,
             fence_read_back_milliseconds: 5_000,
             observer_gap_milliseconds: 1_500,
-            agent_down_after_milliseconds: 30_000,
+            agent_down_after_milliseconds: 15_000,
             contract_milliseconds: 20_000,
             watchdog_milliseconds: 20_000,
             self_fence_margin_milliseconds: 10_000,
@@ -164,153 +166,13 @@ impl Policy {
     /// # Errors
     /// Every refused value with field, value, reason and safe range, in a fixed order.
     pub fn check(&self) -> Result<(), Vec<PolicyError>> {
-        let mut errors = self.check_ranges();
+        let mut errors = ranges::refused(self);
         errors.extend(self.check_relations());
         if errors.is_empty() {
             Ok(())
         } else {
             Err(errors)
         }
-    }
-
-    fn check_ranges(&self) -> Vec<PolicyError> {
-        let rows: [(&'static str, u64, u64, u64, &'static str); 18] = [
-            (
-                "leaseIntervalMilliseconds",
-                self.lease_interval_milliseconds,
-                500,
-                60_000,
-                "the API server drowns in renewals, or a death is noticed late",
-            ),
-            (
-                "graceMilliseconds",
-                self.grace_milliseconds,
-                200,
-                30_000,
-                "ordinary jitter would look like silence, or a death is noticed late",
-            ),
-            (
-                "heartbeatIntervalMilliseconds",
-                self.heartbeat_interval_milliseconds,
-                500,
-                30_000,
-                "the pool drowns in writes, or a death is noticed late",
-            ),
-            (
-                "powerIntervalMilliseconds",
-                self.power_interval_milliseconds,
-                200,
-                10_000,
-                "the BMC drowns in requests, or Off is read late",
-            ),
-            (
-                "unreachableAfterMilliseconds",
-                self.unreachable_after_milliseconds,
-                3_000,
-                600_000,
-                "a short stall would be fenced, or recovery comes late",
-            ),
-            (
-                "fenceIsolatedAfterMilliseconds",
-                self.fence_isolated_after_milliseconds,
-                10_000,
-                3_600_000,
-                "a short cut would be fenced, or recovery comes late",
-            ),
-            (
-                "stormPercent",
-                u64::from(self.storm_percent),
-                10,
-                100,
-                "the guard would always or never stand",
-            ),
-            (
-                "stormMinimumHosts",
-                u64::from(self.storm_minimum_hosts),
-                2,
-                1_000,
-                "one dead host would be a storm",
-            ),
-            (
-                "stormWindowMilliseconds",
-                self.storm_window_milliseconds,
-                10_000,
-                600_000,
-                "a storm would not be seen as one, or stand for ever",
-            ),
-            (
-                "stormReleaseMilliseconds",
-                self.storm_release_milliseconds,
-                10_000,
-                3_600_000,
-                "fences would follow each other too quickly, or never",
-            ),
-            (
-                "fenceAttempts",
-                u64::from(self.fence_attempts),
-                1,
-                6,
-                "fencing would never begin, or outlast its intent of 60 s",
-            ),
-            (
-                "fenceSendMilliseconds",
-                self.fence_send_milliseconds,
-                500,
-                60_000,
-                "no BMC answers that fast, or a slow one blocks recovery",
-            ),
-            (
-                "observerGapMilliseconds",
-                self.observer_gap_milliseconds,
-                500,
-                10_000,
-                "every busy moment would restart the windows, or a pause would look like silence",
-            ),
-            (
-                "startsPerHost",
-                u64::from(self.starts_per_host),
-                1,
-                64,
-                "nothing would start, or a host is overrun",
-            ),
-            (
-                "startAttempts",
-                u64::from(self.start_attempts),
-                1,
-                100,
-                "nothing would start, or a broken VM is started for ever",
-            ),
-            (
-                "backOffMilliseconds",
-                self.back_off_milliseconds,
-                1_000,
-                600_000,
-                "a crashing VM would burn the host, or stay down long",
-            ),
-            (
-                "migrationMilliseconds",
-                self.migration_milliseconds,
-                10_000,
-                86_400_000,
-                "no VM could move, or a stuck move blocks a drain",
-            ),
-            (
-                "hostsEvacuatedAtOnce",
-                u64::from(self.hosts_evacuated_at_once),
-                1,
-                50,
-                "no host would be emptied, or the whole site would move at once",
-            ),
-        ];
-        rows.into_iter()
-            .filter(|(_, value, least, most, _)| value < least || value > most)
-            .map(|(field, value, least, most, because)| PolicyError {
-                field,
-                value,
-                because,
-                safe: format!("{least} to {most}"),
-            })
-            .collect()
     }
 
     fn check_relations(&self) -> Vec<PolicyError> {

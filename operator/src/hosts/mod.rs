@@ -9,6 +9,7 @@ mod self_fence;
 mod show;
 mod storage;
 mod test_read;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -32,6 +33,7 @@ use serde_json::json;
 use self::self_fence::SelfFencing;
 use self::storage::StorageCuts;
 use self::test_read::TestRead;
+use crate::arming::Arming;
 use crate::runtime::Context;
 use crate::writer::logged;
 use crate::{clock, door, freeze, on_panic};
@@ -229,10 +231,7 @@ async fn turn(context: &Arc<Context>) {
 
 fn disarmed(context: &Context) -> bool {
     let policy = context.stores.policy();
-    policy
-        .failover
-        .disarmed
-        .is_some_and(|disarmed| disarmed.until.0 > jiff::Timestamp::now())
+    Arming::of(&policy.failover, jiff::Timestamp::now()).is_off()
 }
 
 async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, action: HostAction) {

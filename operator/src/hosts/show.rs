@@ -10,11 +10,11 @@ use kube::runtime::events::EventType;
 use model::{Assignment, HostName};
 use serde_json::{Value, json};
 
-use super::{certificates, gather, lock};
-use crate::clock;
+use super::{certificates, gather, lock, words};
 use crate::conditions::{Judged, conditions};
 use crate::runtime::Context;
 use crate::writer::logged;
+use crate::{clock, door};
 
 /// Writes what people see, when it changed.
 pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::machine::HostView) {
@@ -66,7 +66,8 @@ pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::
             json!(void),
         );
     }
-    let judged = judged(context, host, view, faults);
+    let mut judged = judged(context, host, view, faults).to_vec();
+    judged.extend(words::judged(host));
     let conditions = conditions(&status.conditions, &judged, host.metadata.generation);
     set("conditions", json!(status.conditions), json!(conditions));
     if changes.contains_key("state") {
@@ -92,6 +93,14 @@ pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::
             EventType::Warning
         };
         context.writer.tell(host, kind, &state, &reason).await;
+    }
+    if result.is_ok() {
+        for (kind, word) in words::news(&status.conditions, &conditions) {
+            context
+                .writer
+                .tell(host, kind, &word.type_, &word.message)
+                .await;
+        }
     }
     logged("host", &name, result);
 }
@@ -217,15 +226,14 @@ fn self_fencing(context: &Context, host: &Host) -> (bool, String) {
     (false, text)
 }
 
-/// Past this age of its loop an agent does not converge any more, though its guard renews the Lease.
-const STUCK_MILLISECONDS: u64 = 15_000;
-
+/// Past the policy's age of its loop an agent does not converge any more, though its guard renews the Lease.
 fn agent_is_stuck(context: &Context, host: &str) -> bool {
+    let policy = door::policy(&context.stores.policy());
     context
         .stores
         .renewals(host)
         .and_then(|renewals| renewals.loop_age)
-        .is_some_and(|age| age > STUCK_MILLISECONDS)
+        .is_some_and(|age| age > policy.agent_down_after_milliseconds)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod affected;
 mod stored;
+mod words;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,6 +92,7 @@ pub async fn turn(context: &Arc<Context>) {
         let mut state = context.incidents.lock();
         state.take_events();
         state.take_faults(context);
+        state.take_words(context);
         state.take_closures(&stored);
         affected::follow(context, &mut state);
         state.collect();
@@ -170,6 +172,14 @@ impl State {
                 let cause = fault_cause(&name, &component, kind);
                 ledger.tell(&cause, quarantine(&name, at));
             }
+        }
+    }
+
+    /// What people said, while it stands.
+    fn take_words(&mut self, context: &Context) {
+        if let Some(ledger) = &mut self.ledger {
+            let hosts = context.stores.hosts.state();
+            words::follow(ledger, &context.stores.policy(), &hosts, Timestamp::now());
         }
     }
 

@@ -9,4 +9,4 @@ mod standing;
 pub use forbidden::{Forbidden, RefusedBy, forbidden};
 pub use manifests::{BadManifest, bad_edits, bad_manifests};
 pub use permitted::permitted;
-pub use standing::{STANDING, standing_statuses};
+pub use standing::{STANDING, standing_statuses, standing_words};

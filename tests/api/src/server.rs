@@ -9,7 +9,7 @@ use kube::{Api, Client, Config};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cases::{STANDING, standing_statuses};
+use crate::cases::{STANDING, standing_statuses, standing_words};
 
 /// Who writes: a user name and groups, impersonated by the administrator.
 #[derive(Clone, Copy, Debug)]
@@ -283,7 +283,7 @@ impl Server {
         Ok(())
     }
 
-    /// Applies the standing objects and their statuses, and waits until the policies judge.
+    /// Applies the standing objects, their statuses and people's words, and waits until the policies judge.
     ///
     /// # Errors
     /// Names the object that was not accepted.
@@ -308,6 +308,12 @@ impl Server {
             write(client_as(&self.config, identity)?, target, &body, false)
                 .await
                 .with_context(|| format!("status of {} {}", target.kind, target.name))?;
+        }
+        for (identity, target, spec) in standing_words() {
+            let body = Write::Patch(serde_json::json!({ "spec": spec }));
+            write(client_as(&self.config, identity)?, target, &body, false)
+                .await
+                .with_context(|| format!("spec of {} {}", target.kind, target.name))?;
         }
         Ok(())
     }

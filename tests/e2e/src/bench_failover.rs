@@ -13,6 +13,7 @@ use kube::{Api, ResourceExt};
 use lab::{Fault, Lab, LabOptions, host, judges, rest};
 
 use crate::bench::{failures, percentile};
+use crate::command::clear;
 use crate::recovery::Times;
 use crate::story::{self, Teller, check_programs};
 use crate::watch::{busy_host, host_state, hosts, on_host, until, vms};
@@ -329,12 +330,7 @@ async fn quarantine(lab: &Lab, table: &mut Table) -> Result<()> {
         Ok(on_host(&lab.client, &name).await?.is_empty())
     })
     .await?;
-    let api: Api<Host> = Api::all(lab.client.clone());
-    let clearance = serde_json::json!({"spec": {"faultClearance": {
-        "at": jiff::Timestamp::now().to_string(), "reason": "memory replaced", "by": "bench"}}});
-    let patch = kube::api::Patch::Merge(&clearance);
-    api.patch(&name, &Default::default(), &patch).await?;
-    Ok(())
+    clear(lab, &name, "memory replaced")
 }
 
 /// Where VMs stand and which QEMU processes run.

@@ -50,6 +50,15 @@ pub fn zyctl(lab: &Lab, arguments: &[&str]) -> Result<String> {
     Ok(text)
 }
 
+/// Declares a host's faults as dealt with, as a person does.
+///
+/// # Errors
+/// It failed, with what it said.
+pub fn clear(lab: &Lab, host: &str, reason: &str) -> Result<()> {
+    let words = ["host", "clear", host, "--reason", reason, "--confirm", host];
+    zyctl(lab, &words).map(drop)
+}
+
 /// A command that follows something until it ends by itself; it does not outlive the test.
 pub struct Following(pub Child);
 

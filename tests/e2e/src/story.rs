@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use lab::{Fault, Lab, declarations, guest, judges};
 use model::StopProofKind;
 
-use crate::command::{kubectl, zyctl};
+use crate::command::{clear, kubectl, zyctl};
 use crate::evacuation;
 use crate::ledger::{ledger_agrees, tell_ledger};
 use crate::recovery;
@@ -237,7 +237,7 @@ async fn return_of_hosts(lab: &Lab, teller: &Teller) -> Result<()> {
             Some(HostState::Quarantined) => {
                 let reason = "memory module replaced";
                 let name = host.name_any();
-                zyctl(lab, &["host", "clear", &name, "--reason", reason])?;
+                clear(lab, &name, reason)?;
             }
             Some(HostState::Ready) => {}
             _ => lab.heal(Some(&host.name_any()), Fault::PowerLoss)?,

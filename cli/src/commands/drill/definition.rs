@@ -23,7 +23,7 @@ pub struct Drill {
     /// When tests play it; they read it themselves.
     #[serde(default, rename = "tag")]
     _tag: Tag,
-    /// VMs of the host stop: the host's name must be typed.
+    /// VMs of the host stop, or may stop: the host's name must be typed on a lab too.
     #[serde(default)]
     pub stops_vms: bool,
     /// What is done and what must follow.

@@ -86,16 +86,9 @@ pub async fn run(context: &Context, request: &Request<'_>) -> Result<()> {
             "the site is not well; a drill begins when every host is Ready and every system answers"
         );
     }
-    if drill.stops_vms {
-        person::confirm(
-            context,
-            request.confirm,
-            request.host,
-            context.say(
-                "The VMs of this host will stop and must restart elsewhere.",
-                "该宿主机上的虚拟机将停止,并须在其他宿主机重启。",
-            ),
-        )?;
+    if let Some((english, chinese)) = danger(&drill, &hand) {
+        let danger = context.say(english, chinese);
+        person::confirm(context, request.confirm, request.host, danger)?;
     }
     let mut report = Report {
         drill: drill.name.clone(),
@@ -120,6 +113,22 @@ pub async fn run(context: &Context, request: &Request<'_>) -> Result<()> {
         bail!("drill {} on {} was not passed", drill.name, request.host);
     }
     Ok(())
+}
+
+/// What a person is told, and confirms, before a drill begins: before every one on a site that is no
+/// lab, and on a lab before one that stops VMs.
+fn danger(drill: &Drill, hand: &Hand) -> Option<(&'static str, &'static str)> {
+    match (drill.stops_vms, hand) {
+        (true, _) => Some((
+            "The VMs of this host stop, or may stop, and must then restart elsewhere.",
+            "该宿主机上的虚拟机将停止或可能停止,并须在其他宿主机重启。",
+        )),
+        (false, Hand::Lab(_)) => None,
+        (false, Hand::Bmc | Hand::Person) => Some((
+            "This is tried on a live site. Its VMs should run on; where the site does not withstand it, they stop.",
+            "演练在正式站点上进行。虚拟机应继续运行;如站点未能承受,虚拟机将停止。",
+        )),
+    }
 }
 
 /// Plays every step. After the first that fails only what ends faults is still done.
@@ -327,4 +336,27 @@ fn tell(context: &Context, drill: &Drill, report: &Report, file: Option<&Path>) 
     }
     println!("{}", report.markdown(drill, context.language));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_drill_on_a_live_site_is_confirmed_and_on_a_lab_those_that_stop_vms() {
+        for drill in definition::built_in().expect("drills") {
+            for hand in [Hand::Person, Hand::Bmc] {
+                assert!(
+                    danger(&drill, &hand).is_some(),
+                    "{} by {hand:?}",
+                    drill.name
+                );
+            }
+            let in_lab = danger(&drill, &Hand::Lab("lab".to_owned()));
+            assert_eq!(in_lab.is_some(), drill.stops_vms, "{}", drill.name);
+        }
+        // A host whose VMs no probe answers for is fenced when its management network is cut.
+        let cut = definition::load("management-cut").expect("a drill");
+        assert!(cut.stops_vms);
+    }
 }

@@ -72,8 +72,9 @@ pub struct CloudPolicySpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct FailoverPolicy {
-    /// How often each host renews its Lease, seconds. Default 2; longer on large fleets.
-    #[schemars(extend("x-kubernetes-validations" = safe("leaseIntervalSeconds", 1, 60, "the API server drowns in renewals, or a death is noticed late")))]
+    /// How often each host renews its Lease, seconds. Default 2; longer on large fleets, with a longer
+    /// `contractSeconds`: at least three times this.
+    #[schemars(extend("x-kubernetes-validations" = safe("leaseIntervalSeconds", 1, 14, "the API server drowns in renewals, or a death is noticed late")))]
     pub lease_interval_seconds: i32,
     /// Silence after which a host that reads On counts as unreachable, seconds. Default 8.
     #[schemars(extend("x-kubernetes-validations" = safe("unreachableAfterSeconds", 3, 600, "a short stall would be fenced, or recovery comes late")))]
@@ -93,14 +94,14 @@ pub struct FailoverPolicy {
     #[schemars(extend("x-kubernetes-validations" = safe("fenceAttempts", 1, 6, "fencing would never begin, or outlast its intent of 60 s")))]
     pub fence_attempts: i32,
     /// How often each host renews its storage heartbeat, seconds, on pools with `spec.heartbeat`. Default 2.
-    #[schemars(extend("x-kubernetes-validations" = safe("heartbeatIntervalSeconds", 1, 15, "the pool drowns in writes, or the contract could not be kept")))]
+    #[schemars(extend("x-kubernetes-validations" = safe("heartbeatIntervalSeconds", 1, 14, "the pool drowns in writes, or the contract could not be kept")))]
     pub heartbeat_interval_seconds: i32,
     /// The guard's contract on hosts with `spec.selfFencing`: after so many seconds without Lease
     /// and without storage heartbeat the host kills its VMs. Default 20.
-    #[schemars(extend("x-kubernetes-validations" = safe("contractSeconds", 6, 45, "a short cut would kill VMs, or VMs of a dead host stay down for too long")))]
+    #[schemars(extend("x-kubernetes-validations" = safe("contractSeconds", 6, 43, "a short cut would kill VMs, or VMs of a dead host stay down for too long")))]
     pub contract_seconds: i32,
     /// Longest time-out of the hosts' hardware watchdogs, seconds. Default 20.
-    #[schemars(extend("x-kubernetes-validations" = safe("watchdogSeconds", 2, 40, "a busy moment would reset the host, or VMs of a dead host stay down for too long")))]
+    #[schemars(extend("x-kubernetes-validations" = safe("watchdogSeconds", 2, 39, "a busy moment would reset the host, or VMs of a dead host stay down for too long")))]
     pub watchdog_seconds: i32,
     /// How long the platform waits beyond contract and watchdog before it restarts the VMs of a
     /// host that must have fenced itself, seconds. Default 10.
@@ -159,6 +160,10 @@ pub struct RebaseRequest {
 pub struct Armed {
     /// When.
     pub at: Time,
+    /// Why, such as that the work is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 500))]
+    pub reason: Option<String>,
     /// Who.
     #[schemars(length(min = 1, max = 253))]
     pub by: String,
@@ -166,8 +171,13 @@ pub struct Armed {
 
 /// Fencing is off until a moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = rule("has(self.at) && self.until - self.at <= duration('24h')", "disarmed.until: must be at most 24 hours after disarmed.at, the moment of writing; a forgotten one must not last a weekend, so disarm again when more is needed")))]
 pub struct Disarmed {
-    /// Until when; then it arms itself again.
+    /// When it was said. Must be there; one without it is from before this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+    /// Until when, at most 24 hours after `at`; then it arms itself again. The operator ignores one that
+    /// is further away.
     pub until: Time,
     /// Why.
     #[schemars(length(min = 1, max = 500))]

@@ -118,7 +118,7 @@ pub fn bad_manifests() -> Vec<BadManifest> {
         bad!(
             "a Lease interval of nothing",
             "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {leaseIntervalSeconds: 0}}}",
-            "leaseIntervalSeconds: safe is 1 to 60; outside of that the API server drowns"
+            "leaseIntervalSeconds: safe is 1 to 14; outside of that the API server drowns"
         ),
         bad!(
             "a time-out of a day",
@@ -138,7 +138,7 @@ pub fn bad_manifests() -> Vec<BadManifest> {
         bad!(
             "a negative contract",
             "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {contractSeconds: -5}}}",
-            "contractSeconds: safe is 6 to 45; outside of that"
+            "contractSeconds: safe is 6 to 43; outside of that"
         ),
         bad!(
             "a longest wait below the first",
@@ -269,6 +269,11 @@ pub fn bad_manifests() -> Vec<BadManifest> {
             "a contract of two renewals",
             "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {contractSeconds: 6, leaseIntervalSeconds: 3}}}",
             "two missed renewals would kill every VM"
+        ),
+        bad!(
+            "a disarming that does not say when it was said",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {disarmed: {until: '2026-01-01T02:00:00Z', reason: switch work, by: admin}}}}",
+            "must be at most 24 hours after disarmed.at"
         ),
     ]
 }
@@ -405,6 +410,16 @@ pub fn bad_edits() -> Vec<BadManifest> {
             "StoragePool - shared",
             "{spec: {shared: false}}",
             "shared: can not be changed"
+        ),
+        bad!(
+            "CloudPolicy - default",
+            "{spec: {failover: {disarmed: {at: '2026-01-02T00:00:00Z', until: '2026-01-09T00:00:00Z', reason: a long weekend, by: admin}}}}",
+            "disarmed.until: must be at most 24 hours after disarmed.at"
+        ),
+        bad!(
+            "CloudPolicy - default",
+            "{spec: {failover: {disarmed: {until: '2026-01-02T00:00:01Z'}}}}",
+            "disarmed.until: must be at most 24 hours after disarmed.at"
         ),
         bad!(
             "Incident - incident1",

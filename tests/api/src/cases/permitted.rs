@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::standing::{assignment, report, runtime};
+use super::standing::{assignment, clearance, disarmed, report, runtime};
 use crate::server::{
-    AGENT_H1, AGENT_H2, DEPARTMENT_USER, Identity, ON_CALL, OPERATOR, SYSTEM_ADMINISTRATOR, Target,
-    Write,
+    AGENT_H1, AGENT_H2, CLUSTER_ADMINISTRATOR, DEPARTMENT_USER, Identity, ON_CALL, OPERATOR,
+    SYSTEM_ADMINISTRATOR, Target, Write,
 };
 
 /// Every permitted write: who, on what, which.
@@ -66,8 +66,7 @@ pub fn permitted() -> Vec<(Identity, Target, Write)> {
         (
             ON_CALL,
             Target::of_site("CloudPolicy", "default"),
-            Write::Patch(json!({"spec": {"failover": {"disarmed": {
-                "until": "2026-01-01T00:00:00Z", "reason": "switch work", "by": "li"}}}})),
+            Write::Patch(json!({"spec": {"failover": {"disarmed": disarmed("li")}}})),
         ),
         // Promotion of the incoming copy keeps its epoch.
         (
@@ -113,5 +112,109 @@ pub fn permitted() -> Vec<(Identity, Target, Write)> {
             Write::Patch(json!({"spec": {"maintenance": {"reason": "new fan"}}})),
         ),
         (SYSTEM_ADMINISTRATOR, host("h2"), Write::Delete),
+    ]
+    .into_iter()
+    .chain(words())
+    .collect()
+}
+
+/// What people say in their own name, and what may be done about words that stand.
+fn words() -> Vec<(Identity, Target, Write)> {
+    let host = |name| Target::of_site("Host", name);
+    let policy = Target::of_site("CloudPolicy", "default");
+    let incident = |name| Target::of_site("Incident", name);
+    let spec = |spec| Write::Patch(json!({ "spec": spec }));
+    let at = "2026-01-01T01:00:00Z";
+    let off = |by| {
+        spec(
+            json!({"confirmedOff": {"bootId": "boot-h1", "at": at, "by": by, "reason": "cord pulled"}}),
+        )
+    };
+    let closure = |by| spec(json!({"closure": {"by": by, "reason": "fan replaced"}}));
+    let rebase = json!({"frozenSince": at, "at": at, "by": "ops", "reason": "disk full"});
+    vec![
+        // Armed before the time is over, and armed when nothing was disarmed.
+        (
+            ON_CALL,
+            policy,
+            spec(json!({"failover": {"disarmed": null, "armed": {"at": at, "by": "li"}}})),
+        ),
+        (
+            SYSTEM_ADMINISTRATOR,
+            policy,
+            spec(json!({"failover": {"armed": {"at": at, "by": "ops"}}})),
+        ),
+        (
+            SYSTEM_ADMINISTRATOR,
+            policy,
+            spec(json!({"failover": {"rebase": rebase}})),
+        ),
+        (ON_CALL, host("h1"), off("li")),
+        (CLUSTER_ADMINISTRATOR, host("h1"), off("admin")),
+        (
+            ON_CALL,
+            host("h1"),
+            spec(json!({"faultClearance": clearance("li")})),
+        ),
+        (
+            ON_CALL,
+            host("h1"),
+            spec(json!({"maintenance": {"reason": "new fan", "evacuate": true}})),
+        ),
+        (ON_CALL, incident("incident1"), closure("li")),
+        (SYSTEM_ADMINISTRATOR, incident("incident1"), closure("ops")),
+        (
+            OPERATOR,
+            incident("incident1"),
+            spec(json!({"causeClass": "Unknown", "title": "host h1 hung"})),
+        ),
+        (OPERATOR, incident("incident2"), Write::Delete),
+        // Bounds of ranges, with what they ask of the others.
+        (
+            SYSTEM_ADMINISTRATOR,
+            policy,
+            spec(
+                json!({"failover": {"leaseIntervalSeconds": 14, "heartbeatIntervalSeconds": 14, "contractSeconds": 42,
+                "watchdogSeconds": 2, "selfFenceMarginSeconds": 5, "unreachableAfterSeconds": 16}}),
+            ),
+        ),
+        (
+            SYSTEM_ADMINISTRATOR,
+            policy,
+            spec(
+                json!({"failover": {"contractSeconds": 43, "watchdogSeconds": 2, "selfFenceMarginSeconds": 5}}),
+            ),
+        ),
+        (
+            SYSTEM_ADMINISTRATOR,
+            policy,
+            spec(
+                json!({"failover": {"contractSeconds": 6, "watchdogSeconds": 39, "selfFenceMarginSeconds": 5}}),
+            ),
+        ),
+        (
+            SYSTEM_ADMINISTRATOR,
+            policy,
+            spec(
+                json!({"failover": {"contractSeconds": 10, "watchdogSeconds": 10, "selfFenceMarginSeconds": 30}}),
+            ),
+        ),
+        // Li's words stand on h2 and in the policy: others change what is beside them, repeat them, or take
+        // them back.
+        (
+            SYSTEM_ADMINISTRATOR,
+            host("h2"),
+            spec(json!({"rack": "r9", "faultClearance": clearance("li")})),
+        ),
+        (
+            SYSTEM_ADMINISTRATOR,
+            host("h2"),
+            spec(json!({"faultClearance": null})),
+        ),
+        (
+            SYSTEM_ADMINISTRATOR,
+            policy,
+            spec(json!({"failover": {"stormPercent": 40}})),
+        ),
     ]
 }

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{AGENT_H1, AGENT_H2, Identity, OPERATOR, Target};
+use crate::server::{
+    AGENT_H1, AGENT_H2, Identity, ON_CALL, OPERATOR, SYSTEM_ADMINISTRATOR, Target,
+};
 
 /// Objects, as a person applies them.
 pub const STANDING: &str = r#"
@@ -105,6 +107,11 @@ metadata: {name: incident1}
 spec: {cause: host-silent/h1/b, causeClass: Hardware, openedAt: "2026-01-01T00:00:00.000000Z", title: host h1 fell silent}
 ---
 apiVersion: zhengyun.io/v1alpha1
+kind: Incident
+metadata: {name: incident2}
+spec: {cause: host-silent/h2/b, causeClass: Hardware, openedAt: "2026-01-01T00:00:00.000000Z", title: host h2 fell silent}
+---
+apiVersion: zhengyun.io/v1alpha1
 kind: BusinessSystem
 metadata: {name: oa, namespace: oa-office}
 spec:
@@ -147,6 +154,37 @@ pub fn assignment(host: &str, epoch: i64) -> Value {
 pub fn report(boot_id: &str, system_uuid: &str) -> Value {
     json!({"incarnation": {"bootId": boot_id, "systemUuid": system_uuid, "macAddresses": []},
            "capacity": {"cpu": 4, "memory": "1Gi"}, "architecture": "x86_64", "domainType": "qemu"})
+}
+
+/// A word that fencing is off for two hours.
+pub fn disarmed(by: &str) -> Value {
+    json!({"at": "2026-01-01T00:00:00Z", "until": "2026-01-01T02:00:00Z", "reason": "switch work", "by": by})
+}
+
+/// A word that a host's faults are dealt with.
+pub fn clearance(by: &str) -> Value {
+    json!({"at": "2026-01-01T00:00:00Z", "reason": "new fan", "by": by})
+}
+
+/// Specs with people's words in them, written by those whose words they are.
+pub fn standing_words() -> Vec<(Identity, Target, Value)> {
+    vec![
+        (
+            ON_CALL,
+            Target::of_site("Host", "h2"),
+            json!({"faultClearance": clearance("li")}),
+        ),
+        (
+            ON_CALL,
+            Target::of_site("CloudPolicy", "default"),
+            json!({"failover": {"disarmed": disarmed("li")}}),
+        ),
+        (
+            SYSTEM_ADMINISTRATOR,
+            Target::of_site("Incident", "incident2"),
+            json!({"closure": {"by": "ops", "reason": "fan replaced"}}),
+        ),
+    ]
 }
 
 /// Statuses, written in this order by those who may.
@@ -225,6 +263,11 @@ pub fn standing_statuses() -> Vec<(Identity, Target, Value)> {
             json!({"lastJob": 3,
             "job": {"host": "h1", "bootId": "boot-h1", "epoch": 3, "operation": "Create", "sizeBytes": 1},
             "claim": {"fleet": "f", "holder": "VirtualMachine", "uid": "u", "host": "h1", "bootId": "boot-h1", "epoch": 4}}),
+        ),
+        (
+            OPERATOR,
+            cluster("Incident", "incident2"),
+            json!({"state": "Closed", "closedAt": "2026-01-01T01:00:00.000000Z"}),
         ),
         (
             OPERATOR,

@@ -3,10 +3,11 @@
 mod agents;
 mod operator;
 mod people;
+mod words;
 
 use serde_json::{Value, json};
 
-use super::standing::{assignment, report, runtime};
+use super::standing::{assignment, clearance, disarmed, report, runtime};
 use crate::server::{
     AGENT_H1, AGENT_H2, CLUSTER_ADMINISTRATOR, DEPARTMENT_USER, Identity, ON_CALL, OPERATOR,
     SYSTEM_ADMINISTRATOR, Target, Write,
@@ -45,6 +46,11 @@ const SYSTEM: Target = Target::of("BusinessSystem", "oa-office", "oa");
 const IMAGE: Target = Target::of_site("Image", "linux");
 const POLICY: Target = Target::of_site("CloudPolicy", "default");
 const H1: Target = Target::of_site("Host", "h1");
+const H2: Target = Target::of_site("Host", "h2");
+/// It is open.
+const INCIDENT: Target = Target::of_site("Incident", "incident1");
+/// It is closed.
+const CLOSED: Target = Target::of_site("Incident", "incident2");
 
 /// Objects of the site whose status the operator alone writes.
 const OPERATORS_ALONE: [Target; 6] = [
@@ -52,7 +58,7 @@ const OPERATORS_ALONE: [Target; 6] = [
     Target::of_site("StoragePool", "shared"),
     Target::of_site("Network", "common"),
     Target::of_site("Department", "oa-office"),
-    Target::of_site("Incident", "incident1"),
+    INCIDENT,
     POLICY,
 ];
 
@@ -111,5 +117,7 @@ pub fn forbidden() -> Vec<Forbidden> {
     people::marks(&mut cases);
     people::on_call(&mut cases);
     people::deletions(&mut cases);
+    words::names(&mut cases);
+    words::records(&mut cases);
     cases.0
 }

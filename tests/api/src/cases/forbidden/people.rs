@@ -55,14 +55,30 @@ pub(super) fn people(cases: &mut Cases) {
 /// Of the policy whoever is on call disarms and arms fencing.
 pub(super) fn on_call(cases: &mut Cases) {
     let policy = RefusedBy::Policy("on-call-policy");
-    let sentence = "changes spec.failover.disarmed only";
+    let sentence = "changes spec.failover.disarmed and spec.failover.armed only";
     for spec in [
         json!({"failover": {"stormPercent": 90}}),
         json!({"recovery": {"startsPerHost": 9}}),
-        json!({"failover": {"stormPercent": 90, "disarmed": {"until": "2026-01-01T00:00:00Z", "reason": "x", "by": "li"}}}),
+        json!({"failover": {"stormPercent": 90, "disarmed": disarmed("li")}}),
+        json!({"failover": {"stormPercent": 90, "disarmed": null, "armed": {"at": "2026-01-01T00:00:00Z", "by": "li"}}}),
+        json!({"failover": {"rebase": {"frozenSince": "2026-01-01T00:00:00Z", "at": "2026-01-01T00:00:00Z", "reason": "x", "by": "li"}}}),
     ] {
         let write = Write::Patch(json!({"spec": spec}));
         cases.refuse(policy, ON_CALL, POLICY, write, sentence);
+    }
+    let policy = RefusedBy::Policy("on-call-host");
+    let sentence =
+        "changes spec.maintenance, spec.faultClearance and spec.confirmedOff of a host only";
+    let bmc = json!({"protocol": "Redfish", "address": "https://10.0.0.66", "credentials": {"name": "s"}});
+    for spec in [
+        json!({"bmcs": [bmc]}),
+        json!({"selfFencing": true}),
+        json!({"pool": "other"}),
+        json!({"managementAddress": "10.0.0.66"}),
+        json!({"maintenance": {"reason": "new fan"}, "rack": "r9"}),
+    ] {
+        let write = Write::Patch(json!({"spec": spec}));
+        cases.refuse(policy, ON_CALL, H1, write, sentence);
     }
     let rack = Write::PatchStatus(json!({"status": {"message": "x"}}));
     cases.refuse(RefusedBy::Roles, ON_CALL, POLICY, rack, "cannot patch");
