@@ -205,7 +205,8 @@ impl State {
                 english: format!("closed by {}: {}", closure.by, closure.reason),
                 chinese: format!("{} 关闭:{}", closure.by, closure.reason),
             };
-            if let Some(incident) = ledger.close(&incident.spec.cause, entry) {
+            if let Some(mut incident) = ledger.close(&incident.spec.cause, entry) {
+                incident.class = closure.cause_class.map_or(incident.class, stored::class);
                 self.baselines.remove(&incident.cause);
                 self.begins.remove(&incident.cause);
                 closed.push(incident);

@@ -172,7 +172,7 @@ pub(super) fn read_system(system: AffectedSystem, answers: bool) -> incident::Af
     }
 }
 
-fn class(class: CauseClass) -> incident::CauseClass {
+pub(super) fn class(class: CauseClass) -> incident::CauseClass {
     match class {
         CauseClass::Hardware => incident::CauseClass::Hardware,
         CauseClass::Software => incident::CauseClass::Software,
@@ -329,6 +329,7 @@ mod tests {
         by_a_person.spec.closure = Some(api::IncidentClosure {
             by: "ops".to_owned(),
             reason: "fan replaced".to_owned(),
+            cause_class: None,
         });
         let mut elsewhere = open.clone();
         elsewhere.status.as_mut().expect("status").state = "Closed".to_owned();
