@@ -281,7 +281,15 @@ fn measure(
             system.name_any() == name.name
                 && system.namespace().as_deref() == Some(name.namespace.as_str())
         });
-        let Some(system) = system else { continue };
+        let Some(system) = system else {
+            // One that was deleted is not waited for.
+            let deleted = AffectedSystem {
+                answers: true,
+                ..known.clone()
+            };
+            ledger.measure(cause, name, &deleted);
+            continue;
+        };
         let former =
             baseline.and_then(|baseline| Some((baseline.until, baseline.systems.get(name)?)));
         let from = former.map_or(begin, |(until, _)| until);

@@ -5,7 +5,8 @@
 use std::sync::{Arc, PoisonError};
 
 use api::{
-    BusinessSystem, CloseReason, Host, Incident, RuntimePhase, VirtualMachine, VirtualMachinePhase,
+    BusinessSystem, CloseReason, Host, Incident, RuntimePhase, VirtualMachine,
+    VirtualMachineMigration, VirtualMachinePhase,
 };
 use failover::incident::causes::{self, Guest};
 use failover::incident::{Ledger, WallTime};
@@ -21,6 +22,9 @@ use crate::{door, evacuation};
 
 /// A system that people's work interrupts for no longer has no Incident: the pause of a move is none.
 const PLANNED_DOWN: SignedDuration = SignedDuration::from_secs(5);
+
+/// A system that stops answering so soon after a move does so because of it.
+const AFTER_MOVE: SignedDuration = SignedDuration::from_secs(60);
 
 /// One turn over guests, agents and hosts in maintenance.
 pub(super) fn look(context: &Context, ledger: &mut Ledger, stored: &[Arc<Incident>]) {
@@ -50,10 +54,17 @@ fn crashed(vm: &VirtualMachine) -> Option<&Assignment> {
             && runtime.phase == RuntimePhase::Closed
             && runtime.close_reason == Some(CloseReason::Crashed)
     });
-    // Or the next epoch was given before this turn, and its copy does not run yet.
+    // Or the next epoch was given before this turn, and its copy has not run yet.
+    let has_run = status.runtime.as_ref().is_some_and(|runtime| {
+        runtime.assignment == *standing
+            && !matches!(
+                runtime.phase,
+                RuntimePhase::Preparing | RuntimePhase::Starting
+            )
+    });
     reported
         .map(|runtime| &runtime.assignment)
-        .or_else(|| crash_on_record(vm))
+        .or_else(|| crash_on_record(vm).filter(|_| !has_run))
 }
 
 /// The copy that the present assignment replaces, if its record says that it crashed.
@@ -136,6 +147,7 @@ fn look_at_work(context: &Context, ledger: &mut Ledger, host: &Host, vms: &[Arc<
                 evacuation::empties(migration) == Some(name.as_str())
                     && migration.spec.virtual_machine == vm.name_any()
                     && migration.namespace() == vm.namespace()
+                    && is_of_now(migration)
             })
         };
         let system = system_of(vm, &systems).filter(|_| here || moves());
@@ -150,6 +162,13 @@ fn look_at_work(context: &Context, ledger: &mut Ledger, host: &Host, vms: &[Arc<
             ledger.planned_downtime(&name, &key, &system.spec.display_name, &vm.name_any(), at);
         }
     }
+}
+
+/// Whether a move is under way or ended a moment ago: what follows it is still its doing.
+fn is_of_now(migration: &VirtualMachineMigration) -> bool {
+    let status = migration.status.as_ref();
+    let finished = status.and_then(|status| status.finished_at.as_ref());
+    finished.is_none_or(|at| Timestamp::now().duration_since(at.0) < AFTER_MOVE)
 }
 
 /// Since when an endpoint of a system that was up does not answer.

@@ -61,10 +61,12 @@ fn what_is_no_crash_opens_nothing() {
         json!({"assignment": right(3), "runtime": runtime(3, "Closed", Some("StartFailed"))});
     let runs_again = json!({"assignment": right(4), "proofs": [crash_record(3)],
                             "runtime": runtime(4, "Running", None)});
+    let moves_later = json!({"assignment": right(4), "proofs": [crash_record(3)],
+                             "runtime": runtime(4, "HandedOver", None)});
     let moved = json!({"assignment": right(5), "proofs": [crash_record(3),
         {"kind": "HandedOver", "host": "h1", "bootId": "b1", "epoch": 4, "evidence": "e"}],
         "runtime": runtime(4, "HandedOver", None)});
-    for status in [shut_down, failed_start, runs_again, moved] {
+    for status in [shut_down, failed_start, runs_again, moves_later, moved] {
         assert!(
             looked_at(&vm("Always", status.clone()), &[]).is_empty(),
             "{status}"
