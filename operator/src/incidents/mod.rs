@@ -44,6 +44,8 @@ struct State {
     baselines: BTreeMap<String, Baseline>,
     /// Since when downtime is measured, by cause.
     begins: BTreeMap<String, Timestamp>,
+    /// Crashes of guests that are not told yet.
+    crashes: openings::Crashes,
     /// Incidents as they are to be written, by the names of their objects.
     dirty: BTreeMap<String, failover::incident::Incident>,
 }
@@ -124,6 +126,7 @@ impl State {
             .filter(|incident| !stored::is_closed(incident))
             .collect();
         self.begins.clear();
+        self.crashes.clear();
         self.baselines = open
             .iter()
             .filter_map(|incident| Some((incident.spec.cause.clone(), Baseline::of(incident)?)))
@@ -183,10 +186,13 @@ impl State {
 
     /// What else is an incident, and what the API says of those that stand.
     fn take_openings(&mut self, context: &Context, stored: &[Arc<Incident>]) {
-        let Some(ledger) = &mut self.ledger else {
+        let State {
+            ledger, crashes, ..
+        } = self;
+        let Some(ledger) = ledger else {
             return;
         };
-        openings::look(context, ledger, stored);
+        openings::look(context, crashes, ledger, stored);
         let hosts = context.stores.hosts.state();
         recall::follow(ledger, &hosts, &context.stores.vms.state());
     }

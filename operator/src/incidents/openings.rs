@@ -2,6 +2,7 @@
 //! the only copy of their data, agents that stand still, business systems that do not answer while
 //! people work on a host. Looks at the whole state each turn; the ledger tells each step once.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use api::{
@@ -26,13 +27,37 @@ const PLANNED_DOWN: SignedDuration = SignedDuration::from_secs(5);
 /// A system that stops answering so soon after a move does so because of it.
 const AFTER_MOVE: SignedDuration = SignedDuration::from_secs(60);
 
+/// A crash is told so many microseconds after it was seen: a host that goes down in good order ends its
+/// guests first, and their ends are its incident's.
+const HELD: i64 = 10_000_000;
+/// A crash on a silent host waits for that host's incident, and no longer than this, microseconds.
+const HELD_MAX: i64 = 60_000_000;
+
+/// A crash that was seen and is not told yet.
+#[derive(Clone, Debug)]
+pub(super) struct Crash {
+    vm: NamespacedName,
+    system: Option<NamespacedName>,
+    copy: Assignment,
+    at: WallTime,
+}
+
+/// Crashes that are not told yet, by their steps.
+pub(super) type Crashes = BTreeMap<String, Crash>;
+
 /// One turn over guests, agents and hosts in maintenance.
-pub(super) fn look(context: &Context, ledger: &mut Ledger, stored: &[Arc<Incident>]) {
+pub(super) fn look(
+    context: &Context,
+    crashes: &mut Crashes,
+    ledger: &mut Ledger,
+    stored: &[Arc<Incident>],
+) {
     let at = now();
     let vms = context.stores.vms.state();
     for vm in &vms {
-        look_at_guest(ledger, stored, vm, at);
+        look_at_guest(crashes, ledger, stored, vm, at);
     }
+    tell_crashes(crashes, ledger, at, &|host| is_silent(context, host));
     let bound = agent_bound(context);
     for host in context.stores.hosts.state() {
         let name = HostName(host.name_any());
@@ -78,7 +103,41 @@ pub(super) fn vm_name(vm: &VirtualMachine) -> NamespacedName {
     NamespacedName::new(vm.namespace().unwrap_or_default(), vm.name_any())
 }
 
-fn look_at_guest(ledger: &mut Ledger, stored: &[Arc<Incident>], vm: &VirtualMachine, at: WallTime) {
+fn is_silent(context: &Context, host: &HostName) -> bool {
+    let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+    watch.is_silent(host)
+}
+
+/// Tells crashes that have been held long enough. The guest may run again by then.
+fn tell_crashes(
+    crashes: &mut Crashes,
+    ledger: &mut Ledger,
+    at: WallTime,
+    silent: &dyn Fn(&HostName) -> bool,
+) {
+    crashes.retain(|_, crash| {
+        let guest = Guest {
+            vm: &crash.vm,
+            system: crash.system.as_ref(),
+            copy: &crash.copy,
+        };
+        let held = at.0 - crash.at.0;
+        let alone = held >= HELD && !silent(&crash.copy.host);
+        let told = ledger.is_explained(&guest) || alone || held >= HELD_MAX;
+        if told {
+            ledger.guest_crashed(&guest, crash.at);
+        }
+        !told
+    });
+}
+
+fn look_at_guest(
+    crashes: &mut Crashes,
+    ledger: &mut Ledger,
+    stored: &[Arc<Incident>],
+    vm: &VirtualMachine,
+    at: WallTime,
+) {
     let Some(status) = vm.status.as_ref().filter(|_| !is_well(vm)) else {
         return;
     };
@@ -98,7 +157,13 @@ fn look_at_guest(ledger: &mut Ledger, stored: &[Arc<Incident>], vm: &VirtualMach
         )
     };
     if let Some(copy) = crashed(vm).filter(untold) {
-        ledger.guest_crashed(&guest(copy), at);
+        let step = causes::crash_step(&name, copy);
+        crashes.entry(step).or_insert_with(|| Crash {
+            vm: name.clone(),
+            system: system.clone(),
+            copy: copy.clone(),
+            at,
+        });
     }
     // What it is about: the assignment that stands, or that of the copy that was proven stopped last.
     let copy = status.assignment.as_ref();
@@ -119,11 +184,8 @@ fn look_at_guest(ledger: &mut Ledger, stored: &[Arc<Incident>], vm: &VirtualMach
 fn agent_down(context: &Context, host: &HostName, bound: u64) -> Option<(String, u64)> {
     let renewals = context.stores.renewals(host.as_str())?;
     let age = renewals.loop_age.filter(|age| *age > bound)?;
-    let silent = {
-        let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.is_silent(host)
-    };
-    (!silent).then_some((renewals.boot_id?.to_string(), age))
+    let boot_id = renewals.boot_id?.to_string();
+    (!is_silent(context, host)).then_some((boot_id, age))
 }
 
 /// How old an agent's loop may be, milliseconds: a restart of an agent takes seconds and is none.

@@ -31,11 +31,50 @@ fn crash_record(epoch: i64) -> Value {
 }
 
 fn looked_at(vm: &VirtualMachine, stored: &[Arc<Incident>]) -> Vec<String> {
-    let mut ledger = Ledger::default();
-    for _ in 0..2 {
-        look_at_guest(&mut ledger, stored, vm, WallTime(5_000_000));
+    let (mut crashes, mut ledger) = (Crashes::default(), Ledger::default());
+    for at in [WallTime(5_000_000), WallTime(5_000_000 + HELD)] {
+        look_at_guest(&mut crashes, &mut ledger, stored, vm, at);
+        tell_crashes(&mut crashes, &mut ledger, at, &|_| false);
     }
+    assert!(crashes.is_empty());
     ledger.open().keys().cloned().collect()
+}
+
+#[test]
+fn a_crash_is_held_until_its_host_was_seen_to_live_or_to_die() {
+    let status = json!({"assignment": right(3), "runtime": runtime(3, "Closed", Some("Crashed"))});
+    let vm = vm("Always", status);
+    let after = |microseconds: i64| WallTime(5_000_000 + microseconds);
+    let held = |silent: bool, until: i64, ledger: &mut Ledger| {
+        let mut crashes = Crashes::default();
+        look_at_guest(&mut crashes, ledger, &[], &vm, after(0));
+        tell_crashes(&mut crashes, ledger, after(until), &|_| silent);
+        !crashes.is_empty()
+    };
+    for (silent, until, waits) in [
+        (false, HELD - 1, true),
+        (false, HELD, false),
+        (true, HELD, true),
+        (true, HELD_MAX, false),
+    ] {
+        let mut ledger = Ledger::default();
+        assert_eq!(held(silent, until, &mut ledger), waits, "{silent} {until}");
+        assert_eq!(ledger.open().is_empty(), waits);
+    }
+    // Its host fell silent a moment later: one incident, which tells of both.
+    let mut ledger = Ledger::default();
+    let silence = failover::host::machine::HostEvent {
+        host: "h1".into(),
+        boot_id: "b1".into(),
+        kind: failover::host::machine::EventKind::Seen,
+        reason: failover::Reason::Unreachable {
+            silent_milliseconds: 8_000,
+        },
+    };
+    ledger.host_event(&silence, after(9_000_000));
+    assert!(!held(true, HELD - 1, &mut ledger));
+    let causes: Vec<_> = ledger.open().keys().cloned().collect();
+    assert_eq!(causes, ["host-silent/h1/b1"]);
 }
 
 #[test]
@@ -105,7 +144,14 @@ fn a_guest_left_in_error_is_an_incident_with_its_reason() {
     let status = json!({"phase": "Failed", "message": "image i can not be read",
         "assignment": right(6), "runtime": runtime(6, "Closed", Some("StartFailed"))});
     let mut ledger = Ledger::default();
-    look_at_guest(&mut ledger, &[], &vm("Always", status), WallTime(1));
+    let mut crashes = Crashes::default();
+    look_at_guest(
+        &mut crashes,
+        &mut ledger,
+        &[],
+        &vm("Always", status),
+        WallTime(1),
+    );
     let incident = ledger.get("guest/egov/oa-db-0/6").expect("open");
     assert!(
         incident.timeline[0]

@@ -68,6 +68,11 @@ impl Ledger {
         covering.map(|incident| incident.cause.clone())
     }
 
+    /// Whether the open incident of a host's death, or of a storm, explains what happened to a guest.
+    pub fn is_explained(&self, guest: &Guest<'_>) -> bool {
+        self.covering(guest).is_some()
+    }
+
     /// The open incident of a VM's own, whatever epoch it began with.
     fn own_of(&self, vm: &NamespacedName) -> Option<String> {
         let own = guest_causes(vm);
