@@ -34,6 +34,8 @@ const RETRY_SECONDS_MAX: i64 = 120;
 #[derive(Default)]
 pub struct Evacuations {
     ledger: EvacuationLedger,
+    /// Hosts that this operator began to empty, also where their status does not tell it yet.
+    begun: BTreeSet<HostName>,
     planned: Option<Moment>,
 }
 
@@ -67,6 +69,7 @@ pub async fn turn(
         }
     }
     for host in unwanted {
+        memory.begun.remove(&HostName(host.name_any()));
         if is_cleared(&host) {
             memory.ledger.forget(&HostName(host.name_any()));
         }
@@ -201,9 +204,15 @@ fn permit(
     policy: &Policy,
     now: Moment,
 ) -> (BTreeSet<HostName>, BTreeMap<HostName, String>) {
+    // One that is blocked or held moves nobody, and holds up no other.
+    let moves = |name: &HostName, host: &Host| match standing(host).map(|known| &*known.phase) {
+        Some("Running") => true,
+        Some("Blocked" | "Done") => false,
+        _ => memory.begun.contains(name),
+    };
     let mut running: BTreeSet<HostName> = wanted
         .iter()
-        .filter(|(_, (host, _))| under_way(host))
+        .filter(|(name, (host, _))| moves(name, host))
         .map(|(name, _)| name.clone())
         .collect();
     let (mut permitted, mut waiting) = (BTreeSet::new(), BTreeMap::new());
@@ -219,15 +228,17 @@ fn permit(
     });
     for (name, (host, why)) in order {
         let done = standing(host).is_some_and(|evacuation| evacuation.phase == "Done");
+        let goes_on = under_way(host) || memory.begun.contains(name);
         let answer = match why {
             Why::Maintenance => Ok(()),
             // What is empty stays so: a VM that came back would be no new evacuation.
-            Why::Fault(_) if done => Ok(()),
+            Why::Fault(_) if done || goes_on => Ok(()),
             Why::Fault(_) => memory.ledger.permit(name, &running, policy, now),
         };
         match answer {
             Ok(()) => {
-                if !running.contains(name) && !done {
+                if !goes_on && !done {
+                    memory.begun.insert(name.clone());
                     if *why != Why::Maintenance {
                         memory.ledger.begin(name.clone(), now);
                     }

@@ -61,6 +61,29 @@ fn a_host_that_waits_for_its_turn_does_not_give_itself_its_permit() {
 }
 
 #[test]
+fn an_evacuation_goes_on_while_its_status_is_not_seen_yet() {
+    let (first, second) = (host(Value::Null, None), host(Value::Null, None));
+    let wanted = wanted(&[("h1", &first), ("h2", &second)]);
+    let mut memory = Evacuations::default();
+    for _ in 0..3 {
+        let (permitted, waiting) = permit(&mut memory, &wanted, &one_at_once(), NOW);
+        assert_eq!(permitted, BTreeSet::from(["h1".into()]));
+        assert_eq!(waiting.len(), 1);
+    }
+}
+
+#[test]
+fn a_host_that_is_held_or_blocked_holds_up_no_other() {
+    let held =
+        json!({"phase": "Blocked", "startedAt": "2026-01-01T00:00:00Z", "reason": "HardwareFault"});
+    let (held, fresh) = (host(held, None), host(Value::Null, None));
+    let wanted = wanted(&[("h1", &held), ("h2", &fresh)]);
+    let mut memory = Evacuations::default();
+    let (permitted, waiting) = permit(&mut memory, &wanted, &one_at_once(), NOW);
+    assert_eq!((permitted.len(), waiting.len()), (2, 0), "{waiting:?}");
+}
+
+#[test]
 fn a_new_leader_keeps_to_the_bound_that_the_former_began() {
     let ended =
         |at: &str, reason: &str| json!({"phase": "Cancelled", "startedAt": at, "reason": reason});
