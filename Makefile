@@ -36,8 +36,9 @@ fuzz-bmc: ## Feed mangled answers of BMCs and statuses of agents to their parser
 fuzz-placement: ## Play random histories of the delta interface for MINUTES (60)
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin fuzz_placement -- --minutes $(or $(MINUTES),60)
 
-bench-failover: build ## One table of failover beside its bars: lab and 100,000 schedules, about 75 minutes; PARTS=cuts,hangs runs some
+bench-failover: build ## One table of failover beside its bars: lab and 100,000 schedules, about 100 minutes; PARTS=cuts,hangs runs some
 	@$(CARGO) build $(JOBS) --release --quiet -p sim
+	@$(CARGO) test $(JOBS) --release --quiet -p sim --test operator_dies --no-run
 	@target/debug/bench_failover $(if $(PARTS),--parts $(PARTS)) $(BENCH_OPTIONS)
 
 drills: build ## Play every drill on a lab (about 25 minutes); DRILLS=NAME,... plays some

@@ -130,8 +130,8 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     tracing::info!(host = %context.host, boot_id = %context.boot_id, domain_type = context.node.domain_type, "agent starts");
     migration::handover::serve(&context, &mut tasks).await?;
     {
-        let context = context.clone();
-        tasks.spawn(async move { hardware_report::run(&context).await });
+        let (context, probes) = (context.clone(), hardware_report::open(&context));
+        tasks.spawn(async move { hardware_report::run(&context, probes).await });
     }
     {
         let context = context.clone();

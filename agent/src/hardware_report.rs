@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hardware::{
-    Bmc, CommandRunner, Inputs, Moment, PoolSample, Probe, Probes, Reading, Roots, Thresholds,
-};
+use hardware::{Bmc, CommandRunner, Inputs, Moment, PoolSample, Probe, Probes, Reading, Roots};
 use model::Fault;
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
@@ -17,8 +15,10 @@ use crate::agent::Context;
 use crate::clock;
 use crate::storage::pools::PoolProbes;
 
+mod kept;
 mod redfish;
 
+use self::kept::Kept;
 use self::redfish::OwnRedfish;
 
 /// How often the fast probes run.
@@ -85,10 +85,25 @@ pub fn current() -> Findings {
     all
 }
 
+/// The fast and the slow probes with what they remember.
+pub type Opened = [(Probes, Kept); 2];
+
+/// Probes with what they remembered before this agent started: faults that stood then are in the first
+/// report, before anything was polled.
+pub fn open(context: &Context) -> Opened {
+    let (run_dir, boot_id) = (&context.options.run_dir, context.boot_id.as_str());
+    let opened = [0, 1].map(|slot| kept::open(run_dir, slot, boot_id));
+    let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    for (findings, (probes, _)) in current.iter_mut().zip(&opened) {
+        findings.faults = probes.faults();
+    }
+    opened
+}
+
 /// Polls for ever.
-pub async fn run(context: &Arc<Context>) -> &'static str {
-    let fast = poll(context, 0, Probe::FAST, FAST_EVERY);
-    let slow = poll(context, 1, Probe::SLOW, SLOW_EVERY);
+pub async fn run(context: &Arc<Context>, [fast, slow]: Opened) -> &'static str {
+    let fast = poll(context, 0, fast, Probe::FAST, FAST_EVERY);
+    let slow = poll(context, 1, slow, Probe::SLOW, SLOW_EVERY);
     tokio::select! {
         () = fast => "fast hardware probes",
         () = slow => "slow hardware probes",
@@ -96,7 +111,13 @@ pub async fn run(context: &Arc<Context>) -> &'static str {
 }
 
 /// Runs some probes for ever; returns only when they panicked.
-async fn poll(context: &Arc<Context>, slot: usize, which: &'static [Probe], every: Duration) {
+async fn poll(
+    context: &Arc<Context>,
+    slot: usize,
+    (mut probes, mut kept): (Probes, Kept),
+    which: &'static [Probe],
+    every: Duration,
+) {
     let options = &context.options.hardware;
     let roots = Roots {
         sysfs: options.sysfs_root.clone(),
@@ -104,7 +125,6 @@ async fn poll(context: &Arc<Context>, slot: usize, which: &'static [Probe], ever
         kernel_log: options.kernel_log.clone(),
         smartctl: options.smartctl.clone(),
     };
-    let mut probes = Probes::new(Thresholds::default(), context.boot_id.as_str(), None);
     let mut cleared = None;
     let mut runner = CommandRunner::default();
     loop {
@@ -152,13 +172,14 @@ async fn poll(context: &Arc<Context>, slot: usize, which: &'static [Probe], ever
                 clock: clock::state(),
             };
             let poll = probes.poll(which, &inputs);
-            (probes, poll, runner)
+            kept.keep(&probes);
+            ((probes, kept), poll, runner)
         })
         .await;
         let Ok((returned, poll, idle)) = polled else {
             return;
         };
-        (probes, runner) = (returned, idle);
+        ((probes, kept), runner) = (returned, idle);
         for change in &poll.changes {
             tracing::warn!(?change, "hardware");
         }
@@ -261,6 +282,8 @@ fn device_number(device: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+
+    use hardware::Thresholds;
 
     use super::*;
 

@@ -328,6 +328,21 @@ pub enum DrillBy {
     Bmc,
 }
 
+/// Class of an incident's cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CauseClass {
+    /// Hardware failed.
+    Hardware,
+    /// Software failed, the platform's or the guest's.
+    Software,
+    /// A network failed.
+    Network,
+    /// Planned work.
+    Planned,
+    /// Nobody found out.
+    Unknown,
+}
+
 /// What to do with the ledger.
 #[derive(Debug, Subcommand)]
 pub enum IncidentAction {
@@ -345,6 +360,9 @@ pub enum IncidentAction {
         /// What was found and done.
         #[arg(long)]
         reason: String,
+        /// Class of the cause that was found. Default: what the ledger says.
+        #[arg(long)]
+        class: Option<CauseClass>,
         /// The incident's name once more, instead of typing it when asked.
         #[arg(long)]
         confirm: Option<String>,

@@ -185,7 +185,10 @@ pub fn heal(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> {
             Fault::ApiDown => {
                 controlplane::start_apiserver(files, files.addresses()?, &Binaries::get()?)
             }
-            Fault::OperatorStop => start_operators(files),
+            // Killed meanwhile, they were started again already.
+            Fault::OperatorStop if processes(files, "control", OPERATOR)?.is_empty() => {
+                start_operators(files)
+            }
             Fault::OperatorPause => signal_first_operator(files, "-CONT"),
             _ => Ok(()),
         };

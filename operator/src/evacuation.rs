@@ -34,6 +34,8 @@ const RETRY_SECONDS_MAX: i64 = 120;
 #[derive(Default)]
 pub struct Evacuations {
     ledger: EvacuationLedger,
+    /// Hosts that this operator began to empty, also where their status does not tell it yet.
+    begun: BTreeSet<HostName>,
     planned: Option<Moment>,
 }
 
@@ -67,9 +69,13 @@ pub async fn turn(
         }
     }
     for host in unwanted {
-        memory.ledger.forget(&HostName(host.name_any()));
+        memory.begun.remove(&HostName(host.name_any()));
+        if is_cleared(&host) {
+            memory.ledger.forget(&HostName(host.name_any()));
+        }
         cancel(context, &host, migrations).await;
     }
+    recall(memory, &wanted, now, jiff::Timestamp::now());
     let (permitted, waiting) = permit(memory, &wanted, policy, now);
     if wanted.is_empty() {
         return;
@@ -77,11 +83,13 @@ pub async fn turn(
     let request = door::objects(context).evacuation(&context.stores.policy(), permitted);
     let (plan, held) = plan(&*context.planner.own().await, &request, &wanted);
     for (name, (host, why)) in &wanted {
-        let outcome = match waiting.get(name).or_else(|| held.get(name)) {
-            Some(reason) => Outcome::whole(here(context, name).len(), reason.clone()),
-            None => empty(context, &plan, name, *why, migrations).await,
+        let left = || here(context, name).len();
+        let outcome = match (waiting.get(name), held.get(name)) {
+            (Some(reason), _) => Outcome::whole("Waiting", left(), reason.clone()),
+            (None, Some(reason)) => Outcome::whole("Blocked", left(), reason.clone()),
+            (None, None) => empty(context, &plan, name, *why, migrations).await,
         };
-        progress(context, host, outcome).await;
+        progress(context, host, *why, outcome).await;
     }
 }
 
@@ -135,13 +143,57 @@ fn why(context: &Context, host: &Host) -> Option<Why> {
     watch.worst(&HostName(host.name_any())).map(Why::Fault)
 }
 
+impl Why {
+    fn reason(self) -> MigrationReason {
+        match self {
+            Why::Maintenance => MigrationReason::Maintenance,
+            Why::Fault(_) => MigrationReason::HardwareFault,
+        }
+    }
+}
+
+fn standing(host: &Host) -> Option<&Evacuation> {
+    host.status.as_ref()?.evacuation.as_ref()
+}
+
+/// It was permitted and has not ended. One that waits for its turn is not under way: it would give itself
+/// its permit.
 fn under_way(host: &Host) -> bool {
-    let evacuation = host
-        .status
-        .as_ref()
-        .and_then(|status| status.evacuation.as_ref());
-    evacuation
+    standing(host)
         .is_some_and(|evacuation| evacuation.phase == "Running" || evacuation.phase == "Blocked")
+}
+
+/// When a host was last begun to be emptied because of a fault.
+fn begun(host: &Host) -> Option<jiff::Timestamp> {
+    let evacuation = standing(host)?;
+    let of_fault = evacuation.reason == Some(MigrationReason::HardwareFault);
+    Some(evacuation.started_at.as_ref().filter(|_| of_fault)?.0)
+}
+
+/// Whether a person declared the faults of a host as dealt with since it was last begun to be emptied:
+/// the next fault is a new story. A fault that only went away by itself is none.
+fn is_cleared(host: &Host) -> bool {
+    let clearance = host.spec.fault_clearance.as_ref();
+    begun(host).is_none_or(|begun| clearance.is_some_and(|clearance| clearance.at.0 > begun))
+}
+
+/// Takes from the API what this operator has not seen begin, so that a new leader keeps to the bound
+/// too. `startedAt` is a leader's wall clock; one that runs ahead of this one's bounds as if just begun.
+fn recall(
+    memory: &mut Evacuations,
+    wanted: &BTreeMap<HostName, (Arc<Host>, Why)>,
+    now: Moment,
+    wall: jiff::Timestamp,
+) {
+    for (name, (host, _)) in wanted {
+        let Some(begun) = begun(host).filter(|_| !is_cleared(host)) else {
+            continue;
+        };
+        let since = wall.duration_since(begun).as_millis();
+        let since = u64::try_from(since.max(0)).unwrap_or(u64::MAX);
+        let begun = Moment(now.0.saturating_sub(since));
+        memory.ledger.recall(name.clone(), begun);
+    }
 }
 
 /// Which hosts are emptied now, and why others wait. A person's drain always goes; of faulty hosts
@@ -152,9 +204,15 @@ fn permit(
     policy: &Policy,
     now: Moment,
 ) -> (BTreeSet<HostName>, BTreeMap<HostName, String>) {
+    // One that is blocked or held moves nobody, and holds up no other.
+    let moves = |name: &HostName, host: &Host| match standing(host).map(|known| &*known.phase) {
+        Some("Running") => true,
+        Some("Blocked" | "Done") => false,
+        _ => memory.begun.contains(name),
+    };
     let mut running: BTreeSet<HostName> = wanted
         .iter()
-        .filter(|(_, (host, _))| under_way(host))
+        .filter(|(name, (host, _))| moves(name, host))
         .map(|(name, _)| name.clone())
         .collect();
     let (mut permitted, mut waiting) = (BTreeSet::new(), BTreeMap::new());
@@ -169,21 +227,21 @@ fn permit(
         (rank, (*name).clone())
     });
     for (name, (host, why)) in order {
-        let done = host
-            .status
-            .as_ref()
-            .and_then(|status| status.evacuation.as_ref())
-            .is_some_and(|evacuation| evacuation.phase == "Done");
+        let done = standing(host).is_some_and(|evacuation| evacuation.phase == "Done");
+        let goes_on = under_way(host) || memory.begun.contains(name);
         let answer = match why {
             Why::Maintenance => Ok(()),
             // What is empty stays so: a VM that came back would be no new evacuation.
-            Why::Fault(_) if done => Ok(()),
+            Why::Fault(_) if done || goes_on => Ok(()),
             Why::Fault(_) => memory.ledger.permit(name, &running, policy, now),
         };
         match answer {
             Ok(()) => {
-                if !running.contains(name) && !done {
-                    memory.ledger.begin(name.clone(), now);
+                if !goes_on && !done {
+                    memory.begun.insert(name.clone());
+                    if *why != Why::Maintenance {
+                        memory.ledger.begin(name.clone(), now);
+                    }
                     running.insert(name.clone());
                 }
                 permitted.insert(name.clone());
@@ -212,17 +270,17 @@ struct Outcome {
     blocked: Vec<String>,
     /// VMs whose move failed and is tried again.
     retried: Vec<String>,
-    /// None moves.
-    whole: bool,
+    /// None moves: the phase that says so.
+    whole: Option<&'static str>,
 }
 
 impl Outcome {
-    fn whole(remaining: usize, reason: String) -> Self {
+    fn whole(phase: &'static str, remaining: usize, reason: String) -> Self {
         Self {
             remaining,
             blocked: vec![reason],
             retried: Vec::new(),
-            whole: true,
+            whole: Some(phase),
         }
     }
 }
@@ -239,10 +297,7 @@ async fn empty(
     let remaining = vms.len();
     let stuck = plan.stuck.iter().filter(|(host, _)| host == name);
     let blocked: Vec<String> = stuck.map(|(_, sentence)| sentence.clone()).collect();
-    let reason = match why {
-        Why::Maintenance => MigrationReason::Maintenance,
-        Why::Fault(_) => MigrationReason::HardwareFault,
-    };
+    let reason = why.reason();
     let (all, mut retried) = (context.stores.vms.state(), Vec::new());
     for step in &plan.moves {
         // A move that makes room for one of this host's belongs to its evacuation.
@@ -262,7 +317,7 @@ async fn empty(
         remaining,
         blocked,
         retried,
-        whole: false,
+        whole: None,
     }
 }
 
@@ -391,43 +446,17 @@ async fn cancel(context: &Context, host: &Host, migrations: &[Arc<VirtualMachine
             .await;
         logged("migration", &migration.name_any(), result);
     }
-    if under_way(host) {
+    let waits = standing(host).is_some_and(|evacuation| evacuation.phase == "Waiting");
+    if under_way(host) || waits {
         let patch = json!({"evacuation": {"phase": "Cancelled", "remaining": 0, "blocked": [], "finishedAt": clock::wall()}});
         let result = context.writer.status(host, patch).await;
         logged("evacuation", &name, result);
     }
 }
 
-async fn progress(context: &Context, host: &Host, outcome: Outcome) {
-    let Outcome {
-        remaining,
-        mut blocked,
-        retried,
-        whole,
-    } = outcome;
-    let standing: Option<Evacuation> = host.status.clone().unwrap_or_default().evacuation;
-    let phase = match remaining {
-        0 => "Done",
-        remaining if whole || (!blocked.is_empty() && remaining <= blocked.len()) => "Blocked",
-        _ => "Running",
-    };
-    blocked.extend(retried);
-    blocked.sort();
-    let remaining = i32::try_from(remaining).unwrap_or(i32::MAX);
-    let same = standing.as_ref().is_some_and(|known| {
-        known.phase == phase && known.remaining == remaining && known.blocked == blocked
-    });
-    if same {
+async fn progress(context: &Context, host: &Host, why: Why, outcome: Outcome) {
+    let Some(patch) = told(standing(host), why, outcome) else {
         return;
-    }
-    let mut patch: Value = json!({"phase": phase, "remaining": remaining, "blocked": blocked});
-    if standing.is_none_or(|known| known.phase == "Done" || known.phase == "Cancelled") {
-        patch["startedAt"] = json!(clock::wall());
-    }
-    patch["finishedAt"] = if phase == "Done" {
-        json!(clock::wall())
-    } else {
-        Value::Null
     };
     let result = context
         .writer
@@ -435,3 +464,46 @@ async fn progress(context: &Context, host: &Host, outcome: Outcome) {
         .await;
     logged("evacuation", &host.name_any(), result);
 }
+
+/// What is to be written about an evacuation, if it changed. One that waits for its turn has not begun:
+/// it leaves `startedAt` to the one before it.
+fn told(standing: Option<&Evacuation>, why: Why, outcome: Outcome) -> Option<Value> {
+    let Outcome {
+        remaining,
+        mut blocked,
+        retried,
+        whole,
+    } = outcome;
+    let phase = match (remaining, whole) {
+        (0, _) => "Done",
+        (_, Some(phase)) => phase,
+        (remaining, None) if !blocked.is_empty() && remaining <= blocked.len() => "Blocked",
+        _ => "Running",
+    };
+    blocked.extend(retried);
+    blocked.sort();
+    let remaining = i32::try_from(remaining).unwrap_or(i32::MAX);
+    let same = standing.is_some_and(|known| {
+        known.phase == phase && known.remaining == remaining && known.blocked == blocked
+    });
+    if same {
+        return None;
+    }
+    let mut patch: Value = json!({"phase": phase, "remaining": remaining, "blocked": blocked});
+    let is_new = standing
+        .is_none_or(|known| matches!(known.phase.as_str(), "Done" | "Cancelled" | "Waiting"));
+    if is_new && phase != "Waiting" {
+        patch["startedAt"] = json!(clock::wall());
+        patch["reason"] = json!(why.reason());
+    }
+    patch["finishedAt"] = if phase == "Done" {
+        json!(clock::wall())
+    } else {
+        Value::Null
+    };
+    Some(patch)
+}
+
+#[cfg(test)]
+#[path = "evacuation_tests.rs"]
+mod tests;

@@ -185,6 +185,11 @@ impl Probes {
         &self.state
     }
 
+    /// Faults that stand as of the last poll, or of the earlier run.
+    pub fn faults(&self) -> Vec<Fault> {
+        self.state.tracker.current()
+    }
+
     /// A person has dealt with all faults last seen up to this moment (seconds since 1970).
     pub fn clear_until(&mut self, unix_seconds: i64) -> Vec<Change> {
         self.state.memory.clear_until(unix_seconds);

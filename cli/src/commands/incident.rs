@@ -1,7 +1,7 @@
 //! `zyctl incident`: the fault ledger.
 
 use anyhow::{Context as _, Result};
-use api::{Incident, TimelineKind};
+use api::{Incident, IncidentClosure, TimelineKind};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Context, person};
 use crate::client::{self, name_of};
 use crate::language::Language;
-use crate::options::Output;
+use crate::options::{CauseClass, Output};
 use crate::table::Table;
 
 /// The title in the user's language.
@@ -111,7 +111,13 @@ pub async fn show(context: &Context, name: &str) -> Result<()> {
 ///
 /// # Errors
 /// The reason or the typed word is missing, or the API refuses.
-pub async fn close(context: &Context, name: &str, reason: &str, typed: Option<&str>) -> Result<()> {
+pub async fn close(
+    context: &Context,
+    name: &str,
+    reason: &str,
+    class: Option<CauseClass>,
+    typed: Option<&str>,
+) -> Result<()> {
     person::needs_reason(reason, "what was found and done")?;
     let incidents: Api<Incident> = Api::all(context.client.clone());
     incidents
@@ -128,13 +134,39 @@ pub async fn close(context: &Context, name: &str, reason: &str, typed: Option<&s
         ),
     )?;
     let by = person::name(context).await?;
-    let patch = json!({"spec": {"closure": {"by": by, "reason": reason}}});
+    let closure = IncidentClosure {
+        by,
+        reason: reason.to_owned(),
+        cause_class: class.map(class_found),
+    };
+    let patch = json!({"spec": {"closure": closure}});
     incidents
         .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
         .await
         .with_context(|| format!("incident {name} can not be closed"))?;
-    println!("{}", context.say("Closed.", "已关闭。"));
+    println!("{}", closed(context.language, class));
     Ok(())
+}
+
+/// The class as the API names it.
+fn class_found(class: CauseClass) -> api::CauseClass {
+    match class {
+        CauseClass::Hardware => api::CauseClass::Hardware,
+        CauseClass::Software => api::CauseClass::Software,
+        CauseClass::Network => api::CauseClass::Network,
+        CauseClass::Planned => api::CauseClass::Planned,
+        CauseClass::Unknown => api::CauseClass::Unknown,
+    }
+}
+
+fn closed(language: Language, class: Option<CauseClass>) -> String {
+    let class = class.map(|class| language.state(&format!("{:?}", class_found(class))));
+    match (language, class) {
+        (Language::English, None) => "Closed.".to_owned(),
+        (Language::English, Some(class)) => format!("Closed; class of the cause: {class}."),
+        (Language::Chinese, None) => "已关闭。".to_owned(),
+        (Language::Chinese, Some(class)) => format!("已关闭;原因分类:{class}。"),
+    }
 }
 
 fn local_time(at: jiff::Timestamp) -> String {
@@ -147,4 +179,42 @@ fn local_time_milliseconds(at: jiff::Timestamp) -> String {
     at.to_zoned(jiff::tz::TimeZone::system())
         .strftime("%H:%M:%S%.3f")
         .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    #[test]
+    fn every_class_of_the_api_can_be_named_and_is_told_in_both_languages() {
+        for class in CauseClass::value_variants() {
+            let word = format!("{:?}", class_found(*class));
+            // One name in both places: what a person types is what the API keeps.
+            assert_eq!(word, format!("{class:?}"));
+            let english = closed(Language::English, Some(*class));
+            assert!(english.contains(&word), "{english}");
+            let chinese = closed(Language::Chinese, Some(*class));
+            assert!(!chinese.contains(&word), "{chinese}");
+        }
+        assert_eq!(closed(Language::English, None), "Closed.");
+    }
+
+    #[test]
+    fn a_closure_without_a_class_says_nothing_of_one() {
+        let closure = |cause_class| IncidentClosure {
+            by: "ops".to_owned(),
+            reason: "found".to_owned(),
+            cause_class,
+        };
+        assert_eq!(
+            json!(closure(None)),
+            json!({"by": "ops", "reason": "found"})
+        );
+        assert_eq!(
+            json!(closure(Some(api::CauseClass::Software)))["causeClass"],
+            "Software"
+        );
+    }
 }

@@ -160,8 +160,9 @@ pub async fn run(options: &Options) -> Result<()> {
             IncidentAction::Close {
                 name,
                 reason,
+                class,
                 confirm,
-            } => incident::close(&context, name, reason, confirm.as_deref()).await,
+            } => incident::close(&context, name, reason, *class, confirm.as_deref()).await,
         },
         // Answered by `plan`.
         Command::Rebalance { .. } | Command::WhatIf { .. } => Ok(()),

@@ -33,7 +33,7 @@ async fn run(context: &Context, command: &str, reason: &str, typed: &str) -> Res
         "rebase" => rebase::rebase(context, reason, typed, true).await,
         "clear" => host::clear(context, "h1", reason, typed).await,
         "confirm-dead" => host::confirm_dead(context, "h1", reason, typed).await,
-        _ => incident::close(context, "i1", reason, typed).await,
+        _ => incident::close(context, "i1", reason, None, typed).await,
     }
 }
 

@@ -189,6 +189,11 @@ impl EvacuationLedger {
         self.begun.insert(host, now);
     }
 
+    /// Takes over when an evacuation began that this ledger has not seen begin.
+    pub fn recall(&mut self, host: HostName, begun: Moment) {
+        self.begun.entry(host).or_insert(begun);
+    }
+
     /// A person cleared the host: the next fault is a new story.
     pub fn forget(&mut self, host: &HostName) {
         self.begun.remove(host);

@@ -4,6 +4,7 @@
 
 mod facts;
 mod ledger;
+mod recovery;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -74,7 +75,9 @@ pub fn judge(history: &[Entry], results: &Results) -> Verdict {
     fences_have_a_cause(&facts, &mut findings);
     epochs_grow(history, &mut findings);
     the_site_rests(history, &mut findings);
-    ledger::judge(&facts, &report::system_spans(results), &mut findings);
+    let systems = report::system_spans(results);
+    ledger::judge(&facts, &systems, &mut findings);
+    recovery::judge(&facts, &systems, &mut findings);
     Verdict {
         findings,
         faults: facts.faults.len(),
@@ -143,7 +146,7 @@ fn guests_agree(guests: &BTreeMap<String, Witness>, findings: &mut Vec<Finding>)
     }
 }
 
-/// A guest boots again only because an incarnation that carried it ended.
+/// A guest boots again only because an incarnation that carried it ended, and after that.
 fn reboots_have_a_cause(
     facts: &Facts,
     guests: &BTreeMap<String, Witness>,
@@ -156,11 +159,17 @@ fn reboots_have_a_cause(
         ) else {
             continue;
         };
-        let deaths = facts
+        let deaths: Vec<u64> = facts
             .deaths
             .iter()
             .filter(|death| facts.carried(guest, &death.host, death.at))
-            .count() as u64;
+            .map(|death| death.at)
+            .collect();
+        if let Some(text) = reboot_of_its_own(facts, guest, witness, &deaths) {
+            find(findings, "reboot", text);
+            continue;
+        }
+        let deaths = deaths.len() as u64;
         if last - first > deaths {
             let text = format!(
                 "{guest} booted {} times, and {deaths} hosts died that carried it",
@@ -169,6 +178,30 @@ fn reboots_have_a_cause(
             find(findings, "reboot", text);
         }
     }
+}
+
+/// The first boot that was heard of before a death that could explain it: its host lived.
+fn reboot_of_its_own(
+    facts: &Facts,
+    guest: &str,
+    witness: &Witness,
+    deaths: &[u64],
+) -> Option<String> {
+    let boots: Vec<(&u64, &u64)> = witness.boots.iter().collect();
+    boots.windows(2).find_map(|pair| {
+        let [(before, heard_before), (after, heard)] = pair else {
+            return None;
+        };
+        // The last answer of the one before may have been on its way when its host died.
+        let between = |at: &&u64| **at + SECOND > **heard_before && at <= heard;
+        let explained = deaths.iter().filter(between).count() as u64;
+        (*after - *before > explained).then(|| {
+            format!(
+                "{guest} was heard of under boot {before} and then under boot {after} {}, and {explained} hosts died that carried it between",
+                facts.when(**heard)
+            )
+        })
+    })
 }
 
 /// Nobody is forced off whom no fault had silenced.

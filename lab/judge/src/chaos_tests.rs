@@ -105,6 +105,10 @@ fn clean() -> Vec<Entry> {
 
 /// Probes of one guest for 100 s: silent from 20 to 35 s, booted once more after that.
 fn probes(down: std::ops::Range<u64>, boots: impl Fn(u64) -> u64) -> Results {
+    probes_for(100, down, boots)
+}
+
+fn probes_for(seconds: u64, down: std::ops::Range<u64>, boots: impl Fn(u64) -> u64) -> Results {
     let target = Target {
         id: "oa/portal@db".into(),
         system: "oa".into(),
@@ -124,7 +128,7 @@ fn probes(down: std::ops::Range<u64>, boots: impl Fn(u64) -> u64) -> Results {
             targets: vec![target.clone()],
         },
     });
-    for step in 0..500 {
+    for step in 0..seconds * 5 {
         let moment = BEGIN + step * STEP;
         let second = step / 5;
         let ok = !down.contains(&second);
@@ -314,6 +318,62 @@ fn a_reboot_without_a_death_is_red() {
         _ => 3,
     });
     assert_eq!(rules(&clean(), &twice), ["reboot"]);
+}
+
+#[test]
+fn a_reboot_before_the_death_that_would_explain_it_is_red() {
+    // As many boots as deaths: only their order tells.
+    let early = probes(20..35, |second| if second < 10 { 1 } else { 2 });
+    assert_eq!(rules(&clean(), &early), ["reboot"]);
+}
+
+/// The same power loss, after which the system answers again at that second.
+fn back_after(until: u64) -> (Vec<Entry>, Results) {
+    let mut history = clean();
+    history.retain(|entry| !matches!(entry, Entry::Incident { .. }));
+    let mut object = incident("host-silent/h1/boot-of-h1", "h1", (until - 20) as f64);
+    object["status"]["recoveredAt"] = json!(time(until + 1));
+    object["status"]["closedAt"] = json!(time(until + 2));
+    history.push(Entry::Incident { object });
+    let boots = move |second: u64| if second < until { 1 } else { 2 };
+    (history, probes_for(until + 10, 20..until, boots))
+}
+
+#[test]
+fn a_system_that_stays_down_after_a_provable_death_is_red() {
+    for (until, expected) in [(109, vec![]), (112, vec!["recovery"])] {
+        let (history, results) = back_after(until);
+        assert_eq!(rules(&history, &results), expected, "{until}");
+    }
+}
+
+#[test]
+fn a_death_is_bounded_only_where_that_host_alone_was_struck() {
+    for (name, host, at) in [
+        ("kernel-hang", Some("h3"), 15),
+        ("operator-kill", None, 60),
+        ("bmc-dead", Some("h1"), 19),
+    ] {
+        let (mut history, results) = back_after(112);
+        history.push(fault(name, host, at));
+        assert_eq!(rules(&history, &results), [""; 0], "{name}");
+    }
+    // What was mended long before has no part in it.
+    let (mut history, _) = back_after(200);
+    for entry in &mut history {
+        match entry {
+            Entry::Fault {
+                fault, at: from, ..
+            } if fault.as_str() == "power-loss" => *from = at(90),
+            Entry::Power(power) => power.at = at(90),
+            _ => {}
+        }
+    }
+    history.push(fault("agent-kill", Some("h3"), 5));
+    history.push(heal("agent-kill", Some("h3"), 6));
+    let boots = |second: u64| if second < 200 { 1 } else { 2 };
+    let found = rules(&history, &probes_for(210, 90..200, boots));
+    assert!(found.contains(&"recovery"), "{found:?}");
 }
 
 #[test]

@@ -34,6 +34,24 @@ const FAULTS: [(Fault, u64); 22] = [
 ];
 /// Sum of all weights above.
 const WEIGHTS: u64 = 51;
+/// Faults that take the place of a drawn one, one time in [`RARE_IN`]. Their chance is a source of its
+/// own, so that a seed keeps the plan that it had before they were added, but for them.
+const RARE: [Fault; 1] = [Fault::OperatorStop];
+/// See [`RARE`].
+const RARE_IN: u64 = 25;
+/// Sets the source of rare faults apart from the plan's ("seldom").
+const RARE_KEY: u64 = 0x7365_6c64_6f6d;
+/// Faults of no plan, and why. Each has a drill of its own (`tests/e2e/drills`).
+pub const LEFT_OUT: [(Fault, &str); 2] = [
+    (
+        Fault::Temperature,
+        "a processor must be hot for ten minutes before it is a fault, and no fault of a plan lasts so long",
+    ),
+    (
+        Fault::StorageCut,
+        "the lab cuts storage by ending its FUSE server: what QEMU holds open stays dead after the healing, as it does with no real mount",
+    ),
+];
 /// So many rounds in a thousand have two faults.
 const PAIRS: u64 = 500;
 /// The second fault strikes up to so many milliseconds after the first: within detection, proof,
@@ -98,6 +116,7 @@ impl fmt::Display for Blow {
 #[derive(Clone, Debug)]
 pub struct Plan {
     chance: Chance,
+    rare: Chance,
     hosts: Vec<String>,
     only: Vec<Fault>,
 }
@@ -108,8 +127,11 @@ impl Plan {
         let mut chance = Chance(seed);
         // Neighbouring seeds are unrelated after one step.
         chance.bits();
+        let mut rare = Chance(seed ^ RARE_KEY);
+        rare.bits();
         Self {
             chance,
+            rare,
             hosts,
             only,
         }
@@ -121,6 +143,9 @@ impl Plan {
             return self.only[index as usize];
         }
         let mut drawn = self.chance.below(WEIGHTS);
+        if self.rare.below(RARE_IN) == 0 {
+            return RARE[self.rare.below(RARE.len() as u64) as usize];
+        }
         for (fault, weight) in FAULTS {
             match drawn.checked_sub(weight) {
                 Some(rest) => drawn = rest,
@@ -162,6 +187,8 @@ impl Iterator for Plan {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum as _;
+
     use super::*;
 
     fn plan(seed: u64) -> Plan {
@@ -182,7 +209,8 @@ mod tests {
             WEIGHTS
         );
         let rounds: Vec<_> = plan(1).take(2_000).collect();
-        for (fault, _) in FAULTS {
+        let drawn = FAULTS.into_iter().map(|(fault, _)| fault).chain(RARE);
+        for fault in drawn {
             for length in [1, 2] {
                 let drawn = rounds
                     .iter()
@@ -194,6 +222,35 @@ mod tests {
             assert_eq!(blow.host.is_none(), blow.fault.is_of_site());
             assert!(blow.lasts >= Duration::from_millis(SHORTEST));
         }
+    }
+
+    #[test]
+    fn every_fault_of_the_lab_is_in_a_plan_or_left_out_with_a_reason() {
+        let often = FAULTS.iter().map(|(fault, _)| *fault).chain(RARE);
+        let left_out = LEFT_OUT.iter().map(|(fault, _)| *fault);
+        let mut named: Vec<Fault> = often.chain(left_out).collect();
+        named.sort();
+        assert_eq!(named, Fault::value_variants());
+        assert!(LEFT_OUT.iter().all(|(_, why)| !why.is_empty()));
+    }
+
+    #[test]
+    fn a_rare_fault_moves_no_other_of_a_plan() {
+        let rare = |blow: &Blow| RARE.contains(&blow.fault);
+        let mut without = plan(1);
+        without.rare = Chance(0);
+        let rounds: Vec<_> = plan(1).zip(without).take(300).collect();
+        let same = |(one, other): &&(Blow, Blow)| {
+            (one.after, one.lasts) == (other.after, other.lasts)
+                && (one.fault == other.fault || rare(one) || rare(other))
+        };
+        let blows: Vec<(Blow, Blow)> = rounds
+            .into_iter()
+            .filter(|(one, other)| one.len() == other.len())
+            .flat_map(|(one, other)| one.into_iter().zip(other))
+            .collect();
+        assert!(blows.iter().any(|(one, _)| rare(one)));
+        assert_eq!(blows.iter().filter(same).count(), blows.len());
     }
 
     #[test]

@@ -6,13 +6,15 @@ use std::sync::{Arc, PoisonError};
 use api::names::LABEL_SYSTEM;
 use api::{BusinessSystem, Incident as Object, VirtualMachine};
 use failover::host::machine::EventKind;
+use failover::incident::causes;
 use failover::incident::rules::STORM_CAUSE;
 use failover::incident::{AffectedSystem, Downtime, Entry, Incident, Ledger, WallTime};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use model::{Assignment, HostName, NamespacedName, StopProofKind};
 
-use super::{State, cause_is_gone, is_open, now, stored};
+use super::openings::vm_name;
+use super::{State, cause_is_gone, is_open, now, openings, stored};
 use crate::probes::{self, endpoint_key};
 use crate::runtime::Context;
 
@@ -54,10 +56,11 @@ pub(super) fn follow(context: &Context, state: &mut State) {
     let mut over = Vec::new();
     for incident in open {
         let cause = incident.cause.clone();
-        let gone = {
+        let opened_here = openings::is_gone(context, &incident, &vms);
+        let gone = opened_here.unwrap_or_else(|| {
             let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
             cause_is_gone(&incident, &hosts, &watch)
-        };
+        });
         let mut settled = true;
         if is_open(&incident) {
             let concerns = |right: &Assignment| concerns(context, &incident, right);
@@ -70,8 +73,9 @@ pub(super) fn follow(context: &Context, state: &mut State) {
             let baseline = state.baselines.get(&cause);
             measure(context, ledger, &cause, &systems, (begin, baseline));
             let left = vms.iter().any(|vm| assignment(vm).is_some_and(&concerns));
-            // A cut that healed leaves every VM where it was.
-            settled = !left || gone;
+            // A cut that healed leaves every VM where it was. What this operator has just noticed of a
+            // guest its system's probes may not have seen yet.
+            settled = gone || (opened_here.is_none() && !left);
         }
         if settled && let Some(closed) = ledger.settle(&cause, gone, now()) {
             state.baselines.remove(&cause);
@@ -96,6 +100,11 @@ fn concerns(context: &Context, incident: &Incident, right: &Assignment) -> bool 
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         return watch.is_silent(&right.host);
     }
+    if incident.cause.starts_with(causes::GUEST_CAUSES) {
+        let epoch = incident.cause.rsplit('/').next();
+        return incident.host.as_ref() == Some(&right.host)
+            && epoch == Some(right.epoch.to_string().as_str());
+    }
     let own: Option<&HostName> = incident.host.as_ref();
     let incarnation = incident
         .cause
@@ -105,11 +114,37 @@ fn concerns(context: &Context, incident: &Incident, right: &Assignment) -> bool 
         && incarnation.is_none_or(|(_, boot_id)| right.boot_id.as_str() == boot_id)
 }
 
-fn system_name(vm: &VirtualMachine) -> Option<NamespacedName> {
+pub(super) fn system_name(vm: &VirtualMachine) -> Option<NamespacedName> {
     Some(NamespacedName::new(
         vm.namespace()?,
         vm.labels().get(LABEL_SYSTEM)?.clone(),
     ))
+}
+
+/// The business system of a VM.
+pub(super) fn system_of<'a>(
+    vm: &VirtualMachine,
+    systems: &'a [Arc<BusinessSystem>],
+) -> Option<&'a BusinessSystem> {
+    let name = system_name(vm)?;
+    systems.iter().map(|system| &**system).find(|system| {
+        system.name_any() == name.name
+            && system.namespace().as_deref() == Some(name.namespace.as_str())
+    })
+}
+
+/// Systems of which a part stands still, or that people work on, are named only while they do not
+/// answer: neither stops a VM by itself.
+fn only_when_down(cause: &str) -> bool {
+    [causes::AGENT_CAUSES, causes::PLANNED_CAUSES]
+        .iter()
+        .any(|kind| cause.starts_with(kind))
+}
+
+/// Whether another incident that is not recovered names a system.
+fn is_explained(ledger: &Ledger, cause: &str, system: &NamespacedName) -> bool {
+    let mut others = ledger.open().values();
+    others.any(|other| other.cause != cause && is_open(other) && other.systems.contains_key(system))
 }
 
 /// Systems with a VM there, or with one that was there until it was proven stopped.
@@ -121,22 +156,27 @@ fn affect(
     concerns: &dyn Fn(&Assignment) -> bool,
 ) {
     for vm in vms {
-        let silence = !cause.starts_with("hardware/");
+        let silence = cause.starts_with("host-silent/") || cause == STORM_CAUSE;
         let proven = silence
             && vm
                 .status
                 .iter()
                 .flat_map(|status| &status.proofs)
                 .any(|proof| concerns(&proof.assignment));
-        if !proven && !assignment(vm).is_some_and(concerns) {
+        let there = match cause.starts_with(causes::GUEST_CAUSES) {
+            true => cause.starts_with(&causes::guest_causes(&vm_name(vm))),
+            false => assignment(vm).is_some_and(concerns),
+        };
+        if !proven && !there {
             continue;
         }
         let Some(name) = system_name(vm) else {
             continue;
         };
-        let system = systems.iter().find(|system| {
-            system.name_any() == name.name
-                && system.namespace().as_deref() == Some(name.namespace.as_str())
+        let system = system_of(vm, systems).filter(|system| {
+            let status = system.status.as_ref();
+            let is_down = status.is_some_and(|status| status.state == "Down");
+            !only_when_down(cause) || (is_down && !is_explained(ledger, cause, &name))
         });
         if let Some(system) = system {
             ledger.affect(cause, name, &system.spec.display_name, &vm.name_any());
@@ -241,7 +281,15 @@ fn measure(
             system.name_any() == name.name
                 && system.namespace().as_deref() == Some(name.namespace.as_str())
         });
-        let Some(system) = system else { continue };
+        let Some(system) = system else {
+            // One that was deleted is not waited for.
+            let deleted = AffectedSystem {
+                answers: true,
+                ..known.clone()
+            };
+            ledger.measure(cause, name, &deleted);
+            continue;
+        };
         let former =
             baseline.and_then(|baseline| Some((baseline.until, baseline.systems.get(name)?)));
         let from = former.map_or(begin, |(until, _)| until);

@@ -3,6 +3,10 @@
 //! A new leader goes on from what is stored: nothing is lost or told twice.
 
 mod affected;
+mod evacuated;
+mod openings;
+mod recall;
+mod retention;
 mod stored;
 mod words;
 
@@ -26,8 +30,6 @@ use affected::Baseline;
 const WAITING_MAX: usize = 256;
 /// How long an event may wait, seconds.
 const WAITING_SECONDS: i64 = 30;
-/// Days that a closed incident is kept when the policy says nothing: a year.
-const RETENTION_DAYS: i32 = 365;
 
 /// What the ledger of this operator holds.
 #[derive(Default)]
@@ -43,6 +45,8 @@ struct State {
     baselines: BTreeMap<String, Baseline>,
     /// Since when downtime is measured, by cause.
     begins: BTreeMap<String, Timestamp>,
+    /// Crashes of guests that are not told yet.
+    crashes: openings::Crashes,
     /// Incidents as they are to be written, by the names of their objects.
     dirty: BTreeMap<String, failover::incident::Incident>,
 }
@@ -83,7 +87,11 @@ pub async fn turn(context: &Arc<Context>) {
     if !context.incidents.restored() {
         // A cache may be older than what a former leader, or this one before, has written.
         match context.writer.list::<Incident>().await {
-            Ok(stored) => context.incidents.lock().restore(&stored),
+            Ok(stored) => {
+                let mut state = context.incidents.lock();
+                state.restore(&stored);
+                state.recall(context, &stored);
+            }
             Err(error) => return logged("incident", "(all)", Err(error)),
         }
     }
@@ -93,6 +101,7 @@ pub async fn turn(context: &Arc<Context>) {
         state.take_events();
         state.take_faults(context);
         state.take_words(context);
+        state.take_openings(context, &stored);
         state.take_closures(&stored);
         affected::follow(context, &mut state);
         state.collect();
@@ -107,7 +116,7 @@ pub async fn turn(context: &Arc<Context>) {
             }
         }
     }
-    forget(context, &stored).await;
+    retention::forget(context, &stored).await;
 }
 
 impl State {
@@ -119,6 +128,7 @@ impl State {
             .filter(|incident| !stored::is_closed(incident))
             .collect();
         self.begins.clear();
+        self.crashes.clear();
         self.baselines = open
             .iter()
             .filter_map(|incident| Some((incident.spec.cause.clone(), Baseline::of(incident)?)))
@@ -171,6 +181,7 @@ impl State {
                 ledger.fault(&name, &component, kind, fault.severity, &fault.evidence, at);
                 let cause = fault_cause(&name, &component, kind);
                 ledger.tell(&cause, quarantine(&name, at));
+                evacuated::tell(ledger, &cause, &host, at);
             }
         }
     }
@@ -181,6 +192,29 @@ impl State {
             let hosts = context.stores.hosts.state();
             words::follow(ledger, &context.stores.policy(), &hosts, Timestamp::now());
         }
+    }
+
+    /// What else is an incident, and what the API says of those that stand.
+    fn take_openings(&mut self, context: &Context, stored: &[Arc<Incident>]) {
+        let State {
+            ledger, crashes, ..
+        } = self;
+        let Some(ledger) = ledger else {
+            return;
+        };
+        openings::look(context, crashes, ledger, stored);
+        let hosts = context.stores.hosts.state();
+        recall::follow(ledger, &hosts, &context.stores.vms.state());
+    }
+
+    /// What a former leader did and had no time to tell.
+    fn recall(&mut self, context: &Context, stored: &[Incident]) {
+        let Some(ledger) = &mut self.ledger else {
+            return;
+        };
+        let (vms, wall) = (context.stores.vms.state(), Timestamp::now());
+        recall::deaths(ledger, stored, &vms, wall);
+        openings::recall_crashes(ledger, stored, &vms, wall);
     }
 
     /// A person's word closes.
@@ -215,7 +249,8 @@ impl State {
                 english: format!("closed by {}: {}", closure.by, closure.reason),
                 chinese: format!("{} 关闭:{}", closure.by, closure.reason),
             };
-            if let Some(incident) = ledger.close(&incident.spec.cause, entry) {
+            if let Some(mut incident) = ledger.close(&incident.spec.cause, entry) {
+                incident.class = closure.cause_class.map_or(incident.class, stored::class);
                 self.baselines.remove(&incident.cause);
                 self.begins.remove(&incident.cause);
                 closed.push(incident);
@@ -245,8 +280,8 @@ fn quarantine(host: &HostName, at: WallTime) -> Entry {
         at,
         kind: EventKind::Decided,
         step: "quarantine".to_owned(),
-        english: format!("host {host} takes no new VMs and is emptied by live migration"),
-        chinese: format!("宿主机 {host} 停止接收虚拟机,并热迁移疏散"),
+        english: format!("host {host} takes no new VMs"),
+        chinese: format!("宿主机 {host} 停止接收虚拟机"),
     }
 }
 
@@ -280,29 +315,6 @@ fn cause_is_gone(
         .faults(&name)
         .iter()
         .any(|((component, kind), _)| fault_cause(&name, component, *kind) == incident.cause)
-}
-
-/// Deletes closed incidents that the policy does not keep any longer.
-async fn forget(context: &Context, stored: &[Arc<Incident>]) {
-    let days = context
-        .stores
-        .policy()
-        .incident_retention_days
-        .unwrap_or(RETENTION_DAYS);
-    let oldest = Timestamp::now() - jiff::SignedDuration::from_hours(24 * i64::from(days));
-    for incident in stored {
-        let closed = incident
-            .status
-            .as_ref()
-            .and_then(|status| status.closed_at.clone());
-        if stored::is_closed(incident) && closed.is_some_and(|closed| closed.0 < oldest) {
-            logged(
-                "incident",
-                &incident.name_any(),
-                context.writer.delete(incident.as_ref()).await,
-            );
-        }
-    }
 }
 
 /// Whether its systems have not all answered again yet.

@@ -7,6 +7,7 @@ use api::{
     TimelineEntry, TimelineKind,
 };
 use failover::host::machine::EventKind;
+use failover::incident::causes::GUEST_CAUSES;
 use failover::incident::{self, Downtime, Entry, IncidentState, WallTime};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -30,6 +31,11 @@ pub(super) fn is_closed(incident: &Incident) -> bool {
 
 /// A name that tells the cause and is new each time that it comes back.
 pub(super) fn object_name(incident: &incident::Incident) -> String {
+    if incident.cause.starts_with(GUEST_CAUSES) {
+        // Guests crash together, and their names begin alike: nothing is cut off.
+        let whole = incident.cause.replace('/', ".");
+        return format!("{whole}-{}", incident.opened_at.0 / 1_000_000);
+    }
     let mut slug = String::new();
     for letter in incident.cause.chars().take(NAME_MAX) {
         if letter.is_ascii_alphanumeric() {
@@ -172,7 +178,7 @@ pub(super) fn read_system(system: AffectedSystem, answers: bool) -> incident::Af
     }
 }
 
-fn class(class: CauseClass) -> incident::CauseClass {
+pub(super) fn class(class: CauseClass) -> incident::CauseClass {
     match class {
         CauseClass::Hardware => incident::CauseClass::Hardware,
         CauseClass::Software => incident::CauseClass::Software,
@@ -329,9 +335,20 @@ mod tests {
         by_a_person.spec.closure = Some(api::IncidentClosure {
             by: "ops".to_owned(),
             reason: "fan replaced".to_owned(),
+            cause_class: None,
         });
         let mut elsewhere = open.clone();
         elsewhere.status.as_mut().expect("status").state = "Closed".to_owned();
+        // The class that the person found becomes the record's.
+        let mut state = super::super::State::default();
+        state.restore(std::slice::from_ref(&open));
+        let mut planned = by_a_person.clone();
+        if let Some(closure) = &mut planned.spec.closure {
+            closure.cause_class = Some(CauseClass::Planned);
+        }
+        state.take_closures(&[Arc::new(planned)]);
+        let class = |state: &super::super::State| state.dirty[&object_name(&ours)].class;
+        assert_eq!(class(&state), incident::CauseClass::Planned);
         for closed in [by_a_person, elsewhere] {
             let mut state = super::super::State::default();
             state.restore(std::slice::from_ref(&open));
@@ -340,6 +357,25 @@ mod tests {
             assert!(!state.baselines.contains_key(&cause));
             assert!(state.ledger.expect("restored").get(&cause).is_none());
         }
+    }
+
+    #[test]
+    fn guests_whose_names_begin_alike_have_incidents_of_their_own() {
+        let (_, known) = a_fan_stands_still("fan/1", WallTime(5_000_000));
+        let name = |vm: &str| {
+            let mut of_guest = known.clone();
+            of_guest.cause = format!("guest/one-stop-service/{vm}/3");
+            object_name(&of_guest)
+        };
+        let (first, second) = (
+            name("government-service-application-0"),
+            name("government-service-application-1"),
+        );
+        assert_eq!(
+            first,
+            "guest.one-stop-service.government-service-application-0.3-5"
+        );
+        assert_ne!(first, second);
     }
 
     #[test]

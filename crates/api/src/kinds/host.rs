@@ -276,8 +276,11 @@ pub struct StorageCutOrder {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Evacuation {
-    /// `Running`, `Done`, `Blocked`, `Cancelled`.
+    /// `Waiting` (for its turn), `Running`, `Done`, `Blocked`, `Cancelled`.
     pub phase: String,
+    /// Why it was begun: `Maintenance` or `HardwareFault`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<super::MigrationReason>,
     /// When it began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,

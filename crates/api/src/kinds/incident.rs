@@ -80,6 +80,7 @@ pub enum CauseClass {
 
 /// A person's closing word.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct IncidentClosure {
     /// Who.
     #[schemars(length(min = 1, max = 253))]
@@ -87,6 +88,9 @@ pub struct IncidentClosure {
     /// Why, what was found.
     #[schemars(length(min = 1, max = 1000))]
     pub reason: String,
+    /// Class of the cause that was found; none leaves `spec.causeClass` as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause_class: Option<CauseClass>,
 }
 
 /// Status of an incident, written by the operator.

@@ -1,10 +1,12 @@
 //! The fault ledger: one incident per root cause, with what was seen, decided, done and
-//! deliberately not done, and whom it affected. `rules` turns events of hosts into entries.
+//! deliberately not done, and whom it affected. `rules` turns events of hosts into entries, `causes`
+//! what happens to guests, agents and by planned work.
 //!
 //! Pure: wall-clock times come with each entry and are only shown and sorted, never
 //! compared with another machine's. The ledger is rebuilt from the stored incidents after a
 //! restart; every entry has a stable step, so telling the same thing twice adds nothing.
 
+pub mod causes;
 pub mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use model::{Assignment, BootId, HostName, StopProofKind, StopProofRecord, VmUid};
 use thiserror::Error;
 
-use crate::copy::{CopyPhase, CopyReport};
+use crate::copy::{CloseCause, CopyPhase, CopyReport};
 
 /// Why evidence is no proof.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -76,6 +76,10 @@ pub enum ProofError {
     },
 }
 
+/// What the evidence of a `Closed` ends with when QEMU crashed or was killed: the stored record tells
+/// that to a leader which did not see it happen.
+pub const CRASHED: &str = ": its QEMU crashed or was killed";
+
 /// Proof that one copy of one VM cannot be writing. Not `Clone`: it is consumed by the
 /// assignment that rests on it.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,8 +103,13 @@ impl StopProof {
         assignment: &Assignment,
         report: &CopyReport,
     ) -> Result<Self, ProofError> {
+        let crashed = if report.cause == Some(CloseCause::Crashed) {
+            CRASHED
+        } else {
+            ""
+        };
         let evidence = format!(
-            "agent of {} reports epoch {} closed",
+            "agent of {} reports epoch {} closed{crashed}",
             assignment.host, assignment.epoch
         );
         Self::from_report(
@@ -279,6 +288,19 @@ mod tests {
             host: "h1".into(),
             boot_id: "b1".into(),
             epoch: Epoch(epoch),
+        }
+    }
+
+    #[test]
+    fn the_record_of_a_closed_copy_tells_a_crash_and_only_that() {
+        for (cause, crashed) in [
+            (CloseCause::Crashed, true),
+            (CloseCause::GuestShutdown, false),
+            (CloseCause::StartFailed, false),
+        ] {
+            let report = CopyReport::closed(assignment(3), cause);
+            let proof = StopProof::closed(&"v".into(), &assignment(3), &report).unwrap();
+            assert_eq!(proof.evidence.ends_with(CRASHED), crashed, "{cause:?}");
         }
     }
 

@@ -1,0 +1,135 @@
+//! What a former leader did, or left undone, and had no time to tell: read back from what the API keeps,
+//! never from memory. Each entry has the step that the one who acted would have given it, so nothing is
+//! told twice.
+
+use std::sync::Arc;
+
+use api::{Host, Incident, VirtualMachine};
+use failover::Reason;
+use failover::host::machine::{EventKind, HostEvent};
+use failover::incident::rules::{STORM_CAUSE, host_cause};
+use failover::incident::{Ledger, WallTime};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use model::{BootId, HostName, StopProofKind, StopProofRecord};
+
+use super::{now, stored};
+
+/// What happened longer ago is not told any more: a leader is followed within seconds, and an operator
+/// that is away for longer finds VMs that have long been started anew.
+const RECENT: SignedDuration = SignedDuration::from_mins(10);
+
+/// A fencing intent belongs to a silence that was opened up to so many microseconds after it.
+const BEFORE_OPENING: i64 = 60_000_000;
+
+/// Whether a VM is being started, or was not long ago by its host's clock.
+pub(super) fn is_recent(vm: &VirtualMachine, wall: Timestamp) -> bool {
+    let Some(status) = vm
+        .status
+        .as_ref()
+        .filter(|status| status.assignment.is_some())
+    else {
+        return false;
+    };
+    let own = status
+        .runtime
+        .as_ref()
+        .filter(|runtime| status.assignment.as_ref() == Some(&runtime.assignment));
+    let started = own.and_then(|runtime| runtime.started_at.as_ref());
+    started.is_none_or(|started| wall.duration_since(started.0) < RECENT)
+}
+
+/// Whether one of these Incidents tells a step.
+pub(super) fn is_told<'a>(mut stored: impl Iterator<Item = &'a Incident>, step: &str) -> bool {
+    stored.any(|incident| {
+        let timeline = incident.status.iter().flat_map(|status| &status.timeline);
+        timeline.into_iter().any(|entry| entry.step == step)
+    })
+}
+
+/// What a proof on record says of a host, if it is about a host's death.
+fn death(proof: &StopProofRecord) -> Option<HostEvent> {
+    let of_host = !matches!(
+        proof.kind,
+        StopProofKind::Closed | StopProofKind::HandedOver
+    );
+    of_host.then(|| HostEvent {
+        host: proof.assignment.host.clone(),
+        boot_id: proof.assignment.boot_id.clone(),
+        kind: EventKind::Decided,
+        reason: Reason::Proven {
+            kind: proof.kind,
+            evidence: proof.evidence.clone(),
+        },
+    })
+}
+
+/// Fencing intents and proofs that stand in the API, told in the incidents of their hosts.
+pub(super) fn follow(ledger: &mut Ledger, hosts: &[Arc<Host>], vms: &[Arc<VirtualMachine>]) {
+    for host in hosts {
+        let status = host.status.as_ref();
+        let Some(intent) = status.and_then(|status| status.fencing.as_ref()) else {
+            continue;
+        };
+        let event = HostEvent {
+            host: HostName(host.name_any()),
+            boot_id: BootId::from(intent.boot_id.as_str()),
+            kind: EventKind::Decided,
+            reason: Reason::FenceIntended,
+        };
+        let at = WallTime(intent.started_at.0.as_microsecond());
+        // One that was left behind by an earlier silence of this incarnation is another story.
+        let incident = ledger.get(&host_cause(&event));
+        if incident.is_some_and(|incident| at.0 + BEFORE_OPENING >= incident.opened_at.0) {
+            ledger.host_event(&event, at);
+        }
+    }
+    for vm in vms {
+        let proofs = vm.status.iter().flat_map(|status| &status.proofs);
+        for event in proofs.filter_map(death) {
+            if ledger.get(&host_cause(&event)).is_some() {
+                ledger.host_event(&event, now());
+            }
+        }
+    }
+}
+
+/// Deaths of hosts on which VMs were started elsewhere, and about which nothing was stored: the former
+/// leader died between the new assignment and its first word of it.
+pub(super) fn deaths(
+    ledger: &mut Ledger,
+    stored: &[Incident],
+    vms: &[Arc<VirtualMachine>],
+    wall: Timestamp,
+) {
+    for vm in vms.iter().filter(|vm| is_recent(vm, wall)) {
+        let proof = vm.status.as_ref().and_then(|status| status.proofs.last());
+        let Some(event) = proof.and_then(death) else {
+            continue;
+        };
+        let cause = host_cause(&event);
+        let known = stored.iter().any(|incident| incident.spec.cause == cause);
+        if !known
+            && !stored
+                .iter()
+                .any(|incident| is_storm_of_now(incident, wall))
+        {
+            ledger.host_event(&event, now());
+        }
+    }
+}
+
+/// A storm tells of all hosts in it; one that is over may have told of this one.
+fn is_storm_of_now(incident: &Incident, wall: Timestamp) -> bool {
+    let closed = incident
+        .status
+        .as_ref()
+        .and_then(|status| status.closed_at.as_ref());
+    let long_over = stored::is_closed(incident)
+        && closed.is_none_or(|closed| wall.duration_since(closed.0) > RECENT);
+    incident.spec.cause == STORM_CAUSE && !long_over
+}
+
+#[cfg(test)]
+#[path = "recall_tests.rs"]
+mod tests;

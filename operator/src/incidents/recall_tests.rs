@@ -1,0 +1,159 @@
+//! A leader dies between its act and its word of it; the next one tells it from what the API keeps.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// When the new leader begins.
+const NOW: &str = "2026-01-01T00:10:00Z";
+
+fn wall() -> Timestamp {
+    NOW.parse().expect("a time")
+}
+
+/// A VM that was on h1 and was assigned to h2 on this proof, started there at that time.
+fn restarted(kind: &str, started: &str) -> Arc<VirtualMachine> {
+    let now = json!({"host": "h2", "bootId": "b2", "epoch": 4});
+    let vm = serde_json::from_value(json!({
+        "metadata": {"name": "oa-db-0", "namespace": "egov"},
+        "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "disks": [], "networks": []},
+        "status": {
+            "assignment": now,
+            "runtime": {"assignment": now, "phase": "Running", "since": started, "startedAt": started},
+            "proofs": [{"kind": kind, "host": "h1", "bootId": "b1", "epoch": 3, "evidence": "read Off twice"}]
+        }
+    }));
+    Arc::new(vm.expect("a VM"))
+}
+
+fn fenced_host(intent: Option<&str>) -> Arc<Host> {
+    let fencing = intent.map(|at| {
+        json!({"bootId": "b1", "startedAt": at, "expiresAfterSeconds": 20, "attempts": 0,
+               "reason": "hung", "by": "operator-0"})
+    });
+    let mut host: Host = serde_json::from_value(json!({
+        "metadata": {"name": "h1"}, "spec": {"pool": "general", "managementAddress": "10.0.0.1"}
+    }))
+    .expect("a Host");
+    host.status = Some(serde_json::from_value(json!({"fencing": fencing})).expect("a status"));
+    Arc::new(host)
+}
+
+fn incident(cause: &str, status: Value) -> Incident {
+    serde_json::from_value(json!({
+        "metadata": {"name": "i"},
+        "spec": {"cause": cause, "causeClass": "Unknown", "title": "t",
+                 "openedAt": "2026-01-01T00:09:30.000000Z"},
+        "status": status
+    }))
+    .expect("an Incident")
+}
+
+fn steps(ledger: &Ledger, cause: &str) -> Vec<String> {
+    let timeline = ledger.get(cause).map(|incident| incident.timeline.clone());
+    let steps = timeline.into_iter().flatten().map(|entry| entry.step);
+    steps.collect()
+}
+
+/// A new leader: what is stored, then what it reads back, twice.
+fn takes_over(stored: &[Incident], hosts: &[Arc<Host>], vms: &[Arc<VirtualMachine>]) -> Ledger {
+    let mut ledger = Ledger::restore(stored.iter().map(stored::read));
+    deaths(&mut ledger, stored, vms, wall());
+    for _ in 0..2 {
+        follow(&mut ledger, hosts, vms);
+    }
+    ledger
+}
+
+#[test]
+fn a_fence_and_a_proof_of_a_leader_that_died_are_told_once_by_the_next() {
+    let stored = [incident("host-silent/h1/b1", json!({"state": "Open"}))];
+    let (host, vm) = (
+        fenced_host(Some("2026-01-01T00:09:38Z")),
+        restarted("PoweredOff", "2026-01-01T00:09:50Z"),
+    );
+    let mut ledger = takes_over(&stored, &[host.clone()], &[vm.clone()]);
+    let expected = ["h1/Decided/FenceIntended", "h1/Decided/Proven"];
+    assert_eq!(steps(&ledger, "host-silent/h1/b1"), expected);
+    let timeline = &ledger.get("host-silent/h1/b1").expect("open").timeline;
+    assert_eq!(
+        timeline[0].at.0, 1_767_226_178_000_000,
+        "when it was written"
+    );
+    // The new leader comes to the same conclusions itself.
+    for reason in [
+        Reason::FenceIntended,
+        Reason::Proven {
+            kind: StopProofKind::PoweredOff,
+            evidence: "read Off thrice".to_owned(),
+        },
+    ] {
+        let event = HostEvent {
+            host: "h1".into(),
+            boot_id: "b1".into(),
+            kind: EventKind::Decided,
+            reason,
+        };
+        ledger.host_event(&event, now());
+    }
+    assert_eq!(steps(&ledger, "host-silent/h1/b1"), expected);
+}
+
+#[test]
+fn a_death_that_was_acted_on_and_never_told_is_told_by_the_next_leader() {
+    for kind in [
+        "PoweredOff",
+        "SelfFenced",
+        "Rebooted",
+        "Confirmed",
+        "StorageFenced",
+    ] {
+        let vm = restarted(kind, "2026-01-01T00:09:50Z");
+        let ledger = takes_over(&[], &[], &[vm.clone(), vm]);
+        assert_eq!(
+            steps(&ledger, "host-silent/h1/b1"),
+            ["h1/Decided/Proven"],
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn a_death_that_was_told_or_is_long_past_or_was_none_is_not_told() {
+    let closed = json!({"state": "Closed", "closedAt": "2026-01-01T00:09:55.000000Z"});
+    let recent = "2026-01-01T00:09:50Z";
+    for (kind, started, stored) in [
+        (
+            "PoweredOff",
+            recent,
+            vec![incident("host-silent/h1/b1", closed.clone())],
+        ),
+        ("PoweredOff", recent, vec![incident(STORM_CAUSE, closed)]),
+        ("PoweredOff", "2025-12-31T23:59:00Z", vec![]),
+        ("Closed", recent, vec![]),
+        ("HandedOver", recent, vec![]),
+    ] {
+        let ledger = takes_over(&stored, &[], &[restarted(kind, started)]);
+        assert_eq!(ledger.get("host-silent/h1/b1"), None, "{kind} {started}");
+    }
+}
+
+#[test]
+fn an_intent_alone_or_one_of_an_earlier_silence_tells_nothing() {
+    let host = |at| [fenced_host(Some(at))];
+    let ledger = takes_over(&[], &host("2026-01-01T00:09:38Z"), &[]);
+    assert!(ledger.open().is_empty());
+    let stored = [incident("host-silent/h1/b1", json!({"state": "Open"}))];
+    let ledger = takes_over(&stored, &host("2026-01-01T00:01:00Z"), &[]);
+    assert!(steps(&ledger, "host-silent/h1/b1").is_empty());
+}
+
+#[test]
+fn a_vm_without_an_assignment_is_not_recent() {
+    let mut vm = restarted("PoweredOff", "2026-01-01T00:09:50Z")
+        .as_ref()
+        .clone();
+    assert!(is_recent(&vm, wall()));
+    vm.status.as_mut().expect("a status").assignment = None;
+    assert!(!is_recent(&vm, wall()));
+}
