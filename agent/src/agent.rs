@@ -17,6 +17,7 @@ use kube::{Client, Config};
 use model::{BootId, HostName};
 use tokio::task::JoinSet;
 
+use crate::alarm::Alarms;
 use crate::freeze::Freezer;
 use crate::guard::files::Firings;
 use crate::ledger::Ledger;
@@ -69,16 +70,13 @@ pub struct Context {
     /// Client for other agents, made when it is first needed.
     pub moves_client: tokio::sync::OnceCell<reqwest::Client>,
     /// Why nothing is started, if so.
-    pub alarm: Mutex<Option<String>>,
+    pub alarms: Alarms,
 }
 
 impl Context {
     /// Why this host starts nothing; none: it starts.
     pub fn starts_forbidden(&self) -> Option<String> {
-        self.alarm
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.alarms.starts_forbidden()
     }
 }
 
@@ -101,9 +99,11 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     let view = View::start(&client, &options.host, &mut tasks);
     let console_folder = options.run_dir.join("consoles");
     std::fs::create_dir_all(&console_folder)?;
+    let boot_id = failover::guard::incarnation(&guard::boot_id()?.into(), firings.count);
     let context = Arc::new(Context {
         host: options.host.as_str().into(),
-        boot_id: failover::guard::incarnation(&guard::boot_id()?.into(), firings.count),
+        alarms: Alarms::open(&options.run_dir, boot_id.clone())?,
+        boot_id,
         guard_firings: firings.count,
         ledger: Ledger::new(&options.run_dir),
         freezer: Freezer::open(&options.run_dir)?,
@@ -115,7 +115,6 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         checked: Checked::default(),
         moves: Moves::default(),
         moves_client: tokio::sync::OnceCell::new(),
-        alarm: Mutex::default(),
         client,
         view,
         hypervisor,
@@ -216,7 +215,11 @@ async fn converge(context: &Arc<Context>) -> &'static str {
         }
         // Before domains are listed: what ends or is called meanwhile is answered by the next list.
         let answers = context.freezer.answers(is_idle(&memory.busy));
-        match context.hypervisor.list().await {
+        let listed = context.hypervisor.list().await;
+        if let Ok(domains) = &listed {
+            context.alarms.audit(&context.ledger, domains);
+        }
+        match listed {
             Ok(domains) if context.freezer.acts() => turn(context, &mut memory, &domains),
             Ok(domains) => context.freezer.tell(context, &domains, answers),
             Err(error) => tracing::warn!(%error, "domains can not be listed; nothing is decided"),

@@ -72,6 +72,17 @@ impl Ledger {
         self.change(uid, |entry| entry.start(epoch, firings.count))
     }
 
+    /// Takes note of a copy that runs here under an epoch without an entry.
+    ///
+    /// # Errors
+    /// The entry can not be read or written.
+    pub fn adopt(&self, uid: &str, epoch: i64) -> Result<(), LedgerError> {
+        self.change(uid, |entry| {
+            entry.adopt(epoch);
+            Ok(())
+        })
+    }
+
     /// Closes an epoch for ever; closing what is closed is fine.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod alarm;
 pub mod clock;
 pub mod freeze;
 pub mod guard;

@@ -100,13 +100,10 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
         .filter(|domain| domain.owner.is_none())
         .take(256);
     let hook_verified = hook_verified();
-    *context
-        .alarm
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner) = (!hook_verified).then(|| {
+    context.alarms.set_hook((!hook_verified).then(|| {
         "the qemu hook is not installed; install zhengyun-qemu-hook as /etc/libvirt/hooks/qemu"
             .to_owned()
-    });
+    }));
     Ok(HostReport {
         incarnation: Incarnation {
             boot_id: context.boot_id.to_string(),

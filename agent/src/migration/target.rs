@@ -99,6 +99,9 @@ async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
         ClaimKind::Incoming,
     )
     .await?;
+    if let Some(why) = context.starts_forbidden() {
+        bail!("this host starts nothing: {why}");
+    }
     context
         .ledger
         .take(&moving.vm.uid, moving.target.epoch.0, context.guard_firings)?;

@@ -114,7 +114,7 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
         Ok(spec) => spec,
         Err(error) => return waiting(context, vm, assignment, &format!("{error:#}")).await,
     };
-    if !context.freezer.acts() {
+    if !context.freezer.acts() || context.starts_forbidden().is_some() {
         return Ok(());
     }
     context

@@ -152,6 +152,8 @@ pub enum Fault {
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },
+    /// The ledger of a host's boot is lost.
+    LedgerLost { host: HostIndex },
     /// An agent's loop is stuck.
     AgentStuck {
         host: HostIndex,

@@ -78,6 +78,7 @@ impl World {
                 let run = self.machines[host.0].agent.run;
                 self.push(span, Event::AgentUp(host.0, run));
             }
+            Fault::LedgerLost { host } => self.machines[host.0].ledger.clear(),
             Fault::AgentStuck { host, span } => {
                 self.machines[host.0].agent.stuck_until = now + span
             }

@@ -139,6 +139,8 @@ pub struct Machine {
     pub domains: BTreeMap<VmUid, Domain>,
     /// The ledger of this boot.
     pub ledger: BTreeMap<VmUid, Entry>,
+    /// Its agent found that the ledger was lost: nothing is started in this boot any more.
+    pub starts_nothing: bool,
     /// What this boot remembers of the API.
     pub memory: ApiMemory,
     /// The roll-call that its agent last read.
@@ -172,6 +174,7 @@ impl Machine {
             token: None,
             domains: BTreeMap::new(),
             ledger: BTreeMap::new(),
+            starts_nothing: false,
             memory: ApiMemory::default(),
             roll_call: String::new(),
             agent: Agent {
@@ -223,6 +226,7 @@ impl Machine {
         self.hung_until = 0;
         self.domains.clear();
         self.ledger.clear();
+        self.starts_nothing = false;
         (self.memory, self.roll_call) = (ApiMemory::default(), String::new());
         self.guard = GuardMemory::default();
         self.watch = PoolWatch::default();

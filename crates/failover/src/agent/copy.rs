@@ -77,6 +77,13 @@ pub fn decide(facts: &Facts<'_>) -> Action {
     }
 }
 
+/// Rule 3: whether a copy of this boot runs under an epoch that the ledger never saw, though every
+/// start writes its entry first. The ledger was lost, and with it which epochs this boot has used:
+/// the copy is kept, and the host starts nothing.
+pub fn is_unaccounted(boot_id: &BootId, domain: &Domain, ledger: &Entry) -> bool {
+    domain.boot_id == *boot_id && ledger.state(domain.epoch.0).is_none()
+}
+
 fn mine(facts: &Facts<'_>, assignment: &Assignment) -> bool {
     assignment.host == *facts.host && assignment.boot_id == *facts.boot_id
 }
@@ -294,6 +301,51 @@ mod tests {
             Action::Close(own.clone(), CloseCause::Declined)
         );
         assert_eq!(world.domain("b1", 3).decide(), Action::Shutdown(own));
+    }
+
+    #[test]
+    fn a_copy_without_an_entry_is_kept_and_noticed() {
+        let own = assignment("h1", "b1", 3);
+        let lost = World::new(Some(own.clone())).domain("b1", 3);
+        assert_eq!(
+            lost.decide(),
+            Action::Report(own, CopyPhase::Running, None),
+            "kept"
+        );
+        let known = [
+            EpochState::Used,
+            EpochState::Started,
+            EpochState::Closed,
+            EpochState::HandedOver,
+        ];
+        for (boot, state, noticed) in [("b1", None, true), ("b0", None, false)]
+            .into_iter()
+            .chain(known.map(|state| ("b1", Some(state), false)))
+        {
+            let mut entry = Entry::default();
+            // Another epoch's entry accounts for nothing.
+            entry.epochs.insert(2, EpochState::Closed);
+            entry.epochs.extend(state.map(|state| (3, state)));
+            let noticed_now = is_unaccounted(&"b1".into(), &domain(boot, 3), &entry);
+            assert_eq!(noticed_now, noticed, "{boot} {state:?}");
+        }
+    }
+
+    #[test]
+    fn an_adopted_copy_can_be_handed_over_and_its_epoch_is_not_started_again() {
+        let mut entry = Entry::default();
+        entry.adopt(3);
+        entry.take(3, 0).expect_err("its start is used up");
+        entry.hand_over(3).expect("it may move away");
+        let mut closed = Entry::default();
+        closed.close(3).expect("close");
+        closed.adopt(3);
+        assert_eq!(closed.state(3), Some(EpochState::Closed), "for ever");
+        let own = assignment("h1", "b1", 3);
+        let crashed = World::new(Some(own.clone()))
+            .ledger(3, EpochState::Started)
+            .decide();
+        assert_eq!(crashed, Action::Close(own, CloseCause::Crashed));
     }
 
     fn any_assignment() -> impl Strategy<Value = Option<Assignment>> {

@@ -5,13 +5,13 @@ mod frozen;
 mod moves;
 mod work;
 
-use failover::agent::copy::{Action, ApiFacts, Domain as Copy, Facts, decide};
+use failover::agent::copy::{Action, ApiFacts, Domain as Copy, Facts, decide, is_unaccounted};
 use failover::copy::{CloseCause, CopyPhase, CopyReport};
 use failover::host::incarnation::Identity;
 use failover::migration::{SourcePhase, TargetPhase};
 use failover::rebase::HostWord;
 use failover::vm::Wanted;
-use model::{Assignment, VmUid};
+use model::{Assignment, BootId, VmUid};
 
 use crate::api::VmObject;
 use crate::mutant::Mutant;
@@ -44,6 +44,8 @@ pub enum Patch {
     Target(usize, TargetPhase),
     /// The host's own report.
     Reported(usize, Identity),
+    /// The host's own report: this incarnation starts nothing.
+    StartsNothing(usize, BootId),
     /// What a frozen host says.
     Frozen(usize, Option<(String, String, HostWord)>),
 }
@@ -103,6 +105,7 @@ impl World {
         }
         self.machines[host].agent.loop_at = now;
         self.agent_syncs(host);
+        self.audit_ledger(host);
         self.say_who_i_am(host, run);
         if !self.machines[host].acts() {
             return self.frozen_turn(host, run);
@@ -128,6 +131,32 @@ impl World {
         }
     }
 
+    /// A copy that the ledger does not know (agent/src/alarm.rs).
+    fn audit_ledger(&mut self, host: usize) {
+        if self.mutant == Mutant::KeepsStarting {
+            return;
+        }
+        let machine = &mut self.machines[host];
+        let mut lost = false;
+        for (uid, domain) in &machine.domains {
+            let entry = machine.ledger.entry(uid.clone()).or_default();
+            let copy = Copy {
+                boot_id: domain.boot_id.clone(),
+                epoch: domain.epoch,
+                ending: domain.ending,
+            };
+            if is_unaccounted(&machine.boot_id, &copy, entry) {
+                entry.adopt(domain.epoch.0);
+                lost = true;
+            }
+        }
+        if lost && !machine.starts_nothing {
+            machine.starts_nothing = true;
+            let name = self.names[host].clone();
+            self.tell("startsNothing", &[("host", &name)]);
+        }
+    }
+
     fn say_who_i_am(&mut self, host: usize, run: u64) {
         let machine = &self.machines[host];
         let same = machine.agent.cache.hosts.get(host).is_some_and(|object| {
@@ -145,6 +174,19 @@ impl World {
                 Patch::Reported(host, identity),
                 None,
             );
+            self.push(wait, Event::Task(host, run, Box::new(say)));
+        }
+        let machine = &self.machines[host];
+        let told = machine
+            .agent
+            .cache
+            .hosts
+            .get(host)
+            .is_some_and(|object| object.starts_nothing.as_ref() == Some(&machine.boot_id));
+        if machine.agent.synced && machine.starts_nothing && !told {
+            let patch = Patch::StartsNothing(host, machine.boot_id.clone());
+            let say = Task::Say(Key::Target(usize::MAX), patch, None);
+            let wait = self.latency();
             self.push(wait, Event::Task(host, run, Box::new(say)));
         }
     }

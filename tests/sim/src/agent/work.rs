@@ -140,6 +140,10 @@ impl World {
             Patch::Frozen(host, word) => {
                 self.api.host(host, None, |object| object.frozen = word);
             }
+            Patch::StartsNothing(host, boot_id) => {
+                self.api
+                    .host(host, None, |object| object.starts_nothing = Some(boot_id));
+            }
             Patch::Reported(host, identity) => {
                 self.api
                     .host(host, None, |object| object.reported = Some(identity));
@@ -201,7 +205,7 @@ impl World {
         let forgets = self.mutant == Mutant::LedgerForgets;
         let now = self.now;
         let machine = &mut self.machines[host];
-        if !machine.acts() {
+        if !machine.acts() || machine.starts_nothing {
             return self.release(host, &Key::Vm(uid));
         }
         let entry = machine.ledger.entry(uid.clone()).or_default();
