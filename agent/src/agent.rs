@@ -25,6 +25,7 @@ use crate::migration::Moves;
 use crate::network::{Standing, Uplink};
 use crate::options::{AgentOptions, DomainType, HypervisorKind};
 use crate::storage::images::Checked;
+use crate::storage::jobs::Jobs;
 use crate::view::View;
 use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
 use crate::vm::worker::{VmRef, carry_out};
@@ -55,6 +56,8 @@ pub struct Context {
     pub node: Node,
     /// The ledger of this boot.
     pub ledger: Ledger,
+    /// Volume jobs of this boot.
+    pub jobs: Jobs,
     /// What this host remembers of the API, and whether it is frozen.
     pub freezer: Freezer,
     /// What the host brings to networks.
@@ -106,6 +109,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         boot_id,
         guard_firings: firings.count,
         ledger: Ledger::new(&options.run_dir),
+        jobs: Jobs::new(&options.run_dir),
         freezer: Freezer::open(&options.run_dir)?,
         uplink: Uplink {
             vtep: options.vtep_address,

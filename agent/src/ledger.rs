@@ -52,6 +52,14 @@ impl Ledger {
         }
     }
 
+    /// The ledger of volume jobs, beside that of VMs: their numbers are counted apart.
+    pub fn of_jobs(run_dir: &Path) -> Self {
+        Self {
+            folder: run_dir.join("job-ledger"),
+            run_dir: run_dir.to_owned(),
+        }
+    }
+
     /// Takes an epoch for a start or an arrival. `guard_firings` was counted when this
     /// incarnation began, so before any read that allowed it.
     ///
