@@ -27,6 +27,7 @@ use crate::options::{AgentOptions, DomainType, HypervisorKind};
 use crate::storage::images::Checked;
 use crate::storage::jobs::Jobs;
 use crate::view::View;
+use crate::vm::closing::Closes;
 use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
 use crate::vm::worker::{VmRef, carry_out};
 use crate::{freeze, guard, hardware_report, metrics, migration, report, storage};
@@ -56,6 +57,8 @@ pub struct Context {
     pub node: Node,
     /// The ledger of this boot.
     pub ledger: Ledger,
+    /// Closes under way.
+    pub closes: Closes,
     /// Volume jobs of this boot.
     pub jobs: Jobs,
     /// What this host remembers of the API, and whether it is frozen.
@@ -109,6 +112,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         boot_id,
         guard_firings: firings.count,
         ledger: Ledger::new(&options.run_dir),
+        closes: Closes::default(),
         jobs: Jobs::new(&options.run_dir),
         freezer: Freezer::open(&options.run_dir)?,
         uplink: Uplink {

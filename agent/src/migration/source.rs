@@ -89,7 +89,7 @@ async fn give_up(context: &Arc<Context>, moving: &Move) -> Result<()> {
     if context.hypervisor.job(moving.vm.uuid()?).await?.is_some() {
         bail!("the job has not ended yet");
     }
-    worker::close_locally(context, &moving.vm, moving.source.epoch).await?;
+    worker::close_copy(context, &moving.vm, &moving.source, "runtime").await?;
     say(
         context,
         moving,
@@ -313,7 +313,7 @@ async fn failed(context: &Arc<Context>, moving: &Move, error: &hypervisor::Error
         Some(DomainState::Paused) => {
             // Switch-over was reached and its end is not known: the guest may not run on here beside
             // a copy there. Closed, the VM starts anew from its disks.
-            worker::close_locally(context, &moving.vm, moving.source.epoch).await?;
+            worker::close_copy(context, &moving.vm, &moving.source, "runtime").await?;
             say(
                 context,
                 moving,
@@ -324,7 +324,7 @@ async fn failed(context: &Arc<Context>, moving: &Move, error: &hypervisor::Error
             .await
         }
         _ => {
-            worker::close_locally(context, &moving.vm, moving.source.epoch).await?;
+            worker::close_copy(context, &moving.vm, &moving.source, "runtime").await?;
             say(
                 context,
                 moving,

@@ -54,7 +54,7 @@ pub async fn carry_out(context: &Arc<Context>, moving: &Move, step: Step) -> Res
         Step::Prepare => prepare(context, moving).await,
         Step::Receive => receive(context, moving).await,
         Step::Refuse => {
-            worker::close_locally(context, &moving.vm, moving.target.epoch).await?;
+            worker::close_copy(context, &moving.vm, &moving.target, "incomingRuntime").await?;
             say(context, moving, MigrationTargetPhase::Refused, None).await
         }
         Step::SayRefused => say(context, moving, MigrationTargetPhase::Refused, None).await,

@@ -1,6 +1,7 @@
 //! One VM on this host: what to do with it (`decide`, pure), how its domain looks (`spec`),
-//! and doing it (`worker`).
+//! and doing it (`worker`, `closing`).
 
+pub mod closing;
 pub mod decide;
 pub mod spec;
 pub mod worker;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use api::{CloseReason, RunStrategy, Runtime, RuntimePhase, StoragePool, VirtualMachine, Volume};
 use hypervisor::DomainSpec;
 use k8s_openapi::api::core::v1::Secret;
@@ -15,6 +15,7 @@ use model::{Assignment, Epoch};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::closing::{self, CloseStuck};
 use super::decide::{Action, close_reason, runtime_phase};
 use super::spec::{self, ClaimKind, Parts, SpecError};
 use crate::agent::Context;
@@ -24,10 +25,6 @@ use crate::storage::{claims, image_file, images, seed};
 
 /// How long a guest may take to shut itself down before it is destroyed.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a close may take before it counts as stuck.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
-/// How often a condition inside libvirt is looked at.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Identity of a VM, enough to find it in the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -323,24 +320,9 @@ async fn shutdown(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -
     if let Err(error) = context.hypervisor.shutdown(uuid).await {
         tracing::warn!(vm = vm.name, %error, "the guest was not asked to shut down");
     }
-    let gone = wait_gone(context, uuid, SHUTDOWN_PATIENCE).await;
+    let gone = closing::wait_gone(context.hypervisor.as_ref(), uuid, SHUTDOWN_PATIENCE).await;
     tracing::info!(vm = vm.name, gone, "shut down on request");
     close(context, vm, assignment, CloseReason::Requested).await
-}
-
-async fn wait_gone(context: &Context, uuid: Uuid, patience: Duration) -> bool {
-    let begin = tokio::time::Instant::now();
-    loop {
-        let gone = context
-            .hypervisor
-            .list()
-            .await
-            .is_ok_and(|domains| domains.iter().all(|domain| domain.uuid != uuid));
-        if gone || begin.elapsed() > patience {
-            return gone;
-        }
-        tokio::time::sleep(LOOK).await;
-    }
 }
 
 /// Closes an epoch: the ledger first, then the domain until libvirt shows none, then the report.
@@ -363,7 +345,7 @@ async fn close_and_report(
     reason: CloseReason,
     message: Option<String>,
 ) -> Result<()> {
-    close_locally(context, vm, assignment.epoch).await?;
+    close_copy(context, vm, assignment, "runtime").await?;
     if assignment.boot_id != context.boot_id {
         // Another boot's copy has nothing to report: its boot id is retired.
         return Ok(());
@@ -379,22 +361,72 @@ async fn close_and_report(
     .await
 }
 
+/// Closes an epoch here; a close that is stuck is told in `field` of the VM's status.
+///
+/// # Errors
+/// As [`close_locally`].
+pub async fn close_copy(
+    context: &Context,
+    vm: &VmRef,
+    assignment: &Assignment,
+    field: &str,
+) -> Result<()> {
+    let closed = close_locally(context, vm, assignment.epoch).await;
+    if let Err(error) = &closed
+        && error.is::<CloseStuck>()
+        && assignment.boot_id == context.boot_id
+    {
+        say_stuck(context, vm, assignment, field, error.to_string()).await;
+    }
+    closed
+}
+
+/// Says once that a close is stuck.
+async fn say_stuck(
+    context: &Context,
+    vm: &VmRef,
+    assignment: &Assignment,
+    field: &str,
+    why: String,
+) {
+    let Ok(uuid) = vm.uuid() else { return };
+    if context.closes.is_told(uuid) {
+        return;
+    }
+    tracing::error!(vm = vm.name, why, "a copy can not be ended");
+    let runtime = Runtime {
+        assignment: assignment.clone(),
+        phase: RuntimePhase::CloseStuck,
+        since: clock::now(),
+        close_reason: None,
+        message: Some(why),
+        started_at: None,
+    };
+    match patch_status(context, vm, &json!({field: runtime})).await {
+        Ok(()) => context.closes.set_told(uuid),
+        Err(error) => tracing::warn!(
+            vm = vm.name,
+            error = format!("{error:#}"),
+            "that a copy can not be ended is told again"
+        ),
+    }
+}
+
 /// Closes an epoch here, without a report.
 ///
 /// # Errors
-/// The ledger refuses, or libvirt does not let go of the domain.
+/// The ledger refuses, or libvirt does not let go of the domain ([`CloseStuck`] past the bound).
 pub async fn close_locally(context: &Context, vm: &VmRef, epoch: Epoch) -> Result<()> {
     context.ledger.close(&vm.uid, epoch.0)?;
-    let uuid = vm.uuid()?;
-    context.hypervisor.destroy(uuid).await?;
-    if !wait_gone(context, uuid, CLOSE_PATIENCE).await {
-        bail!(
-            "libvirt still shows the domain of VM {}/{}",
-            vm.namespace,
-            vm.name
-        );
-    }
-    Ok(())
+    let patience = closing::patience();
+    closing::end(
+        context.hypervisor.as_ref(),
+        &context.closes,
+        vm.uuid()?,
+        patience,
+    )
+    .await
+    .with_context(|| format!("copy of VM {}/{}", vm.namespace, vm.name))
 }
 
 /// A copy whose right is in doubt: only a fresh read decides, and without one it is kept.

@@ -134,6 +134,13 @@ impl HostWatch {
             .machine(host)
             .is_some_and(HostMachine::is_silent)
     }
+
+    /// Whether a host can not end a copy, as its agent says.
+    pub fn is_stuck(&self, host: &HostName) -> bool {
+        self.facts
+            .get(host)
+            .is_some_and(|facts| facts.close_stuck > 0)
+    }
 }
 
 fn lock(context: &Context) -> std::sync::MutexGuard<'_, HostWatch> {

@@ -208,6 +208,12 @@ pub enum Fault {
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },
+    /// QEMU processes of a host do not end.
+    CloseHangs {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
     /// Moves lose their last reply.
     FinishLost {
         #[serde(rename = "for", deserialize_with = "seconds")]

@@ -93,6 +93,9 @@ impl World {
             Fault::StartHangs { host, span } => {
                 self.machines[host.0].start_hangs_until = now + span
             }
+            Fault::CloseHangs { host, span } => {
+                self.machines[host.0].close_hangs_until = now + span
+            }
             Fault::StartFails { host, span } => {
                 self.machines[host.0].start_fails_until = now + span
             }
@@ -354,6 +357,7 @@ impl World {
             machine.bmc = (Bmc::Honest, 0);
             machine.bmc_dark_until = 0;
             (machine.start_hangs_until, machine.start_fails_until) = (0, 0);
+            machine.close_hangs_until = 0;
             (machine.guard_until, machine.clock_jump) = (0, 0);
             machine.agent.stale_until = 0;
             machine.agent.stuck_until = machine.agent.stuck_until.min(now);

@@ -86,6 +86,8 @@ pub struct Agent {
     pub busy_target: BTreeSet<usize>,
     /// VMs that this run sends, by move.
     pub sending: BTreeMap<usize, VmUid>,
+    /// Since when a copy was to end, and whether it was told that it does not.
+    pub closing: BTreeMap<VmUid, (u64, bool)>,
     /// VMs whose guest was seen to shut itself down.
     pub shut_down: BTreeSet<VmUid>,
     /// Its loop is stuck until then.
@@ -121,6 +123,8 @@ pub struct Machine {
     pub start_hangs_until: u64,
     /// Starts of QEMU fail until then.
     pub start_fails_until: u64,
+    /// QEMU processes do not end until then.
+    pub close_hangs_until: u64,
     /// The guard does not run until then.
     pub guard_until: u64,
     /// The wall clock has jumped by so much, milliseconds.
@@ -165,6 +169,7 @@ impl Machine {
             bmc_dark_until: 0,
             start_hangs_until: 0,
             start_fails_until: 0,
+            close_hangs_until: 0,
             guard_until: 0,
             clock_jump: 0,
             beat: 1,
@@ -244,6 +249,7 @@ impl Machine {
         agent.busy_source.clear();
         agent.busy_target.clear();
         agent.sending.clear();
+        agent.closing.clear();
         agent.shut_down.clear();
     }
 }

@@ -263,6 +263,11 @@ impl World {
         if entry.close(right.epoch.0).is_err() {
             return self.release(host, &key);
         }
+        let hangs = self.now < self.machines[host].close_hangs_until;
+        if let Some(domain) = self.machines[host].domains.get_mut(&uid).filter(|_| hangs) {
+            domain.ending = true;
+            return self.close_hangs(host, run, key, uid, right, then);
+        }
         let then = then.unwrap_or_else(|| Box::new(Task::Done(key)));
         match self.machines[host].domains.get_mut(&uid) {
             Some(domain) => {
@@ -275,6 +280,36 @@ impl World {
             }
             None => self.push(1, Event::Task(host, run, then)),
         }
+    }
+
+    /// A process does not end: it is told to again and again, and past the bound that is said.
+    fn close_hangs(
+        &mut self,
+        host: usize,
+        run: u64,
+        key: Key,
+        uid: VmUid,
+        right: Assignment,
+        then: Option<Box<Task>>,
+    ) {
+        let (now, bound) = (self.now, self.policy.close_stuck_milliseconds);
+        let heard = self.machines[host].on_management(now) && self.api_takes_writes();
+        let vm = self.vm_of(&uid);
+        let agent = &mut self.machines[host].agent;
+        let (begun, told) = agent.closing.entry(uid.clone()).or_insert((now, false));
+        let due = heard && !*told && now - *begun >= bound;
+        *told |= due;
+        let again = Task::Close(key.clone(), uid.clone(), right.clone(), then);
+        let Some(vm) = vm.filter(|_| due) else {
+            return self.next(host, run, 1_000, again);
+        };
+        let stuck = CopyReport::new(right, CopyPhase::CloseStuck);
+        let patch = match key {
+            Key::Target(_) => Patch::Incoming(vm, uid, stuck),
+            Key::Vm(_) | Key::Source(_) => Patch::Runtime(vm, uid, stuck),
+        };
+        let say = Task::Say(key, patch, Some(Box::new(again)));
+        self.next(host, run, 5, say);
     }
 
     fn check_superseded(

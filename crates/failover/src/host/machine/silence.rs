@@ -38,6 +38,8 @@ impl HostMachine {
             Life::Ready | Life::Recovering | Life::NotRegistered
         ) {
             self.enter(Life::Suspect, now);
+            // One that failed while the host still lived says nothing about the silent one.
+            self.fencing = None;
             self.renewals_at_silence = signs.lease.map_or(0, |sign| sign.changes);
             self.tell(
                 out,
