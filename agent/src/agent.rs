@@ -30,7 +30,7 @@ use crate::view::View;
 use crate::vm::closing::Closes;
 use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
 use crate::vm::worker::{VmRef, carry_out};
-use crate::{freeze, guard, hardware_report, metrics, migration, report, storage};
+use crate::{freeze, guard, hardware_report, hook_check, metrics, migration, report, storage};
 
 /// The loop goes round at least this often.
 const TURN: Duration = Duration::from_millis(500);
@@ -130,6 +130,9 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         console_folder,
         options,
     });
+    // Before anything is decided, so that a host in order loses no turn.
+    let hook = hook_check::check(&[hook_check::HOOK], hook_check::BOUND).await;
+    context.alarms.set_hook(hook.err());
     tracing::info!(host = %context.host, boot_id = %context.boot_id, domain_type = context.node.domain_type, "agent starts");
     migration::handover::serve(&context, &mut tasks).await?;
     {

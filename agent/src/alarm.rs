@@ -65,7 +65,7 @@ impl Alarms {
             boot_id,
             lost: Mutex::new(why),
             unread: Mutex::default(),
-            hook: Mutex::default(),
+            hook: Mutex::new(Some("the qemu hook was not checked yet".to_owned())),
         })
     }
 
@@ -143,7 +143,20 @@ mod tests {
     }
 
     fn open(folder: &Path, boot: &str) -> Alarms {
-        Alarms::open(folder, boot.into()).expect("readable")
+        let alarms = Alarms::open(folder, boot.into()).expect("readable");
+        alarms.set_hook(None);
+        alarms
+    }
+
+    #[test]
+    fn nothing_is_started_before_the_hook_was_seen_to_work() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let alarms = Alarms::open(folder.path(), "b1".into()).expect("readable");
+        assert!(alarms.starts_forbidden().is_some());
+        alarms.set_hook(None);
+        assert_eq!(alarms.starts_forbidden(), None);
+        alarms.set_hook(Some("gone".to_owned()));
+        assert_eq!(alarms.starts_forbidden(), Some("gone".to_owned()));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod freeze;
 pub mod guard;
 pub mod hardware_report;
 pub mod hook;
+pub mod hook_check;
 pub mod ledger;
 pub mod metrics;
 pub mod migration;
