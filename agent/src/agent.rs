@@ -29,6 +29,7 @@ use crate::storage::jobs::Jobs;
 use crate::view::View;
 use crate::vm::closing::Closes;
 use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
+use crate::vm::resuming::Resumes;
 use crate::vm::worker::{VmRef, carry_out};
 use crate::{freeze, guard, hardware_report, hook_check, metrics, migration, report, storage};
 
@@ -59,6 +60,8 @@ pub struct Context {
     pub ledger: Ledger,
     /// Closes under way.
     pub closes: Closes,
+    /// Guests that were let run on after a disk had failed.
+    pub resumes: Resumes,
     /// Volume jobs of this boot.
     pub jobs: Jobs,
     /// What this host remembers of the API, and whether it is frozen.
@@ -113,6 +116,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         guard_firings: firings.count,
         ledger: Ledger::new(&options.run_dir),
         closes: Closes::default(),
+        resumes: Resumes::default(),
         jobs: Jobs::new(&options.run_dir),
         freezer: Freezer::open(&options.run_dir)?,
         uplink: Uplink {

@@ -61,6 +61,7 @@ fn runtime(chance: &mut Chance) -> Value {
         "Closed",
         "HandedOver",
         "CloseStuck",
+        "Stalled",
         "Dead",
     ];
     let times = [

@@ -161,7 +161,7 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
             delivered = deliver(&taps).await;
         }
         match state {
-            Some(DomainState::Running) => {
+            Some(DomainState::Running | DomainState::Stalled) => {
                 ensure_delivered(context, moving, taps, delivered).await;
                 return resumed(context, moving).await;
             }

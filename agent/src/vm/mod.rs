@@ -3,5 +3,6 @@
 
 pub mod closing;
 pub mod decide;
+pub mod resuming;
 pub mod spec;
 pub mod worker;

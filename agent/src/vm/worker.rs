@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use api::{CloseReason, RunStrategy, Runtime, RuntimePhase, StoragePool, VirtualMachine, Volume};
-use hypervisor::DomainSpec;
+use hypervisor::{DomainSpec, DomainState};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -21,6 +21,7 @@ use super::spec::{self, ClaimKind, Parts, SpecError};
 use crate::agent::Context;
 use crate::clock;
 use crate::network;
+use crate::storage::pools::PoolProbes;
 use crate::storage::{claims, image_file, images, seed};
 
 /// How long a guest may take to shut itself down before it is destroyed.
@@ -60,6 +61,7 @@ pub async fn carry_out(context: &Arc<Context>, vm: &VmRef, action: Action) -> Re
         Action::Close(assignment, cause) => {
             close(context, vm, &assignment, close_reason(cause)).await
         }
+        Action::Resume(assignment) => resume(context, vm, &assignment).await,
         Action::CheckSuperseded(assignment) => check_superseded(context, vm, &assignment).await,
         Action::Report(assignment, phase, cause) => {
             let (phase, reason) = (runtime_phase(phase), cause.map(close_reason));
@@ -323,6 +325,44 @@ async fn shutdown(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -
     let gone = closing::wait_gone(context.hypervisor.as_ref(), uuid, SHUTDOWN_PATIENCE).await;
     tracing::info!(vm = vm.name, gone, "shut down on request");
     close(context, vm, assignment, CloseReason::Requested).await
+}
+
+/// Lets a guest run on that QEMU stopped because a disk failed: only here, where it is assigned, only
+/// once all its storage answers, and only while that is why it stands still.
+async fn resume(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> Result<()> {
+    let uuid = vm.uuid()?;
+    if !context.resumes.is_due(uuid) {
+        return Ok(());
+    }
+    let Some(fresh) = read_fresh(context, vm).await? else {
+        return Ok(());
+    };
+    let status = fresh.status.clone().unwrap_or_default();
+    if status.assignment.as_ref() != Some(assignment) || status.incoming.is_some() {
+        return Ok(());
+    }
+    let probes = PoolProbes::shared();
+    for volume in read_volumes(context, &fresh).await? {
+        let name = &volume.spec.pool;
+        let path = std::path::PathBuf::from(&pool(context, name)?.spec.path);
+        if probes.look(name, &path, std::time::Instant::now()).state != "Ready" {
+            return Ok(());
+        }
+    }
+    let domains = context.hypervisor.list().await?;
+    let stalled = domains.iter().any(|domain| {
+        let own = domain.owner.as_ref().is_some_and(|owner| {
+            owner.boot_id == assignment.boot_id && owner.epoch == assignment.epoch
+        });
+        domain.uuid == uuid && own && domain.state == DomainState::Stalled
+    });
+    if !stalled || !context.freezer.acts() {
+        return Ok(());
+    }
+    context.resumes.begun(uuid);
+    tracing::warn!(vm = vm.name, "its storage answers again; the guest runs on");
+    context.hypervisor.resume(uuid).await?;
+    Ok(())
 }
 
 /// Closes an epoch: the ledger first, then the domain until libvirt shows none, then the report.

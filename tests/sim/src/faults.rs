@@ -208,6 +208,12 @@ pub enum Fault {
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },
+    /// Disks fail on a host: the guests that run there stand still.
+    DisksFail {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
     /// QEMU processes of a host do not end.
     CloseHangs {
         host: HostIndex,

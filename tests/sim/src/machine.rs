@@ -40,6 +40,8 @@ pub enum DomainState {
     Running,
     /// Its guest stands still: it arrived, or is being switched over.
     Paused,
+    /// Its guest stands still since a disk failed.
+    Stalled,
 }
 
 /// A domain.
@@ -125,6 +127,8 @@ pub struct Machine {
     pub start_fails_until: u64,
     /// QEMU processes do not end until then.
     pub close_hangs_until: u64,
+    /// Reads and writes of disks fail until then.
+    pub disks_fail_until: u64,
     /// The guard does not run until then.
     pub guard_until: u64,
     /// The wall clock has jumped by so much, milliseconds.
@@ -170,6 +174,7 @@ impl Machine {
             start_hangs_until: 0,
             start_fails_until: 0,
             close_hangs_until: 0,
+            disks_fail_until: 0,
             guard_until: 0,
             clock_jump: 0,
             beat: 1,

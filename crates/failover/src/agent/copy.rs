@@ -50,6 +50,8 @@ pub struct Domain {
     pub epoch: Epoch,
     /// It is being destroyed.
     pub ending: bool,
+    /// Its guest stands still since a disk failed.
+    pub stalled: bool,
 }
 
 /// What to do.
@@ -65,6 +67,9 @@ pub enum Action {
     Close(Assignment, CloseCause),
     /// Read the API afresh; close if a higher epoch stands elsewhere.
     CheckSuperseded(Assignment),
+    /// It stands still since a disk failed, and that was reported: read the API afresh, and let it
+    /// run on once its storage answers.
+    Resume(Assignment),
     /// Report this phase.
     Report(Assignment, CopyPhase, Option<CloseCause>),
 }
@@ -117,10 +122,15 @@ fn with_domain(facts: &Facts<'_>, domain: &Domain) -> Action {
         if facts.moving_out || domain.ending {
             return Action::Nothing;
         }
-        return if api.halt {
-            Action::Shutdown(running)
-        } else {
-            report(facts, running, CopyPhase::Running)
+        if api.halt {
+            return Action::Shutdown(running);
+        }
+        if !domain.stalled {
+            return report(facts, running, CopyPhase::Running);
+        }
+        return match report(facts, running.clone(), CopyPhase::Stalled) {
+            Action::Nothing => Action::Resume(running),
+            report => report,
         };
     }
     // The arrival's side acts on its own.
@@ -181,6 +191,7 @@ mod tests {
             boot_id: boot.into(),
             epoch: Epoch(epoch),
             ending: false,
+            stalled: false,
         }
     }
 
@@ -301,6 +312,43 @@ mod tests {
             Action::Close(own.clone(), CloseCause::Declined)
         );
         assert_eq!(world.domain("b1", 3).decide(), Action::Shutdown(own));
+    }
+
+    #[test]
+    fn a_copy_whose_disk_failed_is_told_and_runs_on_here_and_nowhere_else() {
+        let own = assignment("h1", "b1", 3);
+        let stalled = |current: Option<Assignment>| {
+            let mut world = World::new(current).domain("b1", 3);
+            world.domain.as_mut().expect("domain").stalled = true;
+            world
+        };
+        let told = |mut world: World| {
+            world.api.as_mut().expect("api").reported = Some((3, CopyPhase::Stalled));
+            world
+        };
+        assert_eq!(
+            stalled(Some(own.clone())).decide(),
+            Action::Report(own.clone(), CopyPhase::Stalled, None)
+        );
+        assert_eq!(
+            told(stalled(Some(own.clone()))).decide(),
+            Action::Resume(own.clone())
+        );
+        let mut halted = told(stalled(Some(own.clone())));
+        halted.api.as_mut().expect("api").halt = true;
+        assert_eq!(halted.decide(), Action::Shutdown(own.clone()));
+        let elsewhere = told(stalled(Some(assignment("h2", "b2", 4))));
+        assert_eq!(elsewhere.decide(), Action::CheckSuperseded(own.clone()));
+        let mut arrival = told(stalled(Some(assignment("h2", "b2", 2))));
+        arrival.api.as_mut().expect("api").incoming = Some(own.clone());
+        assert_eq!(arrival.decide(), Action::Nothing);
+        let mut unknown = stalled(None);
+        unknown.api = None;
+        assert_eq!(unknown.decide(), Action::CheckSuperseded(own.clone()));
+        // It runs on: that is told too.
+        let mut runs = told(stalled(Some(own.clone())));
+        runs.domain.as_mut().expect("domain").stalled = false;
+        assert_eq!(runs.decide(), Action::Report(own, CopyPhase::Running, None));
     }
 
     #[test]

@@ -300,6 +300,7 @@ mod tests {
             CopyPhase::Starting,
             CopyPhase::Stopping,
             CopyPhase::CloseStuck,
+            CopyPhase::Stalled,
             CopyPhase::Arrived,
             CopyPhase::Preparing,
         ] {

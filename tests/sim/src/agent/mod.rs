@@ -14,6 +14,7 @@ use failover::vm::Wanted;
 use model::{Assignment, BootId, VmUid};
 
 use crate::api::VmObject;
+use crate::machine::DomainState;
 use crate::mutant::Mutant;
 use crate::world::{Event, World};
 
@@ -63,6 +64,8 @@ pub enum Task {
     Close(Key, VmUid, Assignment, Option<Box<Task>>),
     /// The fresh read for a copy whose right is in doubt.
     Check(usize, VmUid, Assignment),
+    /// The fresh read for a guest that stands still since a disk failed.
+    ResumeStalled(usize, VmUid, Assignment),
     /// The guest is asked to shut down.
     Shutdown(usize, VmUid, Assignment),
     /// A patch is sent; the work goes on, or is over.
@@ -144,6 +147,7 @@ impl World {
                 boot_id: domain.boot_id.clone(),
                 epoch: domain.epoch,
                 ending: domain.ending,
+                stalled: domain.state == DomainState::Stalled,
             };
             if is_unaccounted(&machine.boot_id, &copy, entry) {
                 entry.adopt(domain.epoch.0);
@@ -225,6 +229,7 @@ impl World {
                     boot_id: domain.boot_id.clone(),
                     epoch: domain.epoch,
                     ending: domain.ending,
+                    stalled: domain.state == DomainState::Stalled,
                 }),
                 moving_out: false,
                 shut_down_inside: agent.shut_down.contains(uid),
@@ -261,6 +266,7 @@ impl World {
                 let then = self.report_closed(host, vm, &uid, &right, cause);
                 (1, Task::Close(key, uid.clone(), right, then))
             }
+            Action::Resume(right) => (wait, Task::ResumeStalled(vm, uid.clone(), right)),
             Action::CheckSuperseded(right) => (wait, Task::Check(vm, uid.clone(), right)),
             Action::Report(right, phase, cause) => {
                 let mut report = CopyReport::new(right, phase);

@@ -6,6 +6,7 @@ use model::{Assignment, VmUid};
 
 use super::{Key, Patch, Task, ends_arrival};
 use crate::libvirt::Step;
+use crate::machine::DomainState;
 use crate::mutant::Mutant;
 use crate::world::{Event, World};
 
@@ -30,6 +31,7 @@ impl World {
             Task::StartEnded(uid, right, ok) => self.start_ended(host, run, uid, right, ok),
             Task::Close(key, uid, right, then) => self.close(host, run, key, uid, right, then),
             Task::Check(vm, uid, right) => self.check_superseded(host, run, vm, uid, right),
+            Task::ResumeStalled(vm, uid, right) => self.resume_stalled(host, run, vm, uid, right),
             Task::Shutdown(vm, uid, right) => self.shut_down(host, run, vm, uid, right),
             Task::Say(key, patch, then) => self.say(host, run, key, patch, then),
             Task::Done(key) => self.release(host, &key),
@@ -343,6 +345,30 @@ impl World {
             return self.release(host, &key);
         }
         self.next(host, run, 1, Task::Close(key, uid, running, None));
+    }
+
+    /// A guest whose disk failed runs on here, where it is assigned, once the storage answers.
+    fn resume_stalled(&mut self, host: usize, run: u64, vm: usize, uid: VmUid, right: Assignment) {
+        let key = Key::Vm(uid.clone());
+        if !self.agent_reaches(host) || !self.sees_version(host) {
+            return self.release(host, &key);
+        }
+        let fresh = self.api.objects.vms[vm].clone();
+        let stands = fresh.exists
+            && fresh.uid == uid
+            && fresh.rights.assignment.as_ref() == Some(&right)
+            && fresh.rights.incoming.is_none();
+        let machine = &self.machines[host];
+        let answers = machine.on_storage(self.now) && self.now >= machine.disks_fail_until;
+        let stalled = machine.domains.get(&uid).is_some_and(|domain| {
+            domain.epoch == right.epoch && domain.state == DomainState::Stalled && !domain.ending
+        });
+        if !(stands && answers && stalled && machine.acts()) {
+            return self.release(host, &key);
+        }
+        let (boot, wait) = (machine.boots, self.rng.range(5, 50));
+        let resume = Step::Resume(uid, run, Box::new(Task::Done(key)));
+        self.push(wait, Event::Libvirt(host, boot, resume));
     }
 
     fn shut_down(&mut self, host: usize, run: u64, vm: usize, uid: VmUid, right: Assignment) {
