@@ -71,7 +71,14 @@ impl World {
                     self.push(after, Event::ForceEnded(operator, run, host, attempt));
                 }
             }
-            HostAction::ClearIntent => self.write(operator, Work::ClearIntent(host)),
+            HostAction::ClearIntent => {
+                let object = &self.operators[operator].cache.hosts[host];
+                let version = object.version;
+                let own = identity(operator, run);
+                if object.intent.as_ref().is_some_and(|intent| intent.1 == own) {
+                    self.write(operator, Work::ClearIntent(host, version));
+                }
+            }
             HostAction::CutStorage { boot_id } => {
                 let object = self.operators[operator].cache.hosts[host].clone();
                 match &object.cut {
