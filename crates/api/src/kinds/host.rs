@@ -229,7 +229,7 @@ pub struct HostStatus {
     /// Boot ids of former incarnations; they never come back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retired_boot_ids: Vec<String>,
-    /// Conditions: `Ready`, `AgentReady`, `BmcReady`, `HardwareHealthy`, `Schedulable`, `SelfFencing`.
+    /// Conditions: `Ready`, `AgentReady`, `BmcReady`, `HardwareHealthy`, `Schedulable`, `SelfFencing`, `StartsPermitted`, `NoStrays`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
