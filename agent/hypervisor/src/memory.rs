@@ -44,6 +44,8 @@ pub enum Fault {
     /// Nothing.
     #[default]
     None,
+    /// Starting a domain does not end.
+    StartHangs,
     /// Destroying a domain does not end, and the domain stays.
     DestroyHangs,
     /// Destroying a domain is refused, and the domain stays.
@@ -222,6 +224,9 @@ impl Hypervisor for MemoryHypervisor {
     }
 
     async fn start(&self, spec: &DomainSpec) -> Result<()> {
+        if self.reach()? == Fault::StartHangs {
+            std::future::pending::<()>().await;
+        }
         let mut domains = lock(&self.state.domains);
         if domains.contains_key(&spec.uuid) {
             return Err(Error::Exists(spec.uuid));
@@ -233,14 +238,14 @@ impl Hypervisor for MemoryHypervisor {
 
     async fn destroy(&self, uuid: Uuid) -> Result<()> {
         match self.reach()? {
-            Fault::DestroyHangs => std::future::pending().await,
+            Fault::DestroyHangs => std::future::pending::<()>().await,
             Fault::DestroyFails => {
                 return Err(Error::Failed {
                     call: "destroy",
                     message: "as a test asked".to_owned(),
                 });
             }
-            Fault::None | Fault::Unreachable => {}
+            Fault::None | Fault::StartHangs | Fault::Unreachable => {}
         }
         self.end(uuid, StopCause::Destroyed);
         Ok(())

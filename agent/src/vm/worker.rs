@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::closing::{self, CloseStuck};
 use super::decide::{Action, close_reason, runtime_phase};
 use super::spec::{self, ClaimKind, Parts, SpecError};
+use super::starting;
 use crate::agent::Context;
 use crate::clock;
 use crate::network;
@@ -120,9 +121,10 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
         .ledger
         .take(&vm.uid, assignment.epoch.0, context.guard_firings)?;
     let prepared = begin.elapsed();
-    if let Err(error) = context.hypervisor.start(&spec).await {
-        tracing::error!(vm = vm.name, %error, "start failed");
-        let message = error.to_string();
+    let hypervisor = context.hypervisor.as_ref();
+    let started = starting::start(hypervisor, &context.ledger, &spec, starting::DEADLINE).await;
+    if let Err(message) = started {
+        tracing::error!(vm = vm.name, message, "start failed");
         let reason = start_failure(&message);
         close_and_report(context, vm, assignment, reason, Some(message)).await?;
         return Ok(());

@@ -88,6 +88,8 @@ pub struct Agent {
     pub busy_target: BTreeSet<usize>,
     /// VMs that this run sends, by move.
     pub sending: BTreeMap<usize, VmUid>,
+    /// Epochs that libvirt was asked to start and has not answered for.
+    pub starting: BTreeMap<VmUid, Epoch>,
     /// Since when a copy was to end, and whether it was told that it does not.
     pub closing: BTreeMap<VmUid, (u64, bool)>,
     /// VMs whose guest was seen to shut itself down.
@@ -254,6 +256,7 @@ impl Machine {
         agent.busy_source.clear();
         agent.busy_target.clear();
         agent.sending.clear();
+        agent.starting.clear();
         agent.closing.clear();
         agent.shut_down.clear();
     }

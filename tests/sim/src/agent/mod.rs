@@ -60,6 +60,8 @@ pub enum Task {
     StartTake(usize, VmUid, Assignment, u64),
     /// libvirt answered a start.
     StartEnded(VmUid, Assignment, bool),
+    /// A start that libvirt has not answered by now is closed.
+    StartDeadline(VmUid, Assignment),
     /// Close: the ledger, then the domain, then go on.
     Close(Key, VmUid, Assignment, Option<Box<Task>>),
     /// The fresh read for a copy whose right is in doubt.

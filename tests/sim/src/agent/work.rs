@@ -10,6 +10,9 @@ use crate::machine::DomainState;
 use crate::mutant::Mutant;
 use crate::world::{Event, World};
 
+/// How long libvirt may take to start a domain (agent/src/vm/starting.rs), milliseconds.
+const START_DEADLINE: u64 = 120_000;
+
 impl World {
     /// The next step of an agent's work.
     pub fn task(&mut self, host: usize, run: u64, task: Task) {
@@ -29,6 +32,12 @@ impl World {
                 self.start_take(host, run, vm, uid, right, firings)
             }
             Task::StartEnded(uid, right, ok) => self.start_ended(host, run, uid, right, ok),
+            Task::StartDeadline(uid, right) => {
+                let starting = self.machines[host].agent.starting.get(&uid);
+                if starting == Some(&right.epoch) {
+                    self.start_ended(host, run, uid, right, false);
+                }
+            }
             Task::Close(key, uid, right, then) => self.close(host, run, key, uid, right, then),
             Task::Check(vm, uid, right) => self.check_superseded(host, run, vm, uid, right),
             Task::ResumeStalled(vm, uid, right) => self.resume_stalled(host, run, vm, uid, right),
@@ -218,11 +227,20 @@ impl World {
         let boot = machine.boots;
         let volume = self.api.objects.vms[vm].volume;
         let wait = hangs + self.rng.range(10, 100);
+        machine.agent.starting.insert(uid.clone(), right.epoch);
+        let deadline = Task::StartDeadline(uid.clone(), right.clone());
+        self.next(host, run, START_DEADLINE, deadline);
         let start = Step::Start(vm, volume, uid, right, run);
         self.push(wait, Event::Libvirt(host, boot, start));
     }
 
     fn start_ended(&mut self, host: usize, run: u64, uid: VmUid, right: Assignment, ok: bool) {
+        let starting = &mut self.machines[host].agent.starting;
+        if starting.get(&uid) != Some(&right.epoch) {
+            // Given up at its deadline: the work goes on without this answer.
+            return;
+        }
+        starting.remove(&uid);
         let Some(vm) = self.vm_of(&uid) else {
             return self.release(host, &Key::Vm(uid));
         };
