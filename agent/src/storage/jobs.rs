@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 use api::{Image, ImageReport, Volume, VolumeJob, VolumeOperation, VolumeReport};
@@ -22,7 +22,12 @@ const FETCH_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Begins all work that is due.
 pub fn turn(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>) {
-    for volume in context.view.volumes.state() {
+    let volumes = context.view.volumes.state();
+    let uids = volumes
+        .iter()
+        .filter_map(|volume| volume.metadata.uid.clone());
+    context.jobs.forget(&uids.collect());
+    for volume in volumes {
         let status = volume.status.clone().unwrap_or_default();
         let Some(job) = status.job else { continue };
         let done = status
@@ -74,8 +79,8 @@ pub fn turn(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>) {
 #[derive(Debug)]
 pub struct Jobs {
     ledger: Ledger,
-    /// Reports that did not get through yet, by the volume's uid.
-    unsent: Mutex<BTreeMap<String, VolumeReport>>,
+    /// What became of jobs that ended in this run, by the volume's uid: told until the cache shows it.
+    ended: Mutex<BTreeMap<String, VolumeReport>>,
 }
 
 impl Jobs {
@@ -83,34 +88,42 @@ impl Jobs {
     pub fn new(run_dir: &Path) -> Self {
         Self {
             ledger: Ledger::of_jobs(run_dir),
-            unsent: Mutex::default(),
+            ended: Mutex::default(),
         }
     }
 
-    fn unsent(&self, uid: &str, job: &Assignment) -> Option<VolumeReport> {
-        let unsent = self.unsent.lock().unwrap_or_else(PoisonError::into_inner);
-        unsent
-            .get(uid)
-            .filter(|report| report.assignment == *job)
-            .cloned()
+    fn all_ended(&self) -> MutexGuard<'_, BTreeMap<String, VolumeReport>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, uid: &str, report: Option<VolumeReport>) {
-        let mut unsent = self.unsent.lock().unwrap_or_else(PoisonError::into_inner);
-        match report {
-            Some(report) => unsent.insert(uid.to_owned(), report),
-            None => unsent.remove(uid),
-        };
+    /// What became of a job, if it ended in this run.
+    fn ended(&self, uid: &str, job: &Assignment) -> Option<VolumeReport> {
+        let ended = self.all_ended();
+        let report = ended.get(uid).filter(|report| report.assignment == *job);
+        report.cloned()
+    }
+
+    fn keep(&self, uid: &str, report: &VolumeReport) {
+        self.all_ended().insert(uid.to_owned(), report.clone());
+    }
+
+    /// Forgets volumes that have no job here any more.
+    fn forget(&self, jobs: &BTreeSet<String>) {
+        self.all_ended().retain(|uid, _| jobs.contains(uid));
     }
 }
 
 async fn work(context: &Arc<Context>, volume: &Volume, job: &VolumeJob) {
     let name = volume.metadata.name.clone().unwrap_or_default();
     let uid = volume.metadata.uid.clone().unwrap_or_default();
-    let report = match context.jobs.unsent(&uid, &job.assignment) {
+    let report = match context.jobs.ended(&uid, &job.assignment) {
+        // It did not get through, or the cache does not show it yet.
         Some(report) => report,
         None => match once(context, volume, &uid, job).await {
-            Ok(report) => report,
+            Ok(report) => {
+                context.jobs.keep(&uid, &report);
+                report
+            }
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::warn!(volume = name, error, "the job is not begun yet");
@@ -127,10 +140,9 @@ async fn work(context: &Arc<Context>, volume: &Volume, job: &VolumeJob) {
     let sent = api
         .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
         .await;
-    if let Err(error) = &sent {
+    if let Err(error) = sent {
         tracing::warn!(volume = name, %error, "the job's report is tried again");
     }
-    context.jobs.keep(&uid, sent.is_err().then_some(report));
 }
 
 /// Whether a job of this number was begun here, or a later one was: its work is never done again,
@@ -162,13 +174,13 @@ async fn once(
         image_digest: None,
         message: None,
     };
+    let (fresh, claim) = permit(context, volume, uid, job).await?;
     if was_begun(&ledger.entry(uid)?, epoch) {
         ledger.close(uid, epoch)?;
         report.phase = "Closed".to_owned();
         report.message = Some("interrupted; its number is closed here".to_owned());
         return Ok(report);
     }
-    let (fresh, claim) = permit(context, volume, uid, job).await?;
     if let Some(why) = context.starts_forbidden() {
         bail!("this host starts nothing: {why}");
     }
@@ -230,6 +242,10 @@ fn claim_for(fresh: &Volume, uid: &str, job: &VolumeJob) -> Result<Claim> {
     let status = fresh.status.clone().unwrap_or_default();
     if status.job.as_ref() != Some(job) {
         bail!("status.job: the job was taken back");
+    }
+    let mut reported = status.reported.iter();
+    if reported.any(|report| report.assignment == job.assignment && report.phase != "Working") {
+        bail!("status.reported: the job is over; the cache does not show it yet");
     }
     let claim = status.claim.context("status.claim: the job has no claim")?;
     let own =
@@ -495,22 +511,37 @@ mod tests {
         jobs.ledger.start("u", 2).expect_err("the guard has fired");
     }
 
-    #[test]
-    fn a_report_that_did_not_get_through_is_kept_for_its_job_alone() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let jobs = Jobs::new(folder.path());
-        let report = VolumeReport {
-            assignment: assignment(2),
+    fn report(epoch: i64) -> VolumeReport {
+        VolumeReport {
+            assignment: assignment(epoch),
             phase: "Done".to_owned(),
             file: None,
             size_bytes: Some(1),
             image_digest: None,
             message: None,
-        };
-        jobs.keep("u", Some(report.clone()));
-        assert_eq!(jobs.unsent("u", &assignment(2)), Some(report));
-        assert_eq!(jobs.unsent("u", &assignment(3)), None);
-        jobs.keep("u", None);
-        assert_eq!(jobs.unsent("u", &assignment(2)), None);
+        }
+    }
+
+    #[test]
+    fn a_job_that_is_over_is_not_reported_as_interrupted_from_a_stale_cache() {
+        let own = claim(ClaimHolder::Job, "u", 2);
+        let mut over = volume("u", Some(job(2)), Some(own));
+        over.status.as_mut().expect("status").reported = Some(report(2));
+        claim_for(&over, "u", &job(2)).expect_err("it is over");
+        over.status.as_mut().expect("status").reported = Some(report(1));
+        claim_for(&over, "u", &job(2)).expect("a former job's report");
+    }
+
+    #[test]
+    fn what_became_of_a_job_is_told_again_for_this_job_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let jobs = Jobs::new(folder.path());
+        jobs.keep("u", &report(2));
+        assert_eq!(jobs.ended("u", &assignment(2)), Some(report(2)));
+        assert_eq!(jobs.ended("u", &assignment(3)), None);
+        jobs.forget(&BTreeSet::from(["u".to_owned()]));
+        assert_eq!(jobs.ended("u", &assignment(2)), Some(report(2)));
+        jobs.forget(&BTreeSet::new());
+        assert_eq!(jobs.ended("u", &assignment(2)), None);
     }
 }
