@@ -288,6 +288,7 @@ impl World {
             domain.ending = true;
             return self.close_hangs(host, run, key, uid, right, then);
         }
+        self.machines[host].agent.closing.remove(&uid);
         let then = then.unwrap_or_else(|| Box::new(Task::Done(key)));
         match self.machines[host].domains.get_mut(&uid) {
             Some(domain) => {
