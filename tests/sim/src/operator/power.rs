@@ -6,6 +6,7 @@ use failover::host::machine::HostAction;
 use failover::proof::power::{PowerAnswer, PowerReading};
 use failover::proof::storage::StorageCut;
 
+use super::vms::HOST;
 use super::{Work, identity, name};
 use crate::hardware::POOL;
 use crate::machine::Bmc;
@@ -75,7 +76,8 @@ impl World {
                 let object = &self.operators[operator].cache.hosts[host];
                 let version = object.version;
                 let own = identity(operator, run);
-                if object.intent.as_ref().is_some_and(|intent| intent.1 == own) {
+                let owned = object.intent.as_ref().is_some_and(|intent| intent.1 == own);
+                if owned && self.settled(operator, HOST, host, version) {
                     self.write(operator, Work::ClearIntent(host, version));
                 }
             }

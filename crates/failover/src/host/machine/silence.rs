@@ -29,6 +29,10 @@ impl HostMachine {
         out: &mut HostStep,
     ) {
         if self.life == Life::Fenced {
+            // Taking the intent back may have met another write; nothing is sent any more.
+            if matches!(facts.intent, Intent::Ours { .. }) {
+                out.actions.push(HostAction::ClearIntent);
+            }
             self.seek_a_first_hand_proof(facts, signs, conclusion, policy, now, out);
             return;
         }
