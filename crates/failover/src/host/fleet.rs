@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::{BootId, HostName};
 
 use super::fencing::Stage;
-use super::machine::{HostAction, HostEvent, HostFacts, HostMachine, HostView, Life};
+use super::machine::{FencePermit, HostAction, HostEvent, HostFacts, HostMachine, HostView, Life};
 use crate::policy::Policy;
 use crate::proof::HostStopProof;
+use crate::reason::Reason;
 use crate::storm::{StormFacts, StormGuard, StormState};
 use crate::time::Moment;
 use crate::vm::HostSight;
@@ -70,13 +71,18 @@ impl Hosts {
                 .for_each(|machine| machine.restart_windows(now));
         }
         (self.last_step, self.was_held) = (Some(now), held);
+        let stuck = facts.values().filter(|facts| facts.close_stuck > 0).count();
         for (host, facts) in facts {
             let machine = self
                 .machines
                 .entry(host.clone())
                 .or_insert_with(|| HostMachine::new(host.clone(), now));
             let before = machine.life();
-            let permit = self.guard.permit(host);
+            let mut permit = self.guard.permit(host);
+            if facts.close_stuck > 0 && stuck > 1 && !machine.is_silent() {
+                let hosts = u32::try_from(stuck).unwrap_or(u32::MAX);
+                permit = FencePermit::Refused(Reason::StuckTogether { hosts });
+            }
             let step = machine.step(facts, &permit, policy, now);
             out.actions.extend(
                 step.actions

@@ -1,6 +1,8 @@
 //! A living host whose agent can not end a copy.
 
-use model::BootId;
+use std::collections::BTreeMap;
+
+use model::{BootId, HostName};
 
 use super::*;
 use crate::host::fencing::CommandEnd;
@@ -130,7 +132,9 @@ fn it_is_forced_off_although_it_renews_and_proven_off() {
     world.pass(10);
     assert_eq!((world.forced(), world.machine.life()), (0, Life::Ready));
     world.facts.close_stuck = 1;
-    world.pass(30);
+    world.pass(29);
+    assert_eq!((world.forced(), world.machine.life()), (0, Life::Ready));
+    world.pass(31);
     assert_eq!(world.forced(), 1);
     assert_eq!(world.machine.life(), Life::Fenced);
     let stuck = Reason::CloseStuck { host: "h1".into() };
@@ -148,7 +152,7 @@ fn a_storm_or_a_person_holds_the_fence_back() {
         assert_eq!((world.forced(), world.machine.life()), (0, Life::Ready));
         assert!(world.not_done(&reason));
         world.permit = FencePermit::Granted;
-        world.pass(30);
+        world.pass(60);
         assert_eq!(world.machine.life(), Life::Fenced);
     }
 }
@@ -157,10 +161,10 @@ fn a_storm_or_a_person_holds_the_fence_back() {
 fn without_a_bmc_or_where_the_policy_says_no_it_needs_a_person() {
     let mut bare = World::new(1);
     bare.facts.bmcs = 0;
-    bare.pass(30);
+    bare.pass(60);
     let mut kept = World::new(1);
     kept.policy.fence_close_stuck = false;
-    kept.pass(30);
+    kept.pass(60);
     for world in [bare, kept] {
         assert_eq!((world.forced(), world.machine.life()), (0, Life::Ready));
         assert!(world.not_done(&World::person()));
@@ -188,14 +192,14 @@ fn a_fence_that_fails_is_not_tried_for_ever_and_the_host_counts_as_alive() {
     world.facts.close_stuck = 0;
     world.pass(5);
     (world.facts.close_stuck, world.obeys) = (1, true);
-    world.pass(30);
+    world.pass(60);
     assert_eq!(world.machine.life(), Life::Fenced);
 }
 
 #[test]
 fn a_copy_that_ends_before_the_command_is_sent_stops_the_fence() {
     let mut world = World::new(1);
-    world.pass(2);
+    world.pass(32);
     assert_eq!((world.forced(), world.machine.life()), (0, Life::Fencing));
     world.facts.close_stuck = 0;
     world.pass(20);
@@ -204,4 +208,46 @@ fn a_copy_that_ends_before_the_command_is_sent_stops_the_fence() {
     let hung = Conclusion::Hung;
     let told = Reason::Concluded { conclusion: hung };
     assert!(!world.told.contains(&(EventKind::Seen, told)));
+}
+
+/// A storage server that fails holds copies on every host; to force hosts off helps nobody.
+#[test]
+fn hosts_that_are_stuck_together_are_not_forced_off() {
+    let mut fleet = crate::host::fleet::Hosts::default();
+    let mut facts: BTreeMap<HostName, HostFacts> = BTreeMap::new();
+    for host in ["h1", "h2", "h3"] {
+        let stuck = u32::from(host != "h3");
+        facts.insert(host.into(), World::new(stuck).facts);
+    }
+    let observer = crate::host::fleet::ObserverFacts {
+        can_write: true,
+        ..Default::default()
+    };
+    let policy = Policy::default();
+    let mut intents = Vec::new();
+    let mut seen = Vec::new();
+    for second in 1..=200_u64 {
+        let now = Moment(second * 1_000);
+        for (host, facts) in &mut facts {
+            facts.signs.lease = Some(Sign {
+                changes: second,
+                changed_at: now,
+            });
+            if second > 120 && host.as_str() == "h2" {
+                facts.close_stuck = 0;
+            }
+        }
+        let step = fleet.step(&facts, observer, &policy, now);
+        for (host, action) in step.actions {
+            if matches!(action, HostAction::WriteIntent { .. }) {
+                intents.push((second, host));
+            }
+        }
+        seen.extend(step.events.into_iter().map(|event| event.reason));
+    }
+    let first = intents.first().cloned().expect("one is left and is fenced");
+    assert_eq!(first.1.as_str(), "h1");
+    assert!(first.0 > 120, "{first:?}");
+    assert!(intents.iter().all(|(_, host)| host.as_str() == "h1"));
+    assert!(seen.contains(&Reason::StuckTogether { hosts: 2 }));
 }

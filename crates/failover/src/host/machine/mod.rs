@@ -62,6 +62,8 @@ pub struct HostMachine {
     renewals_at_silence: u64,
     /// Its storage is, or is being, cut off.
     storage_cut: bool,
+    /// Since when it says that it can not end a copy.
+    stuck_since: Option<Moment>,
 }
 
 /// The result of one step.
@@ -95,6 +97,7 @@ impl HostMachine {
             void_word: None,
             renewals_at_silence: 0,
             storage_cut: false,
+            stuck_since: None,
         }
     }
 
@@ -273,6 +276,9 @@ impl HostMachine {
         if let Some((word, _)) = &facts.confirmation {
             self.void_word = Some(word.clone());
         }
+        if facts.close_stuck == 0 {
+            self.stuck_since = None;
+        }
         let at_rest = matches!(self.life, Life::Ready | Life::Recovering);
         if facts.close_stuck > 0 && (at_rest || self.fencing.is_some()) {
             return self.end_stuck_close(facts, permit, policy, now, out);
@@ -305,7 +311,8 @@ impl HostMachine {
     }
 
     /// A copy that its agent can not end may write for ever, and its VM starts nowhere: the host is
-    /// forced off although it renews. Tried once; what then is left needs a person.
+    /// forced off although it renews. Not at once: where other hosts' copies do not end either, their
+    /// storage is the matter, and that shows within seconds. Tried once; what then is left needs a person.
     fn end_stuck_close(
         &mut self,
         facts: &HostFacts,
@@ -331,7 +338,12 @@ impl HostMachine {
             (None, FencePermit::Refused(reason)) => {
                 self.tell(out, EventKind::NotDone, reason.clone());
             }
-            (None, FencePermit::Granted) => self.begin_fencing(facts, policy, now, out),
+            (None, FencePermit::Granted) => {
+                let since = *self.stuck_since.get_or_insert(now);
+                if now.since(since) >= policy.fence_isolated_after_milliseconds {
+                    self.begin_fencing(facts, policy, now, out);
+                }
+            }
         }
     }
 
