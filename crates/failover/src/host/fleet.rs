@@ -71,7 +71,15 @@ impl Hosts {
                 .for_each(|machine| machine.restart_windows(now));
         }
         (self.last_step, self.was_held) = (Some(now), held);
-        let stuck = facts.values().filter(|facts| facts.close_stuck > 0).count();
+        // What a host that is proven dead last said does not count.
+        let dead = |host: &HostName| {
+            let machine = self.machines.get(host);
+            machine.is_some_and(|machine| machine.life() == Life::Fenced)
+        };
+        let stuck = facts
+            .iter()
+            .filter(|(host, facts)| facts.close_stuck > 0 && !dead(host))
+            .count();
         for (host, facts) in facts {
             let machine = self
                 .machines
