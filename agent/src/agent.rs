@@ -17,6 +17,7 @@ use kube::{Client, Config};
 use model::{BootId, HostName};
 use tokio::task::JoinSet;
 
+use crate::alarm::Alarms;
 use crate::certificates::Certificates;
 use crate::freeze::Freezer;
 use crate::guard::files::Firings;
@@ -25,10 +26,13 @@ use crate::migration::Moves;
 use crate::network::{Standing, Uplink};
 use crate::options::{AgentOptions, DomainType, HypervisorKind};
 use crate::storage::images::Checked;
+use crate::storage::jobs::Jobs;
 use crate::view::View;
+use crate::vm::closing::Closes;
 use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
+use crate::vm::resuming::Resumes;
 use crate::vm::worker::{VmRef, carry_out};
-use crate::{freeze, guard, hardware_report, metrics, migration, report, storage};
+use crate::{freeze, guard, hardware_report, hook_check, metrics, migration, report, storage};
 
 /// The loop goes round at least this often.
 const TURN: Duration = Duration::from_millis(500);
@@ -55,6 +59,12 @@ pub struct Context {
     pub node: Node,
     /// The ledger of this boot.
     pub ledger: Ledger,
+    /// Closes under way.
+    pub closes: Closes,
+    /// Guests that were let run on after a disk had failed.
+    pub resumes: Resumes,
+    /// Volume jobs of this boot.
+    pub jobs: Jobs,
     /// What this host remembers of the API, and whether it is frozen.
     pub freezer: Freezer,
     /// What the host brings to networks.
@@ -72,16 +82,13 @@ pub struct Context {
     /// Client for other agents, made when it is first needed.
     pub moves_client: tokio::sync::OnceCell<reqwest::Client>,
     /// Why nothing is started, if so.
-    pub alarm: Mutex<Option<String>>,
+    pub alarms: Alarms,
 }
 
 impl Context {
     /// Why this host starts nothing; none: it starts.
     pub fn starts_forbidden(&self) -> Option<String> {
-        self.alarm
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.alarms.starts_forbidden()
     }
 }
 
@@ -104,11 +111,16 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     let view = View::start(&client, &options.host, &mut tasks);
     let console_folder = options.run_dir.join("consoles");
     std::fs::create_dir_all(&console_folder)?;
+    let boot_id = failover::guard::incarnation(&guard::boot_id()?.into(), firings.count);
     let context = Arc::new(Context {
         host: options.host.as_str().into(),
-        boot_id: failover::guard::incarnation(&guard::boot_id()?.into(), firings.count),
+        alarms: Alarms::open(&options.run_dir, boot_id.clone())?,
+        boot_id,
         guard_firings: firings.count,
         ledger: Ledger::new(&options.run_dir),
+        closes: Closes::default(),
+        resumes: Resumes::default(),
+        jobs: Jobs::new(&options.run_dir),
         freezer: Freezer::open(&options.run_dir)?,
         uplink: Uplink {
             vtep: options.vtep_address,
@@ -119,7 +131,6 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         checked: Checked::default(),
         moves: Moves::default(),
         moves_client: tokio::sync::OnceCell::new(),
-        alarm: Mutex::default(),
         client,
         view,
         hypervisor,
@@ -127,6 +138,9 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         console_folder,
         options,
     });
+    // Before anything is decided, so that a host in order loses no turn.
+    let hook = hook_check::check(&[hook_check::HOOK], hook_check::BOUND).await;
+    context.alarms.set_hook(hook.err());
     tracing::info!(host = %context.host, boot_id = %context.boot_id, domain_type = context.node.domain_type, "agent starts");
     migration::handover::serve(&context, &mut tasks).await?;
     {
@@ -220,7 +234,11 @@ async fn converge(context: &Arc<Context>) -> &'static str {
         }
         // Before domains are listed: what ends or is called meanwhile is answered by the next list.
         let answers = context.freezer.answers(is_idle(&memory.busy));
-        match context.hypervisor.list().await {
+        let listed = context.hypervisor.list().await;
+        if let Ok(domains) = &listed {
+            context.alarms.audit(&context.ledger, domains);
+        }
+        match listed {
             Ok(domains) if context.freezer.acts() => turn(context, &mut memory, &domains),
             Ok(domains) => context.freezer.tell(context, &domains, answers),
             Err(error) => tracing::warn!(%error, "domains can not be listed; nothing is decided"),

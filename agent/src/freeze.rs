@@ -193,7 +193,8 @@ fn copy(domain: &Domain) -> Option<FrozenCopy> {
         vm: owner.vm.to_string(),
         name: format!("{}/{}", owner.namespace, owner.name),
         epoch: owner.epoch.0,
-        runs: domain.state == DomainState::Running,
+        // One whose disk failed is no arrival: it ran.
+        runs: matches!(domain.state, DomainState::Running | DomainState::Stalled),
     })
 }
 

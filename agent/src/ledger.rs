@@ -52,6 +52,14 @@ impl Ledger {
         }
     }
 
+    /// The ledger of volume jobs, beside that of VMs: their numbers are counted apart.
+    pub fn of_jobs(run_dir: &Path) -> Self {
+        Self {
+            folder: run_dir.join("job-ledger"),
+            run_dir: run_dir.to_owned(),
+        }
+    }
+
     /// Takes an epoch for a start or an arrival. `guard_firings` was counted when this
     /// incarnation began, so before any read that allowed it.
     ///
@@ -70,6 +78,17 @@ impl Ledger {
         let firings =
             Firings::read(&self.run_dir).map_err(|source| LedgerError::Io { path, source })?;
         self.change(uid, |entry| entry.start(epoch, firings.count))
+    }
+
+    /// Takes note of a copy that runs here under an epoch without an entry.
+    ///
+    /// # Errors
+    /// The entry can not be read or written.
+    pub fn adopt(&self, uid: &str, epoch: i64) -> Result<(), LedgerError> {
+        self.change(uid, |entry| {
+            entry.adopt(epoch);
+            Ok(())
+        })
     }
 
     /// Closes an epoch for ever; closing what is closed is fine.

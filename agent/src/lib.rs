@@ -6,12 +6,14 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod alarm;
 pub mod certificates;
 pub mod clock;
 pub mod freeze;
 pub mod guard;
 pub mod hardware_report;
 pub mod hook;
+pub mod hook_check;
 pub mod ledger;
 pub mod metrics;
 pub mod migration;

@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::agent::Context;
 use crate::certificates::Expiry;
 use crate::hardware_report;
+use crate::hook_check;
 use crate::network;
 use crate::storage::pools::PoolProbes;
 
@@ -105,14 +106,9 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
     let (certificates, unread) = certificates(&context.certificates.expiries());
     let mut probe_errors = hardware.errors;
     probe_errors.extend(unread);
-    let hook_verified = hook_verified();
-    *context
-        .alarm
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner) = (!hook_verified).then(|| {
-        "the qemu hook is not installed; install zhengyun-qemu-hook as /etc/libvirt/hooks/qemu"
-            .to_owned()
-    });
+    let hook = hook_check::check(&[hook_check::HOOK], hook_check::BOUND).await;
+    let hook_verified = hook.is_ok();
+    context.alarms.set_hook(hook.err());
     Ok(HostReport {
         incarnation: Incarnation {
             boot_id: context.boot_id.to_string(),
@@ -251,23 +247,6 @@ fn mac_addresses(context: &Context) -> Vec<String> {
         .collect();
     addresses.sort();
     addresses
-}
-
-/// The hook answers as ours does: it refuses a start that no ledger allows.
-fn hook_verified() -> bool {
-    use std::io::Write;
-    let run = || -> std::io::Result<bool> {
-        let mut child = std::process::Command::new("/etc/libvirt/hooks/qemu")
-            .args(["zhengyun-verification", "prepare", "begin", "-"])
-            .stdin(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::null())
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(b"<zy:owner vm='00000000-0000-0000-0000-000000000000' namespace='-' name='-' bootId='-' epoch='1'/>")?;
-        }
-        Ok(!child.wait()?.success())
-    };
-    run().unwrap_or(false)
 }
 
 #[cfg(test)]

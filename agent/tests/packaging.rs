@@ -137,3 +137,14 @@ fn every_option_that_the_sample_speaks_of_exists() {
         assert!(exists(option), "--{option} does not exist");
     }
 }
+
+/// The very program that is installed as libvirt's hook, where no ledger knows the domain.
+#[tokio::test]
+async fn the_hook_that_is_installed_passes_its_own_check() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run_dir = format!("ZHENGYUN_RUN_DIR={}", folder.path().display());
+    let hook = env!("CARGO_BIN_EXE_zhengyun-qemu-hook");
+    let command = ["/usr/bin/env", run_dir.as_str(), hook];
+    let checked = agent::hook_check::check(&command, agent::hook_check::BOUND).await;
+    assert_eq!(checked, Ok(()));
+}

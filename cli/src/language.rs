@@ -78,6 +78,7 @@ const STATES: [(&str, &str); 45] = [
     ("Unknown", "未知"),
     ("Pinned", "绑定宿主机"),
     ("Failed", "失败"),
+    ("Stalled", "磁盘故障暂停"),
     ("Preparing", "准备中"),
     ("Completing", "切换中"),
     ("Succeeded", "成功"),
@@ -148,6 +149,7 @@ mod tests {
             "Unknown",
             "Pinned",
             "Failed",
+            "Stalled",
         ] {
             assert_ne!(Language::Chinese.state(word), word);
         }

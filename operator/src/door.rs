@@ -111,6 +111,7 @@ pub fn report(runtime: &Runtime) -> CopyReport {
             RuntimePhase::Closed => CopyPhase::Closed,
             RuntimePhase::HandedOver => CopyPhase::HandedOver,
             RuntimePhase::CloseStuck => CopyPhase::CloseStuck,
+            RuntimePhase::Stalled => CopyPhase::Stalled,
         },
         cause: runtime.close_reason.map(|reason| match reason {
             CloseReason::Requested => CloseCause::Requested,

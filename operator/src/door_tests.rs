@@ -61,6 +61,7 @@ fn runtime(chance: &mut Chance) -> Value {
         "Closed",
         "HandedOver",
         "CloseStuck",
+        "Stalled",
         "Dead",
     ];
     let times = [
@@ -303,6 +304,7 @@ fn no_status_of_a_move_takes_a_vm_from_a_copy_that_may_run() {
             incoming_report: arriving.as_ref(),
             source_host: HostSight::default(),
             target_host: HostSight::default(),
+            pools: std::collections::BTreeSet::new(),
             abort_requested: status.abort_requested,
             refuse_requested: status.refuse_requested,
         };

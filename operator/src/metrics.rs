@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use api::{BusinessSystem, CloudPolicy, Host};
+use api::{BusinessSystem, CloudPolicy, Host, VirtualMachine, VirtualMachinePhase};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use prometheus::core::{Collector, Desc, Describer};
@@ -31,6 +31,12 @@ const CONDITION: Family = (
     &["kind", "name", "type"],
 );
 
+const STALLED: Family = (
+    "zhengyun_virtual_machine_stalled",
+    "1 for a VM whose guest stands still since a disk failed",
+    &["namespace", "vm"],
+);
+
 /// The site, as Prometheus reads it.
 pub struct Site {
     context: Arc<Context>,
@@ -44,7 +50,7 @@ impl Site {
     /// A name that Prometheus does not take.
     pub fn new(context: Arc<Context>) -> Result<Self, prometheus::Error> {
         let describe = |family| options(family).describe();
-        let families = [HOST_STATE, SYSTEM_STATE, CONDITION].into_iter();
+        let families = [HOST_STATE, SYSTEM_STATE, CONDITION, STALLED].into_iter();
         Ok(Self {
             context,
             descriptions: families.map(describe).collect::<Result<_, _>>()?,
@@ -66,6 +72,7 @@ impl Collector for Site {
             &stores.hosts.state(),
             &stores.systems.state(),
             &stores.policies.state(),
+            &stores.vms.state(),
         )
         .unwrap_or_else(|error| {
             tracing::error!(%error, "metrics of the site");
@@ -88,9 +95,10 @@ fn families(
     hosts: &[Arc<Host>],
     systems: &[Arc<BusinessSystem>],
     policies: &[Arc<CloudPolicy>],
+    vms: &[Arc<VirtualMachine>],
 ) -> Result<Vec<MetricFamily>, prometheus::Error> {
     let (host_states, system_states) = (gauges(HOST_STATE)?, gauges(SYSTEM_STATE)?);
-    let conditions = gauges(CONDITION)?;
+    let (conditions, stalled) = (gauges(CONDITION)?, gauges(STALLED)?);
     let tell = |kind: &str, name: &str, judged: &[Condition]| {
         for condition in judged {
             let labels = [kind, name, condition.type_.as_str()];
@@ -118,7 +126,15 @@ fn families(
         let status = policy.status.clone().unwrap_or_default();
         tell("CloudPolicy", &policy.name_any(), &status.conditions);
     }
-    let all = [host_states, system_states, conditions];
+    for vm in vms {
+        let phase = vm.status.as_ref().and_then(|status| status.phase);
+        if phase == Some(VirtualMachinePhase::Stalled) {
+            let namespace = vm.namespace().unwrap_or_default();
+            let labels = [namespace.as_str(), &vm.name_any()];
+            stalled.with_label_values(&labels).set(1);
+        }
+    }
+    let all = [host_states, system_states, conditions, stalled];
     Ok(all.iter().flat_map(Collector::collect).collect())
 }
 
@@ -132,7 +148,7 @@ pub(crate) mod tests {
 
     /// Names of what is told here.
     pub(crate) fn names() -> BTreeSet<String> {
-        [HOST_STATE, SYSTEM_STATE, CONDITION]
+        [HOST_STATE, SYSTEM_STATE, CONDITION, STALLED]
             .map(|(name, _, _)| name.to_owned())
             .into()
     }
@@ -175,12 +191,23 @@ pub(crate) mod tests {
             "status": {"conditions": [condition("Valid", "True")]},
         }))
         .expect("a policy");
-        let told = families(&[host.into()], &[system.into()], &[policy.into()]).expect("families");
+        let vm = |name: &str, phase: &str| -> Arc<VirtualMachine> {
+            let vm = json!({
+                "metadata": {"name": name, "namespace": "n"},
+                "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "disks": [], "networks": []},
+                "status": {"phase": phase},
+            });
+            Arc::new(serde_json::from_value(vm).expect("a VM"))
+        };
+        let vms = [vm("db", "Stalled"), vm("web", "Running")];
+        let told = families(&[host.into()], &[system.into()], &[policy.into()], &vms);
+        let told = told.expect("families");
         let expected = [
             "zhengyun_business_system_state namespace=egov-center state=Down system=oa 1",
             "zhengyun_condition kind=CloudPolicy name=default type=Valid 1",
             "zhengyun_condition kind=Host name=h1 type=SelfFencing 0",
             "zhengyun_host_state host=h1 state=Unreachable 1",
+            "zhengyun_virtual_machine_stalled namespace=n vm=db 1",
         ];
         assert_eq!(series(&told), expected.map(str::to_owned).into());
     }

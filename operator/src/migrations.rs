@@ -114,6 +114,11 @@ async fn one(
             incoming_report: incoming_report.as_ref(),
             source_host: sight(rights.assignment.as_ref()),
             target_host: sight(rights.incoming.as_ref()),
+            pools: volumes_of(context, vm)
+                .iter()
+                .flatten()
+                .map(|volume| volume.spec.pool.clone())
+                .collect(),
             abort_requested: status.abort_requested,
             refuse_requested: status.refuse_requested,
             sides: told.sides,

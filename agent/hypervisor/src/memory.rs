@@ -38,10 +38,27 @@ pub enum MigrationFault {
     FinishLost,
 }
 
+/// What a host's hypervisor does wrong, for tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    #[default]
+    None,
+    /// Starting a domain does not end.
+    StartHangs,
+    /// Destroying a domain does not end, and the domain stays.
+    DestroyHangs,
+    /// Destroying a domain is refused, and the domain stays.
+    DestroyFails,
+    /// It answers nothing.
+    Unreachable,
+}
+
 struct State {
     name: String,
     domains: Mutex<BTreeMap<Uuid, Entry>>,
     fault: Mutex<MigrationFault>,
+    broken: Mutex<Fault>,
     step: Mutex<Duration>,
     events: broadcast::Sender<Event>,
 }
@@ -76,6 +93,7 @@ impl MemoryFabric {
             name: name.to_owned(),
             domains: Mutex::default(),
             fault: Mutex::default(),
+            broken: Mutex::default(),
             step: Mutex::new(Duration::from_millis(1)),
             events: broadcast::channel(EVENTS_MAX).0,
         });
@@ -91,6 +109,18 @@ impl MemoryHypervisor {
     /// How the next migrations from this host end.
     pub fn set_migration_fault(&self, fault: MigrationFault) {
         *lock(&self.state.fault) = fault;
+    }
+
+    /// What this host does wrong from now on.
+    pub fn set_fault(&self, fault: Fault) {
+        *lock(&self.state.broken) = fault;
+    }
+
+    fn reach(&self) -> Result<Fault> {
+        match *lock(&self.state.broken) {
+            Fault::Unreachable => Err(Error::Disconnected("as a test asked".to_owned())),
+            fault => Ok(fault),
+        }
     }
 
     /// How long each twentieth of a guest's memory takes to copy.
@@ -180,6 +210,7 @@ impl Hypervisor for MemoryHypervisor {
     }
 
     async fn list(&self) -> Result<Vec<Domain>> {
+        self.reach()?;
         let domains = lock(&self.state.domains);
         Ok(domains
             .iter()
@@ -193,6 +224,9 @@ impl Hypervisor for MemoryHypervisor {
     }
 
     async fn start(&self, spec: &DomainSpec) -> Result<()> {
+        if self.reach()? == Fault::StartHangs {
+            std::future::pending::<()>().await;
+        }
         let mut domains = lock(&self.state.domains);
         if domains.contains_key(&spec.uuid) {
             return Err(Error::Exists(spec.uuid));
@@ -203,6 +237,16 @@ impl Hypervisor for MemoryHypervisor {
     }
 
     async fn destroy(&self, uuid: Uuid) -> Result<()> {
+        match self.reach()? {
+            Fault::DestroyHangs => std::future::pending::<()>().await,
+            Fault::DestroyFails => {
+                return Err(Error::Failed {
+                    call: "destroy",
+                    message: "as a test asked".to_owned(),
+                });
+            }
+            Fault::None | Fault::StartHangs | Fault::Unreachable => {}
+        }
         self.end(uuid, StopCause::Destroyed);
         Ok(())
     }

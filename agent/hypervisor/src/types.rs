@@ -91,6 +91,8 @@ pub enum DomainState {
     Running,
     /// Stands still.
     Paused,
+    /// Stands still since a disk failed: QEMU stopped it, and nobody else.
+    Stalled,
     /// Is on its way out.
     Ending,
 }

@@ -50,7 +50,8 @@ pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<St
         ),
         sending: context.moves.is_moving(&moving.vm.uid),
         epoch: ledger.state(moving.source.epoch.0),
-        running: shows(DomainState::Running),
+        // One whose disk failed is here as well; to send it is refused, and then it is said to be.
+        running: shows(DomainState::Running) || shows(DomainState::Stalled),
         paused: shows(DomainState::Paused),
     })
 }
@@ -89,7 +90,7 @@ async fn give_up(context: &Arc<Context>, moving: &Move) -> Result<()> {
     if context.hypervisor.job(moving.vm.uuid()?).await?.is_some() {
         bail!("the job has not ended yet");
     }
-    worker::close_locally(context, &moving.vm, moving.source.epoch).await?;
+    worker::close_copy(context, &moving.vm, &moving.source, "runtime").await?;
     say(
         context,
         moving,
@@ -115,7 +116,10 @@ async fn say_running(context: &Arc<Context>, moving: &Move) -> Result<()> {
     }
     // libvirt lets the guest run on after an abort; that it does is seen, not assumed.
     let begin = tokio::time::Instant::now();
-    while state_of(context, uuid).await? != Some(DomainState::Running) {
+    while !matches!(
+        state_of(context, uuid).await?,
+        Some(DomainState::Running | DomainState::Stalled)
+    ) {
         if begin.elapsed() > RUNS_ON_MAX {
             return give_up(context, moving).await;
         }
@@ -300,7 +304,8 @@ async fn failed(context: &Arc<Context>, moving: &Move, error: &hypervisor::Error
         .map(|domain| domain.state);
     tracing::warn!(vm = moving.vm.name, %error, ?state, "the migration failed");
     match state {
-        Some(DomainState::Running) => {
+        // One whose disk failed stood still before switch-over: its memory is here, and it runs on here.
+        Some(DomainState::Running | DomainState::Stalled) => {
             say(
                 context,
                 moving,
@@ -313,7 +318,7 @@ async fn failed(context: &Arc<Context>, moving: &Move, error: &hypervisor::Error
         Some(DomainState::Paused) => {
             // Switch-over was reached and its end is not known: the guest may not run on here beside
             // a copy there. Closed, the VM starts anew from its disks.
-            worker::close_locally(context, &moving.vm, moving.source.epoch).await?;
+            worker::close_copy(context, &moving.vm, &moving.source, "runtime").await?;
             say(
                 context,
                 moving,
@@ -324,7 +329,7 @@ async fn failed(context: &Arc<Context>, moving: &Move, error: &hypervisor::Error
             .await
         }
         _ => {
-            worker::close_locally(context, &moving.vm, moving.source.epoch).await?;
+            worker::close_copy(context, &moving.vm, &moving.source, "runtime").await?;
             say(
                 context,
                 moving,

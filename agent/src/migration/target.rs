@@ -54,7 +54,7 @@ pub async fn carry_out(context: &Arc<Context>, moving: &Move, step: Step) -> Res
         Step::Prepare => prepare(context, moving).await,
         Step::Receive => receive(context, moving).await,
         Step::Refuse => {
-            worker::close_locally(context, &moving.vm, moving.target.epoch).await?;
+            worker::close_copy(context, &moving.vm, &moving.target, "incomingRuntime").await?;
             say(context, moving, MigrationTargetPhase::Refused, None).await
         }
         Step::SayRefused => say(context, moving, MigrationTargetPhase::Refused, None).await,
@@ -99,6 +99,9 @@ async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
         ClaimKind::Incoming,
     )
     .await?;
+    if let Some(why) = context.starts_forbidden() {
+        bail!("this host starts nothing: {why}");
+    }
     context
         .ledger
         .take(&moving.vm.uid, moving.target.epoch.0, context.guard_firings)?;
@@ -158,7 +161,7 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
             delivered = deliver(&taps).await;
         }
         match state {
-            Some(DomainState::Running) => {
+            Some(DomainState::Running | DomainState::Stalled) => {
                 ensure_delivered(context, moving, taps, delivered).await;
                 return resumed(context, moving).await;
             }

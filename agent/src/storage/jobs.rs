@@ -1,25 +1,33 @@
 //! Finds what the operator gave to this host to do on storage, does it, and reports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use api::{Image, ImageReport, Volume, VolumeJob, VolumeOperation, VolumeReport};
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
+use model::{Assignment, Claim, ClaimHolder};
 use serde_json::json;
 
 use super::volumes::VolumeFile;
 use super::{claims, format_name, image_file, images, volumes};
 use crate::agent::{Context, in_task};
+use crate::guard::files::Firings;
+use crate::ledger::{Entry, Ledger};
 
 /// Wait before a failed fetch is tried again.
 const FETCH_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Begins all work that is due.
 pub fn turn(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>) {
-    for volume in context.view.volumes.state() {
+    let volumes = context.view.volumes.state();
+    let uids = volumes
+        .iter()
+        .filter_map(|volume| volume.metadata.uid.clone());
+    context.jobs.forget(&uids.collect());
+    for volume in volumes {
         let status = volume.status.clone().unwrap_or_default();
         let Some(job) = status.job else { continue };
         let done = status
@@ -67,8 +75,97 @@ pub fn turn(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>) {
     }
 }
 
+/// What this incarnation did with each volume job: as for VMs, a job is begun once and never again.
+#[derive(Debug)]
+pub struct Jobs {
+    ledger: Ledger,
+    /// What became of jobs that ended in this run, by the volume's uid: told until the cache shows it.
+    ended: Mutex<BTreeMap<String, VolumeReport>>,
+}
+
+impl Jobs {
+    /// The jobs of this boot.
+    pub fn new(run_dir: &Path) -> Self {
+        Self {
+            ledger: Ledger::of_jobs(run_dir),
+            ended: Mutex::default(),
+        }
+    }
+
+    fn all_ended(&self) -> MutexGuard<'_, BTreeMap<String, VolumeReport>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What became of a job, if it ended in this run.
+    fn ended(&self, uid: &str, job: &Assignment) -> Option<VolumeReport> {
+        let ended = self.all_ended();
+        let report = ended.get(uid).filter(|report| report.assignment == *job);
+        report.cloned()
+    }
+
+    fn keep(&self, uid: &str, report: &VolumeReport) {
+        self.all_ended().insert(uid.to_owned(), report.clone());
+    }
+
+    /// Forgets volumes that have no job here any more.
+    fn forget(&self, jobs: &BTreeSet<String>) {
+        self.all_ended().retain(|uid, _| jobs.contains(uid));
+    }
+}
+
 async fn work(context: &Arc<Context>, volume: &Volume, job: &VolumeJob) {
     let name = volume.metadata.name.clone().unwrap_or_default();
+    let uid = volume.metadata.uid.clone().unwrap_or_default();
+    let report = match context.jobs.ended(&uid, &job.assignment) {
+        // It did not get through, or the cache does not show it yet.
+        Some(report) => report,
+        None => match once(context, volume, &uid, job).await {
+            Ok(report) => {
+                context.jobs.keep(&uid, &report);
+                report
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(volume = name, error, "the job is not begun yet");
+                return;
+            }
+        },
+    };
+    let namespace = volume.metadata.namespace.clone().unwrap_or_default();
+    let api: Api<Volume> = Api::namespaced(context.client.clone(), &namespace);
+    let mut value = json!(report);
+    // A merge alone would keep what an earlier report said.
+    value["message"] = json!(report.message);
+    let patch = json!({"status": {"reported": value}});
+    let sent = api
+        .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await;
+    if let Err(error) = sent {
+        tracing::warn!(volume = name, %error, "the job's report is tried again");
+    }
+}
+
+/// Whether a job of this number was begun here, or a later one was: its work is never done again,
+/// as nobody knows how far it came, and what became of the file since.
+fn was_begun(entry: &Entry, epoch: i64) -> bool {
+    entry
+        .epochs
+        .last_key_value()
+        .is_some_and(|(highest, _)| *highest >= epoch)
+}
+
+/// Does a job, if it was never begun, and says what became of it.
+///
+/// # Errors
+/// It was not begun: what is missing is looked for again at the next turn.
+async fn once(
+    context: &Arc<Context>,
+    volume: &Volume,
+    uid: &str,
+    job: &VolumeJob,
+) -> Result<VolumeReport> {
+    let epoch = job.assignment.epoch.0;
+    let ledger = &context.jobs.ledger;
     let mut report = VolumeReport {
         assignment: job.assignment.clone(),
         phase: "Done".to_owned(),
@@ -77,7 +174,18 @@ async fn work(context: &Arc<Context>, volume: &Volume, job: &VolumeJob) {
         image_digest: None,
         message: None,
     };
-    match carry_out(context, volume, job).await {
+    let (fresh, claim) = permit(context, volume, uid, job).await?;
+    if was_begun(&ledger.entry(uid)?, epoch) {
+        ledger.close(uid, epoch)?;
+        report.phase = "Closed".to_owned();
+        report.message = Some("interrupted; its number is closed here".to_owned());
+        return Ok(report);
+    }
+    if let Some(why) = context.starts_forbidden() {
+        bail!("this host starts nothing: {why}");
+    }
+    ledger.take(uid, epoch, context.guard_firings)?;
+    match carry_out(context, &fresh, job, claim).await {
         Ok((file, digest)) => {
             report.size_bytes = file
                 .as_ref()
@@ -86,20 +194,72 @@ async fn work(context: &Arc<Context>, volume: &Volume, job: &VolumeJob) {
             report.image_digest = digest;
         }
         Err(error) => {
+            let fired = Firings::read(&context.options.run_dir);
+            if !fired.is_ok_and(|firings| firings.count == context.guard_firings) {
+                bail!("the guard has fired, so this incarnation of the host is over: {error:#}");
+            }
+            let name = fresh.metadata.name.unwrap_or_default();
             tracing::error!(volume = name, error = format!("{error:#}"), "job failed");
             report.phase = "Failed".to_owned();
             report.message = Some(format!("{error:#}"));
         }
     }
+    ledger.close(uid, epoch)?;
+    Ok(report)
+}
+
+/// A quorum read that still shows the job, with its claim.
+///
+/// # Errors
+/// The API can not be reached, this host is frozen, or the job may not be done.
+async fn permit(
+    context: &Context,
+    volume: &Volume,
+    uid: &str,
+    job: &VolumeJob,
+) -> Result<(Volume, Claim)> {
     let namespace = volume.metadata.namespace.clone().unwrap_or_default();
+    let name = volume.metadata.name.clone().unwrap_or_default();
     let api: Api<Volume> = Api::namespaced(context.client.clone(), &namespace);
-    let patch = json!({"status": {"reported": report}});
-    if let Err(error) = api
-        .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await
-    {
-        tracing::warn!(volume = name, %error, "the job's report is tried again");
+    // A list carries the version of the whole store, which tells an API that went back.
+    let only = ListParams::default().fields(&format!("metadata.name={name}"));
+    let begun = context.freezer.begin();
+    let list = api.list(&only).await.context("fresh read")?;
+    context
+        .freezer
+        .see(list.metadata.resource_version.as_deref(), &begun)?;
+    let fresh = list.items.into_iter().next();
+    let fresh = fresh.context("the volume is gone")?;
+    let claim = claim_for(&fresh, uid, job)?;
+    Ok((fresh, claim))
+}
+
+/// The claim of exactly this job on exactly this volume.
+fn claim_for(fresh: &Volume, uid: &str, job: &VolumeJob) -> Result<Claim> {
+    if fresh.metadata.uid.as_deref() != Some(uid) {
+        bail!("another volume bears its name now");
     }
+    let status = fresh.status.clone().unwrap_or_default();
+    if status.job.as_ref() != Some(job) {
+        bail!("status.job: the job was taken back");
+    }
+    let mut reported = status.reported.iter();
+    if reported.any(|report| report.assignment == job.assignment && report.phase != "Working") {
+        bail!("status.reported: the job is over; the cache does not show it yet");
+    }
+    let claim = status.claim.context("status.claim: the job has no claim")?;
+    let own =
+        claim.holder == ClaimHolder::Job && claim.uid == uid && claim.assignment == job.assignment;
+    if !own {
+        bail!(
+            "status.claim: it is held by {:?} {} at epoch {}, not by job {}",
+            claim.holder,
+            claim.uid,
+            claim.assignment.epoch.0,
+            job.assignment.epoch.0
+        );
+    }
+    Ok(claim)
 }
 
 /// A volume's file below its pool's folder, as every host sees it.
@@ -115,6 +275,7 @@ async fn carry_out(
     context: &Arc<Context>,
     volume: &Volume,
     job: &VolumeJob,
+    claim: Claim,
 ) -> Result<(Option<VolumeFile>, Option<String>)> {
     let pool = context
         .view
@@ -126,22 +287,19 @@ async fn carry_out(
         volume.spec.format,
         u64::try_from(job.size_bytes).unwrap_or(0),
     );
-    let claim = volume
-        .status
-        .as_ref()
-        .and_then(|status| status.claim.clone());
-    if let Some(claim) = claim {
-        let (folder, uid) = (folder.to_owned(), uid.to_owned());
-        let deletes = job.operation == VolumeOperation::Delete;
-        tokio::task::spawn_blocking(move || {
-            if deletes {
-                claims::remove(&folder, &uid, &claim.fleet)
-            } else {
-                claims::write(&folder, &uid, &claim)
-            }
-        })
-        .await??;
-    }
+    let epoch = job.assignment.epoch.0;
+    let deletes = job.operation == VolumeOperation::Delete;
+    let beside = (folder.to_owned(), uid.to_owned());
+    tokio::task::spawn_blocking(move || {
+        if deletes {
+            claims::remove(&beside.0, &beside.1, &claim.fleet)
+        } else {
+            claims::write(&beside.0, &beside.1, &claim)
+        }
+    })
+    .await??;
+    // Refused if the guard has fired since: what it killed is not begun again under this number.
+    context.jobs.ledger.start(uid, epoch)?;
     match job.operation {
         VolumeOperation::Delete => {
             volumes::delete(folder, uid, format)?;
@@ -153,7 +311,7 @@ async fn carry_out(
         )),
         VolumeOperation::Create => match &volume.spec.image {
             None => Ok((
-                Some(volumes::create(folder, uid, format, size, None).await?),
+                Some(volumes::create(folder, uid, format, size, None, epoch).await?),
                 None,
             )),
             Some(name) => {
@@ -172,7 +330,7 @@ async fn carry_out(
                 .await??;
                 let from = Some((file.as_path(), format_name(image.spec.format)));
                 Ok((
-                    Some(volumes::create(folder, uid, format, size, from).await?),
+                    Some(volumes::create(folder, uid, format, size, from, epoch).await?),
                     Some(digest),
                 ))
             }
@@ -241,4 +399,149 @@ async fn report(
     api.patch_status(image, &PatchParams::default(), &Patch::Merge(&patch))
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use failover::agent::ledger::EpochState;
+    use model::Epoch;
+
+    fn assignment(epoch: i64) -> Assignment {
+        Assignment {
+            host: "h1".into(),
+            boot_id: "b1".into(),
+            epoch: Epoch(epoch),
+        }
+    }
+
+    fn job(epoch: i64) -> VolumeJob {
+        VolumeJob {
+            assignment: assignment(epoch),
+            operation: VolumeOperation::Create,
+            size_bytes: 1,
+        }
+    }
+
+    fn claim(holder: ClaimHolder, uid: &str, epoch: i64) -> Claim {
+        Claim {
+            fleet: "f".to_owned(),
+            holder,
+            uid: uid.to_owned(),
+            assignment: assignment(epoch),
+        }
+    }
+
+    fn volume(uid: &str, job: Option<VolumeJob>, claim: Option<Claim>) -> Volume {
+        let mut volume: Volume = serde_json::from_value(json!({
+            "apiVersion": "zhengyun.io/v1alpha1", "kind": "Volume",
+            "metadata": {"name": "v", "namespace": "n", "uid": uid},
+            "spec": {"pool": "p", "size": "1Gi"},
+        }))
+        .expect("a volume");
+        volume.status = Some(api::VolumeStatus {
+            job,
+            claim,
+            ..Default::default()
+        });
+        volume
+    }
+
+    #[test]
+    fn a_job_needs_exactly_its_own_claim() {
+        let own = claim(ClaimHolder::Job, "u", 2);
+        let good = volume("u", Some(job(2)), Some(own.clone()));
+        assert_eq!(claim_for(&good, "u", &job(2)).expect("its own"), own);
+        for (wrong, what) in [
+            (volume("u", Some(job(2)), None), "absent"),
+            (
+                volume(
+                    "u",
+                    Some(job(2)),
+                    Some(claim(ClaimHolder::VirtualMachine, "u", 2)),
+                ),
+                "a VM's",
+            ),
+            (
+                volume("u", Some(job(2)), Some(claim(ClaimHolder::Job, "w", 2))),
+                "another volume's",
+            ),
+            (
+                volume("u", Some(job(2)), Some(claim(ClaimHolder::Job, "u", 1))),
+                "a former job's",
+            ),
+            (volume("u", Some(job(3)), Some(own.clone())), "given anew"),
+            (volume("u", None, Some(own.clone())), "taken back"),
+            (volume("w", Some(job(2)), Some(own)), "made again"),
+        ] {
+            claim_for(&wrong, "u", &job(2)).expect_err(what);
+        }
+    }
+
+    #[test]
+    fn a_job_that_was_begun_is_not_begun_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let jobs = Jobs::new(folder.path());
+        let begun = |epoch| was_begun(&jobs.ledger.entry("u").expect("entry"), epoch);
+        assert!(!begun(2));
+        jobs.ledger.take("u", 2, 0).expect("first");
+        assert!(begun(2), "an agent that restarts finds it used");
+        assert!(begun(1), "and an older one is void");
+        jobs.ledger.close("u", 2).expect("over");
+        assert!(begun(2));
+        assert!(!begun(3), "given anew, it has a number of its own");
+        let vms = Ledger::new(folder.path());
+        assert_eq!(
+            vms.entry("u").expect("entry").state(2),
+            None::<EpochState>,
+            "numbers of jobs are no epochs of VMs"
+        );
+    }
+
+    #[test]
+    fn a_job_does_not_outlive_a_firing_of_the_guard() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let jobs = Jobs::new(folder.path());
+        jobs.ledger.take("u", 2, 0).expect("allowed");
+        let fired = Firings {
+            count: 1,
+            killing: true,
+        };
+        fired.write(folder.path()).expect("firing");
+        jobs.ledger.start("u", 2).expect_err("the guard has fired");
+    }
+
+    fn report(epoch: i64) -> VolumeReport {
+        VolumeReport {
+            assignment: assignment(epoch),
+            phase: "Done".to_owned(),
+            file: None,
+            size_bytes: Some(1),
+            image_digest: None,
+            message: None,
+        }
+    }
+
+    #[test]
+    fn a_job_that_is_over_is_not_reported_as_interrupted_from_a_stale_cache() {
+        let own = claim(ClaimHolder::Job, "u", 2);
+        let mut over = volume("u", Some(job(2)), Some(own));
+        over.status.as_mut().expect("status").reported = Some(report(2));
+        claim_for(&over, "u", &job(2)).expect_err("it is over");
+        over.status.as_mut().expect("status").reported = Some(report(1));
+        claim_for(&over, "u", &job(2)).expect("a former job's report");
+    }
+
+    #[test]
+    fn what_became_of_a_job_is_told_again_for_this_job_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let jobs = Jobs::new(folder.path());
+        jobs.keep("u", &report(2));
+        assert_eq!(jobs.ended("u", &assignment(2)), Some(report(2)));
+        assert_eq!(jobs.ended("u", &assignment(3)), None);
+        jobs.forget(&BTreeSet::from(["u".to_owned()]));
+        assert_eq!(jobs.ended("u", &assignment(2)), Some(report(2)));
+        jobs.forget(&BTreeSet::new());
+        assert_eq!(jobs.ended("u", &assignment(2)), None);
+    }
 }

@@ -52,7 +52,9 @@ pub struct VolumeFile {
     pub size_bytes: u64,
 }
 
-/// Makes a volume, empty or from an image's file; it is there at once or not at all.
+/// Makes a volume, empty or from an image's file; it is there at once or not at all. What is being
+/// made bears the job's number: a disk tool that outlived its agent never writes into what a later
+/// job makes.
 ///
 /// # Errors
 /// See [`VolumeError`].
@@ -62,6 +64,7 @@ pub async fn create(
     format: VolumeFormat,
     size_bytes: u64,
     image: Option<(&Path, &str)>,
+    job: i64,
 ) -> Result<VolumeFile, VolumeError> {
     let path = volume_file(pool, uid, format);
     if path.exists() {
@@ -75,7 +78,7 @@ pub async fn create(
         path: folder.to_owned(),
         source,
     })?;
-    let temporary = path.with_extension("making");
+    let temporary = path.with_extension(format!("making-{job}"));
     let (name, target) = (format_name(format), temporary.display().to_string());
     match image {
         Some((file, image_format)) => {
@@ -120,7 +123,28 @@ pub async fn create(
         path: path.clone(),
         source,
     })?;
+    remove_unfinished(folder, uid)?;
     Ok(VolumeFile { path, size_bytes })
+}
+
+/// What earlier jobs began and did not end.
+fn remove_unfinished(folder: &Path, uid: &str) -> Result<(), VolumeError> {
+    let io = |source| VolumeError::Io {
+        path: folder.to_owned(),
+        source,
+    };
+    let prefix = format!("{uid}.making");
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(io)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(io)?;
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            std::fs::remove_file(entry.path()).map_err(io)?;
+        }
+    }
+    Ok(())
 }
 
 /// Grows a volume that no VM uses.
@@ -173,7 +197,7 @@ pub fn delete(pool: &Path, uid: &str, format: VolumeFormat) -> Result<(), Volume
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             Err(VolumeError::Io { path, source })
         }
-        _ => Ok(()),
+        _ => remove_unfinished(path.parent().unwrap_or(pool), uid),
     }
 }
 
@@ -212,13 +236,13 @@ mod tests {
         let pool = tempfile::tempdir().expect("a folder");
         let pool = pool.path();
         for format in [VolumeFormat::Raw, VolumeFormat::Qcow2] {
-            let made = create(pool, "v", format, 4 * MIB, None)
+            let made = create(pool, "v", format, 4 * MIB, None, 1)
                 .await
                 .expect("create");
             assert_eq!(made.size_bytes, 4 * MIB);
             std::fs::write(pool.join("volumes/v.making"), "left by a crash").expect("write");
             assert_eq!(
-                create(pool, "v", format, 9 * MIB, None)
+                create(pool, "v", format, 9 * MIB, None, 2)
                     .await
                     .expect("again"),
                 made,
@@ -235,9 +259,29 @@ mod tests {
                 resize(pool, "v", format, MIB).await,
                 Err(VolumeError::Shrink { .. })
             ));
+            std::fs::write(pool.join("volumes/v.making-7"), "unfinished").expect("write");
             delete(pool, "v", format).expect("delete");
+            assert!(!pool.join("volumes/v.making-7").exists());
             delete(pool, "v", format).expect("nothing to delete is fine");
         }
+    }
+
+    #[tokio::test]
+    async fn what_an_interrupted_job_left_is_neither_used_nor_kept() {
+        let pool = tempfile::tempdir().expect("a folder");
+        let folder = pool.path().join("volumes");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let (left, other) = (folder.join("v.making-1"), folder.join("w.making-1"));
+        let tool = std::fs::File::create(&left).expect("an unfinished file");
+        std::fs::write(&other, "another volume's").expect("write");
+        let made = create(pool.path(), "v", VolumeFormat::Raw, MIB, None, 2)
+            .await
+            .expect("create");
+        // The disk tool of the agent that died writes on.
+        std::io::Write::write_all(&mut &tool, &[7; 512]).expect("write");
+        let content = std::fs::read(&made.path).expect("content");
+        assert!(content.iter().all(|byte| *byte == 0));
+        assert!(!left.exists() && other.exists());
     }
 
     #[tokio::test]
@@ -251,6 +295,7 @@ mod tests {
             VolumeFormat::Raw,
             2 * MIB,
             Some((&image, "raw")),
+            1,
         )
         .await
         .expect("create");

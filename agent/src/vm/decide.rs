@@ -13,6 +13,7 @@ pub fn domain(state: DomainState, owner: &Owner) -> Domain {
         boot_id: owner.boot_id.clone(),
         epoch: owner.epoch,
         ending: state == DomainState::Ending,
+        stalled: state == DomainState::Stalled,
     }
 }
 
@@ -27,6 +28,7 @@ pub fn copy_phase(phase: RuntimePhase) -> CopyPhase {
         RuntimePhase::Closed => CopyPhase::Closed,
         RuntimePhase::HandedOver => CopyPhase::HandedOver,
         RuntimePhase::CloseStuck => CopyPhase::CloseStuck,
+        RuntimePhase::Stalled => CopyPhase::Stalled,
     }
 }
 
@@ -41,6 +43,7 @@ pub fn runtime_phase(phase: CopyPhase) -> RuntimePhase {
         CopyPhase::Closed => RuntimePhase::Closed,
         CopyPhase::HandedOver => RuntimePhase::HandedOver,
         CopyPhase::CloseStuck => RuntimePhase::CloseStuck,
+        CopyPhase::Stalled => RuntimePhase::Stalled,
     }
 }
 
@@ -73,6 +76,7 @@ mod tests {
             RuntimePhase::Closed,
             RuntimePhase::HandedOver,
             RuntimePhase::CloseStuck,
+            RuntimePhase::Stalled,
         ] {
             assert_eq!(runtime_phase(copy_phase(phase)), phase);
         }

@@ -1,6 +1,9 @@
 //! One VM on this host: what to do with it (`decide`, pure), how its domain looks (`spec`),
-//! and doing it (`worker`).
+//! and doing it (`worker`, with `starting`, `resuming` and `closing`).
 
+pub mod closing;
 pub mod decide;
+pub mod resuming;
 pub mod spec;
+pub mod starting;
 pub mod worker;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use api::{CloseReason, RunStrategy, Runtime, RuntimePhase, StoragePool, VirtualMachine, Volume};
-use hypervisor::DomainSpec;
+use hypervisor::{DomainSpec, DomainState};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -15,19 +15,18 @@ use model::{Assignment, Epoch};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::closing::{self, CloseStuck};
 use super::decide::{Action, close_reason, runtime_phase};
 use super::spec::{self, ClaimKind, Parts, SpecError};
+use super::starting;
 use crate::agent::Context;
 use crate::clock;
 use crate::network;
+use crate::storage::pools::PoolProbes;
 use crate::storage::{claims, image_file, images, seed};
 
 /// How long a guest may take to shut itself down before it is destroyed.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a close may take before it counts as stuck.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
-/// How often a condition inside libvirt is looked at.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Identity of a VM, enough to find it in the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +62,7 @@ pub async fn carry_out(context: &Arc<Context>, vm: &VmRef, action: Action) -> Re
         Action::Close(assignment, cause) => {
             close(context, vm, &assignment, close_reason(cause)).await
         }
+        Action::Resume(assignment) => resume(context, vm, &assignment).await,
         Action::CheckSuperseded(assignment) => check_superseded(context, vm, &assignment).await,
         Action::Report(assignment, phase, cause) => {
             let (phase, reason) = (runtime_phase(phase), cause.map(close_reason));
@@ -114,16 +114,17 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
         Ok(spec) => spec,
         Err(error) => return waiting(context, vm, assignment, &format!("{error:#}")).await,
     };
-    if !context.freezer.acts() {
+    if !context.freezer.acts() || context.starts_forbidden().is_some() {
         return Ok(());
     }
     context
         .ledger
         .take(&vm.uid, assignment.epoch.0, context.guard_firings)?;
     let prepared = begin.elapsed();
-    if let Err(error) = context.hypervisor.start(&spec).await {
-        tracing::error!(vm = vm.name, %error, "start failed");
-        let message = error.to_string();
+    let hypervisor = context.hypervisor.as_ref();
+    let started = starting::start(hypervisor, &context.ledger, &spec, starting::DEADLINE).await;
+    if let Err(message) = started {
+        tracing::error!(vm = vm.name, message, "start failed");
         let reason = start_failure(&message);
         close_and_report(context, vm, assignment, reason, Some(message)).await?;
         return Ok(());
@@ -323,24 +324,47 @@ async fn shutdown(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -
     if let Err(error) = context.hypervisor.shutdown(uuid).await {
         tracing::warn!(vm = vm.name, %error, "the guest was not asked to shut down");
     }
-    let gone = wait_gone(context, uuid, SHUTDOWN_PATIENCE).await;
+    let gone = closing::wait_gone(context.hypervisor.as_ref(), uuid, SHUTDOWN_PATIENCE).await;
     tracing::info!(vm = vm.name, gone, "shut down on request");
     close(context, vm, assignment, CloseReason::Requested).await
 }
 
-async fn wait_gone(context: &Context, uuid: Uuid, patience: Duration) -> bool {
-    let begin = tokio::time::Instant::now();
-    loop {
-        let gone = context
-            .hypervisor
-            .list()
-            .await
-            .is_ok_and(|domains| domains.iter().all(|domain| domain.uuid != uuid));
-        if gone || begin.elapsed() > patience {
-            return gone;
-        }
-        tokio::time::sleep(LOOK).await;
+/// Lets a guest run on that QEMU stopped because a disk failed: only here, where it is assigned, only
+/// once all its storage answers, and only while that is why it stands still.
+async fn resume(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> Result<()> {
+    let uuid = vm.uuid()?;
+    if !context.resumes.is_due(uuid) {
+        return Ok(());
     }
+    let Some(fresh) = read_fresh(context, vm).await? else {
+        return Ok(());
+    };
+    let status = fresh.status.clone().unwrap_or_default();
+    if status.assignment.as_ref() != Some(assignment) || status.incoming.is_some() {
+        return Ok(());
+    }
+    let probes = PoolProbes::shared();
+    for volume in read_volumes(context, &fresh).await? {
+        let name = &volume.spec.pool;
+        let path = std::path::PathBuf::from(&pool(context, name)?.spec.path);
+        if probes.look(name, &path, std::time::Instant::now()).state != "Ready" {
+            return Ok(());
+        }
+    }
+    let domains = context.hypervisor.list().await?;
+    let stalled = domains.iter().any(|domain| {
+        let own = domain.owner.as_ref().is_some_and(|owner| {
+            owner.boot_id == assignment.boot_id && owner.epoch == assignment.epoch
+        });
+        domain.uuid == uuid && own && domain.state == DomainState::Stalled
+    });
+    if !stalled || !context.freezer.acts() {
+        return Ok(());
+    }
+    context.resumes.begun(uuid);
+    tracing::warn!(vm = vm.name, "its storage answers again; the guest runs on");
+    context.hypervisor.resume(uuid).await?;
+    Ok(())
 }
 
 /// Closes an epoch: the ledger first, then the domain until libvirt shows none, then the report.
@@ -363,7 +387,7 @@ async fn close_and_report(
     reason: CloseReason,
     message: Option<String>,
 ) -> Result<()> {
-    close_locally(context, vm, assignment.epoch).await?;
+    close_copy(context, vm, assignment, "runtime").await?;
     if assignment.boot_id != context.boot_id {
         // Another boot's copy has nothing to report: its boot id is retired.
         return Ok(());
@@ -379,22 +403,72 @@ async fn close_and_report(
     .await
 }
 
+/// Closes an epoch here; a close that is stuck is told in `field` of the VM's status.
+///
+/// # Errors
+/// As [`close_locally`].
+pub async fn close_copy(
+    context: &Context,
+    vm: &VmRef,
+    assignment: &Assignment,
+    field: &str,
+) -> Result<()> {
+    let closed = close_locally(context, vm, assignment.epoch).await;
+    if let Err(error) = &closed
+        && error.is::<CloseStuck>()
+        && assignment.boot_id == context.boot_id
+    {
+        say_stuck(context, vm, assignment, field, error.to_string()).await;
+    }
+    closed
+}
+
+/// Says once that a close is stuck.
+async fn say_stuck(
+    context: &Context,
+    vm: &VmRef,
+    assignment: &Assignment,
+    field: &str,
+    why: String,
+) {
+    let Ok(uuid) = vm.uuid() else { return };
+    if context.closes.is_told(uuid) {
+        return;
+    }
+    tracing::error!(vm = vm.name, why, "a copy can not be ended");
+    let runtime = Runtime {
+        assignment: assignment.clone(),
+        phase: RuntimePhase::CloseStuck,
+        since: clock::now(),
+        close_reason: None,
+        message: Some(why),
+        started_at: None,
+    };
+    match patch_status(context, vm, &json!({field: runtime})).await {
+        Ok(()) => context.closes.set_told(uuid),
+        Err(error) => tracing::warn!(
+            vm = vm.name,
+            error = format!("{error:#}"),
+            "that a copy can not be ended is told again"
+        ),
+    }
+}
+
 /// Closes an epoch here, without a report.
 ///
 /// # Errors
-/// The ledger refuses, or libvirt does not let go of the domain.
+/// The ledger refuses, or libvirt does not let go of the domain ([`CloseStuck`] past the bound).
 pub async fn close_locally(context: &Context, vm: &VmRef, epoch: Epoch) -> Result<()> {
     context.ledger.close(&vm.uid, epoch.0)?;
-    let uuid = vm.uuid()?;
-    context.hypervisor.destroy(uuid).await?;
-    if !wait_gone(context, uuid, CLOSE_PATIENCE).await {
-        bail!(
-            "libvirt still shows the domain of VM {}/{}",
-            vm.namespace,
-            vm.name
-        );
-    }
-    Ok(())
+    let patience = closing::patience();
+    closing::end(
+        context.hypervisor.as_ref(),
+        &context.closes,
+        vm.uuid()?,
+        patience,
+    )
+    .await
+    .with_context(|| format!("copy of VM {}/{}", vm.namespace, vm.name))
 }
 
 /// A copy whose right is in doubt: only a fresh read decides, and without one it is kept.

@@ -23,6 +23,8 @@ pub enum CopyPhase {
     HandedOver,
     /// A close does not finish.
     CloseStuck,
+    /// Stands still since a disk failed.
+    Stalled,
 }
 
 /// Why an epoch was closed.

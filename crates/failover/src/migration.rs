@@ -12,6 +12,8 @@
 //! start, which `vm` decides. A failed move never stops a VM. Choosing targets, limits and
 //! writing are the caller's work.
 
+use std::collections::BTreeSet;
+
 use model::{Assignment, StopProofKind};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,7 @@ use crate::assignment::Rights;
 use crate::copy::{CopyPhase, CopyReport};
 use crate::policy::Policy;
 use crate::proof::StopProof;
+use crate::proof::storage::storage_fenced;
 use crate::reason::Reason;
 use crate::time::Moment;
 use crate::vm::HostSight;
@@ -75,6 +78,8 @@ pub struct MigrationFacts<'a> {
     pub source_host: HostSight,
     /// The target's host.
     pub target_host: HostSight,
+    /// Pools of the VM's volumes; none where a volume is unknown.
+    pub pools: BTreeSet<String>,
     /// The source was asked to abort.
     pub abort_requested: bool,
     /// The target was asked to refuse.
@@ -366,14 +371,22 @@ fn source_proof(facts: &MigrationFacts<'_>, source: &Assignment) -> Option<StopP
             .iter()
             .find_map(|report| StopProof::closed(vm, source, report).ok())
     };
-    let dead = || {
-        facts
-            .source_host
-            .stop_proof
-            .as_ref()
-            .and_then(|proof| proof.for_copy(vm, source).ok())
-    };
-    handed.or_else(closed).or_else(dead)
+    handed
+        .or_else(closed)
+        .or_else(|| host_proof(facts, source, &facts.source_host))
+}
+
+/// What the host's side proves: its incarnation is dead, or every pool of the VM has cut it off.
+fn host_proof(
+    facts: &MigrationFacts<'_>,
+    copy: &Assignment,
+    host: &HostSight,
+) -> Option<StopProof> {
+    let vm = &facts.rights.vm;
+    host.stop_proof
+        .as_ref()
+        .and_then(|proof| proof.for_copy(vm, copy).ok())
+        .or_else(|| storage_fenced(vm, copy, &facts.pools, &host.cuts).ok())
 }
 
 fn target_proof(facts: &MigrationFacts<'_>, target: &Assignment) -> Option<StopProof> {
@@ -384,13 +397,7 @@ fn target_proof(facts: &MigrationFacts<'_>, target: &Assignment) -> Option<StopP
         .iter()
         .chain(facts.incoming_report)
         .find_map(|report| StopProof::closed(vm, target, report).ok())
-        .or_else(|| {
-            facts
-                .target_host
-                .stop_proof
-                .as_ref()
-                .and_then(|proof| proof.for_copy(vm, target).ok())
-        })
+        .or_else(|| host_proof(facts, target, &facts.target_host))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::proof::HostStopProof;
+use crate::proof::storage::StorageCut;
 
 fn source() -> Assignment {
     Assignment {
@@ -44,6 +45,7 @@ fn facts(rights: &Rights) -> MigrationFacts<'_> {
         incoming_report: None,
         source_host: HostSight::default(),
         target_host: HostSight::default(),
+        pools: BTreeSet::from(["pool".to_owned()]),
         abort_requested: false,
         refuse_requested: false,
     }
@@ -305,6 +307,88 @@ fn both_die_and_the_vm_is_started_anew() {
         step(&facts(&restarted)),
         MigrationStep::Finish(MigrationOutcome::Failed)
     );
+}
+
+/// A host that nobody reaches and that its pools' servers have cut off.
+fn cut_off(copy: &Assignment, pools: &[&str]) -> HostSight {
+    let cut = |pool: &&str| StorageCut {
+        pool: (*pool).to_owned(),
+        host: copy.host.clone(),
+        read_back_from_server: true,
+        connections_gone: true,
+    };
+    HostSight {
+        silent: true,
+        lost: true,
+        cuts: pools.iter().map(cut).collect(),
+        ..HostSight::default()
+    }
+}
+
+#[test]
+fn a_source_that_storage_cut_off_is_a_source_that_died() {
+    let rights = moving();
+    let cut = MigrationFacts {
+        source_host: cut_off(&source(), &["pool"]),
+        target: Some(TargetPhase::Arrived),
+        ..facts(&rights)
+    };
+    let verdict = decide(&cut, &Policy::default(), Moment(1_000));
+    assert_eq!(
+        (verdict.step, verdict.reason),
+        (MigrationStep::RequestRefuse, Reason::SourceStopped)
+    );
+    let refused = MigrationFacts {
+        target: Some(TargetPhase::Refused),
+        refuse_requested: true,
+        ..cut.clone()
+    };
+    let verdict = decide(&refused, &Policy::default(), Moment(1_000));
+    assert!(matches!(verdict.step, MigrationStep::DropIncoming(_)));
+    assert_eq!(verdict.reason, Reason::ColdStart);
+    let resumed = MigrationFacts {
+        target: Some(TargetPhase::Resumed),
+        ..cut.clone()
+    };
+    assert!(
+        matches!(step(&resumed), MigrationStep::PromoteResumed(..)),
+        "it had handed over before it was cut off"
+    );
+    for unproven in [
+        BTreeSet::from(["pool".to_owned(), "other".to_owned()]),
+        BTreeSet::new(),
+    ] {
+        let facts = MigrationFacts {
+            pools: unproven,
+            ..cut.clone()
+        };
+        assert_eq!(
+            step(&facts),
+            MigrationStep::Wait,
+            "a pool that lets it in, or none known: it may still write"
+        );
+    }
+}
+
+#[test]
+fn a_target_that_storage_cut_off_replaces_its_refusal() {
+    let rights = moving();
+    let cut = MigrationFacts {
+        target_host: cut_off(&target(), &["pool"]),
+        ..facts(&rights)
+    };
+    assert_eq!(step(&cut), MigrationStep::RequestAbort, "the source first");
+    let runs = MigrationFacts {
+        abort_requested: true,
+        source: Some(SourcePhase::StillRunning),
+        ..cut
+    };
+    assert!(matches!(step(&runs), MigrationStep::DropIncoming(_)));
+    let let_in = MigrationFacts {
+        target_host: cut_off(&target(), &[]),
+        ..runs
+    };
+    assert_eq!(step(&let_in), MigrationStep::RequestRefuse);
 }
 
 #[test]

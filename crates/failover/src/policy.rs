@@ -60,6 +60,8 @@ pub struct Policy {
     pub self_fence_margin_milliseconds: u64,
     /// A close that takes longer is stuck, and a reason to fence its host.
     pub close_stuck_milliseconds: u64,
+    /// Whether a host that can not end a copy is fenced.
+    pub fence_close_stuck: bool,
     /// First wait after a crash; doubles with each crash in a row.
     pub back_off_milliseconds: u64,
     /// Longest wait after crashes in a row.
@@ -110,6 +112,7 @@ impl Default for Policy {
             watchdog_milliseconds: 20_000,
             self_fence_margin_milliseconds: 10_000,
             close_stuck_milliseconds: 60_000,
+            fence_close_stuck: true,
             back_off_milliseconds: 5_000,
             back_off_maximum_milliseconds: 300_000,
             back_off_reset_milliseconds: 600_000,

@@ -121,6 +121,12 @@ pub enum Reason {
     CloseStuck {
         host: HostName,
     },
+    StuckTogether {
+        hosts: u32,
+    },
+    Stalled {
+        host: HostName,
+    },
     EpochsWentBack,
     IncomingLeft {
         host: HostName,
@@ -417,6 +423,18 @@ impl Reason {
             Reason::CloseStuck { host } => say(
                 format!("its copy on {host} does not stop; the host may have to be fenced"),
                 format!("{host} 上的副本无法停止;可能需要隔离该宿主机"),
+            ),
+            Reason::StuckTogether { hosts } => say(
+                format!(
+                    "{hosts} hosts can not end copies at the same time; their storage is suspected, and none is forced off"
+                ),
+                format!("{hosts} 台宿主机同时无法结束副本;疑为共享存储故障,不强制关机"),
+            ),
+            Reason::Stalled { host } => say(
+                format!(
+                    "a disk of it failed on {host}; it stands still and runs on when its storage answers again"
+                ),
+                format!("{host} 上的磁盘读写出错;虚拟机已暂停,存储恢复后继续运行"),
             ),
             Reason::EpochsWentBack => say(
                 "its epochs went back (a restored etcd?); nothing starts before a rebase",

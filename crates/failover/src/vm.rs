@@ -121,6 +121,7 @@ pub enum VmPhase {
     Unknown,
     Pinned,
     Failed,
+    Stalled,
 }
 
 /// What to do.
@@ -274,6 +275,12 @@ fn show_unproven(facts: &VmFacts<'_>, current: &Assignment) -> VmVerdict {
         ),
         _ if !facts.wanted.runs() => wait(VmPhase::Stopping, Reason::Stops),
         Some(CopyPhase::Stopping) => wait(VmPhase::Stopping, Reason::Stops),
+        Some(CopyPhase::Stalled) => wait(
+            VmPhase::Stalled,
+            Reason::Stalled {
+                host: current.host.clone(),
+            },
+        ),
         Some(CopyPhase::Running | CopyPhase::Arrived) if facts.rights.incoming.is_some() => {
             wait(VmPhase::Migrating, Reason::Moves)
         }

@@ -167,6 +167,20 @@ fn a_silent_host_makes_a_vm_unknown_and_nothing_more() {
 }
 
 #[test]
+fn a_copy_whose_disk_failed_is_not_shown_as_running() {
+    let rights = rights();
+    let report = CopyReport::new(copy(1), CopyPhase::Stalled);
+    let verdict = judge(&VmFacts {
+        report: Some(&report),
+        ..facts(&rights)
+    });
+    assert_eq!(
+        (verdict.decision, verdict.phase),
+        (VmDecision::Wait, VmPhase::Stalled)
+    );
+}
+
+#[test]
 fn without_a_proof_no_report_and_no_wish_restarts_or_clears() {
     let rights = rights();
     for phase in [
@@ -176,6 +190,7 @@ fn without_a_proof_no_report_and_no_wish_restarts_or_clears() {
         CopyPhase::Arrived,
         CopyPhase::Stopping,
         CopyPhase::CloseStuck,
+        CopyPhase::Stalled,
     ] {
         let report = CopyReport::new(copy(1), phase);
         for wanted in [Wanted::Running, Wanted::Halted, Wanted::Deleted] {

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::{ConfirmedOff, Host, Incarnation, VirtualMachine};
+use api::{ConfirmedOff, Host, Incarnation, Runtime, RuntimePhase, VirtualMachine};
 use failover::host::incarnation::{Identity, Registration, register};
 use failover::host::machine::{HostFacts, Intent};
 use failover::proof::confirmation::Confirmation;
 use failover::signs::LifeSigns;
 use failover::{Moment, Policy};
 use kube::ResourceExt;
-use model::{BootId, HostName};
+use model::{Assignment, BootId, HostName};
 use serde_json::{Value, json};
 
 use super::HostWatch;
@@ -107,6 +107,7 @@ pub fn update(
             storage: storage::facts(context, watch, host, &name),
             maintenance: host.spec.maintenance.is_some(),
             faults: watch.quarantining(&name),
+            close_stuck: close_stuck(&name, status.accepted.as_ref(), &vms),
             unsettled: u32::try_from(unsettled).unwrap_or(u32::MAX),
         };
         watch.facts.insert(name.clone(), facts);
@@ -120,6 +121,32 @@ pub fn update(
         .heartbeats()
         .retain(|name| names.contains(name));
     asks
+}
+
+/// Copies of the accepted incarnation that its agent says it can not end, assigned or arrived.
+fn close_stuck(
+    name: &HostName,
+    accepted: Option<&Incarnation>,
+    vms: &[Arc<VirtualMachine>],
+) -> u32 {
+    let stuck = |right: &Option<Assignment>, said: &Option<Runtime>| {
+        let (Some(right), Some(said), Some(accepted)) = (right, said, accepted) else {
+            return false;
+        };
+        said.phase == RuntimePhase::CloseStuck
+            && said.assignment == *right
+            && right.host == *name
+            && right.boot_id.as_str() == accepted.boot_id
+    };
+    let count = vms
+        .iter()
+        .filter_map(|vm| vm.status.as_ref())
+        .filter(|status| {
+            stuck(&status.assignment, &status.runtime)
+                || stuck(&status.incoming, &status.incoming_runtime)
+        })
+        .count();
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Whether a pool that holds a disk of one of the host's VMs is lost, as its agent says.
@@ -308,4 +335,57 @@ pub fn registration(context: &Context, host: &Host) -> Option<(Value, Value)> {
         json!(status.reported.map(|reported| reported.incarnation)),
         json!(retired),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stuck_close_counts_for_the_incarnation_that_it_was_said_of() {
+        let right = |host: &str, boot: &str, epoch: i64| json!({"host": host, "bootId": boot, "epoch": epoch});
+        let said = |right: &Value, phase: &str| json!({"assignment": right, "phase": phase, "since": "2026-01-01T00:00:00Z"});
+        let vm = |status: Value| -> Arc<VirtualMachine> {
+            let vm = json!({
+                "apiVersion": "zhengyun.io/v1alpha1", "kind": "VirtualMachine",
+                "metadata": {"name": "v", "namespace": "n", "uid": "u"},
+                "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "disks": [], "networks": []},
+                "status": status,
+            });
+            Arc::new(serde_json::from_value(vm).expect("a VM"))
+        };
+        let accepted: Incarnation =
+            serde_json::from_value(json!({"bootId": "b1", "systemUuid": "s", "macAddresses": []}))
+                .expect("an incarnation");
+        let count = |status: Value| close_stuck(&"h1".into(), Some(&accepted), &[vm(status)]);
+        let own = right("h1", "b1", 3);
+        let elsewhere = right("h2", "b2", 2);
+        let stuck = said(&own, "CloseStuck");
+        for (status, expected) in [
+            (json!({"assignment": own, "runtime": stuck}), 1),
+            (
+                json!({"assignment": elsewhere, "incoming": own, "incomingRuntime": stuck}),
+                1,
+            ),
+            (
+                json!({"assignment": own, "runtime": said(&own, "Closed")}),
+                0,
+            ),
+            (
+                json!({"assignment": own, "runtime": said(&right("h1", "b1", 2), "CloseStuck")}),
+                0,
+            ),
+            (
+                json!({"assignment": right("h1", "b0", 3), "runtime": said(&right("h1", "b0", 3), "CloseStuck")}),
+                0,
+            ),
+            (
+                json!({"assignment": elsewhere, "runtime": said(&elsewhere, "CloseStuck")}),
+                0,
+            ),
+            (json!({"assignment": own}), 0),
+        ] {
+            assert_eq!(count(status.clone()), expected, "{status}");
+        }
+    }
 }

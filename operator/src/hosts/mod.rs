@@ -136,6 +136,13 @@ impl HostWatch {
             .machine(host)
             .is_some_and(HostMachine::is_silent)
     }
+
+    /// Whether a host can not end a copy, as its agent says.
+    pub fn is_stuck(&self, host: &HostName) -> bool {
+        self.facts
+            .get(host)
+            .is_some_and(|facts| facts.close_stuck > 0)
+    }
 }
 
 fn lock(context: &Context) -> std::sync::MutexGuard<'_, HostWatch> {
@@ -286,14 +293,51 @@ async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, ac
         HostAction::CutStorage { boot_id } => storage::cut(context, host, name, &boot_id).await,
         HostAction::LiftCut => storage::lift(context, host, name).await,
         HostAction::ClearIntent => {
-            logged(
-                "fencing intent",
-                name.as_str(),
-                context
-                    .writer
-                    .status(host.as_ref(), json!({"fencing": null}))
-                    .await,
-            );
+            // By compare-and-swap, and only its own: another leader's intent may just have been written,
+            // and its command be on its way.
+            let own = is_own_intent(host, context.writer.identity());
+            if own && context.writer.settled(host.as_ref()) {
+                logged(
+                    "fencing intent",
+                    name.as_str(),
+                    context
+                        .writer
+                        .swap_status(host.as_ref(), json!({"fencing": null}))
+                        .await,
+                );
+            }
         }
+    }
+}
+
+/// Whether the fencing intent of a host is this very operator process's.
+fn is_own_intent(host: &Host, identity: &str) -> bool {
+    let intent = host
+        .status
+        .as_ref()
+        .and_then(|status| status.fencing.as_ref());
+    intent.is_some_and(|intent| intent.by == identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_takes_back_its_own_fencing_intent_and_no_other() {
+        let host = |status: serde_json::Value| -> Host {
+            let host = json!({
+                "apiVersion": "zhengyun.io/v1alpha1", "kind": "Host", "metadata": {"name": "h1"},
+                "spec": {"pool": "p", "managementAddress": "10.0.0.1"}, "status": status,
+            });
+            serde_json::from_value(host).expect("a host")
+        };
+        let intent = host(json!({"fencing": {
+            "bootId": "b1", "startedAt": "2026-01-01T00:00:00Z", "expiresAfterSeconds": 60,
+            "attempts": 0, "reason": "", "by": "operator-a",
+        }}));
+        assert!(is_own_intent(&intent, "operator-a"));
+        assert!(!is_own_intent(&intent, "operator-b"));
+        assert!(!is_own_intent(&host(json!({})), "operator-a"));
     }
 }

@@ -115,7 +115,7 @@ fn reasons(reasons: &[Reason]) -> (String, String) {
 }
 
 /// What `kubectl wait` and alerts ask of a host.
-fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judged; 7] {
+fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judged; 9] {
     let state = format!("{:?}", view.state);
     let stuck = agent_is_stuck(context, &host.name_any());
     let seen = |good: bool, yes: &str, no: &str| if good { yes } else { no }.to_owned();
@@ -176,7 +176,61 @@ fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judg
             seen(closed.is_none(), "Open", "Closed"),
             closed.unwrap_or_default(),
         ),
+        starts_permitted(host),
+        no_strays(host),
     ]
+}
+
+/// Whether the host starts what is assigned to it, as its agent says.
+fn starts_permitted(host: &Host) -> Judged {
+    let reported = host
+        .status
+        .as_ref()
+        .and_then(|status| status.reported.as_ref());
+    let why = reported.and_then(|reported| reported.starts_forbidden.clone());
+    Judged::new(
+        "StartsPermitted",
+        why.is_none(),
+        if why.is_none() { "Starts" } else { "Forbidden" },
+        why.unwrap_or_default(),
+    )
+}
+
+/// Strays that a message names; the others are counted.
+const STRAYS_NAMED: usize = 3;
+
+/// Whether every domain of the host is the platform's.
+fn no_strays(host: &Host) -> Judged {
+    let reported = host
+        .status
+        .as_ref()
+        .and_then(|status| status.reported.as_ref());
+    let strays = reported.map_or(&[][..], |reported| &reported.strays);
+    let named: Vec<&str> = strays
+        .iter()
+        .take(STRAYS_NAMED)
+        .map(String::as_str)
+        .collect();
+    let message = format!(
+        "status.reported.strays: {} domains that this platform did not make ({}{}) take memory and processors that it counts on; it never touches them: find whose they are, and end them with virsh",
+        strays.len(),
+        named.join(", "),
+        if strays.len() > STRAYS_NAMED {
+            ", …"
+        } else {
+            ""
+        }
+    );
+    Judged::new(
+        "NoStrays",
+        strays.is_empty(),
+        if strays.is_empty() { "None" } else { "Strays" },
+        if strays.is_empty() {
+            String::new()
+        } else {
+            message
+        },
+    )
 }
 
 /// Whether every BMC of the host answered when it was last read, and what is wrong.
@@ -250,5 +304,37 @@ mod tests {
             )
         );
         assert_eq!(reasons(&[]), (String::new(), String::new()));
+    }
+
+    /// A host with two fields of its report.
+    fn host(forbidden: Option<&str>, strays: &[&str]) -> Host {
+        let host = json!({
+            "apiVersion": "zhengyun.io/v1alpha1", "kind": "Host", "metadata": {"name": "h1"},
+            "spec": {"pool": "p", "managementAddress": "10.0.0.1"},
+            "status": {"reported": {
+                "incarnation": {"bootId": "b1", "systemUuid": "s"},
+                "capacity": {"cpu": 1, "memory": "1Gi"},
+                "architecture": "x86_64", "cpuModel": "m", "domainType": "kvm",
+                "versions": {"agent": "1", "libvirt": "1", "qemu": "1"},
+                "hookVerified": true, "startsForbidden": forbidden, "strays": strays,
+            }},
+        });
+        serde_json::from_value(host).expect("a host")
+    }
+
+    #[test]
+    fn strays_and_forbidden_starts_are_conditions() {
+        let good = host(None, &[]);
+        assert!(starts_permitted(&good).good && no_strays(&good).good);
+        let bad = host(
+            Some("the ledger was lost"),
+            &["u1 a", "u2 b", "u3 c", "u4 d"],
+        );
+        let (starts, strays) = (starts_permitted(&bad), no_strays(&bad));
+        assert!(!starts.good && !strays.good);
+        assert_eq!(starts.message, "the ledger was lost");
+        assert!(strays.message.contains("4 domains"), "{}", strays.message);
+        assert!(strays.message.contains("u1 a, u2 b, u3 c, …"));
+        assert!(!strays.message.contains("u4"), "{}", strays.message);
     }
 }

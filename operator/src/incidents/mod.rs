@@ -309,7 +309,7 @@ fn cause_is_gone(
     let name = HostName(host.name_any());
     if incident.cause.starts_with("host-silent/") {
         // What the API shows may be older than what this operator sees.
-        return ready(host) && !watch.is_silent(&name);
+        return ready(host) && !watch.is_silent(&name) && !watch.is_stuck(&name);
     }
     !watch
         .faults(&name)

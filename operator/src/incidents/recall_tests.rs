@@ -72,7 +72,11 @@ fn a_fence_and_a_proof_of_a_leader_that_died_are_told_once_by_the_next() {
         fenced_host(Some("2026-01-01T00:09:38Z")),
         restarted("PoweredOff", "2026-01-01T00:09:50Z"),
     );
-    let mut ledger = takes_over(&stored, std::slice::from_ref(&host), std::slice::from_ref(&vm));
+    let mut ledger = takes_over(
+        &stored,
+        std::slice::from_ref(&host),
+        std::slice::from_ref(&vm),
+    );
     let expected = ["h1/Decided/FenceIntended", "h1/Decided/Proven"];
     assert_eq!(steps(&ledger, "host-silent/h1/b1"), expected);
     let timeline = &ledger.get("host-silent/h1/b1").expect("open").timeline;

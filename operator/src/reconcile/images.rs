@@ -114,10 +114,12 @@ pub fn able_hosts(context: &Context, pool: &str) -> Vec<String> {
         .filter(|host| {
             let status = host.status.clone().unwrap_or_default();
             let reaches = status.reported.is_some_and(|reported| {
-                reported
-                    .storage_pools
-                    .iter()
-                    .any(|known| known.name == pool && known.state == "Ready")
+                // A host that starts nothing does no job either.
+                reported.starts_forbidden.is_none()
+                    && reported
+                        .storage_pools
+                        .iter()
+                        .any(|known| known.name == pool && known.state == "Ready")
             });
             reaches && status.state == Some(api::HostState::Ready)
         })

@@ -5,7 +5,7 @@ mod room;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::names::FINALIZER;
-use api::{ReclaimPolicy, Volume, VolumeOperation};
+use api::{ReclaimPolicy, Volume, VolumeJob, VolumeOperation, VolumeReport};
 use kube::ResourceExt;
 use model::{Assignment, Bytes, Claim, ClaimHolder, Epoch};
 use serde_json::json;
@@ -222,48 +222,52 @@ fn spread(able: &[String], volume: &Volume) -> Option<String> {
     able.get(digits % able.len().max(1)).cloned()
 }
 
-/// What became of the job.
+/// What became of a job.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It is under way.
+    UnderWay,
+    /// It is done.
+    Done,
+    /// It failed, and why.
+    Failed(String),
+    /// It ended and will never be begun again: it is given anew, under a new number.
+    Over(&'static str),
+}
+
+/// From the report about this very job, and the proof that its host is dead.
+fn outcome(job: &VolumeJob, report: Option<&VolumeReport>, host_died: bool) -> Outcome {
+    let report = report.filter(|report| report.assignment == job.assignment);
+    match report.map(|report| (report.phase.as_str(), report.message.as_deref())) {
+        Some(("Done", _)) => Outcome::Done,
+        Some(("Failed", message)) => Outcome::Failed(message.unwrap_or_default().to_owned()),
+        Some(("Closed", _)) => Outcome::Over("its job was interrupted"),
+        _ if host_died => Outcome::Over("the host of its job died"),
+        _ => Outcome::UnderWay,
+    }
+}
+
+/// Follows the job: its claim goes with its end, or with the proof that its host is dead.
 async fn follow(context: &Context, volume: &Volume) {
     let status = volume.status.clone().unwrap_or_default();
     let Some(job) = &status.job else { return };
-    let report = status
-        .reported
-        .as_ref()
-        .filter(|report| report.assignment == job.assignment);
-    match report.map(|report| {
-        (
-            report.phase.as_str(),
-            report.message.clone().unwrap_or_default(),
-        )
-    }) {
-        Some(("Done", _)) => {
-            let patch = json!({"phase": "Ready", "message": null, "job": null, "claim": null});
-            logged(
-                "volume",
-                &volume.name_any(),
-                context.writer.swap_status(volume, patch).await,
-            );
+    let host_died = {
+        let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.sight(&job.assignment).stop_proof.is_some()
+    };
+    let patch = match outcome(job, status.reported.as_ref(), host_died) {
+        Outcome::UnderWay => return,
+        Outcome::Failed(message) => return show(context, volume, "Failed", &message).await,
+        Outcome::Done => json!({"phase": "Ready", "message": null, "job": null, "claim": null}),
+        Outcome::Over(why) => {
+            json!({"phase": "Pending", "message": why, "job": null, "claim": null})
         }
-        Some(("Failed", message)) => show(context, volume, "Failed", &message).await,
-        _ => {
-            // A host that died with the job: the job's claim goes with its proof, and the job is given anew.
-            let dead = {
-                let watch = context
-                    .hosts
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
-                watch.sight(&job.assignment).stop_proof.is_some()
-            };
-            if dead {
-                let patch = json!({"phase": "Pending", "message": "the host of its job died", "job": null, "claim": null});
-                logged(
-                    "volume",
-                    &volume.name_any(),
-                    context.writer.swap_status(volume, patch).await,
-                );
-            }
-        }
-    }
+    };
+    logged(
+        "volume",
+        &volume.name_any(),
+        context.writer.swap_status(volume, patch).await,
+    );
 }
 
 async fn delete(context: &Context, rooms: &Mutex<Rooms>, volume: &Volume) {
@@ -327,5 +331,35 @@ async fn show(context: &Context, volume: &Volume, phase: &str, message: &str) {
                 .swap_status(volume, json!({"phase": phase, "message": message}))
                 .await,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_job_is_given_anew_and_a_failed_one_is_shown() {
+        let job: VolumeJob = serde_json::from_value(json!({
+            "host": "h1", "bootId": "b1", "epoch": 2, "operation": "Create", "sizeBytes": 1,
+        }))
+        .expect("a job");
+        let report = |epoch: i64, phase: &str| -> VolumeReport {
+            serde_json::from_value(json!({
+                "assignment": {"host": "h1", "bootId": "b1", "epoch": epoch},
+                "phase": phase, "message": "m",
+            }))
+            .expect("a report")
+        };
+        let of = |epoch, phase, died| outcome(&job, Some(&report(epoch, phase)), died);
+        assert_eq!(outcome(&job, None, false), Outcome::UnderWay);
+        assert_eq!(of(2, "Working", false), Outcome::UnderWay);
+        assert_eq!(of(2, "Done", true), Outcome::Done);
+        assert_eq!(of(2, "Failed", false), Outcome::Failed("m".to_owned()));
+        assert!(matches!(of(2, "Closed", false), Outcome::Over(_)));
+        assert!(matches!(outcome(&job, None, true), Outcome::Over(_)));
+        for phase in ["Done", "Failed", "Closed"] {
+            assert_eq!(of(1, phase, false), Outcome::UnderWay, "a former job's");
+        }
     }
 }

@@ -99,7 +99,8 @@ pub(super) async fn show_only(
     if !changes.is_empty() {
         let result = context.writer.swap_status(vm, Value::Object(changes)).await;
         if news && result.is_ok() {
-            let bad = refused || matches!(phase.as_str(), "Unknown" | "Failed" | "Pinned");
+            let bad =
+                refused || matches!(phase.as_str(), "Unknown" | "Failed" | "Pinned" | "Stalled");
             let kind = if bad {
                 EventType::Warning
             } else {

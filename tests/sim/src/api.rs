@@ -36,6 +36,8 @@ pub struct HostObject {
     pub drain: bool,
     /// Faults that quarantine it.
     pub faults: u32,
+    /// The incarnation whose agent says that it starts nothing.
+    pub starts_nothing: Option<BootId>,
     /// What its frozen agent says: the last rebase that it knew of, the roll-call that it answers, and
     /// what runs there.
     pub frozen: Option<(String, String, HostWord)>,

@@ -152,6 +152,8 @@ pub enum Fault {
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },
+    /// The ledger of a host's boot is lost.
+    LedgerLost { host: HostIndex },
     /// An agent's loop is stuck.
     AgentStuck {
         host: HostIndex,
@@ -202,6 +204,18 @@ pub enum Fault {
     },
     /// Starts of QEMU fail on a host.
     StartFails {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// Disks fail on a host: the guests that run there stand still.
+    DisksFail {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// QEMU processes of a host do not end.
+    CloseHangs {
         host: HostIndex,
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,

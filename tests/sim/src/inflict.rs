@@ -78,6 +78,7 @@ impl World {
                 let run = self.machines[host.0].agent.run;
                 self.push(span, Event::AgentUp(host.0, run));
             }
+            Fault::LedgerLost { host } => self.machines[host.0].ledger.clear(),
             Fault::AgentStuck { host, span } => {
                 self.machines[host.0].agent.stuck_until = now + span
             }
@@ -91,6 +92,18 @@ impl World {
             Fault::Restore { span } => self.restore(span),
             Fault::StartHangs { host, span } => {
                 self.machines[host.0].start_hangs_until = now + span
+            }
+            Fault::DisksFail { host, span } => {
+                let machine = &mut self.machines[host.0];
+                machine.disks_fail_until = now + span;
+                for domain in machine.domains.values_mut() {
+                    if domain.state == DomainState::Running {
+                        domain.state = DomainState::Stalled;
+                    }
+                }
+            }
+            Fault::CloseHangs { host, span } => {
+                self.machines[host.0].close_hangs_until = now + span
             }
             Fault::StartFails { host, span } => {
                 self.machines[host.0].start_fails_until = now + span
@@ -353,6 +366,7 @@ impl World {
             machine.bmc = (Bmc::Honest, 0);
             machine.bmc_dark_until = 0;
             (machine.start_hangs_until, machine.start_fails_until) = (0, 0);
+            (machine.close_hangs_until, machine.disks_fail_until) = (0, 0);
             (machine.guard_until, machine.clock_jump) = (0, 0);
             machine.agent.stale_until = 0;
             machine.agent.stuck_until = machine.agent.stuck_until.min(now);

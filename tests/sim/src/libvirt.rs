@@ -96,7 +96,11 @@ impl World {
                 self.push(1, Event::Task(host, run, then));
             }
             Step::GuestDown(uid, epoch) => {
+                let now = self.now;
                 let machine = &mut self.machines[host];
+                if now < machine.close_hangs_until {
+                    return;
+                }
                 if machine
                     .domains
                     .get(&uid)

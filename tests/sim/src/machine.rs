@@ -40,6 +40,8 @@ pub enum DomainState {
     Running,
     /// Its guest stands still: it arrived, or is being switched over.
     Paused,
+    /// Its guest stands still since a disk failed.
+    Stalled,
 }
 
 /// A domain.
@@ -86,6 +88,10 @@ pub struct Agent {
     pub busy_target: BTreeSet<usize>,
     /// VMs that this run sends, by move.
     pub sending: BTreeMap<usize, VmUid>,
+    /// Epochs that libvirt was asked to start and has not answered for.
+    pub starting: BTreeMap<VmUid, Epoch>,
+    /// Since when a copy was to end, and whether it was told that it does not.
+    pub closing: BTreeMap<VmUid, (u64, bool)>,
     /// VMs whose guest was seen to shut itself down.
     pub shut_down: BTreeSet<VmUid>,
     /// Its loop is stuck until then.
@@ -121,6 +127,10 @@ pub struct Machine {
     pub start_hangs_until: u64,
     /// Starts of QEMU fail until then.
     pub start_fails_until: u64,
+    /// QEMU processes do not end until then.
+    pub close_hangs_until: u64,
+    /// Reads and writes of disks fail until then.
+    pub disks_fail_until: u64,
     /// The guard does not run until then.
     pub guard_until: u64,
     /// The wall clock has jumped by so much, milliseconds.
@@ -139,6 +149,8 @@ pub struct Machine {
     pub domains: BTreeMap<VmUid, Domain>,
     /// The ledger of this boot.
     pub ledger: BTreeMap<VmUid, Entry>,
+    /// Its agent found that the ledger was lost: nothing is started in this boot any more.
+    pub starts_nothing: bool,
     /// What this boot remembers of the API.
     pub memory: ApiMemory,
     /// The roll-call that its agent last read.
@@ -163,6 +175,8 @@ impl Machine {
             bmc_dark_until: 0,
             start_hangs_until: 0,
             start_fails_until: 0,
+            close_hangs_until: 0,
+            disks_fail_until: 0,
             guard_until: 0,
             clock_jump: 0,
             beat: 1,
@@ -172,6 +186,7 @@ impl Machine {
             token: None,
             domains: BTreeMap::new(),
             ledger: BTreeMap::new(),
+            starts_nothing: false,
             memory: ApiMemory::default(),
             roll_call: String::new(),
             agent: Agent {
@@ -223,6 +238,7 @@ impl Machine {
         self.hung_until = 0;
         self.domains.clear();
         self.ledger.clear();
+        self.starts_nothing = false;
         (self.memory, self.roll_call) = (ApiMemory::default(), String::new());
         self.guard = GuardMemory::default();
         self.watch = PoolWatch::default();
@@ -240,6 +256,8 @@ impl Machine {
         agent.busy_source.clear();
         agent.busy_target.clear();
         agent.sending.clear();
+        agent.starting.clear();
+        agent.closing.clear();
         agent.shut_down.clear();
     }
 }

@@ -14,6 +14,8 @@ pub enum Mutant {
     TrustsAnyBmc,
     /// The agent forgets what it did with an epoch.
     LedgerForgets,
+    /// The agent does not mind a copy without an entry in the ledger.
+    KeepsStarting,
     /// The target lets its copy run when it has arrived.
     ResumesEagerly,
     /// The operator forgets the epoch of a move that failed.
@@ -38,11 +40,12 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them, with the name that the command line takes.
-    pub const ALL: [(&'static str, Mutant); 14] = [
+    pub const ALL: [(&'static str, Mutant); 15] = [
         ("trusts-command", Mutant::TrustsCommand),
         ("no-compare-and-swap", Mutant::NoCompareAndSwap),
         ("trusts-any-bmc", Mutant::TrustsAnyBmc),
         ("ledger-forgets", Mutant::LedgerForgets),
+        ("keeps-starting", Mutant::KeepsStarting),
         ("resumes-eagerly", Mutant::ResumesEagerly),
         ("loses-epoch", Mutant::LosesEpoch),
         ("shows-stale", Mutant::ShowsStale),

@@ -45,3 +45,20 @@ fn a_guard_that_sleeps_is_caught_where_a_host_loses_everything() {
     assert_eq!(broken(sim::mutant::Mutant::None), None);
     assert_eq!(broken(sim::mutant::Mutant::GuardSleeps), Some("one-writer"));
 }
+
+/// No random schedule loses a ledger: it lies in memory, as the guests do.
+#[test]
+fn a_host_that_starts_on_without_its_ledger_is_caught() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../scenarios/07d-the-ledger-is-lost-while-vms-run");
+    let broken = |mutant| {
+        let plan = sim::scenario::plan_of(&folder, 1).expect("a scenario");
+        let violation = sim::run::run(plan, mutant, false).violation;
+        violation.map(|violation| violation.rule)
+    };
+    assert_eq!(broken(sim::mutant::Mutant::None), None);
+    assert_eq!(
+        broken(sim::mutant::Mutant::KeepsStarting),
+        Some("epoch-once")
+    );
+}

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 use uuid::Uuid;
-use virt::domain::MigrateParameters;
+use virt::domain::{DomainStateReason, DomainStateReasonEnum, MigrateParameters};
 use virt::error::Error as VirtError;
 use virt::sys;
 
@@ -109,6 +109,22 @@ impl LibvirtHypervisor {
     }
 }
 
+/// A guest that QEMU stopped because a disk failed is told apart from one that stands still for a
+/// move, or because a person suspended it.
+fn state_of(state: sys::virDomainState, reason: DomainStateReasonEnum) -> DomainState {
+    let disk_failed = matches!(
+        reason,
+        DomainStateReasonEnum::Known(DomainStateReason::Paused(paused))
+            if paused.to_raw() == sys::VIR_DOMAIN_PAUSED_IOERROR
+    );
+    match state {
+        sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => DomainState::Running,
+        sys::VIR_DOMAIN_PAUSED if disk_failed => DomainState::Stalled,
+        sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED => DomainState::Paused,
+        _ => DomainState::Ending,
+    }
+}
+
 /// Sorts libvirt's errors by what the caller can do about them.
 fn failure(call: &'static str, error: &VirtError) -> Error {
     match error.code().to_raw() {
@@ -143,7 +159,7 @@ impl Hypervisor for LibvirtHypervisor {
             let mut domains = Vec::new();
             for domain in connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)? {
                 // A domain may end between the list and the look at it.
-                let (Ok(name), Ok(uuid), Ok((state, _))) =
+                let (Ok(name), Ok(uuid), Ok((state, reason))) =
                     (domain.name(), domain.uuid_string(), domain.state())
                 else {
                     continue;
@@ -152,11 +168,7 @@ impl Hypervisor for LibvirtHypervisor {
                     continue;
                 };
                 let xml = domain.xml_desc(0).unwrap_or_default();
-                let state = match state.to_raw() {
-                    sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => DomainState::Running,
-                    sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED => DomainState::Paused,
-                    _ => DomainState::Ending,
-                };
+                let state = state_of(state.to_raw(), reason);
                 domains.push(Domain {
                     uuid,
                     name,
@@ -320,5 +332,43 @@ fn domain_stats(
         resident_kib: number("balloon.rss"),
         blocks: devices("block", ["rd.bytes", "wr.bytes", "rd.reqs", "wr.reqs"]),
         nics: devices("net", ["rx.bytes", "tx.bytes", "rx.pkts", "tx.pkts"]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use virt::domain::DomainPausedReasonEnum;
+
+    #[test]
+    fn only_a_failed_disk_makes_a_guest_stalled() {
+        let paused = |why| {
+            let why = DomainPausedReasonEnum::from_raw(why);
+            DomainStateReasonEnum::Known(DomainStateReason::Paused(why))
+        };
+        let state = |why| state_of(sys::VIR_DOMAIN_PAUSED, paused(why));
+        assert_eq!(state(sys::VIR_DOMAIN_PAUSED_IOERROR), DomainState::Stalled);
+        for why in [
+            sys::VIR_DOMAIN_PAUSED_UNKNOWN,
+            sys::VIR_DOMAIN_PAUSED_USER,
+            sys::VIR_DOMAIN_PAUSED_MIGRATION,
+            sys::VIR_DOMAIN_PAUSED_STARTING_UP,
+            sys::VIR_DOMAIN_PAUSED_POSTCOPY,
+        ] {
+            assert_eq!(state(why), DomainState::Paused, "{why}");
+        }
+        let unknown = DomainStateReasonEnum::Unknown(99);
+        assert_eq!(
+            state_of(sys::VIR_DOMAIN_PAUSED, unknown),
+            DomainState::Paused
+        );
+        assert_eq!(
+            state_of(sys::VIR_DOMAIN_RUNNING, unknown),
+            DomainState::Running
+        );
+        assert_eq!(
+            state_of(sys::VIR_DOMAIN_SHUTDOWN, unknown),
+            DomainState::Ending
+        );
     }
 }

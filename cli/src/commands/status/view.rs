@@ -30,6 +30,10 @@ pub fn render(language: Language, site: &Site, now: Timestamp) -> String {
         faults(language, &site.hosts),
     );
     section(
+        language.pick("ALARMS", "告警"),
+        alarms(language, &site.hosts),
+    );
+    section(
         language.pick("MOVING", "迁移"),
         moving(language, &site.migrations),
     );
@@ -186,6 +190,33 @@ fn faults(language: Language, hosts: &[Host]) -> String {
                 fault.component.clone(),
                 fault.evidence.clone(),
             ]);
+        }
+    }
+    if table.is_empty() {
+        String::new()
+    } else {
+        table.render()
+    }
+}
+
+/// What a host's agent found that it may not act on: a reason to start nothing, and strays.
+fn alarms(language: Language, hosts: &[Host]) -> String {
+    let mut table = match language {
+        Language::English => Table::new(["HOST", "WHAT", "DETAIL"]),
+        Language::Chinese => Table::new(["宿主机", "事项", "详情"]),
+    };
+    for host in hosts {
+        let status = host.status.as_ref();
+        let Some(reported) = status.and_then(|status| status.reported.as_ref()) else {
+            continue;
+        };
+        if let Some(why) = &reported.starts_forbidden {
+            let what = language.pick("starts nothing", "不启动虚拟机");
+            table.row([name_of(host), what.to_owned(), why.clone()]);
+        }
+        for stray in &reported.strays {
+            let what = language.pick("stray: not made by this platform", "非本平台创建的虚拟机");
+            table.row([name_of(host), what.to_owned(), stray.clone()]);
         }
     }
     if table.is_empty() {
@@ -370,6 +401,28 @@ mod tests {
             !text.contains("MOVING"),
             "empty sections are left out: {text}"
         );
+    }
+
+    #[test]
+    fn strays_and_hosts_that_start_nothing_are_alarms() {
+        let mut site = site();
+        let quiet = render(Language::English, &site, Timestamp::UNIX_EPOCH);
+        assert!(!quiet.contains("ALARMS"), "{quiet}");
+        site.hosts = from_value(
+            json!([{"metadata": {"name": "h1"}, "spec": {"pool": "main", "managementAddress": "a"},
+            "status": {"reported": {
+                "incarnation": {"bootId": "b1", "systemUuid": "s"},
+                "capacity": {"cpu": 1, "memory": "1Gi"},
+                "architecture": "x86_64", "cpuModel": "m", "domainType": "kvm",
+                "versions": {"agent": "1", "libvirt": "1", "qemu": "1"}, "hookVerified": true,
+                "startsForbidden": "the ledger was lost", "strays": ["u1 somebodys-vm"]}}}]),
+        )
+        .expect("hosts");
+        for language in [Language::English, Language::Chinese] {
+            let text = render(language, &site, Timestamp::UNIX_EPOCH);
+            assert!(text.contains("the ledger was lost"), "{text}");
+            assert!(text.contains("u1 somebodys-vm"), "{text}");
+        }
     }
 
     /// A promise that stands may hide what nobody could prove, and racks that it does not cover.

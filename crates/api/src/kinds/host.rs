@@ -233,7 +233,7 @@ pub struct HostStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retired_boot_ids: Vec<String>,
     /// Conditions: `Ready`, `AgentReady`, `BmcReady`, `HardwareHealthy`, `Schedulable`, `SelfFencing`,
-    /// `CertificatesValid`.
+    /// `CertificatesValid`, `StartsPermitted`, `NoStrays`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -227,6 +227,8 @@ pub enum VirtualMachinePhase {
     Pinned,
     /// Can not be started; the message says why.
     Failed,
+    /// Stands still since a disk failed; it runs on when its storage answers again.
+    Stalled,
 }
 
 /// What an agent reports about its copy of a VM. It counts only for the assignment that it names.
@@ -269,6 +271,8 @@ pub enum RuntimePhase {
     HandedOver,
     /// A close does not finish; the host may have to be fenced.
     CloseStuck,
+    /// Stands still since a disk failed; it runs on when its storage answers again.
+    Stalled,
 }
 
 /// Why an epoch was closed.

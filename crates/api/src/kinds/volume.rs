@@ -142,7 +142,7 @@ pub enum VolumeOperation {
 pub struct VolumeReport {
     /// The job that this report is about.
     pub assignment: Assignment,
-    /// `Working`, `Done`, `Failed`.
+    /// `Working`, `Done`, `Failed`, `Closed` (interrupted: never begun again under this number).
     pub phase: String,
     /// Path of the file below the pool's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]

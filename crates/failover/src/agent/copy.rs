@@ -50,6 +50,8 @@ pub struct Domain {
     pub epoch: Epoch,
     /// It is being destroyed.
     pub ending: bool,
+    /// Its guest stands still since a disk failed.
+    pub stalled: bool,
 }
 
 /// What to do.
@@ -65,6 +67,9 @@ pub enum Action {
     Close(Assignment, CloseCause),
     /// Read the API afresh; close if a higher epoch stands elsewhere.
     CheckSuperseded(Assignment),
+    /// It stands still since a disk failed, and that was reported: read the API afresh, and let it
+    /// run on once its storage answers.
+    Resume(Assignment),
     /// Report this phase.
     Report(Assignment, CopyPhase, Option<CloseCause>),
 }
@@ -75,6 +80,13 @@ pub fn decide(facts: &Facts<'_>) -> Action {
         Some(domain) => with_domain(facts, domain),
         None => without_domain(facts),
     }
+}
+
+/// Rule 3: whether a copy of this boot runs under an epoch that the ledger never saw, though every
+/// start writes its entry first. The ledger was lost, and with it which epochs this boot has used:
+/// the copy is kept, and the host starts nothing.
+pub fn is_unaccounted(boot_id: &BootId, domain: &Domain, ledger: &Entry) -> bool {
+    domain.boot_id == *boot_id && ledger.state(domain.epoch.0).is_none()
 }
 
 fn mine(facts: &Facts<'_>, assignment: &Assignment) -> bool {
@@ -110,10 +122,15 @@ fn with_domain(facts: &Facts<'_>, domain: &Domain) -> Action {
         if facts.moving_out || domain.ending {
             return Action::Nothing;
         }
-        return if api.halt {
-            Action::Shutdown(running)
-        } else {
-            report(facts, running, CopyPhase::Running)
+        if api.halt {
+            return Action::Shutdown(running);
+        }
+        if !domain.stalled {
+            return report(facts, running, CopyPhase::Running);
+        }
+        return match report(facts, running.clone(), CopyPhase::Stalled) {
+            Action::Nothing => Action::Resume(running),
+            report => report,
         };
     }
     // The arrival's side acts on its own.
@@ -174,6 +191,7 @@ mod tests {
             boot_id: boot.into(),
             epoch: Epoch(epoch),
             ending: false,
+            stalled: false,
         }
     }
 
@@ -294,6 +312,88 @@ mod tests {
             Action::Close(own.clone(), CloseCause::Declined)
         );
         assert_eq!(world.domain("b1", 3).decide(), Action::Shutdown(own));
+    }
+
+    #[test]
+    fn a_copy_whose_disk_failed_is_told_and_runs_on_here_and_nowhere_else() {
+        let own = assignment("h1", "b1", 3);
+        let stalled = |current: Option<Assignment>| {
+            let mut world = World::new(current).domain("b1", 3);
+            world.domain.as_mut().expect("domain").stalled = true;
+            world
+        };
+        let told = |mut world: World| {
+            world.api.as_mut().expect("api").reported = Some((3, CopyPhase::Stalled));
+            world
+        };
+        assert_eq!(
+            stalled(Some(own.clone())).decide(),
+            Action::Report(own.clone(), CopyPhase::Stalled, None)
+        );
+        assert_eq!(
+            told(stalled(Some(own.clone()))).decide(),
+            Action::Resume(own.clone())
+        );
+        let mut halted = told(stalled(Some(own.clone())));
+        halted.api.as_mut().expect("api").halt = true;
+        assert_eq!(halted.decide(), Action::Shutdown(own.clone()));
+        let elsewhere = told(stalled(Some(assignment("h2", "b2", 4))));
+        assert_eq!(elsewhere.decide(), Action::CheckSuperseded(own.clone()));
+        let mut arrival = told(stalled(Some(assignment("h2", "b2", 2))));
+        arrival.api.as_mut().expect("api").incoming = Some(own.clone());
+        assert_eq!(arrival.decide(), Action::Nothing);
+        let mut unknown = stalled(None);
+        unknown.api = None;
+        assert_eq!(unknown.decide(), Action::CheckSuperseded(own.clone()));
+        // It runs on: that is told too.
+        let mut runs = told(stalled(Some(own.clone())));
+        runs.domain.as_mut().expect("domain").stalled = false;
+        assert_eq!(runs.decide(), Action::Report(own, CopyPhase::Running, None));
+    }
+
+    #[test]
+    fn a_copy_without_an_entry_is_kept_and_noticed() {
+        let own = assignment("h1", "b1", 3);
+        let lost = World::new(Some(own.clone())).domain("b1", 3);
+        assert_eq!(
+            lost.decide(),
+            Action::Report(own, CopyPhase::Running, None),
+            "kept"
+        );
+        let known = [
+            EpochState::Used,
+            EpochState::Started,
+            EpochState::Closed,
+            EpochState::HandedOver,
+        ];
+        for (boot, state, noticed) in [("b1", None, true), ("b0", None, false)]
+            .into_iter()
+            .chain(known.map(|state| ("b1", Some(state), false)))
+        {
+            let mut entry = Entry::default();
+            // Another epoch's entry accounts for nothing.
+            entry.epochs.insert(2, EpochState::Closed);
+            entry.epochs.extend(state.map(|state| (3, state)));
+            let noticed_now = is_unaccounted(&"b1".into(), &domain(boot, 3), &entry);
+            assert_eq!(noticed_now, noticed, "{boot} {state:?}");
+        }
+    }
+
+    #[test]
+    fn an_adopted_copy_can_be_handed_over_and_its_epoch_is_not_started_again() {
+        let mut entry = Entry::default();
+        entry.adopt(3);
+        entry.take(3, 0).expect_err("its start is used up");
+        entry.hand_over(3).expect("it may move away");
+        let mut closed = Entry::default();
+        closed.close(3).expect("close");
+        closed.adopt(3);
+        assert_eq!(closed.state(3), Some(EpochState::Closed), "for ever");
+        let own = assignment("h1", "b1", 3);
+        let crashed = World::new(Some(own.clone()))
+            .ledger(3, EpochState::Started)
+            .decide();
+        assert_eq!(crashed, Action::Close(own, CloseCause::Crashed));
     }
 
     fn any_assignment() -> impl Strategy<Value = Option<Assignment>> {

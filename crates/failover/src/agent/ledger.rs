@@ -95,6 +95,12 @@ impl Entry {
         }
     }
 
+    /// Takes note of a copy that runs here under an epoch that has no entry: the ledger was lost.
+    /// What has one stays as it is.
+    pub fn adopt(&mut self, epoch: i64) {
+        self.epochs.entry(epoch).or_insert(EpochState::Started);
+    }
+
     /// Closes an epoch for ever; closing what is closed is fine.
     ///
     /// # Errors

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::{BootId, HostName};
 
 use super::fencing::Stage;
-use super::machine::{HostAction, HostEvent, HostFacts, HostMachine, HostView, Life};
+use super::machine::{FencePermit, HostAction, HostEvent, HostFacts, HostMachine, HostView, Life};
 use crate::policy::Policy;
 use crate::proof::HostStopProof;
+use crate::reason::Reason;
 use crate::storm::{StormFacts, StormGuard, StormState};
 use crate::time::Moment;
 use crate::vm::HostSight;
@@ -70,13 +71,26 @@ impl Hosts {
                 .for_each(|machine| machine.restart_windows(now));
         }
         (self.last_step, self.was_held) = (Some(now), held);
+        // What a host that is proven dead last said does not count.
+        let dead = |host: &HostName| {
+            let machine = self.machines.get(host);
+            machine.is_some_and(|machine| machine.life() == Life::Fenced)
+        };
+        let stuck = facts
+            .iter()
+            .filter(|(host, facts)| facts.close_stuck > 0 && !dead(host))
+            .count();
         for (host, facts) in facts {
             let machine = self
                 .machines
                 .entry(host.clone())
                 .or_insert_with(|| HostMachine::new(host.clone(), now));
             let before = machine.life();
-            let permit = self.guard.permit(host);
+            let mut permit = self.guard.permit(host);
+            if facts.close_stuck > 0 && stuck > 1 && !machine.is_silent() {
+                let hosts = u32::try_from(stuck).unwrap_or(u32::MAX);
+                permit = FencePermit::Refused(Reason::StuckTogether { hosts });
+            }
             let step = machine.step(facts, &permit, policy, now);
             out.actions.extend(
                 step.actions
@@ -86,7 +100,9 @@ impl Hosts {
             out.events.extend(step.events);
             // A first silence must be counted before anybody may be forced off because of it;
             // no host goes from Ready to forced off within one step, so the next step sees it.
-            debug_assert!(before != Life::Ready || machine.life() != Life::Fencing);
+            // One that can not end a copy is forced off without any silence.
+            let by_silence = facts.close_stuck == 0;
+            debug_assert!(!by_silence || before != Life::Ready || machine.life() != Life::Fencing);
         }
         out.storm_began = self.guard.observe(&self.storm_facts(observer), policy, now);
         out

@@ -42,8 +42,16 @@ fn entry(event: &HostEvent, at: WallTime) -> Entry {
 
 /// What an event says about the cause.
 fn meaning(reason: &Reason) -> Option<(CauseClass, &'static str, &'static str)> {
-    let Reason::Concluded { conclusion } = reason else {
-        return None;
+    let conclusion = match reason {
+        Reason::CloseStuck { .. } => {
+            return Some((
+                CauseClass::Software,
+                "can not end the process of a VM",
+                "无法结束虚拟机进程",
+            ));
+        }
+        Reason::Concluded { conclusion } => conclusion,
+        _ => return None,
     };
     Some(match conclusion {
         Conclusion::Dead | Conclusion::OffUndecided => (CauseClass::Hardware, "lost power", "断电"),
@@ -90,7 +98,7 @@ fn meaning(reason: &Reason) -> Option<(CauseClass, &'static str, &'static str)> 
 
 fn opens(event: &HostEvent) -> bool {
     match &event.reason {
-        Reason::Unreachable { .. } | Reason::Proven { .. } => true,
+        Reason::Unreachable { .. } | Reason::Proven { .. } | Reason::CloseStuck { .. } => true,
         Reason::Concluded { conclusion } => {
             matches!(conclusion, Conclusion::Dead | Conclusion::BmcContradicts)
         }
@@ -106,11 +114,17 @@ impl Ledger {
         cause: &str,
         event: &HostEvent,
     ) -> Option<(CauseClass, &'static str, &'static str)> {
-        let forced = format!("{}/forced-off/", event.host);
-        let is_forced = self.open.get(cause).is_some_and(|incident| {
-            let mut steps = incident.timeline.iter().map(|entry| &entry.step);
-            steps.any(|step| step.starts_with(&forced))
-        });
+        let told = |prefix: String| {
+            self.open.get(cause).is_some_and(|incident| {
+                let mut steps = incident.timeline.iter().map(|entry| &entry.step);
+                steps.any(|step| step.starts_with(&prefix))
+            })
+        };
+        // It was forced off for that; what it shows then is no cause.
+        if told(format!("{}/Seen/CloseStuck", event.host)) {
+            return None;
+        }
+        let is_forced = told(format!("{}/forced-off/", event.host));
         match &event.reason {
             Reason::Concluded {
                 conclusion: Conclusion::Dead | Conclusion::OffUndecided,
@@ -294,6 +308,30 @@ mod tests {
             WallTime(2),
         );
         assert!(ledger.open().is_empty());
+    }
+
+    #[test]
+    fn a_copy_that_does_not_end_is_an_incident_of_software_and_stays_one() {
+        let mut ledger = Ledger::default();
+        let stuck = Reason::CloseStuck { host: "h1".into() };
+        ledger.host_event(&event("h1", "b1", EventKind::Seen, stuck), WallTime(1));
+        for (at, kind, reason) in [
+            (2, EventKind::Decided, Reason::FenceIntended),
+            (3, EventKind::Done, Reason::ForcedOff { bmc: 0, attempt: 1 }),
+            (
+                4,
+                EventKind::Seen,
+                Reason::Concluded {
+                    conclusion: Conclusion::Dead,
+                },
+            ),
+        ] {
+            ledger.host_event(&event("h1", "b1", kind, reason), WallTime(at));
+        }
+        let incident = ledger.get("host-silent/h1/b1").unwrap();
+        assert_eq!(incident.class, CauseClass::Software);
+        assert!(incident.title.contains("can not end"), "{}", incident.title);
+        assert_eq!(incident.timeline.len(), 4);
     }
 
     #[test]

@@ -322,6 +322,7 @@ mod tests {
             CopyPhase::Starting,
             CopyPhase::Stopping,
             CopyPhase::CloseStuck,
+            CopyPhase::Stalled,
             CopyPhase::Arrived,
             CopyPhase::Preparing,
         ] {

@@ -108,7 +108,8 @@ impl Cluster {
         let acts = self.agent_acts(state, index);
         let me = &mut next.hosts[usize::from(index)];
         match self.decide_copy(state, index) {
-            Action::Nothing => return None,
+            // No disk of the model fails.
+            Action::Nothing | Action::Resume(_) => return None,
             Action::Start(assignment) => {
                 let slot = Slot::of(&assignment);
                 let fresh = !host.isolated
@@ -203,6 +204,7 @@ impl Cluster {
                 boot_id: boot_id(index, domain.boot),
                 epoch: Epoch(i64::from(domain.epoch)),
                 ending: false,
+                stalled: false,
             }),
             moving_out: false,
             shut_down_inside: false,

@@ -169,6 +169,7 @@ impl Cluster {
             incoming_report: incoming_report.as_ref(),
             source_host: self.sight(state, before.assignment),
             target_host: self.sight(state, before.incoming),
+            pools: BTreeSet::new(),
             abort_requested: moving.abort,
             refuse_requested: moving.refuse,
         };

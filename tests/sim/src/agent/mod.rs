@@ -5,15 +5,16 @@ mod frozen;
 mod moves;
 mod work;
 
-use failover::agent::copy::{Action, ApiFacts, Domain as Copy, Facts, decide};
+use failover::agent::copy::{Action, ApiFacts, Domain as Copy, Facts, decide, is_unaccounted};
 use failover::copy::{CloseCause, CopyPhase, CopyReport};
 use failover::host::incarnation::Identity;
 use failover::migration::{SourcePhase, TargetPhase};
 use failover::rebase::HostWord;
 use failover::vm::Wanted;
-use model::{Assignment, VmUid};
+use model::{Assignment, BootId, VmUid};
 
 use crate::api::VmObject;
+use crate::machine::DomainState;
 use crate::mutant::Mutant;
 use crate::world::{Event, World};
 
@@ -44,6 +45,8 @@ pub enum Patch {
     Target(usize, TargetPhase),
     /// The host's own report.
     Reported(usize, Identity),
+    /// The host's own report: this incarnation starts nothing.
+    StartsNothing(usize, BootId),
     /// What a frozen host says.
     Frozen(usize, Option<(String, String, HostWord)>),
 }
@@ -57,10 +60,14 @@ pub enum Task {
     StartTake(usize, VmUid, Assignment, u64),
     /// libvirt answered a start.
     StartEnded(VmUid, Assignment, bool),
+    /// A start that libvirt has not answered by now is closed.
+    StartDeadline(VmUid, Assignment),
     /// Close: the ledger, then the domain, then go on.
     Close(Key, VmUid, Assignment, Option<Box<Task>>),
     /// The fresh read for a copy whose right is in doubt.
     Check(usize, VmUid, Assignment),
+    /// The fresh read for a guest that stands still since a disk failed.
+    ResumeStalled(usize, VmUid, Assignment),
     /// The guest is asked to shut down.
     Shutdown(usize, VmUid, Assignment),
     /// A patch is sent; the work goes on, or is over.
@@ -103,6 +110,7 @@ impl World {
         }
         self.machines[host].agent.loop_at = now;
         self.agent_syncs(host);
+        self.audit_ledger(host);
         self.say_who_i_am(host, run);
         if !self.machines[host].acts() {
             return self.frozen_turn(host, run);
@@ -128,6 +136,33 @@ impl World {
         }
     }
 
+    /// A copy that the ledger does not know (agent/src/alarm.rs).
+    fn audit_ledger(&mut self, host: usize) {
+        if self.mutant == Mutant::KeepsStarting {
+            return;
+        }
+        let machine = &mut self.machines[host];
+        let mut lost = false;
+        for (uid, domain) in &machine.domains {
+            let entry = machine.ledger.entry(uid.clone()).or_default();
+            let copy = Copy {
+                boot_id: domain.boot_id.clone(),
+                epoch: domain.epoch,
+                ending: domain.ending,
+                stalled: domain.state == DomainState::Stalled,
+            };
+            if is_unaccounted(&machine.boot_id, &copy, entry) {
+                entry.adopt(domain.epoch.0);
+                lost = true;
+            }
+        }
+        if lost && !machine.starts_nothing {
+            machine.starts_nothing = true;
+            let name = self.names[host].clone();
+            self.tell("startsNothing", &[("host", &name)]);
+        }
+    }
+
     fn say_who_i_am(&mut self, host: usize, run: u64) {
         let machine = &self.machines[host];
         let same = machine.agent.cache.hosts.get(host).is_some_and(|object| {
@@ -145,6 +180,19 @@ impl World {
                 Patch::Reported(host, identity),
                 None,
             );
+            self.push(wait, Event::Task(host, run, Box::new(say)));
+        }
+        let machine = &self.machines[host];
+        let told = machine
+            .agent
+            .cache
+            .hosts
+            .get(host)
+            .is_some_and(|object| object.starts_nothing.as_ref() == Some(&machine.boot_id));
+        if machine.agent.synced && machine.starts_nothing && !told {
+            let patch = Patch::StartsNothing(host, machine.boot_id.clone());
+            let say = Task::Say(Key::Target(usize::MAX), patch, None);
+            let wait = self.latency();
             self.push(wait, Event::Task(host, run, Box::new(say)));
         }
     }
@@ -183,6 +231,7 @@ impl World {
                     boot_id: domain.boot_id.clone(),
                     epoch: domain.epoch,
                     ending: domain.ending,
+                    stalled: domain.state == DomainState::Stalled,
                 }),
                 moving_out: false,
                 shut_down_inside: agent.shut_down.contains(uid),
@@ -219,6 +268,7 @@ impl World {
                 let then = self.report_closed(host, vm, &uid, &right, cause);
                 (1, Task::Close(key, uid.clone(), right, then))
             }
+            Action::Resume(right) => (wait, Task::ResumeStalled(vm, uid.clone(), right)),
             Action::CheckSuperseded(right) => (wait, Task::Check(vm, uid.clone(), right)),
             Action::Report(right, phase, cause) => {
                 let mut report = CopyReport::new(right, phase);

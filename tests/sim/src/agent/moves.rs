@@ -259,6 +259,9 @@ impl World {
         }) else {
             return self.release(host, &key);
         };
+        if self.machines[host].starts_nothing {
+            return self.release(host, &key);
+        }
         let entry = self.machines[host]
             .ledger
             .entry(vm.uid.clone())

@@ -6,8 +6,12 @@ use model::{Assignment, VmUid};
 
 use super::{Key, Patch, Task, ends_arrival};
 use crate::libvirt::Step;
+use crate::machine::DomainState;
 use crate::mutant::Mutant;
 use crate::world::{Event, World};
+
+/// How long libvirt may take to start a domain (agent/src/vm/starting.rs), milliseconds.
+const START_DEADLINE: u64 = 120_000;
 
 impl World {
     /// The next step of an agent's work.
@@ -28,8 +32,15 @@ impl World {
                 self.start_take(host, run, vm, uid, right, firings)
             }
             Task::StartEnded(uid, right, ok) => self.start_ended(host, run, uid, right, ok),
+            Task::StartDeadline(uid, right) => {
+                let starting = self.machines[host].agent.starting.get(&uid);
+                if starting == Some(&right.epoch) {
+                    self.start_ended(host, run, uid, right, false);
+                }
+            }
             Task::Close(key, uid, right, then) => self.close(host, run, key, uid, right, then),
             Task::Check(vm, uid, right) => self.check_superseded(host, run, vm, uid, right),
+            Task::ResumeStalled(vm, uid, right) => self.resume_stalled(host, run, vm, uid, right),
             Task::Shutdown(vm, uid, right) => self.shut_down(host, run, vm, uid, right),
             Task::Say(key, patch, then) => self.say(host, run, key, patch, then),
             Task::Done(key) => self.release(host, &key),
@@ -140,6 +151,10 @@ impl World {
             Patch::Frozen(host, word) => {
                 self.api.host(host, None, |object| object.frozen = word);
             }
+            Patch::StartsNothing(host, boot_id) => {
+                self.api
+                    .host(host, None, |object| object.starts_nothing = Some(boot_id));
+            }
             Patch::Reported(host, identity) => {
                 self.api
                     .host(host, None, |object| object.reported = Some(identity));
@@ -201,7 +216,7 @@ impl World {
         let forgets = self.mutant == Mutant::LedgerForgets;
         let now = self.now;
         let machine = &mut self.machines[host];
-        if !machine.acts() {
+        if !machine.acts() || machine.starts_nothing {
             return self.release(host, &Key::Vm(uid));
         }
         let entry = machine.ledger.entry(uid.clone()).or_default();
@@ -212,11 +227,20 @@ impl World {
         let boot = machine.boots;
         let volume = self.api.objects.vms[vm].volume;
         let wait = hangs + self.rng.range(10, 100);
+        machine.agent.starting.insert(uid.clone(), right.epoch);
+        let deadline = Task::StartDeadline(uid.clone(), right.clone());
+        self.next(host, run, START_DEADLINE, deadline);
         let start = Step::Start(vm, volume, uid, right, run);
         self.push(wait, Event::Libvirt(host, boot, start));
     }
 
     fn start_ended(&mut self, host: usize, run: u64, uid: VmUid, right: Assignment, ok: bool) {
+        let starting = &mut self.machines[host].agent.starting;
+        if starting.get(&uid) != Some(&right.epoch) {
+            // Given up at its deadline: the work goes on without this answer.
+            return;
+        }
+        starting.remove(&uid);
         let Some(vm) = self.vm_of(&uid) else {
             return self.release(host, &Key::Vm(uid));
         };
@@ -259,6 +283,12 @@ impl World {
         if entry.close(right.epoch.0).is_err() {
             return self.release(host, &key);
         }
+        let hangs = self.now < self.machines[host].close_hangs_until;
+        if let Some(domain) = self.machines[host].domains.get_mut(&uid).filter(|_| hangs) {
+            domain.ending = true;
+            return self.close_hangs(host, run, key, uid, right, then);
+        }
+        self.machines[host].agent.closing.remove(&uid);
         let then = then.unwrap_or_else(|| Box::new(Task::Done(key)));
         match self.machines[host].domains.get_mut(&uid) {
             Some(domain) => {
@@ -271,6 +301,36 @@ impl World {
             }
             None => self.push(1, Event::Task(host, run, then)),
         }
+    }
+
+    /// A process does not end: it is told to again and again, and past the bound that is said.
+    fn close_hangs(
+        &mut self,
+        host: usize,
+        run: u64,
+        key: Key,
+        uid: VmUid,
+        right: Assignment,
+        then: Option<Box<Task>>,
+    ) {
+        let (now, bound) = (self.now, self.policy.close_stuck_milliseconds);
+        let heard = self.machines[host].on_management(now) && self.api_takes_writes();
+        let vm = self.vm_of(&uid);
+        let agent = &mut self.machines[host].agent;
+        let (begun, told) = agent.closing.entry(uid.clone()).or_insert((now, false));
+        let due = heard && !*told && now - *begun >= bound;
+        *told |= due;
+        let again = Task::Close(key.clone(), uid.clone(), right.clone(), then);
+        let Some(vm) = vm.filter(|_| due) else {
+            return self.next(host, run, 1_000, again);
+        };
+        let stuck = CopyReport::new(right, CopyPhase::CloseStuck);
+        let patch = match key {
+            Key::Target(_) => Patch::Incoming(vm, uid, stuck),
+            Key::Vm(_) | Key::Source(_) => Patch::Runtime(vm, uid, stuck),
+        };
+        let say = Task::Say(key, patch, Some(Box::new(again)));
+        self.next(host, run, 5, say);
     }
 
     fn check_superseded(
@@ -304,6 +364,30 @@ impl World {
             return self.release(host, &key);
         }
         self.next(host, run, 1, Task::Close(key, uid, running, None));
+    }
+
+    /// A guest whose disk failed runs on here, where it is assigned, once the storage answers.
+    fn resume_stalled(&mut self, host: usize, run: u64, vm: usize, uid: VmUid, right: Assignment) {
+        let key = Key::Vm(uid.clone());
+        if !self.agent_reaches(host) || !self.sees_version(host) {
+            return self.release(host, &key);
+        }
+        let fresh = self.api.objects.vms[vm].clone();
+        let stands = fresh.exists
+            && fresh.uid == uid
+            && fresh.rights.assignment.as_ref() == Some(&right)
+            && fresh.rights.incoming.is_none();
+        let machine = &self.machines[host];
+        let answers = machine.on_storage(self.now) && self.now >= machine.disks_fail_until;
+        let stalled = machine.domains.get(&uid).is_some_and(|domain| {
+            domain.epoch == right.epoch && domain.state == DomainState::Stalled && !domain.ending
+        });
+        if !(stands && answers && stalled && machine.acts()) {
+            return self.release(host, &key);
+        }
+        let (boot, wait) = (machine.boots, self.rng.range(5, 50));
+        let resume = Step::Resume(uid, run, Box::new(Task::Done(key)));
+        self.push(wait, Event::Libvirt(host, boot, resume));
     }
 
     fn shut_down(&mut self, host: usize, run: u64, vm: usize, uid: VmUid, right: Assignment) {

@@ -28,14 +28,23 @@ impl World {
                 mlps_grade: 3,
             },
         );
-        for name in &self.names {
+        for (host, name) in self.names.iter().enumerate() {
+            // What a former boot said of itself does not hold for this one.
+            let forbidden = this.cache.hosts.get(host).is_some_and(|object| {
+                let said = object.starts_nothing.as_ref();
+                said.is_some_and(|boot| {
+                    object.accepted.as_ref().map(|it| &it.boot_id) == Some(boot)
+                })
+            });
             let placeable = self.placeable(operator, name, now);
             fleet.hosts.insert(
                 name.clone(),
                 placement::Host {
                     pool: "pool".to_owned(),
                     stands: placeable.is_ok(),
-                    closed: placeable.err(),
+                    closed: placeable
+                        .err()
+                        .or_else(|| forbidden.then(|| "it starts nothing".to_owned())),
                     cpu: 1_000,
                     memory_bytes: self.plan.room * VM_MEMORY + (1 << 20),
                     storage_pools: BTreeSet::from(["shared".to_owned()]),

@@ -2,6 +2,7 @@
 //! for: reading and switching power, intents, registrations.
 
 use failover::Moment;
+use failover::copy::{CopyPhase, CopyReport};
 use failover::host::fleet::ObserverFacts;
 use failover::host::incarnation::{Registration, register};
 use failover::host::machine::{EventKind, HostFacts, HostMachine, Intent};
@@ -162,6 +163,20 @@ impl World {
             (word.clone(), first)
         });
         let accepted = object.accepted.as_ref().map(|identity| &identity.boot_id);
+        let stuck = |right: &Option<Assignment>, said: &Option<CopyReport>| {
+            let mine = right
+                .as_ref()
+                .filter(|right| right.host == *name && Some(&right.boot_id) == accepted);
+            let said = said
+                .as_ref()
+                .filter(|said| said.phase == CopyPhase::CloseStuck);
+            mine.is_some() && mine == said.map(|said| &said.assignment)
+        };
+        let stuck = this.cache.vms.iter().filter(|vm| {
+            stuck(&vm.rights.assignment, &vm.runtime)
+                || stuck(&vm.rights.incoming, &vm.incoming_runtime)
+        });
+        facts.close_stuck = u32::try_from(stuck.count()).unwrap_or(u32::MAX);
         let unsettled = this
             .cache
             .vms

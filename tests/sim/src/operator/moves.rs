@@ -88,6 +88,7 @@ impl World {
                 incoming_report: vm.incoming_runtime.as_ref(),
                 source_host,
                 target_host,
+                pools: [crate::hardware::POOL.to_owned()].into(),
                 abort_requested: object.abort_requested,
                 refuse_requested: object.refuse_requested,
             },

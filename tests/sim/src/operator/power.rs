@@ -6,6 +6,7 @@ use failover::host::machine::HostAction;
 use failover::proof::power::{PowerAnswer, PowerReading};
 use failover::proof::storage::StorageCut;
 
+use super::vms::HOST;
 use super::{Work, identity, name};
 use crate::hardware::POOL;
 use crate::machine::Bmc;
@@ -71,7 +72,15 @@ impl World {
                     self.push(after, Event::ForceEnded(operator, run, host, attempt));
                 }
             }
-            HostAction::ClearIntent => self.write(operator, Work::ClearIntent(host)),
+            HostAction::ClearIntent => {
+                let object = &self.operators[operator].cache.hosts[host];
+                let version = object.version;
+                let own = identity(operator, run);
+                let owned = object.intent.as_ref().is_some_and(|intent| intent.1 == own);
+                if owned && self.settled(operator, HOST, host, version) {
+                    self.write(operator, Work::ClearIntent(host, version));
+                }
+            }
             HostAction::CutStorage { boot_id } => {
                 let object = self.operators[operator].cache.hosts[host].clone();
                 match &object.cut {

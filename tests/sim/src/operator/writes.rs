@@ -11,6 +11,7 @@ use super::vms::{HOST, MOVE, VM, VOLUME};
 use super::{name, vms};
 use crate::api::MoveObject;
 use crate::faults::{Fault, OperatorIndex};
+use crate::mutant::Mutant;
 use crate::world::{Event, World};
 
 /// A change of a move's status.
@@ -48,7 +49,7 @@ pub enum Work {
     /// A fencing intent: host, version, incarnation, writer, expiry.
     Intent(usize, u64, BootId, usize, u64),
     /// The intent is over.
-    ClearIntent(usize),
+    ClearIntent(usize, u64),
     /// A host's storage is cut off for an incarnation, or not any more.
     Cut(usize, u64, Option<BootId>),
     /// A move's status.
@@ -183,6 +184,7 @@ impl World {
             Work::Move(index, version, _) => (MOVE, *index, *version),
             Work::Register(host, version, ..)
             | Work::Cut(host, version, _)
+            | Work::ClearIntent(host, version)
             | Work::Intent(host, version, ..) => (HOST, *host, *version),
             Work::Release(volume, version) => (VOLUME, *volume, *version),
             Work::Freeze(_)
@@ -190,7 +192,6 @@ impl World {
             | Work::AdoptClaim(..)
             | Work::Floor(..)
             | Work::Thaw(..)
-            | Work::ClearIntent(_)
             | Work::CreateMove(..)
             | Work::Claim(..) => return,
         };
@@ -278,8 +279,12 @@ impl World {
                     object.cut = boot.clone().map(|boot| (boot, order));
                 }))
             }
-            Work::ClearIntent(host) => {
-                done(self.api.host(*host, None, |object| object.intent = None))
+            Work::ClearIntent(host, version) => {
+                let expected = (self.mutant != Mutant::NoCompareAndSwap).then_some(*version);
+                done(
+                    self.api
+                        .host(*host, expected, |object| object.intent = None),
+                )
             }
             Work::Move(index, version, edit) => {
                 done(self.edit_move(operator, *index, *version, edit))
@@ -328,3 +333,24 @@ impl World {
 
 /// Kinds are told apart by their number alone; they must differ.
 const _: () = assert!(vms::VM != vms::MOVE && vms::MOVE != vms::HOST && vms::HOST != vms::VOLUME);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+
+    /// A leader that was paused takes its intent back late, after the next one has written its own.
+    #[test]
+    fn a_late_clear_leaves_the_next_leaders_intent() {
+        let mut world = World::new(Plan::random(1), Mutant::None, false);
+        let intent = |by: usize| Some((BootId::from("h1-boot1"), by, 60_000, 0));
+        world.api.host(0, None, |host| host.intent = intent(0));
+        let seen = world.api.objects.hosts[0].version;
+        world.api.host(0, None, |host| host.intent = intent(1));
+        let _late = world.carry_out(0, &Work::ClearIntent(0, seen), 0);
+        assert_eq!(world.api.objects.hosts[0].intent, intent(1));
+        let seen = world.api.objects.hosts[0].version;
+        let _own = world.carry_out(0, &Work::ClearIntent(0, seen), 0);
+        assert_eq!(world.api.objects.hosts[0].intent, None);
+    }
+}

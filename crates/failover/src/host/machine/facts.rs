@@ -75,6 +75,8 @@ pub struct HostFacts {
     pub maintenance: bool,
     /// Hardware faults that quarantine it.
     pub faults: u32,
+    /// Copies of the accepted incarnation that its agent can not end, as it says.
+    pub close_stuck: u32,
     /// VMs still assigned to former incarnations.
     pub unsettled: u32,
 }

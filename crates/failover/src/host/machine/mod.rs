@@ -27,7 +27,7 @@ use model::{BootId, HostName};
 pub use self::facts::{
     EventKind, FencePermit, HostAction, HostEvent, HostFacts, HostState, HostView, Intent, Life,
 };
-use super::fencing::Fencing;
+use super::fencing::{Fencing, Stage};
 use super::incarnation::Identity;
 use super::table::{Freshness, conclude};
 use crate::policy::Policy;
@@ -62,6 +62,8 @@ pub struct HostMachine {
     renewals_at_silence: u64,
     /// Its storage is, or is being, cut off.
     storage_cut: bool,
+    /// Since when it says that it can not end a copy.
+    stuck_since: Option<Moment>,
 }
 
 /// The result of one step.
@@ -95,6 +97,7 @@ impl HostMachine {
             void_word: None,
             renewals_at_silence: 0,
             storage_cut: false,
+            stuck_since: None,
         }
     }
 
@@ -177,7 +180,7 @@ impl HostMachine {
         if signals.lease == Freshness::Fresh && only_windows_began_anew {
             self.wait_anew(facts, policy, now, &mut out);
         } else if signals.lease == Freshness::Fresh {
-            self.live(facts, policy, now, &mut out);
+            self.live(facts, permit, policy, now, &mut out);
         } else {
             self.be_silent(facts, &signs, conclusion, permit, policy, now, &mut out);
         }
@@ -256,11 +259,29 @@ impl HostMachine {
         }
     }
 
-    fn live(&mut self, facts: &HostFacts, policy: &Policy, now: Moment, out: &mut HostStep) {
+    fn live(
+        &mut self,
+        facts: &HostFacts,
+        permit: &FencePermit,
+        policy: &Policy,
+        now: Moment,
+        out: &mut HostStep,
+    ) {
         if self.fencing.as_ref().is_some_and(Fencing::in_flight) {
             // A command may take effect at any moment: alive or not is decided by the read-back.
             self.advance_fencing(facts, policy, now, out);
             return;
+        }
+        self.signs_at_confirmation = None;
+        if let Some((word, _)) = &facts.confirmation {
+            self.void_word = Some(word.clone());
+        }
+        if facts.close_stuck == 0 {
+            self.stuck_since = None;
+        }
+        let at_rest = matches!(self.life, Life::Ready | Life::Recovering);
+        if facts.close_stuck > 0 && (at_rest || self.fencing.is_some()) {
+            return self.end_stuck_close(facts, permit, policy, now, out);
         }
         if self.life == Life::Fenced {
             // Renewed after all, or a renewal came late: a new proof needs a new window.
@@ -278,10 +299,6 @@ impl HostMachine {
             self.witness = None;
             self.power = None;
         }
-        self.signs_at_confirmation = None;
-        if let Some((word, _)) = &facts.confirmation {
-            self.void_word = Some(word.clone());
-        }
         let recovering = facts.unsettled > 0 && matches!(self.life, Life::Recovering);
         self.enter(
             if recovering {
@@ -291,6 +308,43 @@ impl HostMachine {
             },
             now,
         );
+    }
+
+    /// A copy that its agent can not end may write for ever, and its VM starts nowhere: the host is
+    /// forced off although it renews. Not at once: where other hosts' copies do not end either, their
+    /// storage is the matter, and that shows within seconds. Tried once; what then is left needs a person.
+    fn end_stuck_close(
+        &mut self,
+        facts: &HostFacts,
+        permit: &FencePermit,
+        policy: &Policy,
+        now: Moment,
+        out: &mut HostStep,
+    ) {
+        let host = self.host.clone();
+        self.tell(out, EventKind::Seen, Reason::CloseStuck { host });
+        let needs_person = Reason::NeedsPerson {
+            host: self.host.clone(),
+        };
+        match (self.fencing.as_ref().map(|fencing| fencing.stage), permit) {
+            (Some(Stage::Failed), _) => self.enter(Life::Ready, now),
+            (Some(_), _) => {
+                self.ask_for_power(facts, policy, now, out);
+                self.advance_fencing(facts, policy, now, out);
+            }
+            (None, _) if !policy.fence_close_stuck || facts.bmcs == 0 => {
+                self.tell(out, EventKind::NotDone, needs_person);
+            }
+            (None, FencePermit::Refused(reason)) => {
+                self.tell(out, EventKind::NotDone, reason.clone());
+            }
+            (None, FencePermit::Granted) => {
+                let since = *self.stuck_since.get_or_insert(now);
+                if now.since(since) >= policy.fence_isolated_after_milliseconds {
+                    self.begin_fencing(facts, policy, now, out);
+                }
+            }
+        }
     }
 
     /// The windows began anew and no renewal has been seen since: nobody knows more than
@@ -309,3 +363,7 @@ impl HostMachine {
         self.enter(Life::Suspect, now);
     }
 }
+
+#[cfg(test)]
+#[path = "close_stuck_tests.rs"]
+mod close_stuck_tests;

@@ -29,6 +29,10 @@ impl HostMachine {
         out: &mut HostStep,
     ) {
         if self.life == Life::Fenced {
+            // Taking the intent back may have met another write; nothing is sent any more.
+            if matches!(facts.intent, Intent::Ours { .. }) {
+                out.actions.push(HostAction::ClearIntent);
+            }
             self.seek_a_first_hand_proof(facts, signs, conclusion, policy, now, out);
             return;
         }
@@ -38,6 +42,8 @@ impl HostMachine {
             Life::Ready | Life::Recovering | Life::NotRegistered
         ) {
             self.enter(Life::Suspect, now);
+            // One that failed while the host still lived says nothing about the silent one.
+            self.fencing = None;
             self.renewals_at_silence = signs.lease.map_or(0, |sign| sign.changes);
             self.tell(
                 out,

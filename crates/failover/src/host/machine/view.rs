@@ -54,6 +54,12 @@ impl HostMachine {
                     left: facts.unsettled,
                 }],
             ),
+            (Life::Ready, None) if facts.close_stuck > 0 => (
+                HostState::Ready,
+                vec![Reason::CloseStuck {
+                    host: self.host.clone(),
+                }],
+            ),
             (Life::Ready, None) if facts.storage_lost => (
                 HostState::Ready,
                 vec![Reason::Concluded {
@@ -70,6 +76,11 @@ impl HostMachine {
             HostState::Ready | HostState::Recovering if foreign => Some(Reason::FenceIntended),
             HostState::Ready | HostState::Recovering if self.storage_cut => {
                 Some(Reason::StorageIsCut)
+            }
+            HostState::Ready | HostState::Recovering if facts.close_stuck > 0 => {
+                Some(Reason::CloseStuck {
+                    host: self.host.clone(),
+                })
             }
             HostState::Ready | HostState::Recovering if !boot_confirmed => {
                 Some(Reason::BootNotConfirmed)

@@ -1,0 +1,173 @@
+//! The end of a copy: destroyed until libvirt shows no such domain; and a close that does not
+//! finish within its bound, which is told, as it is a reason to fence the host.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use hypervisor::Hypervisor;
+use thiserror::Error;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// How often libvirt is asked whether a domain is gone.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a close may take before it counts as stuck.
+pub fn patience() -> Duration {
+    Duration::from_millis(failover::Policy::default().close_stuck_milliseconds)
+}
+
+/// libvirt answers, and still shows a domain that should have been gone within the bound. What
+/// libvirt does not answer is no stuck close: nothing is known then.
+#[derive(Debug, Error)]
+#[error(
+    "libvirt still shows domain {uuid} {} s after it was first told to destroy it", .waited.as_secs()
+)]
+pub struct CloseStuck {
+    uuid: Uuid,
+    waited: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Close {
+    begun: Instant,
+    told: bool,
+}
+
+/// Closes under way, from their first try on.
+#[derive(Debug, Default)]
+pub struct Closes(Mutex<BTreeMap<Uuid, Close>>);
+
+impl Closes {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<Uuid, Close>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begun(&self, uuid: Uuid) -> Instant {
+        let begin = Close {
+            begun: Instant::now(),
+            told: false,
+        };
+        self.all().entry(uuid).or_insert(begin).begun
+    }
+
+    /// Whether it was told already that this close is stuck.
+    pub fn is_told(&self, uuid: Uuid) -> bool {
+        self.all().get(&uuid).is_some_and(|close| close.told)
+    }
+
+    /// It was told.
+    pub fn set_told(&self, uuid: Uuid) {
+        if let Some(close) = self.all().get_mut(&uuid) {
+            close.told = true;
+        }
+    }
+}
+
+/// Whether libvirt shows no such domain, within the time given. An answer that does not come says
+/// nothing.
+pub async fn wait_gone(hypervisor: &dyn Hypervisor, uuid: Uuid, patience: Duration) -> bool {
+    let begin = Instant::now();
+    loop {
+        let listed = hypervisor.list().await;
+        let gone = listed.is_ok_and(|domains| domains.iter().all(|domain| domain.uuid != uuid));
+        if gone || begin.elapsed() > patience {
+            return gone;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Destroys a domain until libvirt shows none.
+///
+/// # Errors
+/// [`CloseStuck`] once the bound has passed since the first try and libvirt shows it all the same;
+/// anything else is tried again.
+pub async fn end(
+    hypervisor: &dyn Hypervisor,
+    closes: &Closes,
+    uuid: Uuid,
+    patience: Duration,
+) -> Result<()> {
+    let begun = closes.begun(uuid);
+    let left = || patience.saturating_sub(begun.elapsed()).max(LOOK);
+    let destroyed = tokio::time::timeout(left(), hypervisor.destroy(uuid)).await;
+    let failed = match destroyed {
+        Ok(Ok(())) if wait_gone(hypervisor, uuid, left()).await => None,
+        Ok(Ok(())) => Some("libvirt has destroyed it and still shows it".to_owned()),
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("libvirt does not end destroying it".to_owned()),
+    };
+    if let Some(failed) = failed {
+        let domains = hypervisor.list().await?;
+        if domains.iter().any(|domain| domain.uuid == uuid) {
+            let waited = begun.elapsed();
+            if waited >= patience {
+                return Err(CloseStuck { uuid, waited }.into());
+            }
+            bail!("domain {uuid}: {failed}");
+        }
+    }
+    closes.all().remove(&uuid);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hypervisor::memory::{Fault, MemoryFabric};
+
+    const BOUND: Duration = Duration::from_millis(300);
+
+    async fn tried(fault: Fault, patience: Duration) -> (Result<()>, Closes) {
+        let uuid = Uuid::from_u128(7);
+        let host = MemoryFabric::default().host("h1");
+        host.add_stray(uuid, "v");
+        host.set_fault(fault);
+        let closes = Closes::default();
+        let first = end(&host, &closes, uuid, patience).await;
+        (first, closes)
+    }
+
+    #[tokio::test]
+    async fn a_close_ends_when_libvirt_shows_no_domain() {
+        let (ended, closes) = tried(Fault::None, BOUND).await;
+        ended.expect("gone");
+        assert!(closes.all().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_domain_that_stays_is_stuck_after_the_bound_and_told_once() {
+        let (ended, closes) = tried(Fault::DestroyHangs, BOUND).await;
+        let error = ended.expect_err("it is still there");
+        assert!(error.is::<CloseStuck>(), "{error:#}");
+        let uuid = Uuid::from_u128(7);
+        assert!(!closes.is_told(uuid));
+        closes.set_told(uuid);
+        assert!(closes.is_told(uuid));
+    }
+
+    #[tokio::test]
+    async fn a_libvirt_that_does_not_answer_is_no_stuck_close() {
+        let (ended, _) = tried(Fault::Unreachable, BOUND).await;
+        let error = ended.expect_err("nobody knows");
+        assert!(!error.is::<CloseStuck>(), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn the_bound_runs_from_the_first_try() {
+        let uuid = Uuid::from_u128(7);
+        let host = MemoryFabric::default().host("h1");
+        host.add_stray(uuid, "v");
+        host.set_fault(Fault::DestroyFails);
+        let closes = Closes::default();
+        let first = end(&host, &closes, uuid, BOUND).await;
+        let first = first.expect_err("refused");
+        assert!(!first.is::<CloseStuck>(), "the bound has not passed");
+        tokio::time::sleep(BOUND).await;
+        let again = end(&host, &closes, uuid, BOUND).await;
+        assert!(again.expect_err("refused").is::<CloseStuck>());
+    }
+}
