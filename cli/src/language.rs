@@ -55,7 +55,7 @@ impl Language {
 }
 
 /// State words of hosts, VMs, systems, migrations and incidents.
-const STATES: [(&str, &str); 45] = [
+const STATES: [(&str, &str); 46] = [
     ("NotRegistered", "未注册"),
     ("Ready", "正常"),
     ("Suspect", "疑似故障"),
