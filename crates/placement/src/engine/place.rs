@@ -203,6 +203,16 @@ impl Engine {
         }
     }
 
+    /// Whether a VM may leave a host for another: every rule allows it, and no wish about other VMs that is
+    /// met becomes unmet.
+    pub(crate) fn may_move(&self, uid: &VmUid, from: u32, to: &HostName) -> bool {
+        let (vm, host) = (self.vm_number(uid), self.number(to));
+        let keeps_wishes = vm
+            .zip(host)
+            .is_some_and(|(vm, host)| self.unmet(vm, host) <= self.unmet(vm, from));
+        keeps_wishes && self.may_run(uid, to)
+    }
+
     /// Places pending VMs and assigns each: by priority, then the largest first (which packs
     /// better), then by uid.
     pub fn place_batch(
