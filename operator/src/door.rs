@@ -88,13 +88,14 @@ pub fn faults(host: &Host) -> Vec<ReportedFault> {
 
 /// Who may run a VM, as stored.
 pub fn rights(vm: &VirtualMachine) -> Rights {
-    let status = vm.status.clone().unwrap_or_default();
+    // Asked for every VM each turn: only what is told is copied.
+    let status = vm.status.as_ref();
     Rights {
         vm: uid(vm),
-        assignment: status.assignment,
-        incoming: status.incoming,
-        last_epoch: Epoch(status.last_epoch),
-        proofs: status.proofs,
+        assignment: status.and_then(|status| status.assignment.clone()),
+        incoming: status.and_then(|status| status.incoming.clone()),
+        last_epoch: Epoch(status.map_or_else(Default::default, |status| status.last_epoch)),
+        proofs: status.map_or_else(Default::default, |status| status.proofs.clone()),
     }
 }
 

@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use placement::{Fleet, Plan, plan_evacuation};
+use model::HostName;
+use placement::{Fleet, Plan, headroom_report, plan_evacuation};
 use serde_json::json;
 
-use super::planning::{Planning, vm_name};
+use super::planning::{Planning, Told, vm_name};
 use crate::table::Table;
 
 /// Plans and prints.
@@ -15,14 +16,46 @@ use crate::table::Table;
 /// # Errors
 /// The host does not exist.
 pub fn run(planning: &Planning, host: &str) -> Result<()> {
+    let (plan, after) = rehearse(planning, host)?;
+    let mut json = as_json(&planning.fleet, &plan);
+    json["after"] = json!(after.as_ref().map(Told::json));
+    planning.print(&json, || {
+        let mut text = as_table(planning, &planning.fleet, &plan);
+        if let Some(after) = &after {
+            let label = planning.say("then:", "之后:");
+            text.push_str(&format!("{label} {}", after.text(planning)));
+        }
+        text.push_str(&planning.nothing_changed());
+        text
+    })
+}
+
+/// The plan, and the head-room of the pool with its moves made and the host out of service.
+///
+/// # Errors
+/// The host does not exist.
+pub fn rehearse(planning: &Planning, host: &str) -> Result<(Plan, Option<Told>)> {
     let name = planning.host(host)?;
     let policy = planning.snapshot.policy();
     let objects = &planning.snapshot.objects;
-    let request = objects.evacuation(&policy, BTreeSet::from([name]));
+    let request = objects.evacuation(&policy, BTreeSet::from([name.clone()]));
     let plan = plan_evacuation(&planning.fleet, &request);
-    planning.print(&as_json(&planning.fleet, &plan), || {
-        as_table(planning, &planning.fleet, &plan)
-    })
+    let after = afterwards(planning, &name, &plan);
+    Ok((plan, after))
+}
+
+fn afterwards(planning: &Planning, host: &HostName, plan: &Plan) -> Option<Told> {
+    let mut fleet = planning.fleet.clone();
+    for step in &plan.moves {
+        if let Some(vm) = fleet.vms.get_mut(&step.vm) {
+            (vm.host, vm.incoming) = (Some(step.to.clone()), None);
+        }
+    }
+    let emptied = fleet.hosts.get_mut(host)?;
+    (emptied.closed, emptied.stands) = (Some("it is being emptied".to_owned()), false);
+    let pool = emptied.pool.clone();
+    let report = headroom_report(&fleet, &pool)?;
+    Some(planning.headroom(&fleet, &report, &pool))
 }
 
 fn as_json(fleet: &Fleet, plan: &Plan) -> serde_json::Value {
@@ -95,7 +128,6 @@ fn as_table(planning: &Planning, fleet: &Fleet, plan: &Plan) -> String {
             .to_owned(),
     };
     text.push_str(&verdict);
-    text.push(' ');
-    text.push_str(&planning.nothing_changed());
+    text.push('\n');
     text
 }

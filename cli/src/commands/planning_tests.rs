@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fleet::closed_by_condition;
 use fleet::snapshot::Snapshot;
+use model::HostName;
 use serde_json::{Value, json};
 
 use super::planning::Planning;
@@ -102,6 +103,20 @@ fn what_does_not_exist_is_named() {
     };
     let error = what_if::add_hosts(&planning, &wrong).expect_err("no size");
     assert!(error.to_string().contains("--memory many"), "{error}");
+}
+
+#[test]
+fn a_rehearsed_drain_tells_what_becomes_of_the_reserve() {
+    let mut planning = planning(Output::Json);
+    let state = |planning: &Planning| {
+        let (plan, after) = drain_plan::rehearse(planning, "a").expect("a plan");
+        assert!(plan.stuck.is_empty(), "{:?}", plan.stuck);
+        after.expect("its pool").json()["state"].clone()
+    };
+    assert_eq!(state(&planning), "Broken", "b alone has nobody to spare");
+    let spare = planning.fleet.hosts[&HostName::from("b")].clone();
+    planning.fleet.hosts.insert("c".into(), spare);
+    assert_eq!(state(&planning), "Proven");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::fleet::{Free, Host, Pool, Vm};
 pub enum Filter {
     /// Nothing new may be placed there, and why.
     Closed(String),
-    /// Its data lies elsewhere.
+    /// Its data lies elsewhere, or it waits for another host.
     Pinned,
     /// The host's pool does not exist.
     NoPool,
@@ -49,7 +49,9 @@ impl Filter {
     pub fn english(&self) -> String {
         match self {
             Filter::Closed(why) => why.clone(),
-            Filter::Pinned => "its data lies on another host".to_owned(),
+            Filter::Pinned => {
+                "it is bound to another host, by its data or by its owner's wish".to_owned()
+            }
             Filter::NoPool => "the host's pool does not exist".to_owned(),
             Filter::Zone => "the pool does not serve the zone of its network".to_owned(),
             Filter::Architecture => "another architecture than its image".to_owned(),

@@ -21,24 +21,53 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// The host with the fewest wishes unmet and then the most free memory, which is stated.
-    pub(crate) fn roomiest(host: HostName, free_bytes: u64, unmet: u32, anchored: bool) -> Self {
+    /// Says what decided, in the order in which it did; `vm` is who chooses, with those that choose with it.
+    pub(crate) fn of(host: HostName, vm: &Vm, weighed: &Weighed) -> Self {
         let mut reasons = Vec::new();
-        if anchored {
+        if vm.pinned_to.is_some() {
+            reasons.push("it is bound to this host".to_owned());
+        }
+        if weighed.anchored {
             reasons.push("VMs that must share its host are there".to_owned());
         }
-        reasons.push(format!(
-            "most free memory of the hosts that fit ({} MiB)",
-            free_bytes >> 20
-        ));
-        if unmet > 0 {
-            let noun = if unmet == 1 { "wish" } else { "wishes" };
-            reasons.push(format!(
-                "{unmet} {noun} about other VMs can not be met on any host that fits better"
-            ));
+        let hosts = match weighed.failed {
+            Some(false) => "the hosts that fit and on which no start of it failed",
+            Some(true) | None => "the hosts that fit",
+        };
+        if weighed.failed == Some(true) {
+            reasons.push("starts of it failed on every host that fits".to_owned());
         }
+        let (wishes, unmet) = (vm.rules.wishes(), weighed.unmet);
+        reasons.extend(match (wishes.saturating_sub(unmet), unmet) {
+            (0, 0) => None,
+            (1, 0) => Some("its wish about other VMs is met there".to_owned()),
+            (met, 0) => Some(format!("its {met} wishes about other VMs are met there")),
+            (0, _) => Some(format!(
+                "no wish of it about other VMs is met on any of {hosts}"
+            )),
+            (met, _) => Some(format!(
+                "{met} of its {wishes} wishes about other VMs are met there, more on none of {hosts}"
+            )),
+        });
+        let free = weighed.free_bytes >> 20;
+        reasons.push(match wishes {
+            0 => format!("most free memory of {hosts} ({free} MiB)"),
+            _ => format!("most free memory where as many wishes are met ({free} MiB)"),
+        });
         Self { host, reasons }
     }
+}
+
+/// What a chosen host was weighed by, the weightiest first.
+pub(crate) struct Weighed {
+    /// Only hosts of VMs that must share it were left.
+    pub anchored: bool,
+    /// Starts failed on it; none when no start failed anywhere.
+    pub failed: Option<bool>,
+    /// Wishes about other VMs that stay unmet.
+    pub unmet: u32,
+    /// Free memory.
+    pub free_bytes: u64,
 }
 
 /// Why no host was.
@@ -86,7 +115,6 @@ pub fn place(fleet: &Fleet, uid: &VmUid, avoid: &BTreeSet<HostName>) -> Result<C
         return Err(refusal);
     };
     let scene = Scene::of(fleet, uid, vm);
-    let anchored = !scene.bundle.anchors.is_empty();
     let mut best: Option<(Rank, &HostName)> = None;
     for (name, host) in &fleet.hosts {
         let there = scene.there(fleet, name, host);
@@ -106,8 +134,14 @@ pub fn place(fleet: &Fleet, uid: &VmUid, avoid: &BTreeSet<HostName>) -> Result<C
         }
     }
     match best {
-        Some(((_, Reverse(unmet), free), host)) => {
-            Ok(Choice::roomiest(host.clone(), free, unmet, anchored))
+        Some(((wanted, Reverse(unmet), free_bytes), host)) => {
+            let weighed = Weighed {
+                anchored: !scene.bundle.anchors.is_empty(),
+                failed: (!avoid.is_empty()).then_some(!wanted),
+                unmet,
+                free_bytes,
+            };
+            Ok(Choice::of(host.clone(), &scene.bundle.vm, &weighed))
         }
         None => Err(refusal),
     }

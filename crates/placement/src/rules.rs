@@ -90,6 +90,13 @@ impl Rules {
         }
     }
 
+    /// How many wishes it has. Who is only named by a wish to be together does not ask for it.
+    pub(crate) fn wishes(&self) -> u32 {
+        let asked = self.rather_together.iter();
+        let asked = asked.filter(|wish| wish.side != Side::Named).count();
+        u32::try_from(self.rather_apart.len() + asked).unwrap_or(u32::MAX)
+    }
+
     /// A rule about racks must hold.
     pub(crate) fn needs_rack(&self) -> bool {
         let mut apart = self.apart.iter();

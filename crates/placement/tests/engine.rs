@@ -7,8 +7,8 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{any_fleet, any_host, any_rules, any_vm, name, uid};
-use model::{HostName, Priority};
-use placement::{Engine, Fleet, lint, place};
+use model::{HostName, Priority, VmUid};
+use placement::{Choice, Domain, Engine, Fleet, Relation, Rules, Side, Vm, lint, place};
 use proptest::prelude::*;
 
 const HOSTS: usize = 7;
@@ -121,8 +121,162 @@ fn apply(fleet: &mut Fleet, engine: &mut Engine, change: Change) {
     }
 }
 
+/// How many of its wishes a host would leave unmet, counted VM by VM.
+fn unmet(fleet: &Fleet, uid: &VmUid, host: &HostName) -> usize {
+    let near = |wish: &Relation, of: fn(&Vm) -> &BTreeSet<Relation>| {
+        fleet
+            .vms
+            .iter()
+            .filter(|(other, _)| *other != uid)
+            .any(|(_, other)| {
+                let there = other
+                    .host
+                    .iter()
+                    .chain(&other.incoming)
+                    .any(|place| match wish.over {
+                        Domain::Host => place == host,
+                        Domain::Rack => {
+                            let rack = fleet.racks.get(host);
+                            rack.is_some() && fleet.racks.get(place) == rack
+                        }
+                    });
+                there && of(other).iter().any(|theirs| wish.meets(theirs))
+            })
+    };
+    let rules = &fleet.vms[uid].rules;
+    let apart = rules
+        .rather_apart
+        .iter()
+        .filter(|wish| near(wish, |vm| &vm.rules.rather_apart));
+    let asked = rules
+        .rather_together
+        .iter()
+        .filter(|wish| wish.side != Side::Named);
+    let together = asked.filter(|wish| !near(wish, |vm| &vm.rules.rather_together));
+    apart.count() + together.count()
+}
+
+/// What is left on a host without the VM, MiB.
+fn free(fleet: &Fleet, uid: &VmUid, host: &HostName) -> u64 {
+    let others = fleet.vms.iter().filter(|(other, _)| *other != uid);
+    let there = others.filter(|(_, vm)| {
+        vm.host
+            .iter()
+            .chain(&vm.incoming)
+            .any(|place| place == host)
+    });
+    let used: u64 = there.map(|(_, vm)| vm.memory_bytes).sum();
+    fleet
+        .capacity(&fleet.hosts[host])
+        .memory_bytes
+        .saturating_sub(used)
+        >> 20
+}
+
+/// Every sentence against all hosts that fit.
+fn is_true(fleet: &Fleet, uid: &VmUid, avoid: &BTreeSet<HostName>, choice: &Choice) {
+    let alone = |host: &HostName| {
+        let mut only = fleet.clone();
+        for (_, other) in only.hosts.iter_mut().filter(|(name, _)| *name != host) {
+            other.closed = Some("not asked about".to_owned());
+        }
+        place(&only, uid, &BTreeSet::new()).is_ok()
+    };
+    let fit: Vec<&HostName> = fleet.hosts.keys().filter(|name| alone(name)).collect();
+    let wanted: Vec<&HostName> = fit
+        .iter()
+        .copied()
+        .filter(|name| !avoid.contains(*name))
+        .collect();
+    let most = |hosts: &[&HostName]| {
+        hosts
+            .iter()
+            .map(|name| free(fleet, uid, name))
+            .max()
+            .unwrap()
+    };
+    let best = if wanted.is_empty() { &fit } else { &wanted };
+    let (here, rules) = (unmet(fleet, uid, &choice.host), &fleet.vms[uid].rules);
+    let named = rules
+        .rather_together
+        .iter()
+        .filter(|wish| wish.side == Side::Named);
+    let wishes = rules.rather_apart.len() + rules.rather_together.len() - named.count();
+    let text = choice.reasons.join("; ");
+    let says = |part: &str| text.contains(part);
+    assert!(
+        says(&format!("({} MiB)", free(fleet, uid, &choice.host))),
+        "{text}"
+    );
+    assert_eq!(
+        says("failed on every host"),
+        !avoid.is_empty() && wanted.is_empty(),
+        "{text}"
+    );
+    assert_eq!(
+        says("bound to this host"),
+        fleet.vms[uid].pinned_to.is_some(),
+        "{text}"
+    );
+    let mine = free(fleet, uid, &choice.host);
+    if says("most free memory of the hosts that fit (") {
+        assert_eq!(mine, most(&fit), "{text}");
+    } else if says("most free memory of the hosts that fit and on which no start of it failed (") {
+        assert_eq!(mine, most(&wanted), "{text}");
+    } else {
+        assert!(
+            says("most free memory where as many wishes are met ("),
+            "{text}"
+        );
+        let as_good: Vec<&HostName> = best
+            .iter()
+            .copied()
+            .filter(|name| unmet(fleet, uid, name) == here)
+            .collect();
+        assert_eq!(mine, most(&as_good), "{text}");
+    }
+    let fewest = best
+        .iter()
+        .map(|name| unmet(fleet, uid, name))
+        .min()
+        .unwrap();
+    assert_eq!(here, fewest, "{text}");
+    let expected = match (wishes, wishes - here) {
+        (0, _) => return assert!(!says("wish"), "{text}"),
+        (1, 1) => "its wish about other VMs is met there".to_owned(),
+        (all, met) if all == met => format!("its {all} wishes about other VMs are met there"),
+        (_, 0) => "no wish of it about other VMs is met on any of the hosts that fit".to_owned(),
+        (all, met) => {
+            format!("{met} of its {all} wishes about other VMs are met there, more on none of")
+        }
+    };
+    assert!(says(&expected), "{text}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
+
+    /// Why a host was chosen is true, whatever decided: room, wishes, a failed start, data.
+    #[test]
+    fn reasons_are_true(
+        fleet in any_fleet(HOSTS, VMS),
+        rules in proptest::collection::vec(any_rules(), VMS),
+        places in proptest::collection::vec(proptest::option::of(0..HOSTS), VMS),
+        racks in proptest::collection::vec(proptest::option::of(0..3_u8), HOSTS),
+        avoid in proptest::collection::btree_set(0..HOSTS, 0..3),
+    ) {
+        let (mut fleet, avoid) = (fleet, avoid.into_iter().map(name).collect());
+        let hosts = fleet.hosts.keys().cloned().zip(racks);
+        fleet.racks = hosts.filter_map(|(name, rack)| Some((name, format!("rack{}", rack?)))).collect();
+        for ((vm, rules), host) in fleet.vms.values_mut().zip(rules).zip(places) {
+            (vm.rules, vm.host) = (Rules { together: None, ..rules }, host.map(name));
+        }
+        for uid in fleet.vms.keys() {
+            if let Ok(choice) = place(&fleet, uid, &avoid) {
+                is_true(&fleet, uid, &avoid, &choice);
+            }
+        }
+    }
 
     /// Choice, reasons and every count of every refusal are those of the definition.
     #[test]

@@ -5,11 +5,11 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{any_fleet, host, name, pool, uid, vm};
+use common::{GIB, any_fleet, host, name, pool, uid, vm};
 use model::{Architecture, Zone};
 use placement::{
-    Fleet, Goal, Headroom, Mode, Rebalance, RebalanceRequest, lint, lint_plan, place,
-    plan_rebalance, prove_headroom,
+    Fleet, Goal, Headroom, Mode, Rebalance, RebalanceRequest, Relation, Rules, lint, lint_plan,
+    place, plan_rebalance, prove_headroom,
 };
 use proptest::prelude::*;
 
@@ -170,4 +170,125 @@ fn consolidation_leaves_one_host_to_spare() {
         (answer.emptied.len(), answer.why.as_str()),
         (2, "2 hosts can be emptied")
     );
+}
+
+#[test]
+fn two_vms_change_places_where_no_single_move_helps() {
+    let mut fleet = plain(2);
+    for host in fleet.hosts.values_mut() {
+        (host.cpu, host.memory_bytes) = (128, 128 * GIB);
+    }
+    for (index, (size, at)) in [(30, 0), (30, 0), (24, 1), (24, 1)].into_iter().enumerate() {
+        let mut new = vm(&format!("v{index}"), size, size);
+        new.host = Some(name(at));
+        fleet.vms.insert(uid(index), new.into());
+    }
+    let request = RebalanceRequest {
+        mode: Mode::Set {
+            imbalance_permille: 10,
+            gain_percent: 3,
+        },
+        ..RebalanceRequest::new("main")
+    };
+    let answer = plan_rebalance(&fleet, &request);
+    assert_eq!((answer.before_permille, answer.after_permille), (46, 0));
+    assert_eq!(answer.plan.moves.len(), 2, "{}", answer.why);
+    assert_eq!(lint_plan(&fleet, &request.limits, &answer.plan), vec![]);
+    for step in &answer.plan.moves {
+        assert!(
+            step.reason.starts_with("in exchange for n/v"),
+            "{}",
+            step.reason
+        );
+    }
+    assert_eq!(
+        plan_rebalance(&fleet, &request),
+        answer,
+        "one seed, one plan"
+    );
+    // One move is half an exchange, and makes it worse.
+    let one = RebalanceRequest {
+        moves_max: 1,
+        ..request
+    };
+    assert_eq!(plan_rebalance(&fleet, &one).plan.moves, vec![]);
+}
+
+#[test]
+fn balance_breaks_no_wish_about_other_vms() {
+    let mut fleet = plain(3);
+    let wish = |group: &str| BTreeSet::from([Relation::every(group)]);
+    let near = Rules {
+        rather_together: wish("near"),
+        ..Rules::default()
+    };
+    let far = Rules {
+        rather_apart: wish("far"),
+        ..Rules::default()
+    };
+    let vms = [
+        ("database", 0, near.clone()),
+        ("cache", 0, near),
+        ("far-1", 0, far.clone()),
+        ("far-2", 1, far),
+        ("plain-1", 0, Rules::default()),
+        ("plain-2", 0, Rules::default()),
+    ];
+    for (index, (label, at, rules)) in vms.into_iter().enumerate() {
+        let mut new = vm(label, 8, 8);
+        (new.host, new.rules) = (Some(name(at)), rules);
+        fleet.vms.insert(uid(index), new.into());
+    }
+    let request = RebalanceRequest {
+        mode: Mode::Eager,
+        ..RebalanceRequest::new("main")
+    };
+    let answer = plan_rebalance(&fleet, &request);
+    assert!(
+        answer.after_permille < answer.before_permille,
+        "{}",
+        answer.why
+    );
+    for step in &answer.plan.moves {
+        let moved = fleet.vms[&step.vm].name.name.as_str();
+        assert!(
+            !["database", "cache"].contains(&moved),
+            "{moved} leaves the other"
+        );
+        assert!(
+            moved != "far-1" || step.to != name(1),
+            "{moved} joins far-2"
+        );
+    }
+}
+
+#[test]
+fn hosts_with_nothing_and_with_more_than_exists_are_no_panic() {
+    let mut fleet = plain(4);
+    for (index, size) in [(0, 0), (1, u64::MAX)] {
+        let odd = fleet.hosts.get_mut(&name(index)).unwrap();
+        (odd.cpu, odd.memory_bytes) = (size, size);
+    }
+    for index in 0..6 {
+        let mut new = vm(&format!("v{index}"), 4, 8);
+        new.host = Some(name(index % 4));
+        fleet.vms.insert(uid(index), new.into());
+    }
+    let mut endless = vm("endless", 1, 1);
+    (endless.cpu, endless.memory_bytes, endless.host) = (u64::MAX, u64::MAX, Some(name(2)));
+    fleet.vms.insert(uid(9), endless.into());
+    for goal in [Goal::Balance, Goal::Consolidate(BTreeSet::new())] {
+        let request = RebalanceRequest {
+            goal,
+            mode: Mode::Eager,
+            ..RebalanceRequest::new("main")
+        };
+        let answer = plan_rebalance(&fleet, &request);
+        assert_eq!(
+            lint_plan(&fleet, &request.limits, &answer.plan),
+            vec![],
+            "{}",
+            answer.why
+        );
+    }
 }

@@ -43,7 +43,8 @@ pub async fn turn(context: &Arc<Context>) {
         }));
         let used = vms
             .iter()
-            .flat_map(|vm| vm.status.clone().unwrap_or_default().nics)
+            .filter_map(|vm| vm.status.as_ref())
+            .flat_map(|status| &status.nics)
             .filter(|nic| nic.network == name)
             .count();
         let collides = collision(network, &networks);
@@ -82,12 +83,14 @@ pub fn collision(network: &Network, all: &[Arc<Network>]) -> Option<String> {
         let created = network.metadata.creation_timestamp.as_ref();
         (created.map(|time| time.0), network.name_any())
     };
-    let mut earlier: Vec<&Arc<Network>> = all
-        .iter()
-        .filter(|other| age(other) < age(network))
-        .collect();
-    earlier.sort_by_key(|other| age(other));
-    earlier.into_iter().find_map(|other| shared(network, other))
+    let own = age(network);
+    let earlier = all.iter().map(|other| (age(other), other));
+    let colliding = earlier
+        .filter(|(age, _)| *age < own)
+        .filter_map(|(age, other)| Some((age, shared(network, other)?)));
+    // The earliest is named, whatever the order of the cache.
+    let first = colliding.min_by(|(one, _), (other, _)| one.cmp(other));
+    first.map(|(_, sentence)| sentence)
 }
 
 /// What two networks may not have in common.

@@ -27,9 +27,12 @@ pub(super) fn wanted(vm: &VirtualMachine) -> Wanted {
 
 /// Counts copies that closed by failure, from epoch to epoch.
 pub(super) fn count_failures(memory: &mut Memory, vm: &VirtualMachine, now: Moment) -> Failures {
-    let status = vm.status.clone().unwrap_or_default();
     let entry = memory.failures.entry(door::uid(vm)).or_default();
-    let Some(runtime) = status.runtime else {
+    let runtime = vm
+        .status
+        .as_ref()
+        .and_then(|status| status.runtime.as_ref());
+    let Some(runtime) = runtime else {
         return entry.0;
     };
     let failed = runtime.phase == api::RuntimePhase::Closed
@@ -83,10 +86,14 @@ pub(super) fn judge(
     now: Moment,
 ) -> VmVerdict {
     let rights = door::rights(vm);
-    let status = vm.status.clone().unwrap_or_default();
+    let status = vm.status.as_ref();
     let (report, incoming_report) = (
-        status.runtime.as_ref().map(door::report),
-        status.incoming_runtime.as_ref().map(door::report),
+        status
+            .and_then(|status| status.runtime.as_ref())
+            .map(door::report),
+        status
+            .and_then(|status| status.incoming_runtime.as_ref())
+            .map(door::report),
     );
     let watch = context
         .hosts

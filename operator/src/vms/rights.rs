@@ -217,6 +217,7 @@ pub(super) async fn assign(
     if !claim(context, vm, &right, "claim").await? {
         return Ok(());
     }
+    let note = assigned(&right, message, &beside);
     let mut status = rights_patch(change);
     merge::add(&mut status, beside);
     status["nics"] = json!(nics);
@@ -226,7 +227,6 @@ pub(super) async fn assign(
     let mut judged = judged(phase, Some(&right), message).to_vec();
     judged.extend(context.rules.of(vm));
     status["conditions"] = json!(conditions(&known, &judged, vm.metadata.generation));
-    let note = format!("epoch {} on {}: {message}", right.epoch, right.host);
     context.writer.swap_status(vm, status).await?;
     context
         .writer
@@ -234,6 +234,20 @@ pub(super) async fn assign(
         .await;
     tracing::info!(vm = vm.name_any(), host = %right.host, epoch = right.epoch.0, "assigned");
     Ok(())
+}
+
+/// The event of an assignment: what happened, and why there.
+fn assigned(right: &Assignment, message: &str, beside: &Value) -> String {
+    let reasons = beside["placement"]["reasons"].as_array();
+    let reasons = reasons.into_iter().flatten().filter_map(Value::as_str);
+    let told = std::iter::once(message).chain(reasons);
+    let told = told.filter(|text| !text.is_empty()).collect::<Vec<_>>();
+    format!(
+        "epoch {} on {}: {}",
+        right.epoch,
+        right.host,
+        told.join("; ")
+    )
 }
 
 /// Copies the VM's seed to the namespace that only the host's agent reads.
@@ -326,4 +340,24 @@ pub async fn claim(
             .await?;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_event_of_an_assignment_says_why_there() {
+        let right: Assignment = serde_json::from_value(json!({
+            "host": "h1", "bootId": "b", "epoch": 3
+        }))
+        .expect("an assignment");
+        let beside = json!({"placement": {"reasons": ["one wish is met there", "most room"]}});
+        assert_eq!(
+            assigned(&right, "starts anew", &beside),
+            "epoch 3 on h1: starts anew; one wish is met there; most room"
+        );
+        let bare = assigned(&right, "starts anew", &json!({}));
+        assert_eq!(bare, "epoch 3 on h1: starts anew");
+    }
 }

@@ -8,7 +8,7 @@ use model::{HostName, Priority, VmUid};
 use super::{Engine, Member, VmSlot, kinds};
 use crate::filter::{Filter, There, judge};
 use crate::fleet::{Free, Vm};
-use crate::place::{Choice, Refusal};
+use crate::place::{Choice, Refusal, Weighed};
 use crate::rules::Bundle;
 
 /// A host that fits: not avoided, wishes unmet, free memory, and its rank for ties.
@@ -72,14 +72,25 @@ impl Engine {
                 }
             }
         }
-        self.chosen(best, false)
+        self.chosen(best, vm, (false, avoid))
             .ok_or_else(|| self.refusal(vm, number, &own))
     }
 
-    fn chosen(&self, best: Option<Candidate>, anchored: bool) -> Option<Choice> {
-        let (_, Reverse(unmet), free, _, host) = best?;
+    fn chosen(
+        &self,
+        best: Option<Candidate>,
+        vm: &Vm,
+        (anchored, avoid): (bool, &BTreeSet<HostName>),
+    ) -> Option<Choice> {
+        let (wanted, Reverse(unmet), free_bytes, _, host) = best?;
+        let weighed = Weighed {
+            anchored,
+            failed: (!avoid.is_empty()).then_some(!wanted),
+            unmet,
+            free_bytes,
+        };
         let name = self.host(host).name.clone();
-        Some(Choice::roomiest(name, free, unmet, anchored))
+        Some(Choice::of(name, vm, &weighed))
     }
 
     /// VMs that share a host choose for all of them that have none yet. Such groups are few, so
@@ -106,7 +117,9 @@ impl Engine {
                 Err(filter) => refusal.count(filter, 1),
             }
         }
-        self.chosen(best, !bundle.anchors.is_empty()).ok_or(refusal)
+        let anchored = !bundle.anchors.is_empty();
+        self.chosen(best, &bundle.vm, (anchored, avoid))
+            .ok_or(refusal)
     }
 
     /// Free memory of a host with none of the bundle there; else the rule that removes it.
@@ -188,6 +201,16 @@ impl Engine {
                 .is_ok(),
             None => self.removes(vm, number, host).is_none(),
         }
+    }
+
+    /// Whether a VM may leave a host for another: every rule allows it, and no wish about other VMs that is
+    /// met becomes unmet.
+    pub(crate) fn may_move(&self, uid: &VmUid, from: u32, to: &HostName) -> bool {
+        let (vm, host) = (self.vm_number(uid), self.number(to));
+        let keeps_wishes = vm
+            .zip(host)
+            .is_some_and(|(vm, host)| self.unmet(vm, host) <= self.unmet(vm, from));
+        keeps_wishes && self.may_run(uid, to)
     }
 
     /// Places pending VMs and assigns each: by priority, then the largest first (which packs

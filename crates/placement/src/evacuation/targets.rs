@@ -267,6 +267,11 @@ impl<'a> Attempt<'a> {
     /// Moves a VM, and with it all that must share its host and leave too: all of them, or none and why.
     fn go(&mut self, uid: &VmUid, to: HostName, reason: String) -> Result<(), String> {
         let mates = self.mates(uid);
+        if let Some(mate) = self.remains(uid, &mates) {
+            return Err(format!(
+                "{mate}, which must share its host, can not leave it"
+            ));
+        }
         let before = self.steps.len();
         self.leave(uid, &to, reason);
         for mate in mates {
@@ -315,6 +320,21 @@ impl<'a> Attempt<'a> {
         mates
             .filter(|mate| leaves(&mate) && !self.is_settled(mate))
             .collect()
+    }
+
+    /// Name of a VM that must share its host, is there and does not leave with it. Others of the group may be
+    /// elsewhere, on their way, and draw it away.
+    fn remains(&self, uid: &VmUid, leave: &[VmUid]) -> Option<String> {
+        let host = self.engine.machine(uid)?.host.as_ref()?;
+        let group = self.engine.group(uid);
+        let mut others = group
+            .iter()
+            .filter(|mate| *mate != uid && !leave.contains(mate));
+        others.find_map(|mate| {
+            let vm = self.engine.machine(mate)?;
+            let stays = vm.host.as_ref() == Some(host) && vm.incoming.is_none();
+            stays.then(|| vm.name.to_string())
+        })
     }
 
     fn step(&mut self, uid: &VmUid, from: HostName, to: HostName, reason: String) {

@@ -1,31 +1,32 @@
 //! The few moves that most improve a pool, each worth its cost; nothing when nothing is.
 //!
 //! *Balance*: the imbalance of a pool is the root mean square of how far each host's share of
-//! memory and of CPU is from the pool's, in per mille of the host. The best single move is
-//! looked for among the hosts that are furthest above, again and again, until no move gains
-//! what the mode asks for. *Consolidation*: hosts are emptied, the least loaded first, as long
-//! as everything else keeps its place and N+1 still holds without them.
-//!
-//! A plain local search: exchanges of two VMs are not looked for, so a pool in which only an
-//! exchange would help is left alone.
+//! memory and of CPU is from the pool's, in per mille of the host. The search that also solves the public
+//! benchmark finds where all VMs would better be ([`target`]); of the moves that lead there those are made that
+//! gain the most, as long as each gains what the mode asks for and every rule and N+1 are kept ([`course`]);
+//! two VMs change places where no single move helps.
+//! *Consolidation*: hosts are emptied, the least loaded first, as long as everything else keeps its place and N+1
+//! still holds without them.
 
+mod course;
 mod shares;
+mod target;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{HostName, Priority, VmUid};
+use model::{HostName, VmUid};
 
+use crate::core::ModelError;
 use crate::engine::Engine;
-use crate::evacuation::{EvacuationRequest, Step, plan_evacuation_on, timed};
-use crate::fleet::{Fleet, Free};
+use crate::evacuation::{EvacuationRequest, plan_evacuation_on, timed};
+use crate::fleet::Fleet;
 use crate::headroom::Headroom;
 use crate::plan::{Limits, Plan};
+use course::{Course, Until};
 use shares::Shares;
 
-/// Hosts with the most that are looked at as givers in one step. The furthest above average
-/// nearly always gives the best move; a few more are for when it has nothing that may move.
-const GIVERS: usize = 8;
+/// Searches of one plan. The first finds nearly all; others are for what a rule or N+1 refused to it.
+const ROUNDS: usize = 4;
 
 /// What is wanted of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +100,8 @@ pub struct RebalanceRequest {
     pub limits: Limits,
     /// Bytes per second that a VM writes to its memory.
     pub dirty_bytes_per_second: BTreeMap<VmUid, u64>,
+    /// What the search draws from; the same seed, the same plan.
+    pub seed: u64,
 }
 
 impl RebalanceRequest {
@@ -115,6 +118,7 @@ impl RebalanceRequest {
             fixed: BTreeSet::new(),
             limits: Limits::default(),
             dirty_bytes_per_second: BTreeMap::new(),
+            seed: 1,
         }
     }
 
@@ -180,129 +184,57 @@ fn keeps_headroom(promised: &Headroom, engine: &mut Engine, pool: &str) -> bool 
 }
 
 fn balance(engine: Engine, request: &RebalanceRequest) -> Rebalance {
-    let mut shares = Shares::of(&engine, &request.pool);
-    let before_permille = shares.imbalance();
-    // Where every move has begun and none has ended; and where all have ended.
-    let (mut begun, mut ended) = (engine.clone(), engine);
-    let promised = ended.prove_headroom(&request.pool);
-    let (mut steps, mut gains) = (Vec::new(), Vec::new());
+    let mut course = Course::new(engine, &request.pool);
+    let before_permille = course.shares.imbalance();
     let thresholds = request.mode.thresholds();
-    let mut refused: BTreeSet<(VmUid, HostName)> = BTreeSet::new();
-    while let Some((calm, least)) = thresholds
-        && steps.len() < request.moves_max
-        && shares.imbalance() > calm
-    {
-        let Some((gain, uid, from, to)) = best_move(&begun, &shares, request, &refused) else {
-            break;
+    let mut searched = Ok(());
+    if let Some((calm, least)) = thresholds {
+        let until = Until {
+            moves_max: request.moves_max,
+            calm,
+            least,
         };
-        if gain * 100 < shares.pair(&from, &to) * least {
-            break;
-        }
-        ended.assign(&uid, &to);
-        if !keeps_headroom(&promised, &mut ended, &request.pool) {
-            ended.assign(&uid, &from);
-            refused.insert((uid, to));
-            continue;
-        }
-        let before = shares.imbalance();
-        begun.begin_move(&uid, &to);
-        if let Some(size) = size(&begun, &uid) {
-            shares.shift(size, &from, &to);
-        }
-        let after = shares.imbalance();
-        steps.push(Step {
-            vm: uid.clone(),
-            from,
-            to,
-            after: Vec::new(),
-            reason: format!("imbalance of the pool falls from {before} to {after} per mille"),
-            priority: Priority::default(),
-        });
-        gains.push(Gain {
-            vm: uid,
-            before_permille: before,
-            after_permille: after,
-        });
+        searched = search(&mut course, request, until);
     }
-    let why = match (thresholds, gains.len()) {
-        (None, _) => "rebalancing is off".to_owned(),
-        (Some((calm, _)), 0) if before_permille <= calm => {
+    let why = match (thresholds, course.gains.len(), searched) {
+        (None, _, _) => "rebalancing is off".to_owned(),
+        (Some((calm, _)), 0, _) if before_permille <= calm => {
             format!("imbalance of {before_permille} per mille is not worth a move")
         }
-        (Some(_), 0) if !refused.is_empty() => {
+        (Some(_), 0, Err(error)) => format!("no better place can be looked for: {error}"),
+        (Some(_), 0, Ok(())) if course.promise_forbids => {
             "the moves that gain enough would break N+1".to_owned()
         }
-        (Some(_), 0) => "no single move gains enough".to_owned(),
-        (Some(_), 1) => "1 move gains enough".to_owned(),
-        (Some(_), moves) => format!("{moves} moves gain enough"),
+        (Some(_), 0, Ok(())) => "no move gains enough".to_owned(),
+        (Some(_), 1, _) => "1 move gains enough".to_owned(),
+        (Some(_), moves, _) => format!("{moves} moves gain enough"),
     };
+    let evacuation = request.evacuation(BTreeSet::new());
     Rebalance {
-        plan: timed(begun.fleet(), &request.evacuation(BTreeSet::new()), steps),
-        gains,
+        plan: timed(course.begun.fleet(), &evacuation, course.steps),
+        gains: course.gains,
         emptied: BTreeSet::new(),
         before_permille,
-        after_permille: shares.imbalance(),
+        after_permille: course.shares.imbalance(),
         why,
     }
 }
 
-fn size(engine: &Engine, uid: &VmUid) -> Option<Free> {
-    Some(engine.vm(engine.vm_number(uid)?).size)
-}
-
-/// A possible move: what it gains, its memory, who, from where, where to.
-type Candidate<'a> = (i64, Reverse<(u64, &'a VmUid, &'a HostName)>, &'a HostName);
-
-/// The move that gains the most, ties by the least memory, then by uid and host.
-fn best_move(
-    engine: &Engine,
-    shares: &Shares,
-    request: &RebalanceRequest,
-    refused: &BTreeSet<(VmUid, HostName)>,
-) -> Option<(i64, VmUid, HostName, HostName)> {
-    let mut givers: Vec<(i64, &HostName, (Free, Free))> = shares
-        .hosts
-        .iter()
-        .map(|(name, (capacity, used))| {
-            let distance = shares.distance(*capacity, *used);
-            (-distance[0].max(distance[1]), name, (*capacity, *used))
-        })
-        .collect();
-    givers.sort();
-    let mut best: Option<Candidate<'_>> = None;
-    for (_, from, giver) in givers.into_iter().take(GIVERS) {
-        for uid in engine.on(from) {
-            let Some(vm) = engine.machine(uid) else {
-                continue;
-            };
-            let settled = vm.incoming.is_none() && vm.host.as_ref() == Some(from);
-            if !settled || vm.pinned_to.is_some() || request.rests(uid) {
-                continue;
-            }
-            // One move would part it from who must share its host.
-            if vm.rules.together.is_some() {
-                continue;
-            }
-            let Some(size) = size(engine, uid) else {
-                continue;
-            };
-            for (to, taker) in shares.hosts.iter().filter(|(to, _)| *to != from) {
-                let gain = shares.gain(size, giver, *taker);
-                let rank = (gain, Reverse((size.memory_bytes, uid, to)));
-                let better = best
-                    .as_ref()
-                    .is_none_or(|(best, tie, _)| rank > (*best, *tie));
-                if gain > 0
-                    && better
-                    && !refused.contains(&(uid.clone(), to.clone()))
-                    && engine.may_run(uid, to)
-                {
-                    best = Some((rank.0, rank.1, from));
-                }
-            }
+/// Searches, makes what is worth it, and searches again from there and without what was refused.
+fn search(course: &mut Course, request: &RebalanceRequest, until: Until) -> Result<(), ModelError> {
+    for _ in 0..ROUNDS {
+        if !course.goes_on(until) {
+            break;
+        }
+        let (begun, shares) = (&course.begun, &course.shares);
+        let wanted = target::wanted(begun, shares, request, until.least, &course.refused)?;
+        let before = (course.steps.len(), course.refused.len());
+        course.follow(wanted, until);
+        if (course.steps.len(), course.refused.len()) == before {
+            break;
         }
     }
-    best.map(|(gain, Reverse((_, uid, to)), from)| (gain, uid.clone(), from.clone(), to.clone()))
+    Ok(())
 }
 
 fn consolidate(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use model::HostName;
 
+use super::target::Wanted;
 use crate::engine::Engine;
 use crate::fleet::Free;
 
@@ -12,7 +13,7 @@ pub(super) struct Shares {
     /// By name: capacity, and what is on it.
     pub(super) hosts: BTreeMap<HostName, (Free, Free)>,
     /// Shares of all of them together, per mille. Moves within the pool do not change it.
-    mean: [i64; 2],
+    pub(super) mean: [i64; 2],
 }
 
 /// Used memory and CPU, per mille. In 64 bits, since this is asked for every VM and host; a
@@ -91,6 +92,26 @@ impl Shares {
         let before = self.squares(from.0, from.1) + self.squares(to.0, to.1);
         let after = self.squares(from.0, minus(from.1, size)) + self.squares(to.0, sum(to.1, size));
         before - after
+    }
+
+    /// The same when two VMs of these sizes change places, the first from one host to the other.
+    pub(super) fn gain_of_exchange(
+        &self,
+        sizes: (Free, Free),
+        from: (Free, Free),
+        to: (Free, Free),
+    ) -> i64 {
+        let before = self.squares(from.0, from.1) + self.squares(to.0, to.1);
+        let (from_used, to_used) = (
+            sum(minus(from.1, sizes.0), sizes.1),
+            sum(minus(to.1, sizes.1), sizes.0),
+        );
+        before - self.squares(from.0, from_used) - self.squares(to.0, to_used)
+    }
+
+    /// Capacity and load of the two hosts of a move.
+    pub(super) fn both(&self, wanted: &Wanted) -> Option<((Free, Free), (Free, Free))> {
+        Some((*self.hosts.get(&wanted.from)?, *self.hosts.get(&wanted.to)?))
     }
 
     /// Squared distance of two hosts.

@@ -2,8 +2,9 @@
 //!
 //! `cargo run --release -p placement --bin bench_placement [-- --only PART,…]`. One thread; the workloads are
 //! generated from fixed seeds, so only the times differ between runs. Rates are per second of
-//! processor time, so that a busy machine does not spoil them; single times are by the clock, and
-//! their tails are those of the machine when others use it too.
+//! processor time, and proofs of N+1 in processor time, so that a busy machine does not spoil them; other
+//! single times are by the clock, and their tails are those of the machine when others use it too.
+//! What others published of cases of the same shape stands beside the bars.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use generate::{GIB, Random, dirty, filled, host_name, uid};
-use placement::roadef::Options;
+use placement::roadef::{Clock, Options};
 use placement::{
     Engine, EvacuationRequest, Headroom, Limits, Mode, RebalanceRequest, lint, lint_plan,
     plan_evacuation, plan_evacuation_on, plan_rebalance,
@@ -24,8 +25,12 @@ struct Row {
     what: String,
     measured: String,
     bar: &'static str,
+    /// What others reached on a case of that shape, where they published it.
+    anchor: &'static str,
     good: Option<bool>,
 }
+
+const SCHEDULER_PERF: &str = "scheduler_perf: 680 to 810 pods/s, through an API server";
 
 /// A part that can run alone: its name, and what it measures.
 type Part = (&'static str, fn(&mut Vec<Row>));
@@ -79,17 +84,22 @@ fn refuse(why: &str) -> ExitCode {
 fn print(rows: &[Row]) {
     let width = |get: fn(&Row) -> usize| rows.iter().map(get).max().unwrap_or(0);
     let (what, measured) = (width(|row| row.what.len()), width(|row| row.measured.len()));
-    println!("{:what$}  {:>measured$}  bar", "what", "measured");
+    let bar = width(|row| row.bar.len());
+    println!(
+        "{:what$}  {:>measured$}  {:bar$}  {:6}  others",
+        "what", "measured", "bar", ""
+    );
     for row in rows {
         let judged = match row.good {
             Some(true) => "met",
             Some(false) => "MISSED",
             None => "",
         };
-        println!(
-            "{:what$}  {:>measured$}  {} {judged}",
-            row.what, row.measured, row.bar
+        let line = format!(
+            "{:what$}  {:>measured$}  {:bar$}  {judged:6}  {}",
+            row.what, row.measured, row.bar, row.anchor
         );
+        println!("{}", line.trim_end());
     }
 }
 
@@ -156,12 +166,14 @@ fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
             if legal { "" } else { ", ILLEGAL" }
         ),
         bar: ">= 100,000",
+        anchor: SCHEDULER_PERF,
         good: Some(rate >= 100_000.0 && legal),
     });
     rows.push(Row {
         what: format!("  p99 of one placement, {label}"),
         measured: format!("{p99:.1?}"),
         bar: "<= 100 us",
+        anchor: "",
         good: Some(p99 <= Duration::from_micros(100)),
     });
     let mut refusals = Vec::new();
@@ -179,6 +191,7 @@ fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
         what: format!("  p99 of one refusal with its counts, {label}"),
         measured: format!("{:.1?}", quantile(&mut refusals, 990)),
         bar: "<= 100 us",
+        anchor: "",
         good: Some(quantile(&mut refusals, 990) <= Duration::from_micros(100)),
     });
     // Later parts use again what the first has freed.
@@ -188,6 +201,7 @@ fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
             what: format!("  memory per host / per VM, {label}"),
             measured: format!("{per_host} B / {per_vm} B"),
             bar: "<= 4,096 B / 1,024 B",
+            anchor: "",
             good: Some(per_host <= 4_096 && per_vm <= 1_024),
         });
     }
@@ -226,7 +240,9 @@ fn headroom(rows: &mut Vec<Row>, memory: u64) {
     let begun = Instant::now();
     let first = engine.prove_headroom("pool-00");
     let cold = begun.elapsed();
+    // One thread: the time of the process is that of the proofs, whoever else uses the machine.
     let start = Instant::now();
+    let used = || Clock::Cpu.used(start, 1);
     let processor = processor_seconds(start);
     let (mut times, mut unknown, mut broken, changes) = (Vec::new(), 0, 0, 3_000);
     for _ in 0..changes {
@@ -243,9 +259,9 @@ fn headroom(rows: &mut Vec<Row>, memory: u64) {
         } else if let Ok(choice) = engine.place(&uid, &nothing) {
             engine.assign(&uid, &choice.host);
         }
-        let begun = Instant::now();
+        let begun = used();
         let answer = engine.prove_headroom("pool-00");
-        times.push(begun.elapsed());
+        times.push(used().saturating_sub(begun));
         match answer {
             Headroom::Unknown { .. } => unknown += 1,
             Headroom::Broken { .. } => broken += 1,
@@ -262,11 +278,12 @@ fn headroom(rows: &mut Vec<Row>, memory: u64) {
             inside.len()
         ),
         measured: format!(
-            "p50 {:.0?} p99 {p99:.0?} max {:.0?}; mean {mean:.0} us of processor",
+            "p50 {:.0?} p99 {p99:.0?} max {:.0?} of processor; mean with the change {mean:.0} us",
             quantile(&mut times, 500),
             quantile(&mut times, 1_000)
         ),
         bar: "p99 <= 10 ms",
+        anchor: "",
         good: Some(p99 <= Duration::from_millis(10)),
     });
     rows.push(Row {
@@ -280,6 +297,7 @@ fn headroom(rows: &mut Vec<Row>, memory: u64) {
             }
         ),
         bar: "unknown counted",
+        anchor: "",
         good: None,
     });
 }
@@ -329,6 +347,7 @@ fn packing(rows: &mut Vec<Row>) {
             used.len() as f64 / bound as f64
         ),
         bar: "reported",
+        anchor: "",
         good: None,
     });
 }
@@ -364,6 +383,7 @@ fn rebalancing(rows: &mut Vec<Row>) {
             answer.after_permille
         ),
         bar: "0 faults",
+        anchor: "",
         good: Some(faults == 0),
     });
 }
@@ -398,12 +418,14 @@ fn repair(rows: &mut Vec<Row>) {
             plan.stuck.len()
         ),
         bar: "<= 3 s",
+        anchor: "BtrPlace: 3 min whole, < 30 s partitioned",
         good: Some(total <= Duration::from_secs(3) && faults == 0),
     });
     rows.push(Row {
         what: "  its end / lower bound".into(),
         measured: format!("{:.3}", plan.end_ms as f64 / plan.bound_ms as f64),
         bar: "<= 1.1",
+        anchor: "",
         good: Some(plan.end_ms * 10 <= plan.bound_ms * 11),
     });
 }
@@ -433,6 +455,7 @@ fn full(rows: &mut Vec<Row>) {
             plan.stuck.len()
         ),
         bar: "0 faults",
+        anchor: "",
         good: Some(faults == 0),
     });
 }
@@ -480,6 +503,7 @@ fn evacuations(rows: &mut Vec<Row>) {
         ),
         measured: format!("mean {mean:.3} worst {worst:.3}; {within} within 1.1; {faults} faults"),
         bar: "<= 1.1",
+        anchor: "mVM: 20 to 28 % sooner than capped parallelism",
         good: Some(within == ratios.len() && faults == 0),
     });
 }
