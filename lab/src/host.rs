@@ -76,14 +76,15 @@ pub fn prepare(
     write_certificates(&folder, addresses, number, &name, authority)
 }
 
-/// The pieces of sysfs, procfs and kernel log that the agent reads; faults are injected here.
-fn write_hardware(folder: &Path, uuid: &str) -> Result<()> {
-    let root = folder.join("root");
-    let put = |path: &str, content: &str| -> Result<()> {
-        let path = root.join(path);
-        fs::create_dir_all(path.parent().context("a file has a folder")?)?;
-        Ok(fs::write(path, format!("{content}\n"))?)
-    };
+/// Writes one value below a host's sysfs and procfs root.
+fn put(root: &Path, path: &str, content: &str) -> Result<()> {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().context("a file has a folder")?)?;
+    Ok(fs::write(path, format!("{content}\n"))?)
+}
+
+/// Counters of memory errors: a kernel counts from its own boot on.
+fn write_memory_counters(root: &Path) -> Result<()> {
     let controller = "sys/devices/system/edac/mc/mc0";
     for (file, content) in [
         ("mc_name", "lab"),
@@ -96,8 +97,16 @@ fn write_hardware(folder: &Path, uuid: &str) -> Result<()> {
         ("csrow0/ce_count", "0"),
         ("csrow0/ue_count", "0"),
     ] {
-        put(&format!("{controller}/{file}"), content)?;
+        put(root, &format!("{controller}/{file}"), content)?;
     }
+    Ok(())
+}
+
+/// The pieces of sysfs, procfs and kernel log that the agent reads; faults are injected here.
+fn write_hardware(folder: &Path, uuid: &str) -> Result<()> {
+    let root = folder.join("root");
+    let put = |path: &str, content: &str| put(&root, path, content);
+    write_memory_counters(&root)?;
     put("sys/class/dmi/id/product_uuid", uuid)?;
     let sensor = "sys/class/hwmon/hwmon0";
     for (file, content) in [
@@ -319,6 +328,7 @@ fn boot(files: &LabFiles, host: &str) -> Result<()> {
     // The file stays in place, as it may be a mount's source: written, not replaced.
     let boot_id = files.host(host).join("boot_id");
     fs::write(boot_id, format!("{}\n", Uuid::new_v4()))?;
+    write_memory_counters(&files.host(host).join("root"))?;
     for link in [Link::Management, Link::Business] {
         namespace::set_link(&files.name, number, link, true)?;
     }

@@ -227,6 +227,20 @@ fn a_doubled_incident_is_red() {
 }
 
 #[test]
+fn a_silence_that_was_over_before_the_death_has_its_own_incident() {
+    let mut object = incident("host-silent/h1/boot-of-h1", "h1", 0.0);
+    object["spec"]["openedAt"] = time(7).into();
+    object["status"] = json!({"recoveredAt": time(10), "closedAt": time(12), "systems": []});
+    let mut history = clean();
+    history.extend([
+        fault("management-cut", Some("h1"), 5),
+        heal("management-cut", Some("h1"), 9),
+        Entry::Incident { object },
+    ]);
+    assert_eq!(rules(&history, &one_restart()), Vec::<&str>::new());
+}
+
+#[test]
 fn an_incident_without_a_cause_is_red() {
     for (cause, host) in [
         ("host-silent/h3/boot-of-h3", "h3"),

@@ -69,6 +69,8 @@ fn told_once(facts: &Facts, death: &Power, findings: &mut Vec<Finding>) {
         .incidents
         .iter()
         .filter(|incident| silence(incident) == Some((&death.host, &death.boot_id)))
+        // One that was over before is about a former silence of this boot, from which it came back.
+        .filter(|incident| incident.closed_at.is_none_or(|closed| closed >= death.at))
         .count();
     let storms = facts
         .incidents
