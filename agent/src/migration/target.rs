@@ -99,6 +99,9 @@ async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
         ClaimKind::Incoming,
     )
     .await?;
+    if !context.freezer.acts() {
+        return Ok(());
+    }
     context
         .ledger
         .take(&moving.vm.uid, moving.target.epoch.0, context.guard_firings)?;
