@@ -243,6 +243,7 @@ impl World {
                 Rc::new(object)
             })
             .collect();
+        self.requests_fail();
         self.api = backup;
         self.api.objects.moves.extend(forgotten);
         self.outage.down_until = self.now + span;

@@ -305,6 +305,18 @@ impl World {
         }));
     }
 
+    /// The API server is stopped: requests on their way end with their connections, and their senders know
+    /// that they failed.
+    pub fn requests_fail(&mut self) {
+        for Reverse(queued) in std::mem::take(&mut self.queue).into_vec() {
+            match queued.event {
+                Event::Write(operator, run, ..) => self.chain_over(operator, run),
+                Event::Late(..) => {}
+                _ => self.queue.push(Reverse(queued)),
+            }
+        }
+    }
+
     /// Runs until everything has settled after the faults, a checker objects, or the bound is
     /// reached.
     pub fn run(&mut self) {

@@ -37,6 +37,10 @@ const RENEW: u64 = 1_500;
 const WRITES_FOR: u64 = 4_000;
 const TAKE_AFTER: u64 = 6_000;
 
+/// A cache that has not moved on for so long after a write never will: etcd was restored to the version
+/// that was written from (`operator/src/writer.rs`), milliseconds.
+const MOVES_ON_WITHIN: u64 = 10_000;
+
 /// What an operator saw of a host's Lease.
 #[derive(Clone, Debug)]
 pub struct Renewals {
@@ -84,7 +88,8 @@ pub struct Operator {
     recovery: RecoveryClock,
     failures: BTreeMap<VmUid, (Failures, i64)>,
     moves_begun: BTreeMap<usize, Moment>,
-    written: BTreeMap<(u8, usize), u64>,
+    /// From which version each object was last written, and when.
+    written: BTreeMap<(u8, usize), (u64, u64)>,
     works: u32,
     renewed_at: Option<u64>,
     election_at: u64,
