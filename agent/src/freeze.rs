@@ -164,9 +164,9 @@ impl Freezer {
 
     /// Says what runs here, as the answer to a roll-call; nothing without one.
     pub fn tell(&self, context: &Context, domains: &[Domain], answers: Option<String>) {
-        let freeze = {
+        let (freeze, epochs) = {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            memory.now.freeze.clone()
+            (memory.now.freeze.clone(), memory.now.epochs)
         };
         let told = freeze.zip(answers).and_then(|(freeze, roll_call)| {
             Some(FrozenReport {
@@ -174,7 +174,7 @@ impl Freezer {
                 rebase: freeze.rebase?,
                 roll_call,
                 highest_epoch: match context.ledger.highest() {
-                    Ok(highest) => highest,
+                    Ok(highest) => highest.max(epochs.0),
                     Err(error) => {
                         tracing::error!(%error, "what runs here is not told");
                         return None;
@@ -258,10 +258,10 @@ async fn look(context: &Arc<Context>) -> Result<()> {
     let roll_call = status.frozen.map(|frozen| frozen.roll_call);
     context.freezer.hear(roll_call.unwrap_or_default());
     if step == Step::Settle {
-        settle(context).await?;
+        let epochs = settle(context).await?;
         context
             .freezer
-            .change(|memory| memory.thaw(number, &site.rebase))?;
+            .change(|memory| memory.thaw(number, &site.rebase, epochs))?;
         tracing::warn!(
             rebase = site.rebase,
             "the site was rebased; this host acts again"
@@ -273,14 +273,18 @@ async fn look(context: &Arc<Context>) -> Result<()> {
 
 /// Closes every epoch that the rights do not name: a start that was allowed before the restore,
 /// a copy that arrived and whose move nobody remembers, an assignment of the backup that this host
-/// has not begun. A copy whose VM is gone from the API is kept.
-async fn settle(context: &Arc<Context>) -> Result<()> {
+/// has not begun. A copy whose VM is gone from the API is kept; what has not become a copy yet may
+/// not, as another VM of the backup may hold its disk. Returns the highest `lastEpoch`.
+async fn settle(context: &Arc<Context>) -> Result<Epoch> {
     let vms: Api<VirtualMachine> = Api::all(context.client.clone());
     let listed = vms.list(&ListParams::default()).await.context("VMs")?.items;
     let domains = context.hypervisor.list().await?;
     let known: BTreeSet<String> = context.ledger.uids()?;
+    let mut unlisted = known.clone();
+    let mut highest = Epoch(0);
     for vm in &listed {
         let uid = vm.uid().unwrap_or_default();
+        unlisted.remove(&uid);
         let reference = VmRef {
             uid: uid.clone(),
             namespace: vm.namespace().unwrap_or_default(),
@@ -291,6 +295,7 @@ async fn settle(context: &Arc<Context>) -> Result<()> {
             .find(|domain| domain.uuid.to_string() == uid)
             .and_then(|domain| domain.owner.clone());
         let status = vm.status.clone().unwrap_or_default();
+        highest = highest.max(Epoch(status.last_epoch));
         let mine =
             |right: &&Assignment| right.host == context.host && right.boot_id == context.boot_id;
         let rights: Vec<Epoch> = status
@@ -308,17 +313,35 @@ async fn settle(context: &Arc<Context>) -> Result<()> {
         }
         let runs = here.map(|owner| owner.epoch);
         if known.contains(&uid) || !rights.is_empty() {
-            let entry = context.ledger.entry(&uid)?;
-            let seen = entry.epochs.keys().map(|epoch| Epoch(*epoch));
-            for epoch in seen.chain(rights.iter().copied()).collect::<BTreeSet<_>>() {
-                let over = matches!(
-                    entry.state(epoch.0),
-                    Some(EpochState::Closed | EpochState::HandedOver)
-                );
-                if !over && runs != Some(epoch) {
-                    context.ledger.close(&uid, epoch.0)?;
-                }
-            }
+            close_all_but(context, &uid, &rights, runs)?;
+        }
+    }
+    for uid in unlisted {
+        let copy = domains
+            .iter()
+            .find(|domain| domain.uuid.to_string() == uid)
+            .and_then(|domain| domain.owner.as_ref());
+        close_all_but(context, &uid, &[], copy.map(|owner| owner.epoch))?;
+    }
+    Ok(highest)
+}
+
+/// Closes what a VM's ledger knows and what its rights name, except what runs.
+fn close_all_but(
+    context: &Context,
+    uid: &str,
+    rights: &[Epoch],
+    runs: Option<Epoch>,
+) -> Result<()> {
+    let entry = context.ledger.entry(uid)?;
+    let seen = entry.epochs.keys().map(|epoch| Epoch(*epoch));
+    for epoch in seen.chain(rights.iter().copied()).collect::<BTreeSet<_>>() {
+        let over = matches!(
+            entry.state(epoch.0),
+            Some(EpochState::Closed | EpochState::HandedOver)
+        );
+        if !over && runs != Some(epoch) {
+            context.ledger.close(uid, epoch.0)?;
         }
     }
     Ok(())

@@ -436,8 +436,9 @@ async fn end(
     vms: usize,
 ) -> Result<(), WriteError> {
     let at = clock::wall();
-    // Later rebases have later words, whatever the clock does.
-    let id = at.0.to_string().max(format!("{}+", last_rebase(policy)));
+    // Later rebases have later words, whatever the clock does, and whatever etcd has forgotten.
+    let last = last_rebase(policy).max(context.freeze.state().rebase.clone());
+    let id = at.0.to_string().max(format!("{last}+"));
     let last = Rebased {
         id,
         at,

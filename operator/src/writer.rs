@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -58,12 +59,23 @@ pub enum WriteError {
     Api(#[from] kube::Error),
 }
 
+/// A cache that has not moved on for so long after a write never will: etcd was restored to the very
+/// version that was written from, and nobody noticed as versions had grown past it again. What is decided
+/// from it anew is written by compare-and-swap as ever.
+const MOVES_ON_WITHIN: Duration = Duration::from_secs(10);
+
+/// From which version an object was last written, and when.
+struct Written {
+    from: String,
+    at: Instant,
+}
+
 /// The writer.
 pub struct Writer {
     client: Client,
     leader: Arc<Leader>,
     places: Semaphore,
-    written: Mutex<BTreeMap<String, String>>,
+    written: Mutex<BTreeMap<String, Written>>,
     recorder: Recorder,
 }
 
@@ -123,7 +135,10 @@ impl Writer {
     /// decided from it again.
     pub fn settled<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.get(&key(object)) != object.meta().resource_version.as_ref()
+        let version = object.meta().resource_version.as_ref();
+        written.get(&key(object)).is_none_or(|written| {
+            Some(&written.from) != version || written.at.elapsed() >= MOVES_ON_WITHIN
+        })
     }
 
     /// Whether this operator saw the API hold less than before.
@@ -149,7 +164,13 @@ impl Writer {
             self.written
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .insert(key(object), version);
+                .insert(
+                    key(object),
+                    Written {
+                        from: version,
+                        at: Instant::now(),
+                    },
+                );
         }
     }
 

@@ -178,6 +178,10 @@ async fn send_registered(context: &Arc<Context>, moving: &Move) -> Result<()> {
     )
     .await?;
     let uuid = moving.vm.uuid()?;
+    if !context.freezer.acts() {
+        // It froze since the read that allowed the move.
+        return Ok(());
+    }
     tracing::info!(vm = moving.vm.name, to = %moving.target.host, "sending");
     let result = {
         let job = context.hypervisor.migrate(uuid, &target);

@@ -24,6 +24,10 @@ use crate::proof::HostStopProof;
 /// such epochs still stand in claims beside the data.
 const LEAP: i64 = 1_000_000;
 
+/// No platform ever issues this many epochs: a host that tells of a higher one tells nonsense, which
+/// would use up all numbers that there are.
+const HIGHEST: Epoch = Epoch(1_000_000_000_000_000);
+
 /// A copy on a host as its frozen agent tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,7 +49,8 @@ pub struct HostWord {
     pub boot_id: BootId,
     /// Every copy there.
     pub copies: Vec<SeenCopy>,
-    /// The highest epoch that it ever saw, of any VM.
+    /// The highest epoch that it ever saw, of any VM: those that it took, and those below which a
+    /// rebase that it remembers issues none.
     pub highest: Epoch,
 }
 
@@ -77,6 +82,16 @@ pub enum Obstacle {
         one: HostName,
         /// Another.
         other: HostName,
+    },
+    /// A host tells of epochs that can not have been issued.
+    #[error(
+        "host {host} tells of epoch {epoch}, and none above {HIGHEST} is ever issued; its ledger is damaged: empty the host and reboot it, or switch it off"
+    )]
+    Absurd {
+        /// The host.
+        host: HostName,
+        /// What it tells.
+        epoch: Epoch,
     },
     /// A copy runs whose VM the API does not hold: it was declared after the backup, perhaps under a
     /// name that is used again, on a disk that another VM would write.
@@ -125,6 +140,14 @@ pub fn rebase(
         .filter(|(_, said)| !is_settled(said))
         .map(|(host, _)| Obstacle::Unheard(host.clone()))
         .collect();
+    for (host, word) in heard(hosts) {
+        let told = word.copies.iter().map(|copy| copy.epoch);
+        let highest = told.chain([word.highest]).max();
+        obstacles.extend(highest.filter(|epoch| *epoch > HIGHEST).map(|epoch| {
+            let host = host.clone();
+            Obstacle::Absurd { host, epoch }
+        }));
+    }
     let mut running: BTreeMap<VmUid, (Assignment, SeenCopy)> = BTreeMap::new();
     let mut arrived: BTreeMap<VmUid, Assignment> = BTreeMap::new();
     for (host, word) in heard(hosts) {

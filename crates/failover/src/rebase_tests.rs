@@ -153,6 +153,28 @@ fn a_copy_whose_vm_is_unknown_is_left_to_a_person() {
     ));
 }
 
+/// A damaged ledger, or a hostile agent: its number would leave none for the next start.
+#[test]
+fn epochs_from_the_future_are_no_floor() {
+    let vms = [rights("v", Some(right("h1", 5)), 5)];
+    for epoch in [i64::MAX, 1_000_000_000_000_001] {
+        for word in [
+            word("h1", vec![], epoch),
+            word("h1", vec![copy("v", epoch, true)], 5),
+        ] {
+            let hosts: BTreeMap<_, _> = [word].into();
+            let obstacles = rebase(&vms, &hosts, None).expect_err("absurd");
+            let [Obstacle::Absurd { host, .. }] = obstacles.as_slice() else {
+                panic!("{obstacles:?}");
+            };
+            assert_eq!(host, &HostName::from("h1"));
+        }
+    }
+    let hosts: BTreeMap<_, _> = [word("h1", vec![], i64::MIN)].into();
+    let plan = rebase(&vms, &hosts, None).expect("a number below zero says nothing");
+    assert_eq!(plan.floor, Epoch(1_000_000));
+}
+
 #[test]
 fn a_rebase_that_was_interrupted_ends_as_it_began() {
     let vms = [rights("v", Some(right("h1", 5)), 5), rights("w", None, 3)];
@@ -192,7 +214,7 @@ fn a_read_that_was_begun_before_a_rebase_shows_no_restore() {
     let mut memory = ApiMemory::default();
     assert!(see(&mut memory, 90));
     let before = memory.begin();
-    memory.thaw(40, "r1");
+    memory.thaw(40, "r1", Epoch(0));
     assert!(memory.see(41, &before));
 }
 
@@ -214,9 +236,35 @@ fn an_agent_freezes_once_versions_fall_and_thaws_only_on_another_rebase() {
     assert_eq!(memory.step(&site(true, "r0")), Step::Report);
     assert_eq!(memory.step(&site(true, "r1")), Step::Report, "not over");
     assert_eq!(memory.step(&site(false, "r1")), Step::Settle);
-    memory.thaw(51, "r1");
+    memory.thaw(51, "r1", Epoch(1_000_007));
+    assert_eq!(memory.epochs, Epoch(1_000_007));
     assert_eq!(memory.step(&site(false, "r1")), Step::Act);
     assert!(see(&mut memory, 51));
+}
+
+/// Simulation seed 12428: a host hung through a rebase, and etcd was restored again.
+#[test]
+fn a_host_that_missed_a_rebase_answers_for_the_freeze_that_stands() {
+    let mut memory = ApiMemory::default();
+    assert!(see(&mut memory, 10) && !see(&mut memory, 9));
+    assert_eq!(memory.step(&site(true, "")), Step::Report);
+    assert_eq!(memory.step(&site(true, "r1")), Step::Report);
+    let named = |memory: &ApiMemory| memory.freeze.clone().expect("frozen").rebase;
+    assert_eq!(named(&memory), Some("r1".to_owned()));
+    assert_eq!(memory.step(&site(false, "r2")), Step::Settle);
+}
+
+#[test]
+fn a_freeze_does_not_end_because_etcd_forgot_a_rebase() {
+    let mut memory = ApiMemory::default();
+    assert_eq!(memory.step(&site(false, "r1")), Step::Act);
+    assert_eq!(memory.step(&site(true, "r1")), Step::Report);
+    assert_eq!(
+        memory.step(&site(false, "")),
+        Step::Report,
+        "etcd was restored, not rebased"
+    );
+    assert_eq!(memory.step(&site(false, "r0")), Step::Settle);
 }
 
 #[test]

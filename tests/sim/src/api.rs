@@ -165,6 +165,21 @@ pub struct Objects {
     pub policy: Rc<PolicyObject>,
 }
 
+impl Objects {
+    /// Whether a watch that knew these objects sees one of them older than it was (operator/src/store.rs).
+    pub fn is_older_in(&self, new: &Objects) -> bool {
+        let mut vms = self.vms.iter().zip(&new.vms);
+        let mut hosts = self.hosts.iter().zip(&new.hosts);
+        let mut volumes = self.volumes.iter().zip(&new.volumes);
+        let mut moves = self.moves.iter().zip(&new.moves);
+        new.policy.version < self.policy.version
+            || vms.any(|(known, new)| known.uid == new.uid && new.version < known.version)
+            || hosts.any(|(known, new)| new.version < known.version)
+            || volumes.any(|(known, new)| new.version < known.version)
+            || moves.any(|(known, new)| new.version < known.version)
+    }
+}
+
 /// The server.
 #[derive(Clone, Debug, Default)]
 pub struct Server {

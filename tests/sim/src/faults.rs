@@ -166,6 +166,20 @@ pub enum Fault {
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },
+    /// A host's agent says of a VM what is not so: that another host's copy is closed, handed over and
+    /// running, and that a copy of epochs that nobody has issued is.
+    FalseWord { host: HostIndex, vm: VmIndex },
+    /// A machine that booted a clone of a host's disk reports and renews under its name.
+    Twin {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// An operator's wall clock is an hour ahead, or behind.
+    OperatorClock {
+        operator: OperatorIndex,
+        ahead: bool,
+    },
     /// A host's wall clock jumps forward.
     ClockJump {
         host: HostIndex,

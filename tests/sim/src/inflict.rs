@@ -83,6 +83,11 @@ impl World {
                 self.machines[host.0].agent.stuck_until = now + span
             }
             Fault::GuardStop { host, span } => self.machines[host.0].guard_until = now + span,
+            Fault::FalseWord { host, vm } => self.false_word(host.0, vm.0),
+            Fault::Twin { host, span } => self.twin_turn(host.0, now + span),
+            Fault::OperatorClock { operator, ahead } => {
+                self.operators[operator.0].wall_ahead = ahead;
+            }
             Fault::ClockJump { host, by } => self.machines[host.0].clock_jump = by,
             Fault::GuestCrash { vm } => self.guest_ends(vm.0, false),
             Fault::GuestShutdown { vm } => self.guest_ends(vm.0, true),
@@ -251,9 +256,13 @@ impl World {
                 Rc::new(object)
             })
             .collect();
+        self.requests_fail();
         self.api = backup;
         self.api.objects.moves.extend(forgotten);
         self.outage.down_until = self.now + span;
+        for machine in &mut self.machines {
+            machine.agent.interrupted = true;
+        }
         self.checker.restored(self.now);
         self.tell("restored", &[]);
     }

@@ -18,6 +18,7 @@ pub mod check;
 pub mod faults;
 mod hardware;
 mod inflict;
+mod liars;
 pub mod libvirt;
 pub mod machine;
 pub mod mutant;

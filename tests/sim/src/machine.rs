@@ -80,6 +80,10 @@ pub struct Agent {
     pub synced: bool,
     /// Its watches stand still until then.
     pub stale_until: u64,
+    /// A watch was interrupted since the API's version was last looked at.
+    pub interrupted: bool,
+    /// When the API's version was last looked at.
+    pub looked_at: Option<u64>,
     /// VMs with work under way.
     pub busy: BTreeSet<VmUid>,
     /// Moves with work of the source under way.
@@ -252,6 +256,7 @@ impl Machine {
         agent.alive = false;
         agent.run += 1;
         agent.synced = false;
+        agent.looked_at = None;
         agent.busy.clear();
         agent.busy_source.clear();
         agent.busy_target.clear();

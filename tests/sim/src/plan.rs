@@ -282,7 +282,13 @@ impl Plan {
                 );
                 self.push(at + 100, Fault::GuestCrash { vm });
             }
-            _ => match rng.below(5) {
+            _ => match rng.below(8) {
+                5 => self.push(at, Fault::FalseWord { host, vm }),
+                6 => self.push(at, Fault::Twin { host, span }),
+                7 => {
+                    let ahead = rng.chance(500);
+                    self.push(at, Fault::OperatorClock { operator, ahead });
+                }
                 0 => self.push(
                     at,
                     Fault::ClockJump {

@@ -55,8 +55,10 @@ pub enum Event {
     Task(usize, u64, Box<Task>),
     /// A crashed agent is started again.
     AgentUp(usize, u64),
-    /// A message of an agent that was given up arrives after all.
-    Late(Box<Patch>),
+    /// A message of a host's agent that was given up arrives after all.
+    Late(usize, Box<Patch>),
+    /// Another machine under a host's name: it reports and renews, until then.
+    Twin(usize, u64),
     /// libvirt or QEMU on a host, in a boot, takes its next step.
     Libvirt(usize, u64, Step),
     /// The guard's turn.
@@ -303,6 +305,18 @@ impl World {
         }));
     }
 
+    /// The API server is stopped: requests on their way end with their connections, and their senders know
+    /// that they failed.
+    pub fn requests_fail(&mut self) {
+        for Reverse(queued) in std::mem::take(&mut self.queue).into_vec() {
+            match queued.event {
+                Event::Write(operator, run, ..) => self.chain_over(operator, run),
+                Event::Late(..) => {}
+                _ => self.queue.push(Reverse(queued)),
+            }
+        }
+    }
+
     /// Runs until everything has settled after the faults, a checker objects, or the bound is
     /// reached.
     pub fn run(&mut self) {
@@ -350,11 +364,12 @@ impl World {
             Event::AgentTurn(host, run, extra) => self.agent_turn(host, run, extra),
             Event::Task(host, run, task) => self.task(host, run, *task),
             Event::AgentUp(host, run) => self.agent_up(host, run),
-            Event::Late(patch) => {
+            Event::Late(host, patch) => {
                 if self.api_serves() {
-                    self.apply(*patch);
+                    self.apply(host, *patch);
                 }
             }
+            Event::Twin(host, until) => self.twin_turn(host, until),
             Event::Libvirt(host, boot, step) => self.libvirt(host, boot, step),
             Event::Guard(host) => self.guard_turn(host),
             Event::PowerOn(host) => self.power_on(host),

@@ -55,8 +55,6 @@ fn every_planted_error_is_caught_by_the_judge_of_its_rule() {
             Mutant::ForgetsVersions,
             &["one-writer", "epoch-once", "epochs-grow", "recovers"],
         ),
-        // RebaseKeepsStarts is not demanded: since disks go to what runs on them before hosts act again, no
-        // schedule of 40,000 was found in which that error breaks a rule.
         (Mutant::RebaseUnheard, &["one-writer", "epoch-once"]),
     ] {
         let rule = caught(mutant);

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use sim::mutant::Mutant;
+
 #[test]
 fn every_scenario_goes_as_expected() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
@@ -32,18 +34,28 @@ fn every_scenario_goes_as_expected() {
     );
 }
 
+fn broken(scenario: &str, mutant: Mutant) -> Option<&'static str> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    let plan = sim::scenario::plan_of(&folder.join(scenario), 1).expect("a scenario");
+    let violation = sim::run::run(plan, mutant, false).violation;
+    violation.map(|violation| violation.rule)
+}
+
 /// Random schedules seldom cut a host off from everything for as long as the contract takes.
 #[test]
 fn a_guard_that_sleeps_is_caught_where_a_host_loses_everything() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../scenarios/53-heartbeat-dead-for-a-minute-then-the-lease-drops");
-    let broken = |mutant| {
-        let plan = sim::scenario::plan_of(&folder, 1).expect("a scenario");
-        let violation = sim::run::run(plan, mutant, false).violation;
-        violation.map(|violation| violation.rule)
-    };
-    assert_eq!(broken(sim::mutant::Mutant::None), None);
-    assert_eq!(broken(sim::mutant::Mutant::GuardSleeps), Some("one-writer"));
+    let scenario = "53-heartbeat-dead-for-a-minute-then-the-lease-drops";
+    assert_eq!(broken(scenario, Mutant::None), None);
+    assert_eq!(broken(scenario, Mutant::GuardSleeps), Some("one-writer"));
+}
+
+/// Random schedules seldom let a start hang across a restore and a rebase.
+#[test]
+fn a_start_that_outlives_a_rebase_is_caught() {
+    let scenario = "48i-restored-while-a-start-hangs";
+    assert_eq!(broken(scenario, Mutant::None), None);
+    let rule = broken(scenario, Mutant::RebaseKeepsStarts);
+    assert_eq!(rule, Some("one-writer"));
 }
 
 /// No random schedule loses a ledger: it lies in memory, as the guests do.

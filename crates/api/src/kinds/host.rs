@@ -374,7 +374,7 @@ pub struct FrozenReport {
     /// Why it is frozen.
     #[schemars(length(max = 1000))]
     pub cause: String,
-    /// `status.lastRebase.id` of the policy when it froze; empty: there was none. A later one ends
+    /// `status.lastRebase.id` of the policy when it was last seen frozen; empty: there was none. A later one ends
     /// the freeze.
     #[serde(default)]
     #[schemars(length(max = 128))]

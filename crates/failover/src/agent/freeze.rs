@@ -24,8 +24,8 @@ pub struct SiteWord {
 pub struct Freeze {
     /// Why, in one sentence.
     pub cause: String,
-    /// The last rebase that the API knew of when the freeze had begun; none: not read yet.
-    /// Another one ends the freeze.
+    /// The last rebase that the API knew of when it was last seen frozen; none: not read yet.
+    /// A later one ends the freeze.
     pub rebase: Option<String>,
 }
 
@@ -56,6 +56,9 @@ pub struct ApiMemory {
     pub highest: u64,
     /// The last rebase that this host knows of.
     pub rebase: String,
+    /// The highest `lastEpoch` of any VM when this host last thawed: epochs of that rebase are not
+    /// issued again though etcd forgets it.
+    pub epochs: Epoch,
     /// Why this host is frozen, if it is.
     pub freeze: Option<Freeze>,
 }
@@ -110,17 +113,20 @@ impl ApiMemory {
             return Step::Act;
         };
         let known = freeze.rebase.get_or_insert_with(|| site.rebase.clone());
-        if *known == site.rebase || site.frozen {
-            Step::Report
-        } else {
-            Step::Settle
+        if !site.frozen && *known < site.rebase {
+            return Step::Settle;
         }
+        // A freeze that missed a rebase goes on as the one that stands now, and one whose rebase etcd
+        // has forgotten is not over: both are named as the site knows them.
+        known.clone_from(&site.rebase);
+        Step::Report
     }
 
     /// Everything is closed that the rights do not name: acts again, from this version and
-    /// rebase on.
-    pub fn thaw(&mut self, version: u64, rebase: &str) {
+    /// rebase on. `epochs` is the highest `lastEpoch` of those rights.
+    pub fn thaw(&mut self, version: u64, rebase: &str, epochs: Epoch) {
         (self.highest, self.freeze) = (version, None);
+        self.epochs = self.epochs.max(epochs);
         rebase.clone_into(&mut self.rebase);
     }
 

@@ -130,7 +130,9 @@ pub fn target(facts: TargetFacts) -> Option<TargetStep> {
             (facts.said.is_none() && !facts.abort_requested).then_some(TargetStep::Prepare)
         }
         (Some(EpochState::Used | EpochState::Started), _) => Some(TargetStep::Receive),
-        (Some(EpochState::HandedOver), _) => None,
+        // It ran, moved on, and etcd was restored: this move is one of the past. Nothing of that epoch is
+        // left here, and the move must end.
+        (Some(EpochState::HandedOver), _) => (!facts.copy).then_some(TargetStep::SayRefused),
     }
 }
 
@@ -265,6 +267,22 @@ mod tests {
             ..waits
         };
         assert_eq!(target(died), Some(TargetStep::Refuse));
+    }
+
+    /// Simulation seed 37713: etcd was restored to a moment before the copy was said to run.
+    #[test]
+    fn a_target_that_has_moved_on_says_that_nothing_is_left() {
+        let past = TargetFacts {
+            said: Some(TargetPhase::Prepared),
+            handed_over: true,
+            abort_requested: false,
+            refuse_requested: false,
+            epoch: Some(EpochState::HandedOver),
+            copy: false,
+        };
+        assert_eq!(target(past), Some(TargetStep::SayRefused));
+        let left = TargetFacts { copy: true, ..past };
+        assert_eq!(target(left), None, "libvirt has not ended it yet");
     }
 
     #[test]

@@ -46,7 +46,11 @@ impl World {
         let step = self.machines[host].memory.step(&site);
         self.machines[host].roll_call = policy.roll_call.clone();
         if step == Step::Settle && self.settles(host) {
-            self.machines[host].memory.thaw(version, &site.rebase);
+            let vms = &self.api.objects.vms;
+            let epochs = vms.iter().map(|vm| vm.rights.last_epoch).max();
+            self.machines[host]
+                .memory
+                .thaw(version, &site.rebase, epochs.unwrap_or(Epoch(0)));
             let name = self.names[host].clone();
             self.tell("thawed", &[("host", &name)]);
             self.api.host(host, None, |object| object.frozen = None);
@@ -61,7 +65,7 @@ impl World {
         let (name, boot) = (&self.names[host], machine.boot_id.clone());
         let mut done = machine.agent.busy.is_empty();
         let mut close = Vec::new();
-        for (index, vm) in vms.iter().enumerate() {
+        for (index, vm) in vms.iter().enumerate().filter(|(_, vm)| vm.exists) {
             let named: BTreeSet<i64> = [&vm.rights.assignment, &vm.rights.incoming]
                 .into_iter()
                 .flatten()
@@ -87,6 +91,15 @@ impl World {
                     // Closing what is not handed over is never refused.
                     let _ = entry.close(epoch);
                 }
+            }
+        }
+        let listed = vms.iter().filter(|vm| vm.exists).map(|vm| &vm.uid);
+        let listed: BTreeSet<_> = listed.collect();
+        for (uid, entry) in &mut machine.ledger {
+            // What has not become a copy yet may not: another VM may hold its disk.
+            let kept = keeps || listed.contains(uid) || machine.domains.contains_key(uid);
+            for epoch in entry.epochs.clone().into_keys().filter(|_| !kept) {
+                let _ = entry.close(epoch);
             }
         }
         for (_, uid, epoch) in close {
@@ -145,7 +158,7 @@ impl World {
         let word = HostWord {
             boot_id: machine.boot_id.clone(),
             copies,
-            highest: Epoch(highest.unwrap_or(0)),
+            highest: machine.memory.epochs.max(Epoch(highest.unwrap_or(0))),
         };
         let said = Some((rebase, machine.roll_call.clone(), word));
         let known = agent

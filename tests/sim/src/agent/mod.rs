@@ -21,6 +21,9 @@ use crate::world::{Event, World};
 /// How often an agent's loop goes round when nothing wakes it, milliseconds.
 const TURN: u64 = 1_000;
 
+/// How often the API's version is looked at when nothing is wrong, milliseconds (agent/src/freeze.rs).
+const LOOK: u64 = 10_000;
+
 /// Which work a step belongs to: one piece of each at a time.
 #[derive(Clone, Debug)]
 pub enum Key {
@@ -125,13 +128,24 @@ impl World {
 
     fn agent_syncs(&mut self, host: usize) {
         let machine = &self.machines[host];
-        let reaches = machine.on_management(self.now)
-            && self.now >= machine.agent.stale_until
-            && self.api_serves();
-        if reaches && !self.message_lost() {
-            let agent = &mut self.machines[host].agent;
+        if !machine.on_management(self.now) || !self.api_serves() {
+            self.machines[host].agent.interrupted = true;
+            return;
+        }
+        if self.message_lost() {
+            return;
+        }
+        let now = self.now;
+        let agent = &mut self.machines[host].agent;
+        if now >= agent.stale_until {
             agent.cache.clone_from(&self.api.objects);
             agent.synced = true;
+        }
+        let (frozen, looked_at) = (agent.cache.policy.frozen, agent.looked_at);
+        let late = looked_at.is_none_or(|at| now - at >= LOOK);
+        let interrupted = std::mem::take(&mut agent.interrupted);
+        if late || interrupted || frozen || !self.machines[host].acts() {
+            self.machines[host].agent.looked_at = Some(now);
             self.look_at_version(host);
         }
     }

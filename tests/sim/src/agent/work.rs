@@ -82,11 +82,11 @@ impl World {
             // Given up by its sender; it may have been lost, or still arrive.
             if self.rng.chance(500) {
                 let wait = self.rng.range(300, 4_000);
-                self.push(wait, Event::Late(Box::new(patch)));
+                self.push(wait, Event::Late(host, Box::new(patch)));
             }
             return self.release(host, &key);
         }
-        self.apply(patch);
+        self.apply(host, patch);
         match then {
             Some(then) => {
                 let wait = self.latency();
@@ -96,8 +96,11 @@ impl World {
         }
     }
 
-    /// A patch is merged at the API server.
-    pub fn apply(&mut self, patch: Patch) {
+    /// A host's patch is merged at the API server, which lets it write its own facts only (docs/contract.md).
+    pub fn apply(&mut self, host: usize, patch: Patch) {
+        if !self.admits(host, &patch) {
+            return;
+        }
         match patch {
             Patch::Runtime(vm, uid, report) => {
                 let (host, phase, epoch) = (
@@ -159,6 +162,21 @@ impl World {
                 self.api
                     .host(host, None, |object| object.reported = Some(identity));
             }
+        }
+    }
+
+    fn admits(&self, host: usize, patch: &Patch) -> bool {
+        let objects = &self.api.objects;
+        let here =
+            |right: Option<&Assignment>| right.is_some_and(|right| right.host == self.names[host]);
+        let rights = |vm: &usize| objects.vms.get(*vm).map(|object| &object.rights);
+        let sides = |index: &usize| objects.moves.get(*index)?.sides.as_ref();
+        match patch {
+            Patch::Runtime(vm, ..) => here(rights(vm).and_then(|it| it.assignment.as_ref())),
+            Patch::Incoming(vm, ..) => here(rights(vm).and_then(|it| it.incoming.as_ref())),
+            Patch::Source(index, _) => here(sides(index).map(|(source, _)| source)),
+            Patch::Target(index, _) => here(sides(index).map(|(_, target)| target)),
+            Patch::Frozen(of, _) | Patch::Reported(of, _) => *of == host,
         }
     }
 
@@ -396,7 +414,7 @@ impl World {
             return self.release(host, &Key::Vm(uid));
         }
         let report = CopyReport::new(right.clone(), CopyPhase::Stopping);
-        self.apply(Patch::Runtime(vm, uid.clone(), report));
+        self.apply(host, Patch::Runtime(vm, uid.clone(), report));
         let boot = self.machines[host].boots;
         let takes = self.rng.range(500, 5_000);
         self.push(

@@ -46,6 +46,26 @@ impl World {
         freeze.highest = freeze.highest.max(version);
     }
 
+    /// Follows rebases, leading or not; one that does not lead forgets that it froze.
+    pub(super) fn follow_rebases(&mut self, operator: usize) {
+        let leads = self.leads(operator);
+        let this = &mut self.operators[operator];
+        let policy = &this.cache.policy;
+        if !policy.frozen && policy.rebase > this.freeze.rebase {
+            this.freeze.rebase.clone_from(&policy.rebase);
+            (this.freeze.highest, this.freeze.went_back) = (0, false);
+            this.freeze.roll_call.clear();
+            this.written.clear();
+        }
+        this.freeze.stands &= leads;
+    }
+
+    /// Whether the site is frozen, by this operator's own word or by the API's.
+    pub(super) fn holds_frozen(&self, operator: usize) -> bool {
+        let this = &self.operators[operator];
+        this.freeze.stands || this.cache.policy.frozen
+    }
+
     /// One turn before anything is decided about VMs.
     pub(super) fn freeze_turn(&mut self, operator: usize) -> Word {
         if self.mutant == Mutant::ForgetsVersions {
@@ -72,13 +92,7 @@ impl World {
             }
             return Word::Frozen;
         }
-        let this = &mut self.operators[operator];
-        if policy.rebase > this.freeze.rebase {
-            this.freeze.rebase.clone_from(&policy.rebase);
-            (this.freeze.highest, this.freeze.went_back) = (0, false);
-            this.freeze.roll_call.clear();
-            this.written.clear();
-        }
+        let this = &self.operators[operator];
         // A freeze of its own that ended by no rebase was forgotten, or is not seen yet.
         let awaits = !this.freeze.roll_call.is_empty();
         if this.freeze.went_back || awaits || self.hosts_noticed(operator, &policy.rebase) {
@@ -160,7 +174,9 @@ impl World {
             if self.claim_what_runs(operator, &plan.running) {
                 return;
             }
-            let id = format!("{:09}", self.now).max(format!("{}+", policy.rebase));
+            let known = &self.operators[operator].freeze.rebase;
+            let last = policy.rebase.as_str().max(known.as_str());
+            let id = self.wall(operator).max(format!("{last}+"));
             return self.write(operator, Work::Thaw(policy.version, id));
         }
         for change in plan.changes {
@@ -229,6 +245,12 @@ impl World {
         any
     }
 
+    /// What an operator's wall clock shows: words that are compared as such.
+    fn wall(&self, operator: usize) -> String {
+        let ahead = u64::from(self.operators[operator].wall_ahead) * 3_600_000;
+        format!("{:09}", self.now + ahead)
+    }
+
     /// Every host is to say anew what runs there; a floor of epochs from before is void.
     fn call_the_roll(
         &mut self,
@@ -236,7 +258,7 @@ impl World {
         version: u64,
         edit: impl FnOnce(&mut PolicyObject),
     ) -> bool {
-        let roll_call = format!("{:09} {}", self.now, name(operator));
+        let roll_call = format!("{} {}", self.wall(operator), name(operator));
         let written = self.api.policy(Some(version), |policy| {
             policy.roll_call.clone_from(&roll_call);
             policy.floor = None;

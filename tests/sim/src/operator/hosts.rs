@@ -29,7 +29,7 @@ impl World {
         let observer = ObserverFacts {
             can_write: self.leads(operator),
             disarmed: self.now < self.disarmed_until,
-            frozen: self.operators[operator].freeze.stands,
+            frozen: self.holds_frozen(operator),
         };
         let policy = self.policy.clone();
         let this = &mut self.operators[operator];

@@ -37,6 +37,10 @@ const RENEW: u64 = 1_500;
 const WRITES_FOR: u64 = 4_000;
 const TAKE_AFTER: u64 = 6_000;
 
+/// A cache that has not moved on for so long after a write never will: etcd was restored to the version
+/// that was written from (`operator/src/writer.rs`), milliseconds.
+const MOVES_ON_WITHIN: u64 = 10_000;
+
 /// What an operator saw of a host's Lease.
 #[derive(Clone, Debug)]
 pub struct Renewals {
@@ -61,6 +65,8 @@ pub struct Operator {
     pub stale_until: u64,
     /// Its clock began so long before the world's.
     pub clock: u64,
+    /// Its wall clock is an hour ahead of another one, which is an hour behind itself.
+    pub wall_ahead: bool,
     cache: Objects,
     synced: bool,
     renewals: Vec<Option<Renewals>>,
@@ -82,7 +88,8 @@ pub struct Operator {
     recovery: RecoveryClock,
     failures: BTreeMap<VmUid, (Failures, i64)>,
     moves_begun: BTreeMap<usize, Moment>,
-    written: BTreeMap<(u8, usize), u64>,
+    /// From which version each object was last written, and when.
+    written: BTreeMap<(u8, usize), (u64, u64)>,
     works: u32,
     renewed_at: Option<u64>,
     election_at: u64,
@@ -101,6 +108,7 @@ impl Operator {
             paused_until: 0,
             stale_until: 0,
             clock,
+            wall_ahead: false,
             cache: Objects::default(),
             synced: false,
             renewals: Vec::new(),
@@ -191,6 +199,7 @@ impl World {
         if self.operators[operator].synced {
             let trouble_with_hosts = self.host_turn(operator);
             let mut trouble = trouble_with_hosts;
+            self.follow_rebases(operator);
             if self.leads(operator) && self.operators[operator].works == 0 {
                 trouble |= match self.freeze_turn(operator) {
                     freeze::Word::Act => self.vm_turn(operator),
@@ -216,9 +225,9 @@ impl World {
         if this.alive || this.run != run {
             return;
         }
-        let clock = this.clock + 12_345;
+        let (clock, ahead) = (this.clock + 12_345, this.wall_ahead);
         *this = Operator::new(operator);
-        (this.run, this.clock) = (run, clock);
+        (this.run, this.clock, this.wall_ahead) = (run, clock, ahead);
         self.tell_as(name(operator), "operatorUp", &[]);
         self.push(1, Event::OperatorTurn(operator, run));
     }
@@ -232,9 +241,7 @@ impl World {
         }
         let moment = self.moment(operator);
         let this = &mut self.operators[operator];
-        let both = this.cache.vms.iter().zip(&self.api.objects.vms);
-        let mut both = both.filter(|(known, _)| known.version > 0);
-        this.freeze.went_back |= both.any(|(known, new)| new.version < known.version);
+        this.freeze.went_back |= this.cache.is_older_in(&self.api.objects);
         this.cache.clone_from(&self.api.objects);
         this.synced = true;
         for (host, known) in this.renewals.iter_mut().enumerate() {

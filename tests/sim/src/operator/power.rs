@@ -118,7 +118,7 @@ impl World {
             // An order from the future is none that was lifted: etcd was restored.
             && order <= self.api.revision()
             && self.api_serves()
-            && !self.operators[operator].freeze.stands
+            && !self.holds_frozen(operator)
         {
             self.tell_storage(operator, host, order, false);
         }

@@ -66,7 +66,8 @@ impl World {
 
     /// Whether the cache has moved on since an object was last written.
     pub(super) fn settled(&self, operator: usize, kind: u8, index: usize, version: u64) -> bool {
-        self.operators[operator].written.get(&(kind, index)) != Some(&version)
+        let written = self.operators[operator].written.get(&(kind, index));
+        written.is_none_or(|(from, at)| *from != version || self.now - at >= super::MOVES_ON_WITHIN)
     }
 
     fn count_failures(&mut self, operator: usize, vm: &VmObject, now: Moment) -> Failures {

@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    fn chain_over(&mut self, operator: usize, run: u64) {
+    pub(crate) fn chain_over(&mut self, operator: usize, run: u64) {
         let this = &mut self.operators[operator];
         if this.run == run {
             this.works = this.works.saturating_sub(1);
@@ -169,6 +169,7 @@ impl World {
 
     /// Remembers from which version an object was written, so that nobody decides twice from it.
     fn note_written(&mut self, operator: usize, run: u64, work: &Work) {
+        let now = self.now;
         let this = &mut self.operators[operator];
         if this.run != run {
             return;
@@ -195,7 +196,7 @@ impl World {
             | Work::CreateMove(..)
             | Work::Claim(..) => return,
         };
-        this.written.insert((kind, index), version);
+        this.written.insert((kind, index), (version, now));
     }
 
     fn carry_out(&mut self, operator: usize, work: &Work, stage: u8) -> Outcome {

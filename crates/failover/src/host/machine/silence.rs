@@ -90,9 +90,27 @@ impl HostMachine {
                 now,
                 out,
             ),
-            Life::Fencing => self.advance_fencing(facts, policy, now, out),
+            Life::Fencing => match (permit, &self.fencing) {
+                (
+                    FencePermit::Refused(reason @ (Reason::Frozen | Reason::Disarmed)),
+                    Some(begun),
+                ) if !begun.in_flight() => {
+                    self.call_off(reason.clone(), facts, now, out);
+                }
+                _ => self.advance_fencing(facts, policy, now, out),
+            },
             _ => {}
         }
+    }
+
+    /// The site was frozen, or a person disarmed it, before the force-off was sent.
+    fn call_off(&mut self, reason: Reason, facts: &HostFacts, now: Moment, out: &mut HostStep) {
+        self.fencing = None;
+        if matches!(facts.intent, Intent::Ours { .. }) {
+            out.actions.push(HostAction::ClearIntent);
+        }
+        self.enter(Life::Unreachable, now);
+        self.tell(out, EventKind::NotDone, reason);
     }
 
     /// `SelfFenced` rests on what the host promised. It is enough to restart its VMs, but not for
