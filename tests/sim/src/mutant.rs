@@ -24,6 +24,8 @@ pub enum Mutant {
     ShowsStale,
     /// The operator never reads or switches power.
     NeverFences,
+    /// The operator forces off although a person has disarmed failover.
+    IgnoresDisarm,
     /// The operator begins moves and forgets them.
     ForgetsMoves,
     /// The guard never kills, though it gave its word.
@@ -50,6 +52,7 @@ impl Mutant {
         ("loses-epoch", Mutant::LosesEpoch),
         ("shows-stale", Mutant::ShowsStale),
         ("never-fences", Mutant::NeverFences),
+        ("ignores-disarm", Mutant::IgnoresDisarm),
         ("forgets-moves", Mutant::ForgetsMoves),
         ("guard-sleeps", Mutant::GuardSleeps),
         ("lifts-early", Mutant::LiftsEarly),
