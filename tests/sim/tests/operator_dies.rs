@@ -8,17 +8,28 @@ use sim::plan::{Death, Plan};
 use sim::run::{Ended, run};
 use sim::scenario::plan_of;
 
-/// Stories with a recovery, a fence, a confirmation, a move, a drain, a deletion, a halt.
-const STORIES: [&str; 10] = [
+/// Stories with a recovery, a fence, a confirmation, a move, a drain, a deletion, a halt, a storage cut.
+const STORIES: [&str; 21] = [
     "01-host-power-loss",
     "01d-tiers-return-in-order",
     "02-host-and-bmc-power-loss",
+    "02d-storage-cut-off-instead-of-a-person",
     "10-both-networks-cut",
     "18a-migration",
+    "18b-migration-source-dies",
+    "18c-migration-target-dies",
+    "18d-migration-both-die",
+    "18e-migration-network-cut-before-switch-over",
+    "18g-migration-cancelled-while-copying",
+    "18h-migration-cancelled-at-switch-over",
+    "19b-target-is-fenced-while-switching",
     "24b-vm-deleted-before-its-host-is-proven",
     "25-user-stop-during-recovery",
     "27-host-returns-after-its-vms-moved",
     "38-guest-crashes",
+    "39-finish-reply-lost",
+    "51-source-ran-on-after-lost-finish-then-dies",
+    "59-target-dies-while-incoming-stands",
     "60-whole-site-loses-power",
 ];
 /// Back before the other one has taken over, and never.
@@ -26,7 +37,7 @@ const AWAY: [u64; 2] = [2_000, 10_000_000];
 /// What a dead leader costs: the other one waits for its Lease, and observes anew.
 const LONGER: u64 = 60_000;
 
-/// How each VM and each move ended.
+/// How each VM and each move ended, with the claims on its volume and the highest epoch.
 fn end(ended: &Ended) -> Vec<String> {
     let ends = ended
         .story
@@ -40,11 +51,13 @@ fn end(ended: &Ended) -> Vec<String> {
         };
         let word = |name| told.field(name).unwrap_or_default();
         format!(
-            "{} {} {place} {} {}",
+            "{} {} {place} {} {} claims {} epoch {}",
             told.what,
             word("vm"),
             word("phase"),
-            word("outcome")
+            word("outcome"),
+            word("claims"),
+            word("lastEpoch"),
         )
     })
     .collect()
