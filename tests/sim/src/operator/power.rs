@@ -161,13 +161,15 @@ impl World {
             return;
         }
         this.cutting.remove(&host);
-        let read_back = StorageCut {
-            pool: POOL.to_owned(),
-            host: name_of,
-            read_back_from_server: true,
-            connections_gone: true,
-        };
-        this.cuts[host] = (cut && obeys).then_some((order, read_back));
+        // Read back under the order; whom it was given for the API says.
+        let ordered = this.cache.hosts[host].cut.as_ref();
+        let ordered_for = ordered.filter(|(_, number)| *number == order);
+        let read_back = ordered_for.map(|(boot_id, _)| {
+            StorageCut::read_back(POOL.to_owned(), name_of, boot_id.clone(), true)
+        });
+        this.cuts[host] = read_back
+            .filter(|_| cut && obeys)
+            .map(|read_back| (order, read_back));
     }
 
     /// A BMC is asked; its answer is on its way.
