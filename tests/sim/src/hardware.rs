@@ -283,6 +283,9 @@ impl World {
         }
         machine.agent.alive = true;
         machine.agent.loop_at = self.now;
+        if self.mutant == Mutant::AgentStopsVms {
+            machine.domains.clear();
+        }
         let name = self.names[host].clone();
         self.tell("agentUp", &[("host", &name)]);
         let wait = self.rng.range(50, 500);

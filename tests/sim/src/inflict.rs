@@ -20,6 +20,7 @@ impl World {
             let text = format!("{fault:?}");
             self.tell("fault", &[("what", &text)]);
         }
+        self.note_harm(fault);
         let now = self.now;
         match *fault {
             Fault::PowerLoss { host, bmc } => {

@@ -17,6 +17,7 @@ pub mod api;
 pub mod check;
 pub mod faults;
 mod hardware;
+mod healthy;
 mod inflict;
 pub mod libvirt;
 pub mod machine;

@@ -22,3 +22,32 @@ fn forcing_off_while_disarmed_is_caught() {
         assert!(text.contains("Disarmed"), "{scenario}: {text}");
     }
 }
+
+/// The rule that a planted error breaks in random schedules.
+fn caught(mutant: Mutant) -> &'static str {
+    let ended = sim::run::many(1, 1_000, mutant);
+    let failure = ended.expect_err("not noticed in 1,000 schedules");
+    failure.1.rule
+}
+
+#[test]
+fn an_agent_that_stops_what_runs_is_caught_on_the_spot() {
+    assert_eq!(caught(Mutant::AgentStopsVms), "healthy-runs");
+}
+
+#[test]
+fn an_operator_that_dawdles_is_caught_by_the_bound() {
+    assert_eq!(caught(Mutant::Dawdles), "in-time");
+}
+
+/// A start that hung goes on after its epoch was closed: only the hook stands in its way.
+#[test]
+fn a_hook_that_lets_a_closed_epoch_start_is_caught() {
+    for scenario in [
+        "42-start-hangs-and-the-agent-restarts",
+        "54-guard-fires-during-a-stalled-start",
+    ] {
+        let text = differs(scenario, Mutant::HookPasses);
+        assert!(text.contains("vm1"), "{scenario}: {text}");
+    }
+}
