@@ -123,8 +123,8 @@ impl World {
             .domains
             .get(uid)
             .is_some_and(|domain| machine.power && domain.epoch.0 == epoch);
-        let moves = self.api.objects.moves.iter();
-        let moved = moves.filter(|object| object.uid == uid.as_str()).count() > 0;
+        let mut moves = self.api.objects.moves.iter();
+        let moved = moves.any(|object| object.uid == uid.as_str());
         let elsewhere = (0..self.machines.len())
             .any(|other| other != host && self.machines[other].domains.contains_key(uid));
         there
