@@ -59,7 +59,9 @@ impl World {
                 health.hit.insert(host.0);
                 health.odd.insert(host.0);
             }
-            Fault::SwitchReboot { .. } => {
+            // A leader whose watches stand still takes every host for silent; that it may force one off
+            // when the others are off is not judged here.
+            Fault::SwitchReboot { .. } | Fault::StaleOperator { .. } => {
                 health.hit.extend(0..self.machines.len());
                 health.switches_break = true;
             }
