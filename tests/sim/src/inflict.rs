@@ -194,8 +194,10 @@ impl World {
             let claim = claim.as_ref().filter(|(uid, _)| *uid == vm.uid);
             claim.map(|(_, right)| right.clone())
         };
-        let held = (of(&volume.claim), of(&volume.incoming_claim));
-        match held {
+        // An incoming claim that is left over when `incoming` is gone permits nobody anything: the
+        // next move writes over it, the end of the VM releases it.
+        let incoming = of(&volume.incoming_claim).filter(|_| vm.rights.incoming.is_some());
+        match (of(&volume.claim), incoming) {
             held if held != (vm.rights.assignment.clone(), vm.rights.incoming.clone()) => "astray",
             (None, None) => "none",
             (_, Some(_)) => "both",
