@@ -311,11 +311,9 @@ fn both_die_and_the_vm_is_started_anew() {
 
 /// A host that nobody reaches and that its pools' servers have cut off.
 fn cut_off(copy: &Assignment, pools: &[&str]) -> HostSight {
-    let cut = |pool: &&str| StorageCut {
-        pool: (*pool).to_owned(),
-        host: copy.host.clone(),
-        read_back_from_server: true,
-        connections_gone: true,
+    let cut = |pool: &&str| {
+        let (host, boot_id) = (copy.host.clone(), copy.boot_id.clone());
+        StorageCut::read_back((*pool).to_owned(), host, boot_id, true)
     };
     HostSight {
         silent: true,

@@ -60,12 +60,10 @@ fn dead_host() -> HostSight {
 #[test]
 fn a_vm_starts_elsewhere_once_every_pool_of_its_volumes_has_cut_its_host_off() {
     let rights = rights();
-    let cut = |pool: &str, host: &str| StorageCut {
-        pool: pool.to_owned(),
-        host: host.into(),
-        read_back_from_server: true,
-        connections_gone: true,
+    let read_back = |pool: &str, host: &str, connections_gone| {
+        StorageCut::read_back(pool.into(), host.into(), "b1".into(), connections_gone)
     };
+    let cut = |pool, host| read_back(pool, host, true);
     let judge = |cuts: Vec<StorageCut>| {
         let host = HostSight {
             silent: true,
@@ -92,13 +90,7 @@ fn a_vm_starts_elsewhere_once_every_pool_of_its_volumes_has_cut_its_host_off() {
         vec![],
         vec![cut("fast", "h1")],
         vec![cut("fast", "h1"), cut("large", "h2")],
-        vec![
-            cut("fast", "h1"),
-            StorageCut {
-                connections_gone: false,
-                ..cut("large", "h1")
-            },
-        ],
+        vec![cut("fast", "h1"), read_back("large", "h1", false)],
     ] {
         assert_eq!(judge(short.clone()), VmDecision::Wait, "{short:?}");
     }

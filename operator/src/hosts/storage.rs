@@ -52,6 +52,13 @@ pub enum StorageFenceError {
     },
 }
 
+/// A cut as a pool's server lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The server says that no connection of the host is left.
+    pub connections_gone: bool,
+}
+
 /// A pool whose server can cut hosts off.
 #[async_trait]
 pub trait StorageFence: Send + Sync {
@@ -69,7 +76,7 @@ pub trait StorageFence: Send + Sync {
         &self,
         host: &HostName,
         order: i64,
-    ) -> Result<Option<StorageCut>, StorageFenceError>;
+    ) -> Result<Option<Listed>, StorageFenceError>;
 
     /// Lets a host in again, if the cut that stands is of this order.
     ///
@@ -166,15 +173,12 @@ impl StorageFence for FenceService {
         &self,
         host: &HostName,
         order: i64,
-    ) -> Result<Option<StorageCut>, StorageFenceError> {
+    ) -> Result<Option<Listed>, StorageFenceError> {
         let answer = self.send(Method::GET, host, None).await?;
         let answer: Answer = serde_json::from_slice(&answer)
             .map_err(|_| self.failed("answered something that is no state of a host"))?;
         let ours = answer.cut && answer.order == Some(order);
-        Ok(ours.then(|| StorageCut {
-            pool: self.pool.clone(),
-            host: host.clone(),
-            read_back_from_server: true,
+        Ok(ours.then_some(Listed {
             connections_gone: answer.connections == Some(0),
         }))
     }
@@ -364,7 +368,15 @@ async fn tell_all(
         match fence.read_back(host, order.number).await {
             Ok(listed) => {
                 complete &= listed.is_some() == cut;
-                cuts.extend(listed);
+                cuts.extend(listed.map(|listed| {
+                    let boot_id = BootId::new(order.boot_id.as_str());
+                    StorageCut::read_back(
+                        name.clone(),
+                        host.clone(),
+                        boot_id,
+                        listed.connections_gone,
+                    )
+                }));
             }
             Err(error) => {
                 tracing::warn!(%host, %error, "a storage server could not be read back");

@@ -7,6 +7,7 @@ use failover::assignment::Rights;
 use failover::vm::{VmPhase, Wanted};
 use model::VmUid;
 
+use crate::healthy::Health;
 use crate::machine::DomainState;
 use crate::world::World;
 
@@ -36,6 +37,8 @@ pub struct Checker {
     steady_operator: Option<usize>,
     good_looks: u32,
     pending: Option<(&'static str, String)>,
+    /// What the judges of `healthy` remember.
+    pub(crate) health: Health,
     /// etcd was restored and the site is not rebased: an epoch may be issued again, though
     /// nothing may start under it.
     old: bool,
@@ -57,10 +60,15 @@ impl Checker {
         }
     }
 
-    fn object(&mut self, at: u64, rule: &'static str, text: String) {
+    pub(crate) fn object(&mut self, at: u64, rule: &'static str, text: String) {
         if self.violation.is_none() {
             self.violation = Some(Violation { at, rule, text });
         }
+    }
+
+    /// One operator has led undisturbed since an earlier look.
+    pub(crate) fn steadily_led(&self, now: u64) -> bool {
+        self.steady_operator.is_some() && self.steady_since < now
     }
 
     /// A QEMU process was made under an epoch.
@@ -162,6 +170,7 @@ impl World {
             self.checker.object(now, rule, text);
         }
         self.look_at_what_is_shown();
+        self.look_at_health();
         if self.healed {
             self.people_switch_on();
             self.people_reboot_the_cut();

@@ -107,6 +107,13 @@ pub enum Fault {
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },
+    /// The second BMC of a host misbehaves, where the site's hosts have two.
+    SecondBmc {
+        host: HostIndex,
+        mode: BmcMode,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
     /// An operator's process dies and is started again.
     OperatorCrash {
         operator: OperatorIndex,
@@ -279,6 +286,7 @@ pub enum Fault {
 #[allow(missing_docs, reason = "documented at machine::Bmc")]
 pub enum BmcMode {
     Dead,
+    RefusesLogin,
     Slow,
     AcksOnly,
     LiesOn,
@@ -290,6 +298,7 @@ impl From<BmcMode> for Bmc {
     fn from(mode: BmcMode) -> Self {
         match mode {
             BmcMode::Dead => Bmc::Dead,
+            BmcMode::RefusesLogin => Bmc::RefusesLogin,
             BmcMode::Slow => Bmc::Slow,
             BmcMode::AcksOnly => Bmc::AcksOnly,
             BmcMode::LiesOn => Bmc::LiesOn,

@@ -9,6 +9,7 @@ use failover::agent::ledger::Entry;
 use failover::guard::heartbeats::HeartbeatReport;
 use failover::guard::observer::Round;
 use failover::guard::{Readiness, arm, incarnation};
+use failover::proof::power::PowerAnswer;
 use failover::proof::self_fence::GuardRegistration;
 
 use crate::machine::{Bmc, boot_id};
@@ -80,27 +81,36 @@ impl World {
         self.push(wait, Event::AgentUp(host, run));
     }
 
-    /// A force-off reaches the machine behind a BMC.
-    pub fn force_off_hits(&mut self, host: usize) {
+    /// A force-off reaches the machine behind one of its BMCs.
+    pub fn force_off_hits(&mut self, host: usize, bmc: u32) {
+        let index = usize::try_from(bmc).unwrap_or(usize::MAX);
+        let told = self.machines[host].bmcs_now(self.now).nth(index);
         let obeys = matches!(
-            self.machines[host].bmc_now(self.now),
-            Bmc::Honest | Bmc::Slow | Bmc::LiesOn | Bmc::LiesOff
+            told,
+            Some(Bmc::Honest | Bmc::Slow | Bmc::LiesOn | Bmc::LiesOff)
         );
         if obeys {
             self.power_off(host, "forced off");
         }
     }
 
-    /// What the BMC's asker gets to see: true is On, none is no answer.
-    pub fn bmc_says(&self, host: usize) -> Option<bool> {
+    /// What a reading of all BMCs of a host gives: the answer, and whether it is another machine's.
+    /// As in operator/src/hosts/power.rs its own machine's counts before another's, and of those On.
+    pub fn bmc_says(&self, host: usize) -> (PowerAnswer, bool) {
         let on = self.machines[host].power;
-        match self.machines[host].bmc_now(self.now) {
-            Bmc::Honest | Bmc::Slow | Bmc::AcksOnly => Some(on),
-            Bmc::LiesOn => Some(true),
+        let says = |bmc| match bmc {
+            Bmc::Honest | Bmc::Slow | Bmc::AcksOnly if on => (3, PowerAnswer::On, false),
+            Bmc::LiesOn => (3, PowerAnswer::On, false),
+            Bmc::Honest | Bmc::Slow | Bmc::AcksOnly | Bmc::LiesOff => (2, PowerAnswer::Off, false),
             // The other machine happens to be off.
-            Bmc::LiesOff | Bmc::OtherMachine => Some(false),
-            Bmc::Dead => None,
-        }
+            Bmc::OtherMachine => (1, PowerAnswer::Off, true),
+            Bmc::Dead | Bmc::RefusesLogin => (0, PowerAnswer::NoAnswer, false),
+        };
+        let all = self.machines[host].bmcs_now(self.now).map(says);
+        all.max_by_key(|(weight, ..)| *weight)
+            .map_or((PowerAnswer::NoAnswer, false), |(_, answer, other)| {
+                (answer, other)
+            })
     }
 
     /// A moment on a host's own clock, which has nothing to do with anybody else's.
@@ -174,7 +184,11 @@ impl World {
                 .into_iter()
                 .collect(),
             problems: String::new(),
-            watchdog: Ok(self.policy.watchdog_milliseconds),
+            watchdog: if self.plan.watchdog {
+                Ok(self.policy.watchdog_milliseconds)
+            } else {
+                Err("no watchdog".to_owned())
+            },
         };
         arm(&ready, &machine.guard, Some(&self.policy)).unwrap_or_default()
     }
@@ -269,6 +283,9 @@ impl World {
         }
         machine.agent.alive = true;
         machine.agent.loop_at = self.now;
+        if self.mutant == Mutant::AgentStopsVms {
+            machine.domains.clear();
+        }
         let name = self.names[host].clone();
         self.tell("agentUp", &[("host", &name)]);
         let wait = self.rng.range(50, 500);

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use failover::migration::MigrationOutcome;
 use failover::proof::confirmation::Confirmation;
 use failover::vm::Wanted;
-use model::VmUid;
+use model::{Assignment, VmUid};
 
-use crate::api::MoveObject;
+use crate::api::{MoveObject, VmObject};
 use crate::faults::Fault;
 use crate::machine::{Bmc, DomainState};
 use crate::operator::name;
@@ -20,6 +20,7 @@ impl World {
             let text = format!("{fault:?}");
             self.tell("fault", &[("what", &text)]);
         }
+        self.note_harm(fault);
         let now = self.now;
         match *fault {
             Fault::PowerLoss { host, bmc } => {
@@ -45,6 +46,11 @@ impl World {
             }
             Fault::Bmc { host, mode, span } => {
                 self.machines[host.0].bmc = (mode.into(), now + span);
+            }
+            Fault::SecondBmc { host, mode, span } => {
+                if let Some(second) = &mut self.machines[host.0].second_bmc {
+                    *second = (mode.into(), now + span);
+                }
             }
             Fault::OperatorCrash { operator, span } => {
                 let this = &mut self.operators[operator.0];
@@ -159,9 +165,16 @@ impl World {
             } else {
                 "gone".to_owned()
             };
+            let (claims, epoch) = (self.claims_of(&vm), vm.rights.last_epoch);
             self.tell(
                 "end",
-                &[("vm", &vm.uid), ("host", &host), ("phase", &phase)],
+                &[
+                    ("vm", &vm.uid),
+                    ("host", &host),
+                    ("phase", &phase),
+                    ("claims", &claims),
+                    ("lastEpoch", &epoch),
+                ],
             );
         }
         for (index, object) in self.api.objects.moves.clone().iter().enumerate() {
@@ -176,6 +189,24 @@ impl World {
                     ("outcome", &outcome),
                 ],
             );
+        }
+    }
+
+    /// Whether the claims on a VM's volume are what its rights say.
+    fn claims_of(&self, vm: &VmObject) -> &'static str {
+        let volume = &self.api.objects.volumes[vm.volume];
+        let of = |claim: &Option<(VmUid, Assignment)>| {
+            let claim = claim.as_ref().filter(|(uid, _)| *uid == vm.uid);
+            claim.map(|(_, right)| right.clone())
+        };
+        // An incoming claim that is left over when `incoming` is gone permits nobody anything: the
+        // next move writes over it, the end of the VM releases it.
+        let incoming = of(&volume.incoming_claim).filter(|_| vm.rights.incoming.is_some());
+        match (of(&volume.claim), incoming) {
+            held if held != (vm.rights.assignment.clone(), vm.rights.incoming.clone()) => "astray",
+            (None, None) => "none",
+            (_, Some(_)) => "both",
+            (Some(_), None) => "one",
         }
     }
 
@@ -373,6 +404,7 @@ impl World {
             (machine.management_until, machine.storage_until) = (0, 0);
             machine.hung_until = machine.hung_until.min(now);
             machine.bmc = (Bmc::Honest, 0);
+            machine.second_bmc = machine.second_bmc.map(|_| (Bmc::Honest, 0));
             machine.bmc_dark_until = 0;
             (machine.start_hangs_until, machine.start_fails_until) = (0, 0);
             (machine.close_hangs_until, machine.disks_fail_until) = (0, 0);

@@ -17,6 +17,7 @@ pub mod api;
 pub mod check;
 pub mod faults;
 mod hardware;
+mod healthy;
 mod inflict;
 mod liars;
 pub mod libvirt;

@@ -142,7 +142,8 @@ impl World {
         right: Assignment,
         run: u64,
     ) {
-        let (now, forgets) = (self.now, self.mutant == Mutant::LedgerForgets);
+        let forgets = matches!(self.mutant, Mutant::LedgerForgets | Mutant::HookPasses);
+        let now = self.now;
         let machine = &mut self.machines[host];
         let firings = machine.guard.firings;
         let entry = machine.ledger.entry(uid.clone()).or_default();

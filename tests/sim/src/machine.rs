@@ -17,8 +17,10 @@ use crate::api::Objects;
 pub enum Bmc {
     /// Tells the truth and obeys.
     Honest,
-    /// Does not answer, or refuses the login.
+    /// Does not answer.
     Dead,
+    /// Answers at once that the login is wrong.
+    RefusesLogin,
     /// Answers and obeys after seconds.
     Slow,
     /// Says that it obeyed and does nothing.
@@ -125,7 +127,9 @@ pub struct Machine {
     pub storage_until: u64,
     /// What its BMC does, until when.
     pub bmc: (Bmc, u64),
-    /// The BMC has no power until then.
+    /// The same of the second one, where there is one.
+    pub second_bmc: Option<(Bmc, u64)>,
+    /// The BMCs have no power until then.
     pub bmc_dark_until: u64,
     /// Starts of QEMU hang until then.
     pub start_hangs_until: u64,
@@ -176,6 +180,7 @@ impl Machine {
             management_until: 0,
             storage_until: 0,
             bmc: (Bmc::Honest, 0),
+            second_bmc: None,
             bmc_dark_until: 0,
             start_hangs_until: 0,
             start_fails_until: 0,
@@ -215,15 +220,23 @@ impl Machine {
         self.runs(now) && now >= self.storage_until
     }
 
-    /// What its BMC does now.
+    /// What its first BMC does now.
     pub fn bmc_now(&self, now: u64) -> Bmc {
-        if now < self.bmc_dark_until {
-            Bmc::Dead
-        } else if now < self.bmc.1 {
-            self.bmc.0
-        } else {
-            Bmc::Honest
-        }
+        self.bmcs_now(now).next().unwrap_or(Bmc::Dead)
+    }
+
+    /// What its BMCs do now.
+    pub fn bmcs_now(&self, now: u64) -> impl Iterator<Item = Bmc> + '_ {
+        let all = std::iter::once(self.bmc).chain(self.second_bmc);
+        all.map(move |(mode, until)| {
+            if now < self.bmc_dark_until {
+                Bmc::Dead
+            } else if now < until {
+                mode
+            } else {
+                Bmc::Honest
+            }
+        })
     }
 
     /// Its agent starts and stops VMs.

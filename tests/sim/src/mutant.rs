@@ -14,6 +14,8 @@ pub enum Mutant {
     TrustsAnyBmc,
     /// The agent forgets what it did with an epoch.
     LedgerForgets,
+    /// libvirt's hook lets a start pass whatever the ledger says by then.
+    HookPasses,
     /// The agent does not mind a copy without an entry in the ledger.
     KeepsStarting,
     /// The target lets its copy run when it has arrived.
@@ -24,6 +26,12 @@ pub enum Mutant {
     ShowsStale,
     /// The operator never reads or switches power.
     NeverFences,
+    /// The operator forces off although a person has disarmed failover.
+    IgnoresDisarm,
+    /// The operator restarts VMs of dead hosts only in the first seconds of each two minutes.
+    Dawdles,
+    /// An agent that starts stops what runs.
+    AgentStopsVms,
     /// The operator begins moves and forgets them.
     ForgetsMoves,
     /// The guard never kills, though it gave its word.
@@ -40,16 +48,20 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them, with the name that the command line takes.
-    pub const ALL: [(&'static str, Mutant); 15] = [
+    pub const ALL: [(&'static str, Mutant); 19] = [
         ("trusts-command", Mutant::TrustsCommand),
         ("no-compare-and-swap", Mutant::NoCompareAndSwap),
         ("trusts-any-bmc", Mutant::TrustsAnyBmc),
         ("ledger-forgets", Mutant::LedgerForgets),
+        ("hook-passes", Mutant::HookPasses),
         ("keeps-starting", Mutant::KeepsStarting),
         ("resumes-eagerly", Mutant::ResumesEagerly),
         ("loses-epoch", Mutant::LosesEpoch),
         ("shows-stale", Mutant::ShowsStale),
         ("never-fences", Mutant::NeverFences),
+        ("ignores-disarm", Mutant::IgnoresDisarm),
+        ("dawdles", Mutant::Dawdles),
+        ("agent-stops-vms", Mutant::AgentStopsVms),
         ("forgets-moves", Mutant::ForgetsMoves),
         ("guard-sleeps", Mutant::GuardSleeps),
         ("lifts-early", Mutant::LiftsEarly),

@@ -70,6 +70,12 @@ pub struct Plan {
     pub cuts: bool,
     /// A pool carries storage heartbeats, and guards keep their contract.
     pub heartbeat: bool,
+    /// The watchdog that the contract needs is there.
+    pub watchdog: bool,
+    /// BMCs of each host: one or two.
+    pub bmcs: u32,
+    /// The policy has hosts fenced that run but are isolated.
+    pub fence_isolated: bool,
     /// VMs have addresses of their own that are probed.
     pub probes: bool,
     /// A host that is off when the faults end may stay off.
@@ -122,6 +128,10 @@ impl Plan {
             vms,
             cuts: rng.chance(300),
             heartbeat: rng.chance(350),
+            watchdog: true,
+            // Not drawn: older seeds keep their stories.
+            bmcs: if seed.is_multiple_of(5) { 2 } else { 1 },
+            fence_isolated: true,
             probes: rng.chance(400),
             leave_one_off: rng.chance(500),
             faults: Vec::new(),
@@ -151,6 +161,7 @@ impl Plan {
             back_off_reset_milliseconds: 20_000,
             migration_prepare_milliseconds: 10_000,
             migration_milliseconds: 30_000,
+            fence_isolated: self.fence_isolated,
             ..Policy::default()
         }
     }

@@ -54,6 +54,12 @@ struct ScenarioFile {
     cuts: bool,
     #[serde(default)]
     heartbeat: bool,
+    #[serde(default = "yes")]
+    watchdog: bool,
+    #[serde(default = "one")]
+    bmcs: u32,
+    #[serde(default = "yes", rename = "fenceIsolated")]
+    fence_isolated: bool,
     #[serde(default)]
     probes: bool,
     vms: Vec<VmFile>,
@@ -63,6 +69,14 @@ struct ScenarioFile {
 
 fn ample() -> u64 {
     8
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> u32 {
+    1
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,6 +97,14 @@ pub const SEEDS: std::ops::RangeInclusive<u64> = 1..=5;
 /// # Errors
 /// What differs from the expectation, with the story that was played.
 pub fn play(folder: &Path) -> Result<(), String> {
+    play_with(folder, Mutant::None)
+}
+
+/// Plays one scenario with a planted error.
+///
+/// # Errors
+/// As [`play`].
+pub fn play_with(folder: &Path, mutant: Mutant) -> Result<(), String> {
     let read = |name: &str| {
         let path = folder.join(name);
         std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
@@ -95,7 +117,7 @@ pub fn play(folder: &Path) -> Result<(), String> {
     let expected: ExpectedFile = serde_yaml::from_str(&read("expected.yaml")?)
         .map_err(|error| format!("expected.yaml: {error}"))?;
     for seed in SEEDS {
-        let ended = run(plan(&scenario, seed)?, Mutant::None, true);
+        let ended = run(plan(&scenario, seed)?, mutant, true);
         let broken = ended
             .violation
             .map(|violation| format!("rule {} broken: {}", violation.rule, violation.text));
@@ -158,6 +180,9 @@ fn plan(file: &ScenarioFile, seed: u64) -> Result<Plan, String> {
         vms,
         cuts: file.cuts,
         heartbeat: file.heartbeat,
+        watchdog: file.watchdog,
+        bmcs: file.bmcs,
+        fence_isolated: file.fence_isolated,
         probes: file.probes,
         leave_one_off: true,
         faults,

@@ -19,7 +19,7 @@ use crate::api::{HostObject, LeaseObject, Server, VmObject, VolumeObject};
 use crate::check::Checker;
 use crate::faults::Fault;
 use crate::libvirt::Step;
-use crate::machine::{Domain, DomainState, Machine};
+use crate::machine::{Bmc, Domain, DomainState, Machine};
 use crate::mutant::Mutant;
 use crate::operator::{Operator, Work};
 use crate::plan::Plan;
@@ -41,8 +41,8 @@ pub enum Event {
     BmcAsked(usize, u64, usize),
     /// Its answer arrives.
     BmcAnswers(usize, u64, usize, Box<PowerReading>),
-    /// A force-off takes effect.
-    ForceOff(usize),
+    /// A force-off through one of a host's BMCs takes effect.
+    ForceOff(usize, u32),
     /// The storage server is told to cut a host off (or to let it in), and read back.
     Storage(usize, u64, usize, u64, bool),
     /// The operator learns that a force-off ended.
@@ -192,7 +192,9 @@ impl World {
     }
 
     fn populate(&mut self) {
-        for machine in &self.machines {
+        let two = self.plan.bmcs > 1;
+        for machine in &mut self.machines {
+            machine.second_bmc = two.then_some((Bmc::Honest, 0));
             let identity = Identity {
                 boot_id: machine.boot_id.clone(),
                 system_uuid: machine.uuid.clone(),
@@ -356,7 +358,7 @@ impl World {
             Event::Storage(operator, run, host, order, cut) => {
                 self.storage_server(operator, run, host, order, cut)
             }
-            Event::ForceOff(host) => self.force_off_hits(host),
+            Event::ForceOff(host, bmc) => self.force_off_hits(host, bmc),
             Event::ForceEnded(operator, run, host, attempt) => {
                 self.force_ended(operator, run, host, attempt)
             }

@@ -8,11 +8,12 @@ use sim::plan::{Death, Plan};
 use sim::run::{Ended, run};
 use sim::scenario::plan_of;
 
-/// Stories with a recovery, a fence, a confirmation, a move, a drain, a deletion, a halt.
-const STORIES: [&str; 10] = [
+/// Stories with a recovery, a fence, a confirmation, a move, a drain, a deletion, a halt, a storage cut.
+const STORIES: [&str; 11] = [
     "01-host-power-loss",
     "01d-tiers-return-in-order",
     "02-host-and-bmc-power-loss",
+    "02d-storage-cut-off-instead-of-a-person",
     "10-both-networks-cut",
     "18a-migration",
     "24b-vm-deleted-before-its-host-is-proven",
@@ -26,7 +27,7 @@ const AWAY: [u64; 2] = [2_000, 10_000_000];
 /// What a dead leader costs: the other one waits for its Lease, and observes anew.
 const LONGER: u64 = 60_000;
 
-/// How each VM and each move ended.
+/// How each VM and each move ended, with the claims on its volume and the highest epoch.
 fn end(ended: &Ended) -> Vec<String> {
     let ends = ended
         .story
@@ -40,11 +41,13 @@ fn end(ended: &Ended) -> Vec<String> {
         };
         let word = |name| told.field(name).unwrap_or_default();
         format!(
-            "{} {} {place} {} {}",
+            "{} {} {place} {} {} claims {} epoch {}",
             told.what,
             word("vm"),
             word("phase"),
-            word("outcome")
+            word("outcome"),
+            word("claims"),
+            word("lastEpoch"),
         )
     })
     .collect()

@@ -220,3 +220,7 @@ impl Fencing {
         wants.actions.push(HostAction::ReadPower);
     }
 }
+
+#[cfg(test)]
+#[path = "fencing_tests.rs"]
+mod tests;

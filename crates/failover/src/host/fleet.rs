@@ -204,3 +204,7 @@ impl Hosts {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "fleet_tests.rs"]
+mod tests;

@@ -1,12 +1,12 @@
 //! Stop proofs: evidence that a copy of a VM cannot be writing, now or later.
 //!
 //! ```text
-//!  agent's report ── closed / handed_over ─────────────┐
-//!  registration  ─── HostStopProof::rebooted ──┐        ▼
-//!  BMC readings  ─── PowerWitness::conclude ───┤    StopProof ──by value──► assignment::*
-//!  observers     ─── SelfFenceWitness ─────────┼──for_copy──▲
-//!  a person      ─── confirmation::confirm ────┘        │
-//!  storage       ─── storage_fenced ────────────────────┘
+//!  agent's report ── StopProof::closed / handed_over ──────────────┐
+//!  registration   ── HostStopProof::rebooted ──────┐               ▼
+//!  BMC readings   ── power::PowerWitness::conclude ┤           StopProof ──by value──► assignment::*
+//!  observers      ── self_fence::self_fenced ──────┼─► for_copy ───▲
+//!  a person       ── confirmation::confirm ────────┘               │
+//!  storage        ── storage::storage_fenced ──────────────────────┘
 //! ```
 //!
 //! Both types have private fields, so they are built only by the functions below and in
@@ -14,6 +14,59 @@
 //! covers one incarnation and stays good although the host may be switched on again a
 //! second later: a new incarnation may not start an old epoch. Nothing here decides what
 //! is done with a proof.
+//!
+//! Nobody else can make one, copy one, or change what one is about:
+//!
+//! ```compile_fail,E0451
+//! use failover::StopProof;
+//! let assignment = model::Assignment { host: "h1".into(), boot_id: "b1".into(), epoch: model::Epoch(1) };
+//! let kind = model::StopProofKind::Closed;
+//! let forged = StopProof { vm: "v".into(), assignment, kind, evidence: String::new() };
+//! ```
+//!
+//! ```compile_fail,E0451
+//! use failover::HostStopProof;
+//! let kind = model::StopProofKind::PoweredOff;
+//! let forged = HostStopProof { host: "h1".into(), boot_id: "b1".into(), kind, evidence: String::new() };
+//! ```
+//!
+//! ```compile_fail,E0599
+//! fn twice(proof: failover::StopProof) -> (failover::StopProof, failover::StopProof) {
+//!     (proof.clone(), proof)
+//! }
+//! ```
+//!
+//! ```compile_fail,E0616
+//! fn about_another(mut proof: failover::StopProof) -> failover::StopProof {
+//!     proof.vm = "another".into();
+//!     proof
+//! }
+//! ```
+//!
+//! ```compile_fail,E0277
+//! let read: failover::StopProof = serde_json::from_str("{}").unwrap();
+//! ```
+//!
+//! and it is used up by the assignment that rests on it:
+//!
+//! ```compile_fail,E0382
+//! use failover::{CopiesStopped, Rights, StopProof, assignment};
+//! fn start_twice(rights: &Rights, proof: StopProof) {
+//!     let stopped = CopiesStopped { current: proof, incoming: None };
+//!     let _ = assignment::restart(rights, stopped, "h2".into(), "b2".into());
+//!     let _ = assignment::restart(rights, stopped, "h3".into(), "b3".into());
+//! }
+//! ```
+//!
+//! The same words with one use compile:
+//!
+//! ```
+//! use failover::{CopiesStopped, Rights, StopProof, assignment};
+//! fn start(rights: &Rights, proof: StopProof) {
+//!     let stopped = CopiesStopped { current: proof, incoming: None };
+//!     let _ = assignment::restart(rights, stopped, "h2".into(), "b2".into());
+//! }
+//! ```
 
 pub mod confirmation;
 pub mod power;

@@ -9,18 +9,38 @@ use thiserror::Error;
 
 use super::StopProof;
 
-/// A pool's server as it was read back after it was told to cut a host off.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// A pool's server as it was read back after it was told to cut a host off. Made only by
+/// [`StorageCut::read_back`]; it is no part of any file or message:
+///
+/// ```compile_fail,E0277
+/// let said = r#"{"pool":"p","host":"h1","bootId":"b1","connectionsGone":true}"#;
+/// let cut: failover::proof::storage::StorageCut = serde_json::from_str(said).unwrap();
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageCut {
-    /// The pool.
-    pub pool: String,
-    /// The host that was cut off.
-    pub host: HostName,
-    /// The server itself, not a client, listed the host as cut off.
-    pub read_back_from_server: bool,
-    /// Every open connection of the host to the pool was seen gone.
-    pub connections_gone: bool,
+    pool: String,
+    host: HostName,
+    boot_id: BootId,
+    connections_gone: bool,
+}
+
+impl StorageCut {
+    /// The server itself, not a client of it, was asked after the cut and listed the host as cut
+    /// off under the order that was given for this incarnation. `connections_gone`: it also told that
+    /// no connection of the host to the pool is left.
+    pub fn read_back(
+        pool: String,
+        host: HostName,
+        ordered_for: BootId,
+        connections_gone: bool,
+    ) -> Self {
+        Self {
+            pool,
+            host,
+            boot_id: ordered_for,
+            connections_gone,
+        }
+    }
 }
 
 /// What is known of cutting one host off from its storage.
@@ -32,7 +52,8 @@ pub struct StorageFacts {
     /// The incarnation that a cut was ordered for, as the API has it: the cut stands until that
     /// incarnation has given another proof.
     pub ordered: Option<BootId>,
-    /// The servers as they were read back since.
+    /// The servers as they were read back since; no part of what is stored.
+    #[serde(skip)]
     pub cuts: Vec<StorageCut>,
 }
 
@@ -67,9 +88,11 @@ pub fn storage_fenced(
     }
     for pool in pools_of_volumes {
         let cut = cuts.iter().any(|cut| {
+            // It is lifted as soon as that incarnation has another proof: it proves nothing about
+            // a later one of the same host.
             cut.pool == *pool
                 && cut.host == assignment.host
-                && cut.read_back_from_server
+                && cut.boot_id == assignment.boot_id
                 && cut.connections_gone
         });
         if !cut {
@@ -105,29 +128,18 @@ mod tests {
             epoch: Epoch(1),
         };
         let vm = VmUid::from("v");
-        let cut = |pool: &str| StorageCut {
-            pool: pool.to_owned(),
-            host: "h1".into(),
-            read_back_from_server: true,
-            connections_gone: true,
+        let read_back = |pool: &str, host: &str, boot_id: &str, connections_gone| {
+            StorageCut::read_back(pool.into(), host.into(), boot_id.into(), connections_gone)
         };
+        let cut = |pool| read_back(pool, "h1", "b", true);
         let pools = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
         assert!(storage_fenced(&vm, &assignment, &pools, &[cut("a"), cut("b")]).is_ok());
         assert!(storage_fenced(&vm, &assignment, &pools, &[cut("a")]).is_err());
         assert!(storage_fenced(&vm, &assignment, &BTreeSet::new(), &[]).is_err());
         for broken in [
-            StorageCut {
-                host: "h2".into(),
-                ..cut("b")
-            },
-            StorageCut {
-                read_back_from_server: false,
-                ..cut("b")
-            },
-            StorageCut {
-                connections_gone: false,
-                ..cut("b")
-            },
+            read_back("b", "h2", "b", true),
+            read_back("b", "h1", "former", true),
+            read_back("b", "h1", "b", false),
         ] {
             assert!(storage_fenced(&vm, &assignment, &pools, &[cut("a"), broken]).is_err());
         }

@@ -134,14 +134,18 @@ impl Cluster {
     fn cut_off(&self, state: &State, rights: Rights) -> Option<failover::StopProof> {
         let slot = rights.assignment.filter(|_| rights.incoming.is_none())?;
         let cut = state.hosts[usize::from(slot.host)].cut;
-        let read_back = StorageCut {
-            pool: "pool".to_owned(),
-            host: host_name(slot.host),
-            read_back_from_server: cut == Some((slot.boot, slot.epoch)),
-            connections_gone: true,
-        };
+        let read_back = (cut == Some((slot.boot, slot.epoch))).then(|| {
+            let copy = slot.assignment();
+            StorageCut::read_back("pool".to_owned(), copy.host, copy.boot_id, true)
+        });
         let pools = BTreeSet::from(["pool".to_owned()]);
-        storage_fenced(&words::vm(), &slot.assignment(), &pools, &[read_back]).ok()
+        storage_fenced(
+            &words::vm(),
+            &slot.assignment(),
+            &pools,
+            read_back.as_slice(),
+        )
+        .ok()
     }
 
     /// What the leader writes for the move now, if it chooses this host.

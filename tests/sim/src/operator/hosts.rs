@@ -28,7 +28,7 @@ impl World {
         }
         let observer = ObserverFacts {
             can_write: self.leads(operator),
-            disarmed: self.now < self.disarmed_until,
+            disarmed: self.now < self.disarmed_until && self.mutant != Mutant::IgnoresDisarm,
             frozen: self.holds_frozen(operator),
         };
         let policy = self.policy.clone();
@@ -117,7 +117,7 @@ impl World {
             }
         }
         facts.loop_age_milliseconds = Some(renewals.loop_age);
-        facts.bmcs = 1;
+        facts.bmcs = self.plan.bmcs;
         let known = facts.reading.as_ref().map(|reading| reading.sent_at);
         let latest = this.readings[host].as_ref().map(|reading| reading.sent_at);
         if known != latest {

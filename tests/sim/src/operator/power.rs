@@ -48,12 +48,14 @@ impl World {
                 self.write(operator, Work::Intent(host, version, boot_id, by, expires));
             }
             HostAction::ForceOff {
+                bmc,
                 attempt,
                 expires_at,
-                ..
             } => {
                 if self.operators[operator].forcing.insert(host) {
-                    let slow = self.machines[host].bmc_now(self.now) == Bmc::Slow;
+                    let index = usize::try_from(bmc).unwrap_or(usize::MAX);
+                    let told = self.machines[host].bmcs_now(self.now).nth(index);
+                    let slow = told == Some(Bmc::Slow);
                     let wait = if slow {
                         self.rng.range(1_000, 4_500)
                     } else {
@@ -64,9 +66,9 @@ impl World {
                         self.tell_as(
                             name(operator),
                             "forceOffSent",
-                            &[("host", &name_of), ("attempt", &attempt)],
+                            &[("host", &name_of), ("bmc", &bmc), ("attempt", &attempt)],
                         );
-                        self.push(wait, Event::ForceOff(host));
+                        self.push(wait, Event::ForceOff(host, bmc));
                     }
                     let after = wait + self.rng.range(1, 500);
                     self.push(after, Event::ForceEnded(operator, run, host, attempt));
@@ -159,29 +161,26 @@ impl World {
             return;
         }
         this.cutting.remove(&host);
-        let read_back = StorageCut {
-            pool: POOL.to_owned(),
-            host: name_of,
-            read_back_from_server: true,
-            connections_gone: true,
-        };
-        this.cuts[host] = (cut && obeys).then_some((order, read_back));
+        // Read back under the order; whom it was given for the API says.
+        let ordered = this.cache.hosts[host].cut.as_ref();
+        let ordered_for = ordered.filter(|(_, number)| *number == order);
+        let read_back = ordered_for.map(|(boot_id, _)| {
+            StorageCut::read_back(POOL.to_owned(), name_of, boot_id.clone(), true)
+        });
+        this.cuts[host] = read_back
+            .filter(|_| cut && obeys)
+            .map(|read_back| (order, read_back));
     }
 
     /// A BMC is asked; its answer is on its way.
     pub fn bmc_asked(&mut self, operator: usize, run: u64, host: usize) {
-        let says = self.bmc_says(host);
-        let other = self.machines[host].bmc_now(self.now) == Bmc::OtherMachine;
+        let (answer, other) = self.bmc_says(host);
         let uuid = if other && self.mutant != Mutant::TrustsAnyBmc {
             "99999999-9999-4999-8999-999999999999".to_owned()
         } else {
             self.machines[host].uuid.clone()
         };
-        let (answer, system_uuid) = match says {
-            Some(true) => (PowerAnswer::On, Some(uuid)),
-            Some(false) => (PowerAnswer::Off, Some(uuid)),
-            None => (PowerAnswer::NoAnswer, None),
-        };
+        let system_uuid = (answer != PowerAnswer::NoAnswer).then_some(uuid);
         let sent_at = self.operators[operator]
             .asked_at
             .get(host)

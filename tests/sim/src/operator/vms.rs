@@ -269,6 +269,11 @@ impl World {
                 return;
             }
             VmDecision::Place { only } => (only, BTreeSet::new(), None),
+            VmDecision::Restart { .. }
+                if self.mutant == Mutant::Dawdles && self.now % 120_000 > 3_000 =>
+            {
+                return self.show(operator, index, vm, phase);
+            }
             VmDecision::Restart {
                 stopped,
                 only,

@@ -1,0 +1,48 @@
+//! Planted errors that random schedules seldom meet: the scenario that is about them differs.
+
+use std::path::Path;
+
+use sim::mutant::Mutant;
+use sim::scenario::play_with;
+
+/// What differs when a scenario is played with a planted error.
+fn differs(scenario: &str, mutant: Mutant) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    play_with(&folder.join(scenario), mutant).expect_err("the error was not noticed")
+}
+
+#[test]
+fn forcing_off_while_disarmed_is_caught() {
+    for scenario in [
+        "16d-network-work-while-disarmed",
+        "16e-a-host-hangs-while-disarmed",
+        "16f-armed-again-before-the-time-is-over",
+    ] {
+        let text = differs(scenario, Mutant::IgnoresDisarm);
+        assert!(text.contains("Disarmed"), "{scenario}: {text}");
+    }
+}
+
+/// The rule that a planted error breaks in random schedules.
+fn caught(mutant: Mutant) -> &'static str {
+    let ended = sim::run::many(1, 1_000, mutant);
+    let failure = ended.expect_err("not noticed in 1,000 schedules");
+    failure.1.rule
+}
+
+#[test]
+fn an_agent_that_stops_what_runs_is_caught_on_the_spot() {
+    assert_eq!(caught(Mutant::AgentStopsVms), "healthy-runs");
+}
+
+#[test]
+fn an_operator_that_dawdles_is_caught_by_the_bound() {
+    assert_eq!(caught(Mutant::Dawdles), "in-time");
+}
+
+/// A start that hung goes on after its epoch was closed: only the hook stands in its way.
+#[test]
+fn a_hook_that_lets_a_closed_epoch_start_is_caught() {
+    let text = differs("42b-a-start-hangs-past-its-deadline", Mutant::HookPasses);
+    assert!(text.contains("one-writer"), "{text}");
+}
