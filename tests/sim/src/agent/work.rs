@@ -176,7 +176,9 @@ impl World {
             Patch::Incoming(vm, ..) => here(rights(vm).and_then(|it| it.incoming.as_ref())),
             Patch::Source(index, _) => here(sides(index).map(|(source, _)| source)),
             Patch::Target(index, _) => here(sides(index).map(|(_, target)| target)),
-            Patch::Frozen(of, _) | Patch::Reported(of, _) => *of == host,
+            Patch::Frozen(of, _) | Patch::Reported(of, _) | Patch::StartsNothing(of, _) => {
+                *of == host
+            }
         }
     }
 
