@@ -28,6 +28,8 @@ pub struct Leader {
     identity: String,
     /// Moment of sending the last renewal that was acknowledged; 0: none.
     renewed_at: AtomicU64,
+    /// Moment of the last answer of the API server, whatever it said; 0: none.
+    answered_at: AtomicU64,
     led: AtomicBool,
     /// The highest version of the API that the Lease was read or answered with.
     highest: AtomicU64,
@@ -40,6 +42,7 @@ impl Leader {
         Self {
             identity,
             renewed_at: AtomicU64::new(0),
+            answered_at: AtomicU64::new(0),
             led: AtomicBool::new(false),
             highest: AtomicU64::new(0),
             went_back: AtomicBool::new(false),
@@ -49,6 +52,16 @@ impl Leader {
     /// Whether this process may write, now.
     pub fn leads(&self) -> bool {
         self.leads_at(clock::now())
+    }
+
+    /// Whether the API server answered this process within the time that a leader may write for.
+    pub fn hears(&self) -> bool {
+        self.hears_at(clock::now())
+    }
+
+    fn hears_at(&self, now: Moment) -> bool {
+        let answered = self.answered_at.load(Ordering::Acquire);
+        answered != 0 && passed(Moment(answered), now) < WRITES_FOR
     }
 
     fn leads_at(&self, now: Moment) -> bool {
@@ -100,7 +113,11 @@ impl Leader {
         now: &(impl Fn() -> Moment + Sync),
     ) {
         let sent = now();
-        match self.turn(leases, seen, now).await {
+        let turn = self.turn(leases, seen, now).await;
+        if turn.is_ok() {
+            self.answered_at.store(now().0, Ordering::Release);
+        }
+        match turn {
             Ok(true) => self.renewed_at.store(sent.0, Ordering::Release),
             Ok(false) => self.renewed_at.store(0, Ordering::Release),
             Err(error) => tracing::warn!(

@@ -164,6 +164,10 @@ impl Candidate {
     fn leads(&self) -> bool {
         self.leader.leads_at(Moment(self.site.now() + self.ahead))
     }
+
+    fn hears(&self) -> bool {
+        self.leader.hears_at(Moment(self.site.now() + self.ahead))
+    }
 }
 
 #[tokio::test]
@@ -176,8 +180,10 @@ async fn another_takes_over_after_silence_whatever_the_wall_clocks_say() {
         if let (Some(day), Some(lease)) = (renewed, &mut lock(&site.lease).0) {
             lease["spec"]["renewTime"] = json!(format!("{day}T00:00:00.000000Z"));
         }
+        assert!(!b.hears(), "it has not asked yet");
         b.elect().await;
         assert_eq!((a.leads(), b.leads()), (true, false));
+        assert!(b.hears(), "who does not lead hears the API all the same");
         let mut silence = 0;
         while !b.leads() {
             site.advance(500);
@@ -204,6 +210,7 @@ async fn a_leader_whose_renewals_fail_has_its_seconds_and_no_more() {
         site.advance(later);
         a.elect().await;
         assert_eq!(a.leads(), leads, "{} ms", site.now() - 1_000_000);
+        assert_eq!(a.hears(), leads, "{} ms", site.now() - 1_000_000);
     }
     *lock(&site.fault) = Fault::None;
     a.elect().await;

@@ -131,6 +131,11 @@ impl Writer {
         self.leader.leads()
     }
 
+    /// Whether the API server answered this operator lately.
+    pub fn hears(&self) -> bool {
+        self.leader.hears()
+    }
+
     /// Whether the cache has moved on since this object was last written: until then nothing is
     /// decided from it again.
     pub fn settled<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {

@@ -186,6 +186,7 @@ async fn turn(context: &Arc<Context>) {
         let asks = gather::update(context, &mut watch, &hosts, &policy, now);
         let observer = ObserverFacts {
             can_write: leads,
+            hears: context.writer.hears(),
             disarmed: disarmed(context),
             frozen: freeze::message(context).is_some(),
         };

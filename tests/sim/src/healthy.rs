@@ -53,6 +53,7 @@ impl World {
                 health.switches_break = true;
             }
             Fault::Replace { host, .. }
+            | Fault::Twin { host, .. }
             | Fault::LedgerLost { host }
             | Fault::DisksFail { host, .. }
             | Fault::CloseHangs { host, .. } => {

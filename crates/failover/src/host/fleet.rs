@@ -19,6 +19,9 @@ use crate::vm::HostSight;
 pub struct ObserverFacts {
     /// It can write to the API server.
     pub can_write: bool,
+    /// The API server answered it lately: hosts whose Leases do not change may be silent. While it
+    /// does not, nobody's Lease can change.
+    pub hears: bool,
     /// A person disarmed failover.
     pub disarmed: bool,
     /// The API went back; nothing is forced off before a person has rebased the site.
@@ -63,7 +66,8 @@ impl Hosts {
         if gap > policy.observer_gap_milliseconds {
             out.paused_milliseconds = Some(gap);
         }
-        let held = observer.disarmed || observer.frozen;
+        // An observer that heard nothing knows nothing: as after a pause of its own.
+        let held = observer.disarmed || observer.frozen || !observer.hears;
         let rearmed = self.was_held && !held;
         if out.paused_milliseconds.is_some() || rearmed {
             self.machines

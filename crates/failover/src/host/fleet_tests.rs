@@ -21,6 +21,8 @@ struct Site {
     answers: Option<bool>,
     power: PowerAnswer,
     disarmed_until: u64,
+    /// The API server answers the observer from then on.
+    deaf_until: u64,
     /// What was wanted of h1, and when.
     actions: Vec<(u64, HostAction)>,
     told: Vec<(u64, crate::Reason)>,
@@ -50,6 +52,7 @@ impl Site {
             answers: None,
             power: PowerAnswer::On,
             disarmed_until: 0,
+            deaf_until: 0,
             actions: Vec::new(),
             told: Vec::new(),
         }
@@ -94,7 +97,8 @@ impl Site {
     fn step(&mut self) -> FleetStep {
         self.observe();
         let observer = ObserverFacts {
-            can_write: true,
+            can_write: self.now >= self.deaf_until,
+            hears: self.now >= self.deaf_until,
             disarmed: self.now < self.disarmed_until,
             frozen: false,
         };
@@ -219,6 +223,19 @@ fn a_host_that_renews_after_the_re_arming_is_not_fenced() {
     site.renews_until = u64::MAX;
     site.run(120_000);
     assert_eq!((site.fence_wanted_at(), site.life()), (None, Life::Ready));
+}
+
+/// Simulation seed 3405: the API server was away, and the one host that was left was forced off before
+/// it could renew.
+#[test]
+fn an_observer_that_heard_nothing_begins_its_windows_anew() {
+    let mut site = Site::new(Policy::default());
+    site.deaf_until = 25_000;
+    site.run(25_000 + site.policy.unreachable_after_milliseconds - STEP);
+    assert_eq!(site.fence_wanted_at(), None);
+    site.run(60_000);
+    let bound = 25_000 + site.policy.unreachable_after_milliseconds;
+    assert_eq!(site.fence_wanted_at(), Some(bound));
 }
 
 #[test]

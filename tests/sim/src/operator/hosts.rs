@@ -28,6 +28,7 @@ impl World {
         }
         let observer = ObserverFacts {
             can_write: self.leads(operator),
+            hears: self.hears(operator),
             disarmed: self.now < self.disarmed_until && self.mutant != Mutant::IgnoresDisarm,
             frozen: self.holds_frozen(operator),
         };

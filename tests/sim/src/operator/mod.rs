@@ -92,6 +92,8 @@ pub struct Operator {
     written: BTreeMap<(u8, usize), (u64, u64)>,
     works: u32,
     renewed_at: Option<u64>,
+    /// Moment of the API server's last answer about the leader's Lease.
+    answered_at: Option<u64>,
     election_at: u64,
     leader_seen: Option<(u64, u64)>,
     troubled: bool,
@@ -133,6 +135,7 @@ impl Operator {
             written: BTreeMap::new(),
             works: 0,
             renewed_at: None,
+            answered_at: None,
             election_at: 0,
             leader_seen: None,
             troubled: false,
@@ -179,6 +182,12 @@ impl World {
         let renewed = self.operators[operator].renewed_at;
         let leads = renewed.is_some_and(|at| self.now - at < WRITES_FOR);
         leads || (self.now < self.split_until && self.operators[operator].synced)
+    }
+
+    /// Whether the API server answered an operator lately.
+    pub fn hears(&self, operator: usize) -> bool {
+        let answered = self.operators[operator].answered_at;
+        answered.is_some_and(|at| self.now - at < WRITES_FOR)
     }
 
     /// An operator's loops go round once.
@@ -293,6 +302,7 @@ impl World {
         }
         let (version, holder) = self.api.objects.leader;
         let this = &mut self.operators[operator];
+        this.answered_at = Some(now);
         let mine = identity(operator, this.run);
         if holder != mine {
             this.renewed_at = None;

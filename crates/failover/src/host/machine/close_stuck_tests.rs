@@ -221,6 +221,7 @@ fn hosts_that_are_stuck_together_are_not_forced_off() {
     }
     let observer = crate::host::fleet::ObserverFacts {
         can_write: true,
+        hears: true,
         ..Default::default()
     };
     let policy = Policy::default();
