@@ -84,6 +84,12 @@ pub fn permitted() -> Vec<(Identity, Target, Write)> {
             vm,
             status(json!({"assignment": null, "incoming": null})),
         ),
+        // A rebase takes back what agents reported before etcd was restored.
+        (
+            OPERATOR,
+            vm,
+            status(json!({"runtime": null, "incomingRuntime": null, "lastEpoch": 1_000_000})),
+        ),
         (
             OPERATOR,
             host("h2"),

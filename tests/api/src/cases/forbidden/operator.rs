@@ -18,6 +18,21 @@ pub(super) fn operator(cases: &mut Cases) {
         json!({"runtime": null}),
         "belong to the agents",
     );
+    // Not even with a new epoch, unless it is a rebase's; and a rebase only takes away.
+    cases.status(
+        policy,
+        OPERATOR,
+        VM,
+        json!({"runtime": null, "lastEpoch": 999_999}),
+        "belong to the agents",
+    );
+    cases.status(
+        policy,
+        OPERATOR,
+        VM,
+        json!({"incomingRuntime": runtime("h2", 5), "lastEpoch": 1_000_000}),
+        "belong to the agents",
+    );
     cases.status(
         policy,
         OPERATOR,
