@@ -16,8 +16,6 @@ const LOGS: usize = 1024;
 pub(super) struct Phase<'a> {
     /// Heat, in units of cost, as a function of progress.
     pub(super) heat: &'a dyn Fn(f64) -> f64,
-    /// Prices of overflow, when the phase may pass through it.
-    pub(super) prices: Option<Prices>,
     /// Progress at which the phase ends.
     pub(super) until: f64,
 }
@@ -28,6 +26,10 @@ pub(super) struct Annealer<'m> {
     pub(super) best: Best,
     pub(super) rng: Rng,
     pub(super) proposals: u64,
+    /// Prices of overflow, while annealing may pass through it, and the progress at which that ends.
+    pub(super) prices: Option<(Prices, f64)>,
+    /// Mean cost over the second half of the last phase.
+    pub(super) level: f64,
     /// Prices of spread and dependencies; `None` while they and capacity are hard.
     pub(super) rules: Option<RulePrices>,
     logs: Vec<f32>,
@@ -44,21 +46,25 @@ impl<'m> Annealer<'m> {
             best,
             rng,
             proposals: 0,
+            prices: None,
+            level: f64::INFINITY,
             rules: None,
             logs: (0..LOGS).map(part).collect(),
         }
     }
 
     /// Runs a phase; `progress` maps the number of proposals to 0..1 of the whole run.
-    pub(super) fn run(&mut self, mut phase: Phase<'_>, progress: &dyn Fn(u64) -> f64) {
+    pub(super) fn run(&mut self, phase: Phase<'_>, progress: &dyn Fn(u64) -> f64) {
         let model = self.state.model();
         if model.item_count() == 0 || model.host_count() < 2 {
             return;
         }
-        if let Some(prices) = &mut phase.prices {
+        if let Some((prices, _)) = &mut self.prices {
             prices.apply(&mut self.state);
             self.rules = Some(prices.rules());
         }
+        let half = (progress(self.proposals) + phase.until) / 2.0;
+        let (mut sum, mut looks) = (0.0, 0.0);
         // A look at the prices costs a pass over all hosts: a few percent of the work between.
         let period = (model.host_count() as u64 * 10).max(8_000);
         let mut since = 0;
@@ -77,16 +83,32 @@ impl<'m> Annealer<'m> {
             }
             self.proposals += BATCH;
             since += BATCH;
-            if let Some(prices) = &mut phase.prices
+            if done > half {
+                sum += self.state.quick_total();
+                looks += 1.0;
+            }
+            if let Some((prices, end)) = &mut self.prices
                 && since >= period
             {
                 since = 0;
-                prices.adapt(&mut self.state, done / phase.until);
+                prices.adapt(&mut self.state, done / *end);
                 self.rules = Some(prices.rules());
             }
         }
+        self.level = sum / looks;
         self.state.price_overflow(&[]);
         self.rules = None;
+    }
+
+    /// Goes on from another's placement and prices; the best met so far stays.
+    pub(super) fn continue_from(&mut self, placement: &[u32], prices: Option<(Prices, f64)>) {
+        for (item, &host) in placement.iter().enumerate() {
+            if self.state.host_of(item as u32) != host {
+                self.state.apply_move(item as u32, host);
+                self.best.touch(item as u32);
+            }
+        }
+        self.prices = prices;
     }
 
     /// The most that the next change may cost at a heat.
@@ -113,7 +135,7 @@ impl<'m> Annealer<'m> {
                 self.best.touch(b);
             }
         }
-        self.best.offer(&self.state);
+        self.best.offer(&mut self.state);
     }
 
     /// The most that one change can gain by keeping more rules: what all broken ones cost.

@@ -74,6 +74,8 @@ const OUTER: f64 = 1e-6;
 const DESCENT: f64 = 0.03;
 const ANNEAL: f64 = 0.85;
 const MELT: f64 = 0.95;
+/// Times that annealing threads compare what they have.
+const ROUNDS: u32 = 12;
 
 /// Proposals per item with which annealing may not start warmer than it ends, and with which it
 /// may start as hot as it likes.
@@ -105,26 +107,32 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
         one.run(
             Phase {
                 heat: &heat,
-                prices: None,
                 until: DESCENT,
             },
             &progress,
         );
     });
-    each(&mut team, &|one| {
-        let done = progress(one.proposals).max(DESCENT);
-        let hot = start_heat(one.proposals as f64 / done, model.item_count());
-        let heat = |done: f64| (scale * cool(hot, WARM, DESCENT, ANNEAL, done)).max(COLD);
-        let prices = Some(Prices::new(model));
-        one.run(
-            Phase {
-                heat: &heat,
-                prices,
-                until: ANNEAL,
-            },
-            &progress,
-        );
-    });
+    // How much each thread can do differs a little, so the first says how hot to start.
+    let proposals = team.first().map_or(0, |one| one.proposals);
+    let per_progress = proposals as f64 / progress(proposals).max(DESCENT);
+    let hot = start_heat(per_progress, model.item_count());
+    for one in &mut team {
+        one.prices = Some((Prices::new(model), ANNEAL));
+    }
+    for round in 1..=ROUNDS {
+        each(&mut team, &|one| {
+            let heat = |done: f64| (scale * cool(hot, WARM, DESCENT, ANNEAL, done)).max(COLD);
+            let part = f64::from(round) / f64::from(ROUNDS);
+            let until = DESCENT + (ANNEAL - DESCENT) * part;
+            one.run(Phase { heat: &heat, until }, &progress);
+        });
+        if round < ROUNDS {
+            follow_the_leader(&mut team);
+        }
+    }
+    for one in &mut team {
+        one.prices = None;
+    }
     share_best(&mut team);
     each(&mut team, &|one| {
         let outer = |done: f64| scale * OUTER * (MELT - done) / (MELT - ANNEAL);
@@ -136,7 +144,6 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
         one.run(
             Phase {
                 heat: &heat,
-                prices: None,
                 until: 1.0,
             },
             &progress,
@@ -169,6 +176,20 @@ fn each<'m>(team: &mut [Annealer<'m>], work: &(dyn Fn(&mut Annealer<'m>) + Sync)
             scope.spawn(move || work(one));
         }
     });
+}
+
+/// The half of the team that does worst continues from where the other half is. What froze at
+/// a heat decides most of what can be reached below it, so to choose at every level gains more
+/// than to choose once, at the end.
+fn follow_the_leader(team: &mut [Annealer<'_>]) {
+    let mut order: Vec<usize> = (0..team.len()).collect();
+    order.sort_by(|&a, &b| team[a].level.total_cmp(&team[b].level));
+    for k in 0..team.len() / 2 {
+        let (leader, last) = (order[k], order[team.len() - 1 - k]);
+        let placement = team[leader].state.placement().to_vec();
+        let prices = team[leader].prices.clone();
+        team[last].continue_from(&placement, prices);
+    }
 }
 
 /// Everybody continues from the best that anybody found.

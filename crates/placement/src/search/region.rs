@@ -95,10 +95,14 @@ fn propose(region: &Region, state: &State<'_>, rng: &mut Rng) -> Option<Change> 
         } else {
             region.hosts[rng.below(region.hosts.len())]
         };
-        return (to != here).then_some(Change::Move(item, to));
+        let may = to != here && state.model().may_reach(item, to);
+        return may.then_some(Change::Move(item, to));
     }
     let other = region.items[rng.below(region.items.len())];
-    (state.host_of(other) != here).then_some(Change::Swap(item, other))
+    let there = state.host_of(other);
+    let model = state.model();
+    (there != here && model.may_reach(item, there) && model.may_reach(other, here))
+        .then_some(Change::Swap(item, other))
 }
 
 /// Melts region after region until `until`. `outer` is the heat at which a whole region's result
