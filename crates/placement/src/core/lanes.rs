@@ -168,6 +168,12 @@ impl State<'_> {
         self.quick_cost[host as usize]
     }
 
+    /// The sum of the quick costs of all hosts.
+    #[inline]
+    pub fn quick_hosts(&self) -> f64 {
+        self.quick_hosts
+    }
+
     /// Load, balance and overflow cost that an item adds to a host it is not on.
     #[inline]
     pub fn quick_added(&self, item: u32, host: u32) -> f64 {

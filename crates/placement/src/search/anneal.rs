@@ -3,12 +3,18 @@
 use crate::core::State;
 
 use super::best::Best;
-use super::price::{Prices, RulePrices};
+use super::price::{Prices, RulePrices, flat_prices, host_scale};
 use super::propose::{Change, propose};
+use super::rearrange::rearrange;
 use super::rng::Rng;
 
 /// Proposals between two looks at the clock.
 const BATCH: u64 = 256;
+/// Batches between two attempts to rearrange a host, which take as long as a batch or two.
+const REARRANGE: u64 = 8;
+/// The cost of a thousandth of a mean host over its limits, as part of the cost of a whole one,
+/// while that is not to last.
+const STEEP: f64 = 0.01;
 /// Entries of the table of logarithms, a power of two.
 const LOGS: usize = 1024;
 
@@ -32,6 +38,10 @@ pub(super) struct Annealer<'m> {
     pub(super) level: f64,
     /// Prices of spread and dependencies; `None` while they and capacity are hard.
     pub(super) rules: Option<RulePrices>,
+    /// Prices at which nothing stays over a limit while one host may be.
+    pub(super) steep: Vec<i64>,
+    /// What an attempt to rearrange has moved, and from where.
+    pub(super) undo: Vec<(u32, u32)>,
     logs: Vec<f32>,
 }
 
@@ -41,7 +51,10 @@ impl<'m> Annealer<'m> {
         // it costs at most heat times a random one of these.
         let part = |k: usize| -((k as f64 + 0.5) / LOGS as f64).ln() as f32;
         let best = Best::new(&state);
+        let model = state.model();
         Annealer {
+            steep: flat_prices(model, STEEP * host_scale(model)),
+            undo: Vec::new(),
             state,
             best,
             rng,
@@ -67,7 +80,7 @@ impl<'m> Annealer<'m> {
         let (mut sum, mut looks) = (0.0, 0.0);
         // A look at the prices costs a pass over all hosts: a few percent of the work between.
         let period = (model.host_count() as u64 * 10).max(8_000);
-        let mut since = 0;
+        let (mut since, mut batches) = (0, 0u64);
         loop {
             let done = progress(self.proposals);
             if done >= phase.until {
@@ -83,6 +96,10 @@ impl<'m> Annealer<'m> {
             }
             self.proposals += BATCH;
             since += BATCH;
+            batches += 1;
+            if batches % crate::search::REARRANGE as f64 as u64 == 0 {
+                rearrange(self, heat);
+            }
             if done > half {
                 sum += self.state.quick_total();
                 looks += 1.0;
@@ -136,6 +153,27 @@ impl<'m> Annealer<'m> {
             }
         }
         self.best.offer(&mut self.state);
+    }
+
+    /// The whole cost, with the prices of limits and rules while there are any.
+    pub(super) fn total(&self) -> f64 {
+        self.state.quick_total() + self.rebate()
+    }
+
+    /// What a move costs, when it is allowed and that is less than `most`.
+    pub(super) fn cost_of_move(&self, item: u32, to: u32, most: f64) -> Option<f64> {
+        let state = &self.state;
+        if self.rules.is_none() && !state.fits(item, to) || !state.may_enter(item, to) {
+            return None;
+        }
+        let mut cost = state.quick_added(item, to) - state.quick_freed(item)
+            + state.delta_away(item, to) as f64;
+        match self.rules {
+            None if !state.rules_let_move(item, to) => return None,
+            None => {}
+            Some(prices) => cost += prices.of(state.rules_change_move(item, to)),
+        }
+        (cost < most).then_some(cost)
     }
 
     /// The most that one change can gain by keeping more rules: what all broken ones cost.

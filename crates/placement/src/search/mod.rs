@@ -21,6 +21,7 @@ mod anneal;
 mod best;
 mod price;
 mod propose;
+mod rearrange;
 mod region;
 pub(crate) mod rng;
 
@@ -65,7 +66,7 @@ const HOT: f64 = 0.05;
 const WARM: f64 = 1e-4;
 /// The heat that the finish starts from, in the same unit, and the one it ends with, in cost.
 const COOL: f64 = 1e-5;
-const COLD: f64 = 1.0;
+const COLD: f64 = 0.1;
 /// The heat at which the result of a melted region is judged.
 const OUTER: f64 = 1e-6;
 

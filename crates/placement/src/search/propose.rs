@@ -60,7 +60,7 @@ pub(super) fn propose(state: &State<'_>, rng: &mut Rng) -> Option<Change> {
 }
 
 /// Draws one of the hosts that an item may be on.
-fn draw_host(model: &Model, item: u32, rng: &mut Rng) -> Option<u32> {
+pub(super) fn draw_host(model: &Model, item: u32, rng: &mut Rng) -> Option<u32> {
     let few = model.reach(item);
     if few.is_empty() {
         let any = rng.below(model.host_count()) as u32;
