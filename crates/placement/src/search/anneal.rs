@@ -97,7 +97,7 @@ impl<'m> Annealer<'m> {
             self.proposals += BATCH;
             since += BATCH;
             batches += 1;
-            if batches % crate::search::REARRANGE as f64 as u64 == 0 {
+            if batches.is_multiple_of(REARRANGE) {
                 rearrange(self, heat);
             }
             if done > half {
