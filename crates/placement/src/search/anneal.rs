@@ -22,6 +22,8 @@ const LOGS: usize = 1024;
 pub(super) struct Phase<'a> {
     /// Heat, in units of cost, as a function of progress.
     pub(super) heat: &'a dyn Fn(f64) -> f64,
+    /// How far it is on the way from hot to warm, as a function of progress: what limits cost.
+    pub(super) coolness: &'a dyn Fn(f64) -> f64,
     /// Progress at which the phase ends.
     pub(super) until: f64,
 }
@@ -32,8 +34,8 @@ pub(super) struct Annealer<'m> {
     pub(super) best: Best,
     pub(super) rng: Rng,
     pub(super) proposals: u64,
-    /// Prices of overflow, while annealing may pass through it, and the progress at which that ends.
-    pub(super) prices: Option<(Prices, f64)>,
+    /// Prices of overflow, while annealing may pass through it.
+    pub(super) prices: Option<Prices>,
     /// Mean cost over the second half of the last phase.
     pub(super) level: f64,
     /// Prices of spread and dependencies; `None` while they and capacity are hard.
@@ -72,7 +74,7 @@ impl<'m> Annealer<'m> {
         if model.item_count() == 0 || model.host_count() < 2 {
             return;
         }
-        if let Some((prices, _)) = &mut self.prices {
+        if let Some(prices) = &mut self.prices {
             prices.apply(&mut self.state);
             self.rules = Some(prices.rules());
         }
@@ -104,11 +106,11 @@ impl<'m> Annealer<'m> {
                 sum += self.state.quick_total();
                 looks += 1.0;
             }
-            if let Some((prices, end)) = &mut self.prices
+            if let Some(prices) = &mut self.prices
                 && since >= period
             {
                 since = 0;
-                prices.adapt(&mut self.state, done / *end);
+                prices.adapt(&mut self.state, (phase.coolness)(done));
                 self.rules = Some(prices.rules());
             }
         }
@@ -118,7 +120,7 @@ impl<'m> Annealer<'m> {
     }
 
     /// Goes on from another's placement and prices; the best met so far stays.
-    pub(super) fn continue_from(&mut self, placement: &[u32], prices: Option<(Prices, f64)>) {
+    pub(super) fn continue_from(&mut self, placement: &[u32], prices: Option<Prices>) {
         for (item, &host) in placement.iter().enumerate() {
             if self.state.host_of(item as u32) != host {
                 self.state.apply_move(item as u32, host);

@@ -5,12 +5,17 @@
 //! 1. *Descent*, all limits hard: something good soon, and a measure of how much the time allows.
 //! 2. *Annealing*, all limits but exclusion and classes priced (see `price`): capacity, transient
 //!    use, spreads, dependencies. Hosts that should be empty hold large items that fit nowhere
-//!    until others have made room, one by one; only a search that may overfill on the way gets them out.
+//!    until others have made room. With much time several short ones, then a slow one from the
+//!    best (see `schedule`).
 //! 3. *Melting* of regions: two to eight related hosts are heated and cooled on their own, and the
 //!    result is kept when it is legal and not dearer.
 //! 4. *Finish*, all limits hard, down to single units of cost.
 //!
-//! Threads anneal on their own and continue from the best that any of them found. What a change
+//! Between these small changes, in all phases, hosts are *rearranged* around a large item that
+//! enters. Only hosts that an item may ever be on are looked at (`crate::core`'s reach).
+//!
+//! Threads anneal on their own; at set times those that do worst continue from those that do
+//! best, and after a phase all from the best that any of them found. What a change
 //! would cost is judged in floating point (`crate::core`'s quick judgements); what is made is
 //! counted in integers, and only placements that are legal by those counts are remembered.
 //!
@@ -24,12 +29,14 @@ mod propose;
 mod rearrange;
 mod region;
 pub(crate) mod rng;
+mod schedule;
 
 use crate::core::{Model, State};
 
 use anneal::{Annealer, Phase};
 use price::{Prices, host_scale};
 pub use rng::Rng;
+use schedule::{ANNEAL, COLD, COOL, Cooling, DESCENT, MELT, ROUNDS, WARM, cool, coolings};
 
 /// How long to search.
 #[derive(Clone, Copy)]
@@ -61,37 +68,49 @@ pub struct Found {
     pub proposals: u64,
 }
 
-/// Heat at the start and at the end of annealing, as parts of the cost of a mean host's whole load.
-const HOT: f64 = 0.05;
-const WARM: f64 = 1e-4;
-/// The heat that the finish starts from, in the same unit, and the one it ends with, in cost.
-const COOL: f64 = 1e-5;
-const COLD: f64 = 0.1;
 /// The heat at which the result of a melted region is judged.
 const OUTER: f64 = 1e-6;
 
-/// Progress at which the phases end: a first descent, annealing, melting of regions. The rest is
-/// the finish.
-const DESCENT: f64 = 0.03;
-const ANNEAL: f64 = 0.85;
-const MELT: f64 = 0.95;
-/// Times that annealing threads compare what they have.
-const ROUNDS: u32 = 12;
-
-/// Proposals per item with which annealing may not start warmer than it ends, and with which it
-/// may start as hot as it likes.
-const PER_ITEM: (f64, f64) = (300.0, 30_000.0);
-
-/// The heat to start annealing from: a large fleet in a short time is better improved than melted.
-fn start_heat(proposals_in_all: f64, items: usize) -> f64 {
-    let per_item = proposals_in_all / items.max(1) as f64;
-    let part = (per_item / PER_ITEM.0).ln() / (PER_ITEM.1 / PER_ITEM.0).ln();
-    WARM * (HOT / WARM).powf(part.clamp(0.0, 1.0))
-}
-
-/// From `a` at the start of a phase to `b` at its end, by equal factors.
-fn cool(a: f64, b: f64, from: f64, to: f64, done: f64) -> f64 {
-    a * (b / a).powf(((done - from) / (to - from)).clamp(0.0, 1.0))
+/// Anneals once, on all threads, limits priced.
+fn anneal(
+    team: &mut [Annealer<'_>],
+    cooling: Cooling,
+    scale: f64,
+    progress: &(dyn Fn(u64) -> f64 + Sync),
+) {
+    if !cooling.fresh {
+        share_best(team);
+    }
+    let (from, to) = cooling.span;
+    for one in team.iter_mut() {
+        let model = one.state.model();
+        if cooling.fresh {
+            one.continue_from(model.homes(), None);
+        }
+        one.prices = Some(Prices::new(model));
+    }
+    for round in 1..=ROUNDS {
+        each(team, &|one| {
+            let heat = |done: f64| (scale * cool(cooling.hot, WARM, from, to, done)).max(COLD);
+            let until = from + (to - from) * f64::from(round) / f64::from(ROUNDS);
+            let coolness =
+                |done: f64| cooling.first + (1.0 - cooling.first) * (done - from) / (to - from);
+            one.run(
+                Phase {
+                    heat: &heat,
+                    coolness: &coolness,
+                    until,
+                },
+                progress,
+            );
+        });
+        if round < ROUNDS {
+            follow_the_leader(team);
+        }
+    }
+    for one in team {
+        one.prices = None;
+    }
 }
 
 /// Searches from every item at home.
@@ -108,31 +127,17 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
         one.run(
             Phase {
                 heat: &heat,
+                coolness: &|_| 1.0,
                 until: DESCENT,
             },
             &progress,
         );
     });
-    // How much each thread can do differs a little, so the first says how hot to start.
+    // How much each thread can do differs a little, so the first speaks for all.
     let proposals = team.first().map_or(0, |one| one.proposals);
     let per_progress = proposals as f64 / progress(proposals).max(DESCENT);
-    let hot = start_heat(per_progress, model.item_count());
-    for one in &mut team {
-        one.prices = Some((Prices::new(model), ANNEAL));
-    }
-    for round in 1..=ROUNDS {
-        each(&mut team, &|one| {
-            let heat = |done: f64| (scale * cool(hot, WARM, DESCENT, ANNEAL, done)).max(COLD);
-            let part = f64::from(round) / f64::from(ROUNDS);
-            let until = DESCENT + (ANNEAL - DESCENT) * part;
-            one.run(Phase { heat: &heat, until }, &progress);
-        });
-        if round < ROUNDS {
-            follow_the_leader(&mut team);
-        }
-    }
-    for one in &mut team {
-        one.prices = None;
+    for cooling in coolings(per_progress, model.item_count()) {
+        anneal(&mut team, cooling, scale, &progress);
     }
     share_best(&mut team);
     each(&mut team, &|one| {
@@ -145,6 +150,7 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
         one.run(
             Phase {
                 heat: &heat,
+                coolness: &|_| 1.0,
                 until: 1.0,
             },
             &progress,
