@@ -5,8 +5,7 @@
 //! 1. *Descent*, all limits hard: something good soon, and a measure of how much the time allows.
 //! 2. *Annealing*, all limits but exclusion and classes priced (see `price`): capacity, transient
 //!    use, spreads, dependencies. Hosts that should be empty hold large items that fit nowhere
-//!    until others have made room. With much time several short ones, then a slow one from the
-//!    best (see `schedule`).
+//!    until others have made room.
 //! 3. *Melting* of regions: two to eight related hosts are heated and cooled on their own, and the
 //!    result is kept when it is legal and not dearer.
 //! 4. *Finish*, all limits hard, down to single units of cost.
@@ -36,7 +35,7 @@ use crate::core::{Model, State};
 use anneal::{Annealer, Phase};
 use price::{Prices, host_scale};
 pub use rng::Rng;
-use schedule::{ANNEAL, COLD, COOL, Cooling, DESCENT, MELT, ROUNDS, WARM, cool, coolings};
+use schedule::{ANNEAL, COLD, COOL, DESCENT, MELT, ROUNDS, WARM, cool, start_heat};
 
 /// How long to search.
 #[derive(Clone, Copy)]
@@ -71,30 +70,16 @@ pub struct Found {
 /// The heat at which the result of a melted region is judged.
 const OUTER: f64 = 1e-6;
 
-/// Anneals once, on all threads, limits priced.
-fn anneal(
-    team: &mut [Annealer<'_>],
-    cooling: Cooling,
-    scale: f64,
-    progress: &(dyn Fn(u64) -> f64 + Sync),
-) {
-    if !cooling.fresh {
-        share_best(team);
-    }
-    let (from, to) = cooling.span;
+/// Anneals on all threads, limits priced, from a heat that is a part `hot` of the scale.
+fn anneal(team: &mut [Annealer<'_>], hot: f64, scale: f64, progress: &(dyn Fn(u64) -> f64 + Sync)) {
     for one in team.iter_mut() {
-        let model = one.state.model();
-        if cooling.fresh {
-            one.continue_from(model.homes(), None);
-        }
-        one.prices = Some(Prices::new(model));
+        one.prices = Some(Prices::new(one.state.model()));
     }
+    let heat = |done: f64| (scale * cool(hot, WARM, DESCENT, ANNEAL, done)).max(COLD);
+    let coolness = |done: f64| (done - DESCENT) / (ANNEAL - DESCENT);
     for round in 1..=ROUNDS {
+        let until = DESCENT + (ANNEAL - DESCENT) * f64::from(round) / f64::from(ROUNDS);
         each(team, &|one| {
-            let heat = |done: f64| (scale * cool(cooling.hot, WARM, from, to, done)).max(COLD);
-            let until = from + (to - from) * f64::from(round) / f64::from(ROUNDS);
-            let coolness =
-                |done: f64| cooling.first + (1.0 - cooling.first) * (done - from) / (to - from);
             one.run(
                 Phase {
                     heat: &heat,
@@ -136,9 +121,8 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
     // How much each thread can do differs a little, so the first speaks for all.
     let proposals = team.first().map_or(0, |one| one.proposals);
     let per_progress = proposals as f64 / progress(proposals).max(DESCENT);
-    for cooling in coolings(per_progress, model.item_count()) {
-        anneal(&mut team, cooling, scale, &progress);
-    }
+    let hot = start_heat(per_progress, model.item_count());
+    anneal(&mut team, hot, scale, &progress);
     share_best(&mut team);
     each(&mut team, &|one| {
         let outer = |done: f64| scale * OUTER * (MELT - done) / (MELT - ANNEAL);
