@@ -10,8 +10,10 @@ use super::rng::Rng;
 
 /// Proposals between two looks at the clock.
 const BATCH: u64 = 256;
-/// Batches between two attempts to rearrange a host, which take as long as a batch or two.
-const REARRANGE: u64 = 8;
+/// Proposals between two attempts to rearrange a host, for each move that the last one judged; and
+/// the least.
+pub(super) const REARRANGE: u64 = 4;
+const REARRANGE_PAUSE: u64 = 2_048;
 /// The cost of a thousandth of a mean host over its limits, as part of the cost of a whole one,
 /// while that is not to last.
 const STEEP: f64 = 0.01;
@@ -82,7 +84,7 @@ impl<'m> Annealer<'m> {
         let (mut sum, mut looks) = (0.0, 0.0);
         // A look at the prices costs a pass over all hosts: a few percent of the work between.
         let period = (model.host_count() as u64 * 10).max(8_000);
-        let (mut since, mut batches) = (0, 0u64);
+        let (mut since, mut due) = (0, 0);
         loop {
             let done = progress(self.proposals);
             if done >= phase.until {
@@ -98,9 +100,10 @@ impl<'m> Annealer<'m> {
             }
             self.proposals += BATCH;
             since += BATCH;
-            batches += 1;
-            if batches.is_multiple_of(REARRANGE) {
+            if self.proposals >= due {
+                let before = self.proposals;
                 rearrange(self, heat);
+                due = self.proposals + REARRANGE_PAUSE.max(REARRANGE * (self.proposals - before));
             }
             if done > half {
                 sum += self.state.quick_total();

@@ -14,6 +14,8 @@ use super::rng::Rng;
 /// Hosts that each item that might leave is offered, besides its home and the host that the
 /// large item came from.
 const OFFERS: usize = 10;
+/// The most items that are looked at for the next to leave.
+const LEAVERS: usize = 32;
 
 /// A host by its share of the cost, or as often any: the last dear host of a large fleet is found.
 fn pick_host(state: &State<'_>, rng: &mut Rng) -> u32 {
@@ -96,8 +98,10 @@ pub(super) fn rearrange(one: &mut Annealer<'_>, heat: f64) {
 fn cheapest_leaver(one: &mut Annealer<'_>, host: u32, stays: u32, from: u32) -> Option<(u32, u32)> {
     let model = one.state.model();
     let mut best = (-0.5, None);
-    for k in 0..one.state.items_on(host).len() {
-        let item = one.state.items_on(host)[k];
+    let count = one.state.items_on(host).len();
+    let first = one.rng.below(count);
+    for k in 0..count.min(LEAVERS) {
+        let item = one.state.items_on(host)[(first + k) % count];
         if item == stays {
             continue;
         }

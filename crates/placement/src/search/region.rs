@@ -4,7 +4,7 @@
 
 use crate::core::State;
 
-use super::anneal::Annealer;
+use super::anneal::{Annealer, REARRANGE};
 use super::price::{RulePrices, flat_prices, host_scale};
 use super::propose::Change;
 use super::rearrange::rearrange;
@@ -19,8 +19,6 @@ const COLD: f64 = 2e-6;
 const STEPS: usize = 30;
 /// Price of a broken rule, in units of the heat a region starts from.
 const RULE: f64 = 5.0;
-/// Attempts to rearrange a host between two regions, which take a quarter of the time.
-const REARRANGE: usize = 8;
 /// Proposals between two changes of the heat.
 const BLOCK: usize = 64;
 
@@ -121,13 +119,17 @@ pub(super) fn melt(
         return;
     }
     let scale = host_scale(model);
+    // Moves that rearranging may still judge, for what regions have taken.
+    let mut credit = 0_u64;
     loop {
         let done = progress(one.proposals);
         if done >= until {
             return;
         }
-        for _ in 0..REARRANGE {
+        while credit > 0 {
+            let before = one.proposals;
             rearrange(one, outer(done));
+            credit = credit.saturating_sub(one.proposals - before);
         }
         let region = pick(&one.state, &mut one.rng);
         // An empty region costs a step too, or a fleet of empty hosts would never end.
@@ -151,6 +153,7 @@ pub(super) fn melt(
             }
         }
         one.proposals += (blocks * BLOCK) as u64;
+        credit += (blocks * BLOCK) as u64 / REARRANGE;
         one.state.price_overflow_on(&[], &region.hosts);
         one.rules = None;
         let limit = one.limit(outer(done));
