@@ -31,14 +31,16 @@ impl Reach {
         let words = model.hosts.div_ceil(64);
         let mut bits = vec![0u64; words * model.items];
         let mut count = vec![0u32; model.items];
+        let (roomy, tight) = room.split(model);
         for item in 0..model.items as u32 {
             let row = &mut bits[item as usize * words..][..words];
-            for host in 0..model.hosts as u32 {
+            row.copy_from_slice(&roomy);
+            for &host in &tight {
                 if room.takes(model, item, host) {
                     row[host as usize / 64] |= 1 << (host % 64);
-                    count[item as usize] += 1;
                 }
             }
+            count[item as usize] = row.iter().map(|word| word.count_ones()).sum();
         }
         let mut bound: Vec<u32> = (0..model.items as u32)
             .filter(|&i| count[i as usize] == 1)
@@ -111,6 +113,30 @@ impl Room {
             free,
             groups: vec![Vec::new(); model.hosts],
         }
+    }
+
+    /// The hosts, as bits, that the largest need of every resource fits together, so that nobody
+    /// has to ask for each item; and the others, as a list. Classes make every host one of those.
+    fn split(&self, model: &Model) -> (Vec<u64>, Vec<u32>) {
+        let r = model.resources;
+        let mut largest = vec![0; r];
+        for item in 0..model.items as u32 {
+            for (largest, &n) in largest.iter_mut().zip(model.need(item)) {
+                *largest = n.max(*largest);
+            }
+        }
+        let open = model.classes.iter().all(Vec::is_empty);
+        let mut roomy = vec![0u64; model.hosts.div_ceil(64)];
+        let mut tight = Vec::new();
+        for host in 0..model.hosts {
+            let free = &self.free[host * r..(host + 1) * r];
+            if open && largest.iter().zip(free).all(|(n, free)| n <= free) {
+                roomy[host / 64] |= 1 << (host % 64);
+            } else {
+                tight.push(host as u32);
+            }
+        }
+        (roomy, tight)
     }
 
     fn takes(&self, model: &Model, item: u32, host: u32) -> bool {
