@@ -63,7 +63,7 @@ impl State<'_> {
         let need = self.model.need(item);
         let first = claimed(self.model, item, host);
         let claims = |k: usize| if k < first { 0 } else { need[k] };
-        self.row_cost(host as usize, |k| need[k], claims) - self.host_cost[host as usize]
+        self.row_cost(host as usize, |k| need[k], claims) - self.host_cost(host)
     }
 
     /// Load and balance cost that goes from a host when an item leaves it.
@@ -75,7 +75,7 @@ impl State<'_> {
         let need = self.model.need(item);
         let first = claimed(self.model, item, host);
         let claims = |k: usize| if k < first { 0 } else { -need[k] };
-        self.host_cost[host as usize] - self.row_cost(host as usize, |k| -need[k], claims)
+        self.host_cost(host) - self.row_cost(host as usize, |k| -need[k], claims)
     }
 
     /// Whether a placed item may move to another host without breaking any hard rule further.
@@ -220,7 +220,7 @@ impl State<'_> {
         let claims = |k: usize| {
             (if k < in_first { 0 } else { into[k] }) - (if k < out_first { 0 } else { out[k] })
         };
-        self.row_cost(host as usize, |k| into[k] - out[k], claims) - self.host_cost[host as usize]
+        self.row_cost(host as usize, |k| into[k] - out[k], claims) - self.host_cost(host)
     }
 
     /// Change of the whole cost if two placed items on different hosts changed places.

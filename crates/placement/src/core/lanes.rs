@@ -33,6 +33,8 @@ pub(super) struct Quick {
     weight: Vec<Lane>,
     /// What each item adds to each column.
     need: Vec<Lane>,
+    /// Whether no row can come near 2^53, so that sums of floating point numbers are exact.
+    exact: bool,
     /// 0 for what an item away from home still claims there, else 1.
     lasting: Vec<Lane>,
 }
@@ -54,6 +56,7 @@ impl Quick {
             ));
         }
         Quick {
+            exact: exact(model),
             width: weight.len(),
             narrow: r.div_ceil(4),
             weight,
@@ -65,6 +68,14 @@ impl Quick {
     fn need(&self, item: u32) -> &[Lane] {
         &self.need[item as usize * self.width..][..self.width]
     }
+}
+
+/// Whether all needs and capacities together, times the largest target, stay well below 2^53.
+fn exact(model: &Model) -> bool {
+    let sum = |values: &[i64]| values.iter().map(|&v| v as f64).sum::<f64>();
+    let all = sum(&model.need) + sum(&model.capacity) + sum(&model.safety);
+    let target = model.balances.iter().map(|b| b.target).max().unwrap_or(0);
+    all * (1.0 + target as f64) < 2f64.powi(51)
 }
 
 /// Sum of `price * max(0, extra - row)` over all columns.
@@ -109,7 +120,32 @@ impl State<'_> {
         for (k, value) in room.iter().enumerate() {
             narrow[k / 4][k % 4] = *value as f64;
         }
-        self.quick_cost[h] = self.quick_row(h, |_| [0.0; 4], |_| [0.0; 4]);
+    }
+
+    /// Adds an item to (or, with -1, takes it from) the quick row of a host whose exact one has
+    /// changed already.
+    pub(super) fn load_quick(&mut self, item: u32, h: usize, sign: f64, at_home: bool) {
+        let quick = &self.model.quick;
+        if !quick.exact {
+            return self.refresh_quick(h);
+        }
+        let need = quick.need(item);
+        let size = quick.width + quick.narrow;
+        let (wide, narrow) = self.quick[h * size..(h + 1) * size].split_at_mut(quick.width);
+        for (row, need) in wide.iter_mut().zip(need) {
+            *row = minus(*row, times([sign; 4], *need));
+        }
+        for (k, row) in narrow.iter_mut().enumerate() {
+            let claim = if at_home { quick.lasting[k] } else { [1.0; 4] };
+            *row = minus(*row, times([sign; 4], times(need[k], claim)));
+        }
+    }
+
+    /// Brings the quick cost of a host up to date with its quick row.
+    pub(super) fn price_quick(&mut self, h: usize) {
+        let cost = self.quick_row(h, |_| [0.0; 4], |_| [0.0; 4]);
+        self.quick_hosts += cost - self.quick_cost[h];
+        self.quick_cost[h] = cost;
     }
 
     /// Cost of a host with `extra` added to its load and `claims` taken from its room.
@@ -130,6 +166,12 @@ impl State<'_> {
     #[inline]
     pub fn quick_host_cost(&self, host: u32) -> f64 {
         self.quick_cost[host as usize]
+    }
+
+    /// The sum of the quick costs of all hosts.
+    #[inline]
+    pub fn quick_hosts(&self) -> f64 {
+        self.quick_hosts
     }
 
     /// Load, balance and overflow cost that an item adds to a host it is not on.

@@ -17,6 +17,7 @@ mod delta;
 mod error;
 mod lanes;
 mod model;
+mod reach;
 mod rules;
 mod spec;
 mod state;

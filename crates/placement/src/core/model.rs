@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::check::check;
 use super::error::ModelError;
 use super::lanes::Quick;
+use super::reach::Reach;
 use super::spec::{Balance, PairCost, Spec};
 
 /// Groups with more items than this keep a count per host; smaller ones look at each other item.
@@ -55,6 +56,7 @@ pub struct Model {
     pair: PairCost,
     pub(super) group_move_weight: i64,
     pub(super) quick: Quick,
+    pub(super) reach: Reach,
 }
 
 impl Model {
@@ -167,8 +169,10 @@ impl Model {
             pair: spec.pair_cost,
             group_move_weight: spec.group_move_weight,
             quick: Quick::default(),
+            reach: Reach::default(),
         };
         model.quick = Quick::new(&model);
+        model.reach = Reach::new(&model);
         Ok(model)
     }
 

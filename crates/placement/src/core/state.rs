@@ -31,13 +31,19 @@ pub struct State<'m> {
     pub(super) at: Vec<u32>,
     /// Per host: room under the hard limits, then distance to the safety load (may be negative).
     pub(super) rows: Vec<i64>,
-    pub(super) host_cost: Vec<i64>,
+    /// Cost of each host when it was last counted, and the hosts that have changed since: a search
+    /// makes many changes between two looks at the exact cost.
+    counted: Vec<i64>,
+    stale: Vec<u32>,
+    is_stale: Vec<bool>,
     /// Price of a unit over a hard limit; empty while nothing may be over.
     pub(super) price: Vec<i64>,
     /// The rows, prices and costs of hosts as `lanes` has them.
     pub(super) quick: Vec<Lane>,
     pub(super) quick_price: Vec<Lane>,
     pub(super) quick_cost: Vec<f64>,
+    /// The sum of `quick_cost`.
+    pub(super) quick_hosts: f64,
     /// What each item costs by being where it is.
     pub(super) away_cost: Vec<i64>,
     over: usize,
@@ -78,11 +84,14 @@ impl<'m> State<'m> {
             model,
             at: vec![NOWHERE; model.items],
             rows,
-            host_cost: vec![0; model.hosts],
+            counted: vec![0; model.hosts],
+            stale: Vec::new(),
+            is_stale: vec![false; model.hosts],
             price: Vec::new(),
             quick: vec![[0.0; 4]; model.hosts * (model.quick.width + model.quick.narrow)],
             quick_price: Vec::new(),
             quick_cost: vec![0.0; model.hosts],
+            quick_hosts: 0.0,
             away_cost: vec![0; model.items],
             over: 0,
             is_over: vec![false; model.hosts],
@@ -107,12 +116,10 @@ impl<'m> State<'m> {
                 *room -= n;
             }
         }
-        for h in 0..model.hosts {
-            state.refresh_host(h);
-        }
         for item in 0..model.items as u32 {
-            state.put(item, model.home[item as usize]);
+            state.link(item, model.home[item as usize]);
         }
+        state.recount((0..model.hosts as u32).collect());
         state
     }
 
@@ -138,12 +145,36 @@ impl<'m> State<'m> {
 
     /// The parts of the cost. Lifted items count nowhere.
     pub fn cost(&self) -> Cost {
-        self.cost
+        let changed = |&h: &u32| self.host_cost_now(h as usize) - self.counted[h as usize];
+        Cost {
+            hosts: self.cost.hosts + self.stale.iter().map(changed).sum::<i64>(),
+            ..self.cost
+        }
+    }
+
+    /// The whole cost as quick judgements have it: exact up to 2^53.
+    pub fn quick_total(&self) -> f64 {
+        self.quick_hosts + (self.cost.moves + self.cost.groups) as f64
+    }
+
+    /// Counts the exact cost of all hosts that have changed, so that the next looks are cheap.
+    pub fn settle(&mut self) {
+        while let Some(h) = self.stale.pop() {
+            let cost = self.host_cost_now(h as usize);
+            self.cost.hosts += cost - self.counted[h as usize];
+            self.counted[h as usize] = cost;
+            self.is_stale[h as usize] = false;
+        }
     }
 
     /// Load and balance cost of one host.
     pub fn host_cost(&self, host: u32) -> i64 {
-        self.host_cost[host as usize]
+        let h = host as usize;
+        if self.is_stale[h] {
+            self.host_cost_now(h)
+        } else {
+            self.counted[h]
+        }
     }
 
     /// Room of a host under its hard limits, in the model's own order of resources.
@@ -181,9 +212,7 @@ impl<'m> State<'m> {
         self.price.clear();
         self.price.extend_from_slice(price);
         self.quick_price = lanes(price.iter().map(|&p| p as f64));
-        for h in 0..self.model.hosts {
-            self.refresh_host(h);
-        }
+        self.recount((0..self.model.hosts as u32).collect());
     }
 
     /// [`State::price_overflow`] when only these hosts are and will be over a limit.
@@ -191,8 +220,18 @@ impl<'m> State<'m> {
         self.price.clear();
         self.price.extend_from_slice(price);
         self.quick_price = lanes(price.iter().map(|&p| p as f64));
-        for &h in hosts {
+        self.recount(hosts.to_vec());
+    }
+
+    /// Brings all that is kept about some hosts up to date with their rows of integers.
+    fn recount(&mut self, hosts: Vec<u32>) {
+        for &h in &hosts {
+            self.refresh_quick(h as usize);
             self.refresh_host(h as usize);
+        }
+        self.settle();
+        if hosts.len() == self.model.hosts {
+            self.quick_hosts = self.quick_cost.iter().sum();
         }
     }
 
@@ -295,28 +334,37 @@ impl<'m> State<'m> {
         let (r, t) = (model.resources, model.transients);
         let need = model.need(item);
         // At home the transient resources are claimed for good.
-        let first = if model.home[item as usize] as usize == h {
-            t
-        } else {
-            0
-        };
+        let at_home = model.home[item as usize] as usize == h;
+        let first = if at_home { t } else { 0 };
         let (room, slack) = self.rows[h * r * 2..(h + 1) * r * 2].split_at_mut(r);
-        for (room, n) in room[first..].iter_mut().zip(&need[first..]) {
-            *room -= sign * n;
+        let pairs = room[first..].iter_mut().zip(&need[first..]);
+        // Two loops without a product, which the processor's vectors lack for such numbers.
+        if sign > 0 {
+            pairs.for_each(|(room, n)| *room -= n);
+            slack
+                .iter_mut()
+                .zip(need)
+                .for_each(|(slack, n)| *slack -= n);
+        } else {
+            pairs.for_each(|(room, n)| *room += n);
+            slack
+                .iter_mut()
+                .zip(need)
+                .for_each(|(slack, n)| *slack += n);
         }
-        for (slack, n) in slack.iter_mut().zip(need) {
-            *slack -= sign * n;
-        }
+        self.load_quick(item, h, sign as f64, at_home);
     }
 
     fn refresh_host(&mut self, h: usize) {
-        let is_over = self.room(h as u32).iter().any(|&x| x < 0);
+        // The sign of all of them together: some number is negative.
+        let is_over = self.room(h as u32).iter().fold(0, |all, x| all | x) < 0;
         self.over = self.over + usize::from(is_over) - usize::from(self.is_over[h]);
         self.is_over[h] = is_over;
-        let cost = self.host_cost_now(h);
-        self.cost.hosts += cost - self.host_cost[h];
-        self.host_cost[h] = cost;
-        self.refresh_quick(h);
+        if !self.is_stale[h] {
+            self.is_stale[h] = true;
+            self.stale.push(h as u32);
+        }
+        self.price_quick(h);
     }
 
     fn count_moved(&mut self, g: usize, by: i64) {

@@ -9,6 +9,8 @@ mod clock;
 mod file_tests;
 mod instance;
 mod judge;
+#[cfg(test)]
+mod reach_tests;
 mod run;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ pub(super) const TOY: &str = "2\n1 100\n0 10\n4\n0 0 30 400 16 80 0 1 4 5\n0 0 1
 1 1 15 100 12 80 4 3 0 2\n1 2 10 100 8 80 5 4 2 0\n2\n2 0\n1 1 0\n3\n0 12 10 1000\n0 10 20 100\n\
 1 6 200 1\n1\n0 1 20\n10\n1 10 100\n";
 
-fn random_instance(rng: &mut Rng) -> (Instance, Vec<u32>) {
+pub(super) fn random_instance(rng: &mut Rng) -> (Instance, Vec<u32>) {
     let resources: Vec<(bool, i64)> = (0..1 + rng.below(3))
         .map(|_| (rng.below(2) == 0, rng.below(20) as i64))
         .collect();
@@ -241,22 +241,30 @@ fn any_sequence_of_changes_keeps_all_sums_even_through_illegal_states() {
     assert!(illegal > 1000);
 }
 
-/// The cheapest legal assignment of a small instance, by trying all.
-pub(super) fn optimum(instance: &Instance, start: &[u32]) -> i128 {
+/// Shows every assignment of a small instance, legal or not.
+pub(super) fn each_assignment(instance: &Instance, mut see: impl FnMut(&[u32])) {
     let hosts = instance.machines.len() as u32;
-    let mut at = vec![0; start.len()];
-    let mut best = cost(instance, start, start).total();
+    let mut at = vec![0; instance.processes.len()];
     loop {
-        let total = cost(instance, start, &at).total();
-        if total < best && violations(instance, start, &at).is_empty() {
-            best = total;
-        }
+        see(&at);
         let Some(k) = at.iter().position(|&h| h + 1 < hosts) else {
-            return best;
+            return;
         };
         at[k] += 1;
         at[..k].fill(0);
     }
+}
+
+/// The cheapest legal assignment of a small instance, by trying all.
+pub(super) fn optimum(instance: &Instance, start: &[u32]) -> i128 {
+    let mut best = cost(instance, start, start).total();
+    each_assignment(instance, |at| {
+        let total = cost(instance, start, at).total();
+        if total < best && violations(instance, start, at).is_empty() {
+            best = total;
+        }
+    });
+    best
 }
 
 #[test]

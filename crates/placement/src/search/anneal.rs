@@ -3,12 +3,20 @@
 use crate::core::State;
 
 use super::best::Best;
-use super::price::{Prices, RulePrices};
+use super::price::{Prices, RulePrices, flat_prices, host_scale};
 use super::propose::{Change, propose};
+use super::rearrange::rearrange;
 use super::rng::Rng;
 
 /// Proposals between two looks at the clock.
 const BATCH: u64 = 256;
+/// Proposals between two attempts to rearrange a host, for each move that the last one judged; and
+/// the least.
+pub(super) const REARRANGE: u64 = 4;
+const REARRANGE_PAUSE: u64 = 2_048;
+/// The cost of a thousandth of a mean host over its limits, as part of the cost of a whole one,
+/// while that is not to last.
+const STEEP: f64 = 0.01;
 /// Entries of the table of logarithms, a power of two.
 const LOGS: usize = 1024;
 
@@ -16,8 +24,8 @@ const LOGS: usize = 1024;
 pub(super) struct Phase<'a> {
     /// Heat, in units of cost, as a function of progress.
     pub(super) heat: &'a dyn Fn(f64) -> f64,
-    /// Prices of overflow, when the phase may pass through it.
-    pub(super) prices: Option<Prices>,
+    /// How far it is on the way from hot to warm, as a function of progress: what limits cost.
+    pub(super) coolness: &'a dyn Fn(f64) -> f64,
     /// Progress at which the phase ends.
     pub(super) until: f64,
 }
@@ -28,8 +36,16 @@ pub(super) struct Annealer<'m> {
     pub(super) best: Best,
     pub(super) rng: Rng,
     pub(super) proposals: u64,
+    /// Prices of overflow, while annealing may pass through it.
+    pub(super) prices: Option<Prices>,
+    /// Mean cost over the second half of the last phase.
+    pub(super) level: f64,
     /// Prices of spread and dependencies; `None` while they and capacity are hard.
     pub(super) rules: Option<RulePrices>,
+    /// Prices at which nothing stays over a limit while one host may be.
+    pub(super) steep: Vec<i64>,
+    /// What an attempt to rearrange has moved, and from where.
+    pub(super) undo: Vec<(u32, u32)>,
     logs: Vec<f32>,
 }
 
@@ -39,29 +55,36 @@ impl<'m> Annealer<'m> {
         // it costs at most heat times a random one of these.
         let part = |k: usize| -((k as f64 + 0.5) / LOGS as f64).ln() as f32;
         let best = Best::new(&state);
+        let model = state.model();
         Annealer {
+            steep: flat_prices(model, STEEP * host_scale(model)),
+            undo: Vec::new(),
             state,
             best,
             rng,
             proposals: 0,
+            prices: None,
+            level: f64::INFINITY,
             rules: None,
             logs: (0..LOGS).map(part).collect(),
         }
     }
 
     /// Runs a phase; `progress` maps the number of proposals to 0..1 of the whole run.
-    pub(super) fn run(&mut self, mut phase: Phase<'_>, progress: &dyn Fn(u64) -> f64) {
+    pub(super) fn run(&mut self, phase: Phase<'_>, progress: &dyn Fn(u64) -> f64) {
         let model = self.state.model();
         if model.item_count() == 0 || model.host_count() < 2 {
             return;
         }
-        if let Some(prices) = &mut phase.prices {
+        if let Some(prices) = &mut self.prices {
             prices.apply(&mut self.state);
             self.rules = Some(prices.rules());
         }
+        let half = (progress(self.proposals) + phase.until) / 2.0;
+        let (mut sum, mut looks) = (0.0, 0.0);
         // A look at the prices costs a pass over all hosts: a few percent of the work between.
         let period = (model.host_count() as u64 * 10).max(8_000);
-        let mut since = 0;
+        let (mut since, mut due) = (0, 0);
         loop {
             let done = progress(self.proposals);
             if done >= phase.until {
@@ -77,16 +100,37 @@ impl<'m> Annealer<'m> {
             }
             self.proposals += BATCH;
             since += BATCH;
-            if let Some(prices) = &mut phase.prices
+            if self.proposals >= due {
+                let before = self.proposals;
+                rearrange(self, heat);
+                due = self.proposals + REARRANGE_PAUSE.max(REARRANGE * (self.proposals - before));
+            }
+            if done > half {
+                sum += self.state.quick_total();
+                looks += 1.0;
+            }
+            if let Some(prices) = &mut self.prices
                 && since >= period
             {
                 since = 0;
-                prices.adapt(&mut self.state, done / phase.until);
+                prices.adapt(&mut self.state, (phase.coolness)(done));
                 self.rules = Some(prices.rules());
             }
         }
+        self.level = sum / looks;
         self.state.price_overflow(&[]);
         self.rules = None;
+    }
+
+    /// Goes on from another's placement and prices; the best met so far stays.
+    pub(super) fn continue_from(&mut self, placement: &[u32], prices: Option<Prices>) {
+        for (item, &host) in placement.iter().enumerate() {
+            if self.state.host_of(item as u32) != host {
+                self.state.apply_move(item as u32, host);
+                self.best.touch(item as u32);
+            }
+        }
+        self.prices = prices;
     }
 
     /// The most that the next change may cost at a heat.
@@ -113,7 +157,28 @@ impl<'m> Annealer<'m> {
                 self.best.touch(b);
             }
         }
-        self.best.offer(&self.state);
+        self.best.offer(&mut self.state);
+    }
+
+    /// The whole cost, with the prices of limits and rules while there are any.
+    pub(super) fn total(&self) -> f64 {
+        self.state.quick_total() + self.rebate()
+    }
+
+    /// What a move costs, when it is allowed and that is less than `most`.
+    pub(super) fn cost_of_move(&self, item: u32, to: u32, most: f64) -> Option<f64> {
+        let state = &self.state;
+        if self.rules.is_none() && !state.fits(item, to) || !state.may_enter(item, to) {
+            return None;
+        }
+        let mut cost = state.quick_added(item, to) - state.quick_freed(item)
+            + state.delta_away(item, to) as f64;
+        match self.rules {
+            None if !state.rules_let_move(item, to) => return None,
+            None => {}
+            Some(prices) => cost += prices.of(state.rules_change_move(item, to)),
+        }
+        (cost < most).then_some(cost)
     }
 
     /// The most that one change can gain by keeping more rules: what all broken ones cost.

@@ -40,9 +40,14 @@ impl Best {
     }
 
     /// Takes the state when it is legal and better.
-    pub(super) fn offer(&mut self, state: &State<'_>) {
+    pub(super) fn offer(&mut self, state: &mut State<'_>) {
+        let quick = state.quick_total();
+        if self.cost.is_some_and(|best| quick >= best as f64) || !state.is_legal() {
+            return;
+        }
+        state.settle();
         let cost = state.cost().total();
-        if self.cost.is_some_and(|best| cost >= best) || !state.is_legal() {
+        if self.cost.is_some_and(|best| cost >= best) {
             return;
         }
         self.cost = Some(cost);

@@ -5,12 +5,16 @@
 //! 1. *Descent*, all limits hard: something good soon, and a measure of how much the time allows.
 //! 2. *Annealing*, all limits but exclusion and classes priced (see `price`): capacity, transient
 //!    use, spreads, dependencies. Hosts that should be empty hold large items that fit nowhere
-//!    until others have made room, one by one; only a search that may overfill on the way gets them out.
+//!    until others have made room.
 //! 3. *Melting* of regions: two to eight related hosts are heated and cooled on their own, and the
 //!    result is kept when it is legal and not dearer.
 //! 4. *Finish*, all limits hard, down to single units of cost.
 //!
-//! Threads anneal on their own and continue from the best that any of them found. What a change
+//! Between these small changes, in all phases, hosts are *rearranged* around a large item that
+//! enters. Only hosts that an item may ever be on are looked at (`crate::core`'s reach).
+//!
+//! Threads anneal on their own; at set times those that do worst continue from those that do
+//! best, and after a phase all from the best that any of them found. What a change
 //! would cost is judged in floating point (`crate::core`'s quick judgements); what is made is
 //! counted in integers, and only placements that are legal by those counts are remembered.
 //!
@@ -21,14 +25,17 @@ mod anneal;
 mod best;
 mod price;
 mod propose;
+mod rearrange;
 mod region;
 pub(crate) mod rng;
+mod schedule;
 
 use crate::core::{Model, State};
 
 use anneal::{Annealer, Phase};
 use price::{Prices, host_scale};
 pub use rng::Rng;
+use schedule::{ANNEAL, COLD, COOL, DESCENT, MELT, ROUNDS, WARM, cool, start_heat};
 
 /// How long to search.
 #[derive(Clone, Copy)]
@@ -60,35 +67,35 @@ pub struct Found {
     pub proposals: u64,
 }
 
-/// Heat at the start and at the end of annealing, as parts of the cost of a mean host's whole load.
-const HOT: f64 = 0.05;
-const WARM: f64 = 1e-4;
-/// The heat that the finish starts from, in the same unit, and the one it ends with, in cost.
-const COOL: f64 = 1e-5;
-const COLD: f64 = 1.0;
 /// The heat at which the result of a melted region is judged.
 const OUTER: f64 = 1e-6;
 
-/// Progress at which the phases end: a first descent, annealing, melting of regions. The rest is
-/// the finish.
-const DESCENT: f64 = 0.03;
-const ANNEAL: f64 = 0.85;
-const MELT: f64 = 0.95;
-
-/// Proposals per item with which annealing may not start warmer than it ends, and with which it
-/// may start as hot as it likes.
-const PER_ITEM: (f64, f64) = (300.0, 30_000.0);
-
-/// The heat to start annealing from: a large fleet in a short time is better improved than melted.
-fn start_heat(proposals_in_all: f64, items: usize) -> f64 {
-    let per_item = proposals_in_all / items.max(1) as f64;
-    let part = (per_item / PER_ITEM.0).ln() / (PER_ITEM.1 / PER_ITEM.0).ln();
-    WARM * (HOT / WARM).powf(part.clamp(0.0, 1.0))
-}
-
-/// From `a` at the start of a phase to `b` at its end, by equal factors.
-fn cool(a: f64, b: f64, from: f64, to: f64, done: f64) -> f64 {
-    a * (b / a).powf(((done - from) / (to - from)).clamp(0.0, 1.0))
+/// Anneals on all threads, limits priced, from a heat that is a part `hot` of the scale.
+fn anneal(team: &mut [Annealer<'_>], hot: f64, scale: f64, progress: &(dyn Fn(u64) -> f64 + Sync)) {
+    for one in team.iter_mut() {
+        one.prices = Some(Prices::new(one.state.model()));
+    }
+    let heat = |done: f64| (scale * cool(hot, WARM, DESCENT, ANNEAL, done)).max(COLD);
+    let coolness = |done: f64| (done - DESCENT) / (ANNEAL - DESCENT);
+    for round in 1..=ROUNDS {
+        let until = DESCENT + (ANNEAL - DESCENT) * f64::from(round) / f64::from(ROUNDS);
+        each(team, &|one| {
+            one.run(
+                Phase {
+                    heat: &heat,
+                    coolness: &coolness,
+                    until,
+                },
+                progress,
+            );
+        });
+        if round < ROUNDS {
+            follow_the_leader(team);
+        }
+    }
+    for one in team {
+        one.prices = None;
+    }
 }
 
 /// Searches from every item at home.
@@ -105,26 +112,17 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
         one.run(
             Phase {
                 heat: &heat,
-                prices: None,
+                coolness: &|_| 1.0,
                 until: DESCENT,
             },
             &progress,
         );
     });
-    each(&mut team, &|one| {
-        let done = progress(one.proposals).max(DESCENT);
-        let hot = start_heat(one.proposals as f64 / done, model.item_count());
-        let heat = |done: f64| (scale * cool(hot, WARM, DESCENT, ANNEAL, done)).max(COLD);
-        let prices = Some(Prices::new(model));
-        one.run(
-            Phase {
-                heat: &heat,
-                prices,
-                until: ANNEAL,
-            },
-            &progress,
-        );
-    });
+    // How much each thread can do differs a little, so the first speaks for all.
+    let proposals = team.first().map_or(0, |one| one.proposals);
+    let per_progress = proposals as f64 / progress(proposals).max(DESCENT);
+    let hot = start_heat(per_progress, model.item_count());
+    anneal(&mut team, hot, scale, &progress);
     share_best(&mut team);
     each(&mut team, &|one| {
         let outer = |done: f64| scale * OUTER * (MELT - done) / (MELT - ANNEAL);
@@ -136,7 +134,7 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
         one.run(
             Phase {
                 heat: &heat,
-                prices: None,
+                coolness: &|_| 1.0,
                 until: 1.0,
             },
             &progress,
@@ -169,6 +167,20 @@ fn each<'m>(team: &mut [Annealer<'m>], work: &(dyn Fn(&mut Annealer<'m>) + Sync)
             scope.spawn(move || work(one));
         }
     });
+}
+
+/// The half of the team that does worst continues from where the other half is. What froze at
+/// a heat decides most of what can be reached below it, so to choose at every level gains more
+/// than to choose once, at the end.
+fn follow_the_leader(team: &mut [Annealer<'_>]) {
+    let mut order: Vec<usize> = (0..team.len()).collect();
+    order.sort_by(|&a, &b| team[a].level.total_cmp(&team[b].level));
+    for k in 0..team.len() / 2 {
+        let (leader, last) = (order[k], order[team.len() - 1 - k]);
+        let placement = team[leader].state.placement().to_vec();
+        let prices = team[leader].prices.clone();
+        team[last].continue_from(&placement, prices);
+    }
 }
 
 /// Everybody continues from the best that anybody found.

@@ -1,6 +1,6 @@
 //! Which change to look at next.
 
-use crate::core::State;
+use crate::core::{Model, State};
 
 use super::rng::Rng;
 
@@ -25,29 +25,46 @@ pub(super) fn propose(state: &State<'_>, rng: &mut Rng) -> Option<Change> {
     let model = state.model();
     let item = rng.below(model.item_count()) as u32;
     let bits = rng.bits();
-    let (kind, detail, rest) = (bits & 1023, (bits >> 10) & 1023, bits >> 32);
-    let pick = |n: usize| ((rest * n as u64) >> 32) as usize;
+    let (kind, detail) = (bits & 1023, (bits >> 10) & 1023);
     let here = state.host_of(item);
     if kind < MOVES {
         let to = if detail < MOVES_HOME {
             model.home(item)
         } else {
-            pick(model.host_count()) as u32
+            draw_host(model, item, rng)?
         };
         return (to != here).then_some(Change::Move(item, to));
     }
-    let other = if detail < SWAPS_IN_GROUP {
+    if detail < SWAPS_IN_GROUP {
         let members = model.members(model.group(item));
-        members[pick(members.len())]
-    } else if detail < SWAPS_IN_GROUP + SWAPS_HOME {
-        let home = model.home(item);
-        let there = state.items_on(home);
-        if home == here || there.is_empty() {
-            return None;
-        }
-        there[pick(there.len())]
+        let other = members[rng.below(members.len())];
+        let there = state.host_of(other);
+        let may = there != here && model.may_reach(item, there) && model.may_reach(other, here);
+        return may.then_some(Change::Swap(item, other));
+    }
+    let to = if detail < SWAPS_IN_GROUP + SWAPS_HOME {
+        model.home(item)
     } else {
-        pick(model.item_count()) as u32
+        draw_host(model, item, rng)?
     };
-    (state.host_of(other) != here).then_some(Change::Swap(item, other))
+    let there = state.items_on(to);
+    if to == here {
+        return None;
+    }
+    // Few of a full host's items may be able to come here: the first of them from any one on.
+    let (before, after) = there.split_at(rng.below(there.len()));
+    let mut around = after.iter().chain(before);
+    around
+        .find(|&&other| model.may_reach(other, here))
+        .map(|&other| Change::Swap(item, other))
+}
+
+/// Draws one of the hosts that an item may be on.
+pub(super) fn draw_host(model: &Model, item: u32, rng: &mut Rng) -> Option<u32> {
+    let few = model.reach(item);
+    if few.is_empty() {
+        let any = rng.below(model.host_count()) as u32;
+        return model.may_reach(item, any).then_some(any);
+    }
+    Some(few[rng.below(few.len())])
 }

@@ -4,9 +4,10 @@
 
 use crate::core::State;
 
-use super::anneal::Annealer;
+use super::anneal::{Annealer, REARRANGE};
 use super::price::{RulePrices, flat_prices, host_scale};
 use super::propose::Change;
+use super::rearrange::rearrange;
 use super::rng::Rng;
 
 /// Least and most hosts of a region.
@@ -95,10 +96,14 @@ fn propose(region: &Region, state: &State<'_>, rng: &mut Rng) -> Option<Change> 
         } else {
             region.hosts[rng.below(region.hosts.len())]
         };
-        return (to != here).then_some(Change::Move(item, to));
+        let may = to != here && state.model().may_reach(item, to);
+        return may.then_some(Change::Move(item, to));
     }
     let other = region.items[rng.below(region.items.len())];
-    (state.host_of(other) != here).then_some(Change::Swap(item, other))
+    let there = state.host_of(other);
+    let model = state.model();
+    (there != here && model.may_reach(item, there) && model.may_reach(other, here))
+        .then_some(Change::Swap(item, other))
 }
 
 /// Melts region after region until `until`. `outer` is the heat at which a whole region's result
@@ -114,10 +119,17 @@ pub(super) fn melt(
         return;
     }
     let scale = host_scale(model);
+    // Moves that rearranging may still judge, for what regions have taken.
+    let mut credit = 0_u64;
     loop {
         let done = progress(one.proposals);
         if done >= until {
             return;
+        }
+        while credit > 0 {
+            let before = one.proposals;
+            rearrange(one, outer(done));
+            credit = credit.saturating_sub(one.proposals - before);
         }
         let region = pick(&one.state, &mut one.rng);
         // An empty region costs a step too, or a fleet of empty hosts would never end.
@@ -141,6 +153,7 @@ pub(super) fn melt(
             }
         }
         one.proposals += (blocks * BLOCK) as u64;
+        credit += (blocks * BLOCK) as u64 / REARRANGE;
         one.state.price_overflow_on(&[], &region.hosts);
         one.rules = None;
         let limit = one.limit(outer(done));

@@ -1,0 +1,127 @@
+//! Room for a large item: it enters a host whatever is there, and others leave that host, one by
+//! one, each to where it costs least, as long as that pays.
+//!
+//! What is large fits nowhere until much else has gone, and every step on the way there costs more
+//! than a cool fleet bears. Here only the end is judged. (The winners of the public challenge,
+//! Gavranović, Buljubašić and Demirović, call a like neighbourhood "big process rearrangement".)
+
+use crate::core::State;
+
+use super::anneal::Annealer;
+use super::propose::draw_host;
+use super::rng::Rng;
+
+/// Hosts that each item that might leave is offered, besides its home and the host that the
+/// large item came from.
+const OFFERS: usize = 10;
+/// The most items that are looked at for the next to leave.
+const LEAVERS: usize = 32;
+
+/// A host by its share of the cost, or as often any: the last dear host of a large fleet is found.
+fn pick_host(state: &State<'_>, rng: &mut Rng) -> u32 {
+    let hosts = state.model().host_count() as u32;
+    let any = rng.below(hosts as usize) as u32;
+    let mut left = rng.unit() * state.quick_hosts();
+    if left <= 0.0 || rng.below(2) == 0 {
+        return any;
+    }
+    for host in 0..hosts {
+        left -= state.quick_host_cost(host);
+        if left < 0.0 {
+            return host;
+        }
+    }
+    any
+}
+
+/// The larger of two items on a dear host.
+fn pick_item(state: &State<'_>, rng: &mut Rng) -> Option<u32> {
+    let on = state.items_on(pick_host(state, rng));
+    if on.is_empty() {
+        return None;
+    }
+    let (a, b) = (on[rng.below(on.len())], on[rng.below(on.len())]);
+    let model = state.model();
+    Some(if model.size(a) < model.size(b) { b } else { a })
+}
+
+/// Makes one attempt; it stays when all of it together costs at most what `heat` allows. While
+/// limits are not priced, only the host that is entered may be over them, and not in the end.
+pub(super) fn rearrange(one: &mut Annealer<'_>, heat: f64) {
+    one.proposals += 1;
+    let Some(item) = pick_item(&one.state, &mut one.rng) else {
+        return;
+    };
+    let model = one.state.model();
+    let Some(host) = draw_host(model, item, &mut one.rng) else {
+        return;
+    };
+    let from = one.state.host_of(item);
+    let hard = one.rules.is_none();
+    if host == from
+        || !one.state.may_enter(item, host)
+        || hard && !(one.state.is_legal() && one.state.rules_let_move(item, host))
+    {
+        return;
+    }
+    let before = one.total();
+    if hard {
+        one.state.price_overflow_on(&one.steep, &[host]);
+    }
+    one.state.apply_move(item, host);
+    one.undo.clear();
+    one.undo.push((item, from));
+    while let Some((leaving, to)) = cheapest_leaver(one, host, item, from) {
+        one.state.apply_move(leaving, to);
+        one.undo.push((leaving, host));
+    }
+    let limit = one.limit(heat);
+    let stays = !(hard && one.state.hosts_over() > 0) && one.total() - before <= limit;
+    if !stays {
+        for k in (0..one.undo.len()).rev() {
+            let (item, host) = one.undo[k];
+            one.state.apply_move(item, host);
+        }
+    }
+    if hard {
+        one.state.price_overflow_on(&[], &[host]);
+    }
+    if stays {
+        for &(item, _) in &one.undo {
+            one.best.touch(item);
+        }
+        one.best.offer(&mut one.state);
+    }
+}
+
+/// The move off `host` that gains most, if any gains: of any item but the one that just came.
+fn cheapest_leaver(one: &mut Annealer<'_>, host: u32, stays: u32, from: u32) -> Option<(u32, u32)> {
+    let model = one.state.model();
+    let mut best = (-0.5, None);
+    let count = one.state.items_on(host).len();
+    let first = one.rng.below(count);
+    for k in 0..count.min(LEAVERS) {
+        let item = one.state.items_on(host)[(first + k) % count];
+        if item == stays {
+            continue;
+        }
+        for offer in 0..OFFERS + 2 {
+            let to = match offer {
+                0 => from,
+                1 => model.home(item),
+                _ => match draw_host(model, item, &mut one.rng) {
+                    Some(to) => to,
+                    None => continue,
+                },
+            };
+            if to == host || offer == 0 && !model.may_reach(item, to) {
+                continue;
+            }
+            one.proposals += 1;
+            if let Some(cost) = one.cost_of_move(item, to, best.0) {
+                best = (cost, Some((item, to)));
+            }
+        }
+    }
+    best.1
+}
