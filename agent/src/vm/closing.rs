@@ -30,9 +30,17 @@ pub struct CloseStuck {
     waited: Duration,
 }
 
+/// A close that was not tried for so long is over: its domain went between two tries. The next close of
+/// that VM is another one.
+const OVER_AFTER: Duration = Duration::from_secs(60);
+/// Every try gets this part of the whole bound at least: what libvirt has begun it goes on with, and a
+/// request in each moment would use up those that it answers.
+const PART: u32 = 6;
+
 #[derive(Clone, Copy, Debug)]
 struct Close {
     begun: Instant,
+    tried: Instant,
     told: bool,
 }
 
@@ -45,12 +53,19 @@ impl Closes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begun(&self, uuid: Uuid) -> Instant {
+    fn begun(&self, uuid: Uuid, now: Instant) -> Instant {
         let begin = Close {
-            begun: Instant::now(),
+            begun: now,
+            tried: now,
             told: false,
         };
-        self.all().entry(uuid).or_insert(begin).begun
+        let mut all = self.all();
+        let close = all.entry(uuid).or_insert(begin);
+        if now.duration_since(close.tried) > OVER_AFTER {
+            *close = begin;
+        }
+        close.tried = now;
+        close.begun
     }
 
     /// Whether it was told already that this close is stuck.
@@ -91,8 +106,12 @@ pub async fn end(
     uuid: Uuid,
     patience: Duration,
 ) -> Result<()> {
-    let begun = closes.begun(uuid);
-    let left = || patience.saturating_sub(begun.elapsed()).max(LOOK);
+    let begun = closes.begun(uuid, Instant::now());
+    let left = || {
+        patience
+            .saturating_sub(begun.elapsed())
+            .max(patience / PART)
+    };
     let destroyed = tokio::time::timeout(left(), hypervisor.destroy(uuid)).await;
     let failed = match destroyed {
         Ok(Ok(())) if wait_gone(hypervisor, uuid, left()).await => None,
@@ -129,6 +148,18 @@ mod tests {
         let closes = Closes::default();
         let first = end(&host, &closes, uuid, patience).await;
         (first, closes)
+    }
+
+    #[test]
+    fn a_close_that_was_not_tried_any_more_is_no_beginning_of_the_next() {
+        let (closes, uuid, begin) = (Closes::default(), Uuid::from_u128(7), Instant::now());
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        assert_eq!(closes.begun(uuid, begin), begin);
+        closes.set_told(uuid);
+        assert_eq!(closes.begun(uuid, after(60)), begin);
+        assert!(closes.is_told(uuid));
+        assert_eq!(closes.begun(uuid, after(121)), after(121));
+        assert!(!closes.is_told(uuid));
     }
 
     #[tokio::test]

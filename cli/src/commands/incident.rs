@@ -1,6 +1,6 @@
 //! `zyctl incident`: the fault ledger.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use api::{Incident, IncidentClosure, TimelineKind};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -120,10 +120,17 @@ pub async fn close(
 ) -> Result<()> {
     person::needs_reason(reason, "what was found and done")?;
     let incidents: Api<Incident> = Api::all(context.client.clone());
-    incidents
+    let incident = incidents
         .get_opt(name)
         .await?
         .with_context(|| format!("incident {name} does not exist; see zyctl incident list"))?;
+    let closed_already = incident
+        .status
+        .is_some_and(|status| status.state == "Closed");
+    ensure!(
+        !closed_already,
+        "incident {name} is closed already; its record is kept as it is: zyctl incident show {name}"
+    );
     person::confirm(
         context,
         typed,

@@ -62,11 +62,12 @@ fn answer(method: &str, path: &str) -> Value {
         }
         // Seen afresh it is silent, in the list it is still Ready.
         (_, "h1") => a_host("Unreachable"),
-        (_, "i1") => {
+        (_, "i1" | "closed") => {
             let at = "2026-01-01T00:00:00.000000Z";
             let spec =
                 json!({"cause": "c", "causeClass": "Hardware", "title": "t", "openedAt": at});
-            object("Incident", "i1", spec, json!({"state": "Recovered"}))
+            let state = if last == "i1" { "Recovered" } else { "Closed" };
+            object("Incident", last, spec, json!({ "state": state }))
         }
         (_, "default") => {
             let frozen = json!({"since": "2026-01-01T00:00:00Z", "cause": "c"});
@@ -190,6 +191,15 @@ async fn the_right_word_writes_once_in_the_name_that_the_api_server_knows() {
         assert_eq!(said["by"], "li", "{command}: {said}");
         assert_eq!(said["reason"], "switch work", "{command}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_closed_incident_is_not_closed_again() {
+    let (context, written) = site().await;
+    let result = incident::close(&context, "closed", "found it", None, Some("closed")).await;
+    let error = format!("{:#}", result.expect_err("closed already"));
+    assert!(error.contains("is closed already"), "{error}");
+    assert!(written.lock().expect("nobody panicked").is_empty());
 }
 
 #[tokio::test]

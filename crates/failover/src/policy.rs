@@ -112,7 +112,7 @@ impl Default for Policy {
             watchdog_milliseconds: 20_000,
             self_fence_margin_milliseconds: 10_000,
             close_stuck_milliseconds: 60_000,
-            fence_close_stuck: true,
+            fence_close_stuck: false,
             back_off_milliseconds: 5_000,
             back_off_maximum_milliseconds: 300_000,
             back_off_reset_milliseconds: 600_000,

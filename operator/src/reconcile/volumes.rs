@@ -32,7 +32,12 @@ pub async fn turn(context: &Arc<Context>) {
 async fn one(context: &Context, rooms: &Mutex<Rooms>, volume: &Volume) {
     let name = volume.name_any();
     if volume.metadata.deletion_timestamp.is_some() {
-        return delete(context, rooms, volume).await;
+        // Its file goes when no other job is at work on it any more.
+        return if waits_for_job(volume) {
+            follow(context, volume).await;
+        } else {
+            delete(context, rooms, volume).await;
+        };
     }
     if !volume
         .finalizers()
@@ -255,12 +260,18 @@ async fn follow(context: &Context, volume: &Volume) {
         let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         watch.sight(&job.assignment).stop_proof.is_some()
     };
+    let deleted = volume.metadata.deletion_timestamp.is_some();
     let patch = match outcome(job, status.reported.as_ref(), host_died) {
         Outcome::UnderWay => return,
-        Outcome::Failed(message) => return show(context, volume, "Failed", &message).await,
-        Outcome::Done => json!({"phase": "Ready", "message": null, "job": null, "claim": null}),
+        Outcome::Failed(message) if !deleted || job.operation == VolumeOperation::Delete => {
+            return show(context, volume, "Failed", &message).await;
+        }
+        // What failed on a volume that goes is no matter any more.
+        Outcome::Failed(_) | Outcome::Done => {
+            json!({"phase": "Ready", "message": null, "job": null, "claim": null})
+        }
         Outcome::Over(why) => {
-            json!({"phase": "Pending", "message": why, "job": null, "claim": null})
+            json!({"phase": waiting_phase(job.operation), "message": why, "job": null, "claim": null})
         }
     };
     logged(
@@ -268,6 +279,19 @@ async fn follow(context: &Context, volume: &Volume) {
         &volume.name_any(),
         context.writer.swap_status(volume, patch).await,
     );
+}
+
+/// Whether a volume that is to go has a job that must end first.
+fn waits_for_job(volume: &Volume) -> bool {
+    let status = volume.status.as_ref();
+    let job = status.and_then(|status| status.job.as_ref());
+    volume.spec.reclaim_policy != ReclaimPolicy::Retain
+        && job.is_some_and(|job| !is_deleted(job, status.and_then(|it| it.reported.as_ref())))
+}
+
+/// Whether the agent says that this job has deleted the file.
+fn is_deleted(job: &VolumeJob, report: Option<&VolumeReport>) -> bool {
+    job.operation == VolumeOperation::Delete && outcome(job, report, false) == Outcome::Done
 }
 
 async fn delete(context: &Context, rooms: &Mutex<Rooms>, volume: &Volume) {
@@ -292,13 +316,10 @@ async fn delete(context: &Context, rooms: &Mutex<Rooms>, volume: &Volume) {
         )
         .await;
     }
-    let done = status.job.as_ref().is_some_and(|job| {
-        job.operation == VolumeOperation::Delete
-            && status
-                .reported
-                .as_ref()
-                .is_some_and(|report| report.assignment == job.assignment && report.phase == "Done")
-    });
+    let done = status
+        .job
+        .as_ref()
+        .is_some_and(|job| is_deleted(job, status.reported.as_ref()));
     let never_made = status.reported.is_none() && status.job.is_none();
     if volume.spec.reclaim_policy == ReclaimPolicy::Retain || done || never_made {
         let finalizers: Vec<&String> = volume
@@ -337,6 +358,38 @@ async fn show(context: &Context, volume: &Volume, phase: &str, message: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_goes_once_no_other_job_is_at_work_on_it() {
+        let volume = |operation: &str, phase: &str, reclaim: &str| -> Volume {
+            serde_json::from_value(json!({
+                "apiVersion": "zhengyun.io/v1alpha1", "kind": "Volume", "metadata": {"name": "v"},
+                "spec": {"pool": "p", "size": "1Gi", "reclaimPolicy": reclaim},
+                "status": {
+                    "job": {"host": "h1", "bootId": "b1", "epoch": 2, "operation": operation, "sizeBytes": 1},
+                    "reported": {"assignment": {"host": "h1", "bootId": "b1", "epoch": 2}, "phase": phase},
+                },
+            }))
+            .expect("a volume")
+        };
+        for (operation, phase, waits) in [
+            ("Create", "Working", true),
+            ("Create", "Done", true),
+            ("Resize", "Failed", true),
+            ("Delete", "Working", true),
+            // Interrupted: it is followed, and given anew.
+            ("Delete", "Closed", true),
+            ("Delete", "Done", false),
+        ] {
+            let told = format!("{operation} {phase}");
+            let waits_now = waits_for_job(&volume(operation, phase, "Delete"));
+            assert_eq!(waits_now, waits, "{told}");
+            assert!(
+                !waits_for_job(&volume(operation, phase, "Retain")),
+                "{told}"
+            );
+        }
+    }
 
     #[test]
     fn an_interrupted_job_is_given_anew_and_a_failed_one_is_shown() {

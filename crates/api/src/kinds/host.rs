@@ -233,7 +233,8 @@ pub struct HostStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retired_boot_ids: Vec<String>,
     /// Conditions: `Ready`, `AgentReady`, `BmcReady`, `HardwareHealthy`, `Schedulable`, `SelfFencing`,
-    /// `CertificatesValid`, `StartsPermitted`, `NoStrays`.
+    /// `CertificatesValid`, `StartsPermitted`, `NoStrays`; `ConfirmedOff` and `FaultsCleared` while a
+    /// person's word stands.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

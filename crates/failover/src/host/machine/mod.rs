@@ -132,6 +132,7 @@ impl HostMachine {
         self.witness = None;
         self.power = None;
         self.signs_at_confirmation = None;
+        self.stuck_since = None;
     }
 
     /// The proof that one incarnation of this host is dead, if there is one.
@@ -336,6 +337,7 @@ impl HostMachine {
                 self.tell(out, EventKind::NotDone, needs_person);
             }
             (None, FencePermit::Refused(reason)) => {
+                self.stuck_since = None;
                 self.tell(out, EventKind::NotDone, reason.clone());
             }
             (None, FencePermit::Granted) => {
