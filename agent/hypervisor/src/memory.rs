@@ -201,7 +201,8 @@ impl Hypervisor for MemoryHypervisor {
         Ok(Node {
             architecture: "x86_64".to_owned(),
             cpu_model: "Memory".to_owned(),
-            cpu_models: vec!["Memory".to_owned()],
+            // The one that emulated hosts have: pools that name it take these hosts too.
+            cpu_models: vec![crate::xml::EMULATED_CPU.to_owned()],
             cpus: 64,
             memory_kib: 256 << 20,
             domain_type: "memory".to_owned(),

@@ -11,7 +11,7 @@ pub const METADATA_NAMESPACE: &str = "https://zhengyun.io/xmlns/domain/1.0";
 /// Code cache of the emulator; without a bound each guest takes hundreds of MiB more.
 const EMULATOR_CACHE_MIB: u32 = 32;
 /// Processor model under emulation; newer ones cost time for nothing.
-const EMULATED_CPU: &str = "Nehalem";
+pub(crate) const EMULATED_CPU: &str = "Nehalem";
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
