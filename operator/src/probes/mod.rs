@@ -1,9 +1,10 @@
 //! Probes of endpoints: replicas at their own addresses, over the business network. Each endpoint is
 //! probed once a second, five times while something happens to its system; replicas that answer
-//! take turns, those that do not are probed every time. Keeps what was seen, so that downtime is
-//! measured and never guessed; time that nobody observed is a third state.
+//! take turns, those that do not are probed every time. What they saw is kept in `seen`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod seen;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,9 +18,9 @@ use tokio::task::JoinHandle;
 
 use crate::runtime::Context;
 use crate::{clock, on_panic};
+pub use seen::{Downtime, Seen};
+use seen::{EndpointState, Replica, measure};
 
-/// States of an endpoint that are kept.
-const HISTORY_MAX: usize = 512;
 /// Bytes of an answer that are read: its status line is all that counts.
 const ANSWER_BYTES_MAX: usize = 512;
 /// How long a system is looked at closely after the last thing that happened to it.
@@ -29,20 +30,6 @@ const EARLY: u64 = 50;
 /// Probes of one replica that wait for an answer at once. One that is lost may not hold up the next: the
 /// end of a downtime is to be seen to within an interval.
 const UNDER_WAY_MAX: usize = 8;
-/// Without a probe for so long nobody observed.
-const UNOBSERVED_AFTER: u64 = 5_000;
-
-/// What an endpoint did at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// At least one replica answered.
-    Up,
-    /// None did.
-    Down,
-    /// Nobody looked.
-    Unobserved,
-}
-
 /// When probes of a host's VMs were sent and answered.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostProbes {
@@ -50,26 +37,6 @@ pub struct HostProbes {
     pub sent: Option<Moment>,
     /// The latest that was answered.
     pub answered: Option<Moment>,
-}
-
-/// What the latest probe of a replica saw, by the moment at which it was sent.
-#[derive(Clone, Copy, Debug)]
-struct Replica {
-    up: bool,
-    sent: Moment,
-}
-
-#[derive(Clone, Debug, Default)]
-struct EndpointState {
-    /// Changes of state, the oldest first.
-    history: VecDeque<(Timestamp, Seen)>,
-    replicas: BTreeMap<String, Replica>,
-    looked: Option<Moment>,
-    /// When the latest probe that counts was sent.
-    observed: Option<Timestamp>,
-    /// When it was last probed, and which replica's turn is next.
-    probed: Option<Moment>,
-    turn: usize,
 }
 
 #[derive(Default)]
@@ -94,19 +61,6 @@ impl Memory {
 /// What probes saw.
 #[derive(Clone, Default)]
 pub struct Probes(Arc<Mutex<Memory>>);
-
-/// Downtime of an endpoint within a window.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Downtime {
-    /// Seconds down.
-    pub down_seconds: f64,
-    /// Seconds that nobody observed.
-    pub unobserved_seconds: f64,
-    /// First moment down.
-    pub down_at: Option<Timestamp>,
-    /// When it answered again, if it did.
-    pub up_at: Option<Timestamp>,
-}
 
 /// Key of an endpoint.
 pub fn endpoint_key(system: &BusinessSystem, endpoint: &Endpoint) -> String {
@@ -266,13 +220,8 @@ impl Probes {
             if answered && let Some(host) = host {
                 memory.hosts.entry(host).or_default().answered = Some(sent);
             }
-            note(
-                memory.endpoints.entry(key).or_default(),
-                &name,
-                answered,
-                sent,
-                at,
-            );
+            let state = memory.endpoints.entry(key).or_default();
+            state.note(&name, answered, sent, at);
         });
     }
 
@@ -290,31 +239,8 @@ impl Probes {
     /// Whether an endpoint answers, and how many replicas do.
     pub fn endpoint(&self, key: &str) -> (Seen, Option<Timestamp>, i32, i32) {
         let memory = self.lock();
-        let Some(state) = memory.endpoints.get(key) else {
-            return (Seen::Unobserved, None, 0, 0);
-        };
-        if state
-            .looked
-            .is_none_or(|looked| clock::now().since(looked) > UNOBSERVED_AFTER)
-        {
-            return (
-                Seen::Unobserved,
-                None,
-                0,
-                i32::try_from(state.replicas.len()).unwrap_or(0),
-            );
-        }
-        let up = state.replicas.values().filter(|replica| replica.up).count();
-        let (since, seen) = state
-            .history
-            .back()
-            .map_or((None, Seen::Unobserved), |(at, seen)| (Some(*at), *seen));
-        (
-            seen,
-            since,
-            i32::try_from(up).unwrap_or(0),
-            i32::try_from(state.replicas.len()).unwrap_or(0),
-        )
+        let state = memory.endpoints.get(key);
+        state.map_or((Seen::Unobserved, None, 0, 0), EndpointState::now)
     }
 
     /// When probes of a host's VMs were sent and answered.
@@ -394,136 +320,9 @@ async fn ask(target: std::net::SocketAddr, request: &str) -> std::io::Result<boo
     Ok(length >= 12 && answer.starts_with(b"HTTP/1.") && matches!(answer[9], b'2' | b'3'))
 }
 
-/// Notes what the probe saw that was sent at `sent`, which the wall clock called `at`.
-fn note(state: &mut EndpointState, replica: &str, up: bool, sent: Moment, at: Timestamp) {
-    let now = clock::now();
-    if state
-        .looked
-        .is_some_and(|looked| now.since(looked) > UNOBSERVED_AFTER)
-        && let Some((last, _)) = state.history.back().copied()
-    {
-        // Nobody looked since a little after the last look.
-        state.history.push_back((
-            last.max(at - jiff::SignedDuration::from_millis(1)),
-            Seen::Unobserved,
-        ));
-    }
-    state.looked = Some(now);
-    // A lost probe ends with its time-out, after later ones were answered: those count. Which is later is
-    // not asked of the wall clock, which may be set back.
-    let newer = state
-        .replicas
-        .get(replica)
-        .is_some_and(|replica| replica.sent > sent);
-    if newer {
-        return;
-    }
-    state
-        .replicas
-        .insert(replica.to_owned(), Replica { up, sent });
-    let seen = if state.replicas.values().any(|replica| replica.up) {
-        Seen::Up
-    } else {
-        Seen::Down
-    };
-    let last = state.history.back().copied();
-    if last.is_none_or(|(_, last)| last != seen) {
-        let changed = last.map_or(at, |(since, last)| {
-            change_between(state.observed.filter(|_| last != Seen::Unobserved), at).max(since)
-        });
-        state.history.push_back((changed, seen));
-    }
-    // Of several replicas one may have been asked earlier and have answered later.
-    state.observed = state.observed.max(Some(at));
-    while state.history.len() > HISTORY_MAX {
-        state.history.pop_front();
-    }
-}
-
-/// When a state changed that was seen by one probe and not by the one before: the middle between the
-/// two, which is wrong by half an interval at most and, unlike either end, not always in one direction.
-fn change_between(before: Option<Timestamp>, at: Timestamp) -> Timestamp {
-    before
-        .filter(|before| *before < at)
-        .map_or(at, |before| before + at.duration_since(before) / 2)
-}
-
-/// What a history says of a moment. Before its first entry nobody observed.
-fn state_at(history: &[(Timestamp, Seen)], at: Timestamp) -> Seen {
-    let after = history.partition_point(|(begin, _)| *begin <= at);
-    after
-        .checked_sub(1)
-        .map_or(Seen::Unobserved, |index| history[index].1)
-}
-
-/// Sums what histories together say about a window: down while any is, else unobserved while any is.
-fn measure(histories: &[Vec<(Timestamp, Seen)>], from: Timestamp, to: Timestamp) -> Downtime {
-    let mut bounds: BTreeSet<Timestamp> = histories
-        .iter()
-        .flatten()
-        .map(|(at, _)| *at)
-        .filter(|at| *at > from && *at < to)
-        .collect();
-    bounds.extend([from, to]);
-    let bounds: Vec<Timestamp> = bounds.into_iter().collect();
-    let mut sum = Downtime::default();
-    for span in bounds.windows(2) {
-        let (begin, seconds) = (span[0], span[1].duration_since(span[0]).as_secs_f64());
-        let seen = |wanted: Seen| {
-            histories
-                .iter()
-                .any(|history| state_at(history, begin) == wanted)
-        };
-        if seen(Seen::Down) {
-            sum.down_seconds += seconds;
-            sum.down_at = sum.down_at.or(Some(begin));
-            sum.up_at = None;
-        } else if seen(Seen::Unobserved) {
-            sum.unobserved_seconds += seconds;
-        } else if sum.down_at.is_some() && sum.up_at.is_none() {
-            sum.up_at = Some(begin);
-        }
-    }
-    sum
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("a time")
-    }
-
-    #[test]
-    fn downtime_counts_only_within_the_window_and_unobserved_is_never_up() {
-        let history = vec![
-            (at(0), Seen::Up),
-            (at(10), Seen::Down),
-            (at(16), Seen::Up),
-            (at(20), Seen::Unobserved),
-            (at(30), Seen::Up),
-        ];
-        let all = measure(std::slice::from_ref(&history), at(0), at(40));
-        assert_eq!((all.down_seconds, all.unobserved_seconds), (6.0, 10.0));
-        assert_eq!((all.down_at, all.up_at), (Some(at(10)), Some(at(16))));
-        let part = measure(std::slice::from_ref(&history), at(12), at(14));
-        assert_eq!((part.down_seconds, part.up_at), (2.0, None));
-        let before = measure(&[history], at(-4), at(2));
-        assert_eq!(
-            before.unobserved_seconds, 4.0,
-            "nobody looked before the first probe"
-        );
-    }
-
-    #[test]
-    fn endpoints_together_are_down_while_any_is() {
-        let one = vec![(at(0), Seen::Up), (at(10), Seen::Down), (at(14), Seen::Up)];
-        let two = vec![(at(0), Seen::Up), (at(12), Seen::Down), (at(19), Seen::Up)];
-        let both = measure(&[one, two], at(0), at(30));
-        assert_eq!(both.down_seconds, 9.0, "the overlap counts once");
-        assert_eq!((both.down_at, both.up_at), (Some(at(10)), Some(at(19))));
-    }
 
     #[tokio::test]
     async fn a_probe_that_panics_is_not_under_way_for_ever() {
@@ -564,38 +363,5 @@ mod tests {
         assert_ne!(rounds[0][1], rounds[1][1], "a and c take turns");
         assert_eq!(rounds[0], rounds[2]);
         assert!(choose(&BTreeSet::new(), &known, &mut turn).is_empty());
-    }
-
-    #[test]
-    fn an_endpoint_is_down_only_when_no_replica_answers() {
-        let mut state = EndpointState::default();
-        note(&mut state, "a", true, Moment(1_000), at(1));
-        note(&mut state, "b", false, Moment(2_000), at(2));
-        assert_eq!(state.history.len(), 1, "one answers: still up");
-        note(&mut state, "a", false, Moment(4_000), at(4));
-        assert_eq!(
-            state.history.back(),
-            Some(&(at(3), Seen::Down)),
-            "between the last answer and the first that did not come"
-        );
-    }
-
-    #[test]
-    fn a_probe_that_was_lost_does_not_undo_a_later_answer() {
-        let mut state = EndpointState::default();
-        note(&mut state, "a", false, Moment(1_000), at(1));
-        note(&mut state, "a", true, Moment(3_000), at(3));
-        note(&mut state, "a", false, Moment(2_000), at(2));
-        let history: Vec<_> = state.history.iter().copied().collect();
-        assert_eq!(history, [(at(1), Seen::Down), (at(2), Seen::Up)]);
-    }
-
-    #[test]
-    fn a_wall_clock_that_is_set_back_hides_no_failure() {
-        let mut state = EndpointState::default();
-        note(&mut state, "a", true, Moment(1_000), at(100));
-        note(&mut state, "a", false, Moment(2_000), at(40));
-        let last = state.history.back().map(|(_, seen)| *seen);
-        assert_eq!(last, Some(Seen::Down));
     }
 }
