@@ -75,9 +75,14 @@ impl Reach {
         let most = LIST.max(model.hosts / LIST_PART);
         for item in 0..model.items as u32 {
             if count[item as usize] as usize <= most {
-                let all = 0..model.hosts as u32;
-                let list: Vec<u32> = all.filter(|&h| reach.has(item, h)).collect();
-                reach.hosts.extend(list);
+                let first = item as usize * words;
+                for (word, bits) in reach.bits[first..first + words].iter().enumerate() {
+                    let mut left = *bits;
+                    while left != 0 {
+                        reach.hosts.push(word as u32 * 64 + left.trailing_zeros());
+                        left &= left - 1;
+                    }
+                }
             }
             reach.starts.push(reach.hosts.len());
         }

@@ -230,7 +230,10 @@ impl Engine {
     }
 
     /// Places VMs one after the other; each counts where it was placed for those that follow.
-    pub fn place_in_order(&mut self, order: Vec<VmUid>) -> Vec<(VmUid, Result<Choice, Refusal>)> {
+    pub(crate) fn place_in_order(
+        &mut self,
+        order: Vec<VmUid>,
+    ) -> Vec<(VmUid, Result<Choice, Refusal>)> {
         let nothing = BTreeSet::new();
         let one = |uid: VmUid| {
             let answer = self.place(&uid, &nothing);

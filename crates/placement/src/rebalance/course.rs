@@ -76,7 +76,7 @@ impl Course {
                 .best_move(&wanted, until)
                 .or_else(|| self.best_exchange(&wanted, until));
             let Some(taken) = taken else { return };
-            self.make(&taken);
+            self.tell(&taken);
             wanted.retain(|other| !taken.contains(other));
         }
     }
@@ -99,7 +99,7 @@ impl Course {
         }
         ranked.sort_unstable();
         let mut ranked = ranked.into_iter().rev().map(|(_, Reverse((_, one)))| one);
-        let best = ranked.find(|one| self.is_legal(std::slice::from_ref(*one)));
+        let best = ranked.find(|one| self.make(std::slice::from_ref(*one)));
         best.map(|one| vec![one.clone()])
     }
 
@@ -115,12 +115,13 @@ impl Course {
         let mut ranked = Vec::new();
         for ((from, to), there) in &between {
             let back = between.get(&(*to, *from)).filter(|_| from < to);
+            let least = self.shares.pair(from, to) * until.least * 2;
             for one in there {
                 for other in back.into_iter().flatten() {
                     let Some(gain) = self.gain_of_both(one, other) else {
                         continue;
                     };
-                    if gain > 0 && gain * 100 >= self.shares.pair(from, to) * until.least * 2 {
+                    if gain > 0 && gain * 100 >= least {
                         ranked.push((gain, Reverse((*one, *other))));
                     }
                 }
@@ -130,7 +131,7 @@ impl Course {
         let mut ranked = ranked.into_iter().rev().map(|(_, Reverse(both))| both);
         ranked.find_map(|(one, other)| {
             let both = vec![one.clone(), other.clone()];
-            self.is_legal(&both).then_some(both)
+            self.make(&both).then_some(both)
         })
     }
 
@@ -140,15 +141,18 @@ impl Course {
         Some(self.shares.gain_of_exchange(sizes, from, to))
     }
 
-    /// Whether moves may be made one after the other, each with those before it under way, with N+1 kept
-    /// after each. What may not is refused from now on.
-    fn is_legal(&mut self, moves: &[Wanted]) -> bool {
+    /// Makes all of the moves or none: one after the other, each with those before it under way, with N+1
+    /// kept after each. What may not be made is refused from now on.
+    fn make(&mut self, moves: &[Wanted]) -> bool {
         let known = |one: &Wanted| self.refused.contains(&(one.vm.clone(), one.to.clone()));
         if moves.iter().any(known) || self.asked >= ASKED_MAX {
             return false;
         }
         self.asked += 1;
         let made = moves.iter().take_while(|one| self.try_one(one)).count();
+        if made == moves.len() {
+            return true;
+        }
         for one in moves.iter().take(made).rev() {
             self.ended.assign(&one.vm, &one.from);
             self.begun.end_move(&one.vm, false);
@@ -157,7 +161,7 @@ impl Course {
         if let Some(one) = moves.first().filter(|_| made == 0) {
             self.refused.insert((one.vm.clone(), one.to.clone()));
         }
-        made == moves.len()
+        false
     }
 
     /// Makes a move when that is legal and keeps N+1.
@@ -176,11 +180,10 @@ impl Course {
         true
     }
 
-    fn make(&mut self, moves: &[Wanted]) {
+    /// Tells of moves that were made, and counts them in.
+    fn tell(&mut self, moves: &[Wanted]) {
         let before = self.shares.imbalance();
         for one in moves {
-            self.ended.assign(&one.vm, &one.to);
-            self.begun.begin_move(&one.vm, &one.to);
             if let Some(size) = self.size(&one.vm) {
                 self.shares.shift(size, &one.from, &one.to);
             }

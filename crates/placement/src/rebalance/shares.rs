@@ -62,7 +62,7 @@ impl Shares {
     }
 
     /// How far a host is from the pool's share, per mille: memory and CPU.
-    pub(super) fn distance(&self, capacity: Free, used: Free) -> [i64; 2] {
+    fn distance(&self, capacity: Free, used: Free) -> [i64; 2] {
         let [memory, cpu] = permille(capacity, used);
         [memory - self.mean[0], cpu - self.mean[1]]
     }
@@ -89,9 +89,7 @@ impl Shares {
     /// What the sum of squares loses when a VM of this size goes from one host to another,
     /// each given by its capacity and what is on it.
     pub(super) fn gain(&self, size: Free, from: (Free, Free), to: (Free, Free)) -> i64 {
-        let before = self.squares(from.0, from.1) + self.squares(to.0, to.1);
-        let after = self.squares(from.0, minus(from.1, size)) + self.squares(to.0, sum(to.1, size));
-        before - after
+        self.gain_of_exchange((size, Free::default()), from, to)
     }
 
     /// The same when two VMs of these sizes change places, the first from one host to the other.

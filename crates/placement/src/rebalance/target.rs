@@ -14,7 +14,7 @@ use super::shares::Shares;
 use crate::core::{Group, Host, Item, Model, ModelError, PairCost, Resource, Spec};
 use crate::engine::Engine;
 use crate::fleet::{Free, Vm};
-use crate::rules::{Domain, Side};
+use crate::rules::{Domain, Relation, Side};
 use crate::search::{Budget, improve};
 
 /// Units into which a mean host's memory is cut, and its CPU.
@@ -206,18 +206,18 @@ impl<'a> Pool<'a> {
                 };
                 let needs = self.needs(vm_number);
                 match &vm.incoming {
-                    None => taken.free = add(taken.free, needs),
+                    None => {
+                        taken.free = add(taken.free, needs);
+                        let item = self.item((uid, vm, vm_number), needs, home, least);
+                        self.spec.items.push(item);
+                        self.vms.push(uid.clone());
+                    }
                     Some(to) => {
                         taken.moving = add(taken.moving, needs);
                         if *to == name {
                             taken.arriving = add(taken.arriving, needs);
                         }
                     }
-                }
-                if vm.incoming.is_none() {
-                    let item = self.item((uid, vm, vm_number), needs, home, least);
-                    self.spec.items.push(item);
-                    self.vms.push(uid.clone());
                 }
             }
             let host = self.host(number, &taken);
@@ -283,11 +283,8 @@ impl<'a> Pool<'a> {
             return Open::Nowhere;
         }
         let rules = &vm.rules;
-        let simple = |relation: &crate::rules::Relation| {
-            relation.over == Domain::Host && relation.side == Side::Every
-        };
         let plain = rules.apart.len() <= 1
-            && rules.apart.iter().all(simple)
+            && rules.apart.iter().all(own_host)
             && rules.wishes() == 0
             && rules.contradiction.is_none()
             && vm.new_volumes.is_empty();
@@ -328,9 +325,9 @@ impl<'a> Pool<'a> {
     /// VMs that must each have a host of their own are a group.
     fn group(&mut self, vm: &'a Vm) -> u32 {
         let mut apart = vm.rules.apart.iter();
-        let rule =
-            apart.find(|relation| relation.over == Domain::Host && relation.side == Side::Every);
-        let Some(rule) = rule else { return 0 };
+        let Some(rule) = apart.find(|relation| own_host(relation)) else {
+            return 0;
+        };
         if let Some(known) = self.groups.get(rule.rule.as_str()) {
             return *known;
         }
@@ -342,4 +339,9 @@ impl<'a> Pool<'a> {
         self.groups.insert(&rule.rule, number);
         number
     }
+}
+
+/// Whether it demands a host of one's own.
+fn own_host(relation: &Relation) -> bool {
+    relation.over == Domain::Host && relation.side == Side::Every
 }

@@ -117,7 +117,12 @@ impl<'m> Annealer<'m> {
                 self.rules = Some(prices.rules());
             }
         }
-        self.level = sum / looks;
+        // Who was never looked at leads nobody.
+        self.level = if looks > 0.0 {
+            sum / looks
+        } else {
+            f64::INFINITY
+        };
         self.state.price_overflow(&[]);
         self.rules = None;
     }

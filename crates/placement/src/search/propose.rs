@@ -38,9 +38,7 @@ pub(super) fn propose(state: &State<'_>, rng: &mut Rng) -> Option<Change> {
     if detail < SWAPS_IN_GROUP {
         let members = model.members(model.group(item));
         let other = members[rng.below(members.len())];
-        let there = state.host_of(other);
-        let may = there != here && model.may_reach(item, there) && model.may_reach(other, here);
-        return may.then_some(Change::Swap(item, other));
+        return swap(state, item, other);
     }
     let to = if detail < SWAPS_IN_GROUP + SWAPS_HOME {
         model.home(item)
@@ -57,6 +55,13 @@ pub(super) fn propose(state: &State<'_>, rng: &mut Rng) -> Option<Change> {
     around
         .find(|&&other| model.may_reach(other, here))
         .map(|&other| Change::Swap(item, other))
+}
+
+/// Two items change places, if they are not on one host and each may be where the other is.
+pub(super) fn swap(state: &State<'_>, item: u32, other: u32) -> Option<Change> {
+    let (here, there, model) = (state.host_of(item), state.host_of(other), state.model());
+    let may = there != here && model.may_reach(item, there) && model.may_reach(other, here);
+    may.then_some(Change::Swap(item, other))
 }
 
 /// Draws one of the hosts that an item may be on.

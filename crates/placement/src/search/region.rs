@@ -6,7 +6,7 @@ use crate::core::State;
 
 use super::anneal::{Annealer, REARRANGE};
 use super::price::{RulePrices, flat_prices, host_scale};
-use super::propose::Change;
+use super::propose::{Change, swap};
 use super::rearrange::rearrange;
 use super::rng::Rng;
 
@@ -100,10 +100,7 @@ fn propose(region: &Region, state: &State<'_>, rng: &mut Rng) -> Option<Change> 
         return may.then_some(Change::Move(item, to));
     }
     let other = region.items[rng.below(region.items.len())];
-    let there = state.host_of(other);
-    let model = state.model();
-    (there != here && model.may_reach(item, there) && model.may_reach(other, here))
-        .then_some(Change::Swap(item, other))
+    swap(state, item, other)
 }
 
 /// Melts region after region until `until`. `outer` is the heat at which a whole region's result
