@@ -90,6 +90,21 @@ impl Context {
     pub fn starts_forbidden(&self) -> Option<String> {
         self.alarms.starts_forbidden()
     }
+
+    /// # Errors
+    /// This host starts nothing, and why.
+    pub fn must_start(&self) -> Result<()> {
+        match self.starts_forbidden() {
+            None => Ok(()),
+            Some(why) => bail!("this host starts nothing: {why}"),
+        }
+    }
+
+    /// Whether the guard has fired since this incarnation of the host began, or nobody can tell.
+    pub fn is_over(&self) -> bool {
+        let firings = Firings::read(&self.options.run_dir);
+        !firings.is_ok_and(|firings| firings.count == self.guard_firings)
+    }
 }
 
 /// Runs the agent until it is told to stop, or an essential part of it ends.
@@ -225,8 +240,7 @@ async fn converge(context: &Arc<Context>) -> &'static str {
             () = context.view.changed.notified() => {}
             event = events.recv() => if let Ok(event) = event { remember(&mut memory, &event) },
         }
-        let firings = Firings::read(&context.options.run_dir);
-        if !firings.is_ok_and(|firings| firings.count == context.guard_firings) {
+        if context.is_over() {
             return "converge: the guard has fired, so this incarnation of the host is over";
         }
         while let Ok(event) = events.try_recv() {
@@ -342,6 +356,8 @@ fn is_idle(busy: &Mutex<BTreeSet<String>>) -> bool {
 fn begin(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>, vm: VmRef, action: Action) {
     let context = context.clone();
     let key = vm.uid.clone();
+    // Decided anew each turn and seldom due: the next tick is soon enough.
+    let waits = matches!(action, Action::Resume(_));
     in_task(busy, key, async move {
         if let Err(error) = carry_out(&context, &vm, action).await {
             tracing::warn!(
@@ -350,7 +366,9 @@ fn begin(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>, vm: VmRef,
                 "tried again at the next turn"
             );
         }
-        context.view.changed.notify_one();
+        if !waits {
+            context.view.changed.notify_one();
+        }
     });
 }
 

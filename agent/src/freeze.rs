@@ -2,7 +2,8 @@
 //! in the run folder; the look at the API that may freeze it; what a frozen host says; and how it
 //! acts again after a rebase.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,10 +13,11 @@ use api::names::POLICY_NAME;
 use api::{CloudPolicy, FrozenCopy, FrozenReport, VirtualMachine};
 use failover::agent::freeze::{ApiMemory, Begun, SiteWord, Step};
 use failover::agent::ledger::EpochState;
-use hypervisor::{Domain, DomainState};
+use hypervisor::{Domain, Owner};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use model::{Assignment, Epoch, VmUid};
+use serde::de::DeserializeOwned;
 
 use crate::agent::Context;
 use crate::guard::files::replace;
@@ -118,6 +120,22 @@ impl Freezer {
         memory.now.begin()
     }
 
+    /// A quorum read of one object by its name.
+    ///
+    /// # Errors
+    /// The API can not be reached, or this host is frozen.
+    pub async fn read<K>(&self, api: &Api<K>, name: &str) -> Result<Option<K>>
+    where
+        K: Clone + DeserializeOwned + Debug,
+    {
+        // A list carries the version of the whole store, which tells an API that went back.
+        let only = ListParams::default().fields(&format!("metadata.name={name}"));
+        let begun = self.begin();
+        let list = api.list(&only).await.context("fresh read")?;
+        self.see(list.metadata.resource_version.as_deref(), &begun)?;
+        Ok(list.items.into_iter().next())
+    }
+
     /// Takes the version of a fresh list.
     ///
     /// # Errors
@@ -194,7 +212,7 @@ fn copy(domain: &Domain) -> Option<FrozenCopy> {
         name: format!("{}/{}", owner.namespace, owner.name),
         epoch: owner.epoch.0,
         // One whose disk failed is no arrival: it ran.
-        runs: matches!(domain.state, DomainState::Running | DomainState::Stalled),
+        runs: domain.state.has_run(),
     })
 }
 
@@ -279,21 +297,20 @@ async fn settle(context: &Arc<Context>) -> Result<Epoch> {
     let vms: Api<VirtualMachine> = Api::all(context.client.clone());
     let listed = vms.list(&ListParams::default()).await.context("VMs")?.items;
     let domains = context.hypervisor.list().await?;
-    let known: BTreeSet<String> = context.ledger.uids()?;
-    let mut unlisted = known.clone();
+    let owners: BTreeMap<String, &Owner> = domains
+        .iter()
+        .filter_map(|domain| Some((domain.uuid.to_string(), domain.owner.as_ref()?)))
+        .collect();
+    let mut unlisted = context.ledger.uids()?;
     let mut highest = Epoch(0);
     for vm in &listed {
         let uid = vm.uid().unwrap_or_default();
-        unlisted.remove(&uid);
+        let known = unlisted.remove(&uid);
         let reference = VmRef {
             uid: uid.clone(),
             namespace: vm.namespace().unwrap_or_default(),
             name: vm.name_any(),
         };
-        let owner = domains
-            .iter()
-            .find(|domain| domain.uuid.to_string() == uid)
-            .and_then(|domain| domain.owner.clone());
         let status = vm.status.clone().unwrap_or_default();
         highest = highest.max(Epoch(status.last_epoch));
         let mine =
@@ -305,23 +322,25 @@ async fn settle(context: &Arc<Context>) -> Result<Epoch> {
             .filter(mine)
             .map(|right| right.epoch)
             .collect();
-        let here = owner.filter(|owner| owner.boot_id == context.boot_id);
-        if let Some(owner) = &here
+        let here = owners.get(&uid);
+        let here = here.filter(|owner| owner.boot_id == context.boot_id);
+        if let Some(owner) = here
             && !rights.contains(&owner.epoch)
         {
             worker::close_locally(context, &reference, owner.epoch).await?;
         }
         let runs = here.map(|owner| owner.epoch);
-        if known.contains(&uid) || !rights.is_empty() {
+        if known || !rights.is_empty() {
             close_all_but(context, &uid, &rights, runs)?;
         }
     }
     for uid in unlisted {
-        let copy = domains
-            .iter()
-            .find(|domain| domain.uuid.to_string() == uid)
-            .and_then(|domain| domain.owner.as_ref());
-        close_all_but(context, &uid, &[], copy.map(|owner| owner.epoch))?;
+        close_all_but(
+            context,
+            &uid,
+            &[],
+            owners.get(&uid).map(|owner| owner.epoch),
+        )?;
     }
     Ok(highest)
 }

@@ -97,6 +97,13 @@ pub enum DomainState {
     Ending,
 }
 
+impl DomainState {
+    /// Whether its guest has run here, though a disk may have failed since: it is no arrival.
+    pub fn has_run(self) -> bool {
+        matches!(self, Self::Running | Self::Stalled)
+    }
+}
+
 /// An active domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {

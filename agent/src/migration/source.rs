@@ -116,10 +116,10 @@ async fn say_running(context: &Arc<Context>, moving: &Move) -> Result<()> {
     }
     // libvirt lets the guest run on after an abort; that it does is seen, not assumed.
     let begin = tokio::time::Instant::now();
-    while !matches!(
-        state_of(context, uuid).await?,
-        Some(DomainState::Running | DomainState::Stalled)
-    ) {
+    while !state_of(context, uuid)
+        .await?
+        .is_some_and(DomainState::has_run)
+    {
         if begin.elapsed() > RUNS_ON_MAX {
             return give_up(context, moving).await;
         }
@@ -309,7 +309,7 @@ async fn failed(context: &Arc<Context>, moving: &Move, error: &hypervisor::Error
     tracing::warn!(vm = moving.vm.name, %error, ?state, "the migration failed");
     match state {
         // One whose disk failed stood still before switch-over: its memory is here, and it runs on here.
-        Some(DomainState::Running | DomainState::Stalled) => {
+        Some(state) if state.has_run() => {
             say(
                 context,
                 moving,

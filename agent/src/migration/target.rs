@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use api::{MigrationSourcePhase, MigrationTarget, MigrationTargetPhase, RuntimePhase};
 pub use failover::agent::moving::TargetStep as Step;
 use failover::agent::moving::{TargetFacts, target};
@@ -88,9 +88,7 @@ async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
     {
         return Ok(());
     }
-    if let Some(why) = context.starts_forbidden() {
-        bail!("this host starts nothing: {why}");
-    }
+    context.must_start()?;
     worker::prepare(
         context,
         &moving.vm,
@@ -102,9 +100,7 @@ async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
     if !context.freezer.acts() {
         return Ok(());
     }
-    if let Some(why) = context.starts_forbidden() {
-        bail!("this host starts nothing: {why}");
-    }
+    context.must_start()?;
     context
         .ledger
         .take(&moving.vm.uid, moving.target.epoch.0, context.guard_firings)?;
@@ -164,7 +160,7 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
             delivered = deliver(&taps).await;
         }
         match state {
-            Some(DomainState::Running | DomainState::Stalled) => {
+            Some(state) if state.has_run() => {
                 ensure_delivered(context, moving, taps, delivered).await;
                 return resumed(context, moving).await;
             }

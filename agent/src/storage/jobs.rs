@@ -7,14 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, Result, bail};
 use api::{Image, ImageReport, Volume, VolumeJob, VolumeOperation, VolumeReport};
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use model::{Assignment, Claim, ClaimHolder};
 use serde_json::json;
 
 use super::volumes::VolumeFile;
 use super::{claims, format_name, image_file, images, volumes};
 use crate::agent::{Context, in_task};
-use crate::guard::files::Firings;
 use crate::ledger::{Entry, Ledger};
 
 /// Wait before a failed fetch is tried again.
@@ -181,9 +180,7 @@ async fn once(
         report.message = Some("interrupted; its number is closed here".to_owned());
         return Ok(report);
     }
-    if let Some(why) = context.starts_forbidden() {
-        bail!("this host starts nothing: {why}");
-    }
+    context.must_start()?;
     ledger.take(uid, epoch, context.guard_firings)?;
     match carry_out(context, &fresh, job, claim).await {
         Ok((file, digest)) => {
@@ -194,8 +191,7 @@ async fn once(
             report.image_digest = digest;
         }
         Err(error) => {
-            let fired = Firings::read(&context.options.run_dir);
-            if !fired.is_ok_and(|firings| firings.count == context.guard_firings) {
+            if context.is_over() {
                 bail!("the guard has fired, so this incarnation of the host is over: {error:#}");
             }
             let name = fresh.metadata.name.unwrap_or_default();
@@ -221,14 +217,7 @@ async fn permit(
     let namespace = volume.metadata.namespace.clone().unwrap_or_default();
     let name = volume.metadata.name.clone().unwrap_or_default();
     let api: Api<Volume> = Api::namespaced(context.client.clone(), &namespace);
-    // A list carries the version of the whole store, which tells an API that went back.
-    let only = ListParams::default().fields(&format!("metadata.name={name}"));
-    let begun = context.freezer.begin();
-    let list = api.list(&only).await.context("fresh read")?;
-    context
-        .freezer
-        .see(list.metadata.resource_version.as_deref(), &begun)?;
-    let fresh = list.items.into_iter().next();
+    let fresh = context.freezer.read(&api, &name).await?;
     let fresh = fresh.context("the volume is gone")?;
     let claim = claim_for(&fresh, uid, job)?;
     Ok((fresh, claim))
@@ -404,6 +393,7 @@ async fn report(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::files::Firings;
     use failover::agent::ledger::EpochState;
     use model::Epoch;
 

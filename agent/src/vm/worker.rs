@@ -10,7 +10,7 @@ use api::{CloseReason, RunStrategy, Runtime, RuntimePhase, StoragePool, VirtualM
 use hypervisor::{DomainSpec, DomainState};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use model::{Assignment, Epoch};
 use serde_json::json;
 use uuid::Uuid;
@@ -80,17 +80,8 @@ fn machines(context: &Context, namespace: &str) -> Api<VirtualMachine> {
 /// # Errors
 /// The API can not be reached, or this host is frozen.
 pub async fn read_fresh(context: &Context, vm: &VmRef) -> Result<Option<VirtualMachine>> {
-    // A list carries the version of the whole store, which tells an API that went back.
-    let only = ListParams::default().fields(&format!("metadata.name={}", vm.name));
-    let begun = context.freezer.begin();
-    let list = machines(context, &vm.namespace)
-        .list(&only)
-        .await
-        .context("fresh read")?;
-    context
-        .freezer
-        .see(list.metadata.resource_version.as_deref(), &begun)?;
-    let fresh = list.items.into_iter().next();
+    let api = machines(context, &vm.namespace);
+    let fresh = context.freezer.read(&api, &vm.name).await?;
     Ok(fresh.filter(|fresh| fresh.metadata.uid.as_deref() == Some(&vm.uid)))
 }
 
