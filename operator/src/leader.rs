@@ -60,13 +60,11 @@ impl Leader {
     }
 
     fn hears_at(&self, now: Moment) -> bool {
-        let answered = self.answered_at.load(Ordering::Acquire);
-        answered != 0 && passed(Moment(answered), now) < WRITES_FOR
+        lately(&self.answered_at, now)
     }
 
     fn leads_at(&self, now: Moment) -> bool {
-        let renewed = self.renewed_at.load(Ordering::Acquire);
-        renewed != 0 && passed(Moment(renewed), now) < WRITES_FOR
+        lately(&self.renewed_at, now)
     }
 
     /// Whether the API was seen to hold less than before.
@@ -191,6 +189,12 @@ fn silent(seen: &mut Option<(String, Moment)>, version: &str, now: Moment) -> bo
             false
         }
     }
+}
+
+/// Whether a moment that was kept, if any was, is within the time that a leader may write for.
+fn lately(at: &AtomicU64, now: Moment) -> bool {
+    let at = at.load(Ordering::Acquire);
+    at != 0 && passed(Moment(at), now) < WRITES_FOR
 }
 
 fn passed(since: Moment, now: Moment) -> Duration {

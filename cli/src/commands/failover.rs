@@ -42,10 +42,10 @@ pub async fn status(context: &Context) -> Result<()> {
         .disarmed
         .clone()
         .filter(|disarmed| ignored.is_none() && disarmed.until.0 > Timestamp::now());
+    let frozen = policy.as_ref().and_then(super::rebase::freeze_of);
+    let waits = policy.as_ref().filter(|_| frozen.is_some());
+    let waits = waits.map(super::rebase::waits);
     if context.output == Output::Json {
-        let frozen = policy.as_ref().and_then(super::rebase::freeze_of);
-        let waits = policy.as_ref().filter(|_| frozen.is_some());
-        let waits = waits.map(super::rebase::waits);
         return context.print_json(&json!({"armed": disarmed.is_none(), "policy": failover, "frozen": frozen, "rebaseWaits": waits}));
     }
     match disarmed {
@@ -67,11 +67,8 @@ pub async fn status(context: &Context) -> Result<()> {
     if let Some(ignored) = ignored {
         println!("{}: {ignored}", context.say("Not followed", "未采纳"));
     }
-    if let Some(policy) = &policy
-        && let Some(frozen) = super::rebase::freeze_of(policy)
-    {
+    if let (Some(frozen), Some(waits)) = (frozen, waits) {
         super::rebase::tell(context, &frozen);
-        let waits = super::rebase::waits(policy);
         if !waits.is_empty() {
             println!(
                 "  {}: {waits}",

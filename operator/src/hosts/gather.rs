@@ -1,16 +1,16 @@
 //! From objects and caches to `failover`'s facts about hosts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::{ConfirmedOff, Host, Incarnation, Runtime, RuntimePhase, VirtualMachine};
+use api::{ConfirmedOff, Host, Incarnation, RuntimePhase, VirtualMachine};
 use failover::host::incarnation::{Identity, Registration, register};
 use failover::host::machine::{HostFacts, Intent};
 use failover::proof::confirmation::Confirmation;
 use failover::signs::LifeSigns;
 use failover::{Moment, Policy};
 use kube::ResourceExt;
-use model::{Assignment, BootId, HostName};
+use model::{BootId, HostName};
 use serde_json::{Value, json};
 
 use super::HostWatch;
@@ -40,6 +40,7 @@ pub fn update(
     let vms = context.stores.vms.state();
     let mut names = BTreeSet::new();
     let assigned = self_fence::note_assignments(context, watch, now);
+    let stuck = close_stuck(&vms);
     let mut asks = Vec::new();
     for host in hosts {
         let name = HostName(host.name_any());
@@ -61,7 +62,7 @@ pub fn update(
             Some(Registration::Refuse(problem)) => Some(problem.to_string()),
             _ => None,
         };
-        observe_faults(context, watch, host, &name, now);
+        observe_faults(watch, host, &name, policy, now);
         let self_fenced = renewals.as_ref().and_then(|renewals| {
             let youngest = assigned.get(&name).copied().unwrap_or_default();
             let (proof, wanted) =
@@ -74,6 +75,12 @@ pub fn update(
             let observers = heartbeats.observers(&name, policy, now);
             (heartbeats.sign(&name), observers.is_empty())
         };
+        let incarnation = accepted
+            .as_ref()
+            .map(|accepted| (name.clone(), accepted.boot_id.clone()));
+        let close_stuck = incarnation
+            .and_then(|incarnation| stuck.get(&incarnation).copied())
+            .unwrap_or(0);
         let facts = HostFacts {
             identity: accepted,
             retired: status
@@ -107,7 +114,7 @@ pub fn update(
             storage: storage::facts(context, watch, host, &name),
             maintenance: host.spec.maintenance.is_some(),
             faults: watch.quarantining(&name),
-            close_stuck: close_stuck(&name, status.accepted.as_ref(), &vms),
+            close_stuck,
             unsettled: u32::try_from(unsettled).unwrap_or(u32::MAX),
         };
         watch.facts.insert(name.clone(), facts);
@@ -123,30 +130,27 @@ pub fn update(
     asks
 }
 
-/// Copies of the accepted incarnation that its agent says it can not end, assigned or arrived.
-fn close_stuck(
-    name: &HostName,
-    accepted: Option<&Incarnation>,
-    vms: &[Arc<VirtualMachine>],
-) -> u32 {
-    let stuck = |right: &Option<Assignment>, said: &Option<Runtime>| {
-        let (Some(right), Some(said), Some(accepted)) = (right, said, accepted) else {
-            return false;
-        };
-        said.phase == RuntimePhase::CloseStuck
-            && said.assignment == *right
-            && right.host == *name
-            && right.boot_id.as_str() == accepted.boot_id
-    };
-    let count = vms
-        .iter()
-        .filter_map(|vm| vm.status.as_ref())
-        .filter(|status| {
-            stuck(&status.assignment, &status.runtime)
-                || stuck(&status.incoming, &status.incoming_runtime)
-        })
-        .count();
-    u32::try_from(count).unwrap_or(u32::MAX)
+/// VMs with a copy that its agent says it can not end, assigned or arrived, by incarnation.
+fn close_stuck(vms: &[Arc<VirtualMachine>]) -> BTreeMap<(HostName, BootId), u32> {
+    let mut stuck = BTreeMap::new();
+    for status in vms.iter().filter_map(|vm| vm.status.as_ref()) {
+        let sides = [
+            (&status.assignment, &status.runtime),
+            (&status.incoming, &status.incoming_runtime),
+        ];
+        let told: BTreeSet<_> = sides
+            .into_iter()
+            .filter_map(|(right, said)| right.as_ref().zip(said.as_ref()))
+            .filter(|(right, said)| {
+                said.phase == RuntimePhase::CloseStuck && said.assignment == **right
+            })
+            .map(|(right, _)| (right.host.clone(), right.boot_id.clone()))
+            .collect();
+        for incarnation in told {
+            *stuck.entry(incarnation).or_default() += 1;
+        }
+    }
+    stuck
 }
 
 /// Whether a pool that holds a disk of one of the host's VMs is lost, as its agent says.
@@ -180,10 +184,10 @@ fn storage_lost(context: &Context, host: &Host, vms: &[Arc<VirtualMachine>]) -> 
 /// Takes what the host reports into its book. Faults of a boot that is gone stand on until they
 /// have been absent long enough, or a person clears them.
 fn observe_faults(
-    context: &Context,
     watch: &mut HostWatch,
     host: &Host,
     name: &HostName,
+    policy: &Policy,
     now: Moment,
 ) {
     let reported = host
@@ -197,9 +201,8 @@ fn observe_faults(
         .fault_clearance
         .as_ref()
         .map(|clearance| clearance.at.0.as_second());
-    let policy = door::policy(&context.stores.policy());
     let book = watch.books.entry(name.clone()).or_default();
-    let changes = book.observe(&boot_id, &door::faults(host), cleared, &policy, now);
+    let changes = book.observe(&boot_id, &door::faults(host), cleared, policy, now);
     for (component, kind) in changes.raised {
         tracing::warn!(host = %name, component, ?kind, "a hardware fault stands");
     }
@@ -357,7 +360,11 @@ mod tests {
         let accepted: Incarnation =
             serde_json::from_value(json!({"bootId": "b1", "systemUuid": "s", "macAddresses": []}))
                 .expect("an incarnation");
-        let count = |status: Value| close_stuck(&"h1".into(), Some(&accepted), &[vm(status)]);
+        let count = |status: Value| {
+            let stuck = close_stuck(&[vm(status)]);
+            let own = ("h1".into(), identity(&accepted).boot_id);
+            stuck.get(&own).copied().unwrap_or(0)
+        };
         let own = right("h1", "b1", 3);
         let elsewhere = right("h2", "b2", 2);
         let stuck = said(&own, "CloseStuck");

@@ -177,7 +177,8 @@ pub async fn run(context: &Arc<Context>) -> &'static str {
 }
 
 async fn turn(context: &Arc<Context>) {
-    let policy = door::policy(&context.stores.policy());
+    let spec = context.stores.policy();
+    let policy = door::policy(&spec);
     let hosts = context.stores.hosts.state();
     let now = clock::now();
     let leads = context.writer.leads();
@@ -187,7 +188,7 @@ async fn turn(context: &Arc<Context>) {
         let observer = ObserverFacts {
             can_write: leads,
             hears: context.writer.hears(),
-            disarmed: disarmed(context),
+            disarmed: Arming::of(&spec.failover, jiff::Timestamp::now()).is_off(),
             frozen: freeze::message(context).is_some(),
         };
         let HostWatch {
@@ -232,14 +233,9 @@ async fn turn(context: &Arc<Context>) {
     }
     for host in &hosts {
         if let Some(view) = views.get(&HostName(host.name_any())) {
-            show::show(context, host, view).await;
+            show::show(context, host, view, &policy).await;
         }
     }
-}
-
-fn disarmed(context: &Context) -> bool {
-    let policy = context.stores.policy();
-    Arming::of(&policy.failover, jiff::Timestamp::now()).is_off()
 }
 
 async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, action: HostAction) {

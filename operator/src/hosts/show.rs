@@ -1,23 +1,28 @@
 //! What people see of a host: state, reasons, conditions, registration.
 
 use api::Host;
-use failover::Reason;
 use failover::guard::NotArmed;
 use failover::host::machine::{HostState, HostView};
 use failover::proof::power::PowerAnswer;
+use failover::{Policy, Reason};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use model::{Assignment, HostName};
 use serde_json::{Value, json};
 
 use super::{certificates, gather, lock, words};
+use crate::clock;
 use crate::conditions::{Judged, conditions};
 use crate::runtime::Context;
 use crate::writer::logged;
-use crate::{clock, door};
 
 /// Writes what people see, when it changed.
-pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::machine::HostView) {
+pub(super) async fn show(
+    context: &Context,
+    host: &Host,
+    view: &failover::host::machine::HostView,
+    policy: &Policy,
+) {
     let status = host.status.clone().unwrap_or_default();
     let state = format!("{:?}", view.state);
     let (reason, chinese) = reasons(&view.reasons);
@@ -66,7 +71,7 @@ pub(super) async fn show(context: &Context, host: &Host, view: &failover::host::
             json!(void),
         );
     }
-    let mut judged = judged(context, host, view, faults).to_vec();
+    let mut judged = judged(context, host, view, policy, faults).to_vec();
     judged.extend(words::judged(host));
     let conditions = conditions(&status.conditions, &judged, host.metadata.generation);
     set("conditions", json!(status.conditions), json!(conditions));
@@ -115,9 +120,15 @@ fn reasons(reasons: &[Reason]) -> (String, String) {
 }
 
 /// What `kubectl wait` and alerts ask of a host.
-fn judged(context: &Context, host: &Host, view: &HostView, faults: u32) -> [Judged; 9] {
+fn judged(
+    context: &Context,
+    host: &Host,
+    view: &HostView,
+    policy: &Policy,
+    faults: u32,
+) -> [Judged; 9] {
     let state = format!("{:?}", view.state);
-    let stuck = agent_is_stuck(context, &host.name_any());
+    let stuck = agent_is_stuck(context, &host.name_any(), policy);
     let seen = |good: bool, yes: &str, no: &str| if good { yes } else { no }.to_owned();
     let closed = view.not_placeable.as_ref().map(Reason::english);
     let (bmc, bmc_problem) = bmc(context, host);
@@ -281,8 +292,7 @@ fn self_fencing(context: &Context, host: &Host) -> (bool, String) {
 }
 
 /// Past the policy's age of its loop an agent does not converge any more, though its guard renews the Lease.
-fn agent_is_stuck(context: &Context, host: &str) -> bool {
-    let policy = door::policy(&context.stores.policy());
+fn agent_is_stuck(context: &Context, host: &str, policy: &Policy) -> bool {
     context
         .stores
         .renewals(host)

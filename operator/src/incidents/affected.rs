@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use api::names::LABEL_SYSTEM;
 use api::{BusinessSystem, Incident as Object, VirtualMachine};
 use failover::host::machine::EventKind;
 use failover::incident::causes;
-use failover::incident::rules::STORM_CAUSE;
+use failover::incident::rules::{SILENT_CAUSES, STORM_CAUSE, silent_cause};
 use failover::incident::{AffectedSystem, Downtime, Entry, Incident, Ledger, WallTime};
+use fleet::system::system_of;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use model::{Assignment, HostName, NamespacedName, StopProofKind};
@@ -108,28 +108,20 @@ fn concerns(context: &Context, incident: &Incident, right: &Assignment) -> bool 
     let own: Option<&HostName> = incident.host.as_ref();
     let incarnation = incident
         .cause
-        .strip_prefix("host-silent/")
+        .strip_prefix(SILENT_CAUSES)
         .and_then(|rest| rest.split_once('/'));
     own == Some(&right.host)
         && incarnation.is_none_or(|(_, boot_id)| right.boot_id.as_str() == boot_id)
 }
 
-pub(super) fn system_name(vm: &VirtualMachine) -> Option<NamespacedName> {
-    Some(NamespacedName::new(
-        vm.namespace()?,
-        vm.labels().get(LABEL_SYSTEM)?.clone(),
-    ))
-}
-
-/// The business system of a VM.
-pub(super) fn system_of<'a>(
-    vm: &VirtualMachine,
+/// A business system by its name.
+pub(super) fn find<'a>(
     systems: &'a [Arc<BusinessSystem>],
+    name: &NamespacedName,
 ) -> Option<&'a BusinessSystem> {
-    let name = system_name(vm)?;
     systems.iter().map(|system| &**system).find(|system| {
-        system.name_any() == name.name
-            && system.namespace().as_deref() == Some(name.namespace.as_str())
+        system.metadata.name.as_deref() == Some(name.name.as_str())
+            && system.metadata.namespace.as_deref() == Some(name.namespace.as_str())
     })
 }
 
@@ -156,7 +148,7 @@ fn affect(
     concerns: &dyn Fn(&Assignment) -> bool,
 ) {
     for vm in vms {
-        let silence = cause.starts_with("host-silent/") || cause == STORM_CAUSE;
+        let silence = cause.starts_with(SILENT_CAUSES) || cause == STORM_CAUSE;
         let proven = silence
             && vm
                 .status
@@ -170,10 +162,10 @@ fn affect(
         if !proven && !there {
             continue;
         }
-        let Some(name) = system_name(vm) else {
+        let Some(name) = system_of(vm) else {
             continue;
         };
-        let system = system_of(vm, systems).filter(|system| {
+        let system = find(systems, &name).filter(|system| {
             let status = system.status.as_ref();
             let is_down = status.is_some_and(|status| status.state == "Down");
             !only_when_down(cause) || (is_down && !is_explained(ledger, cause, &name))
@@ -196,7 +188,7 @@ fn tell_vms(
     };
     for vm in vms {
         let status = vm.status.clone().unwrap_or_default();
-        let affected = system_name(vm)
+        let affected = system_of(vm)
             .and_then(|name| incident.systems.get(&name))
             .is_some_and(|system| system.virtual_machines.contains(&vm.name_any()));
         let Some(right) = status
@@ -254,7 +246,7 @@ fn begin(context: &Context, incident: &failover::incident::Incident) -> Timestam
     let own = incident.host.as_ref().and_then(|host| {
         let renewals = context.stores.renewals(host.as_str())?;
         let boot_id = renewals.boot_id.as_ref()?;
-        (incident.cause == format!("host-silent/{host}/{boot_id}")).then_some(renewals.renewed)?
+        (incident.cause == silent_cause(host, boot_id)).then_some(renewals.renewed)?
     });
     silent_since(opened, own)
 }
@@ -277,11 +269,7 @@ fn measure(
         return;
     };
     for (name, known) in &incident.systems {
-        let system = systems.iter().find(|system| {
-            system.name_any() == name.name
-                && system.namespace().as_deref() == Some(name.namespace.as_str())
-        });
-        let Some(system) = system else {
+        let Some(system) = find(systems, name) else {
             // One that was deleted is not waited for.
             let deleted = AffectedSystem {
                 answers: true,

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use api::{Host, HostState, Incident};
 use failover::host::machine::{EventKind, HostEvent};
-use failover::incident::rules::{STORM_CAUSE, fault_cause};
+use failover::incident::rules::{SILENT_CAUSES, STORM_CAUSE, fault_cause};
 use failover::incident::{Entry, IncidentState, Ledger, WallTime};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -307,7 +307,7 @@ fn cause_is_gone(
     // A host that was deleted can not fail any more.
     let Some(host) = own else { return true };
     let name = HostName(host.name_any());
-    if incident.cause.starts_with("host-silent/") {
+    if incident.cause.starts_with(SILENT_CAUSES) {
         // What the API shows may be older than what this operator sees.
         return ready(host) && !watch.is_silent(&name) && !watch.is_stuck(&name);
     }

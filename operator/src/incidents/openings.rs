@@ -12,11 +12,12 @@ use api::{
 use failover::incident::causes::{self, Guest};
 use failover::incident::{Ledger, WallTime};
 use failover::proof::CRASHED;
+use fleet::system::system_of;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use model::{Assignment, HostName, NamespacedName, StopProofKind};
 
-use super::affected::{system_name, system_of};
+use super::affected::find;
 use super::{now, recall, stored};
 use crate::runtime::Context;
 use crate::{door, evacuation};
@@ -141,7 +142,7 @@ fn look_at_guest(
     let Some(status) = vm.status.as_ref().filter(|_| !is_well(vm)) else {
         return;
     };
-    let (name, system) = (vm_name(vm), system_name(vm));
+    let (name, system) = (vm_name(vm), system_of(vm));
     let guest = |copy| Guest {
         vm: &name,
         system: system.as_ref(),
@@ -149,21 +150,21 @@ fn look_at_guest(
     };
     // What a closed Incident tells already is over: a guest that was halted after its crash may be
     // started long after that.
-    let untold = |copy: &&Assignment| {
-        let over = stored.iter().filter(|incident| stored::is_closed(incident));
-        !recall::is_told(
-            over.map(|incident| &**incident),
-            &causes::crash_step(&name, copy),
-        )
-    };
-    if let Some(copy) = crashed(vm).filter(untold) {
+    if let Some(copy) = crashed(vm) {
         let step = causes::crash_step(&name, copy);
-        crashes.entry(step).or_insert_with(|| Crash {
-            vm: name.clone(),
-            system: system.clone(),
-            copy: copy.clone(),
-            at,
-        });
+        let over = || {
+            let incidents = stored.iter().map(|incident| &**incident);
+            incidents.filter(|incident| stored::is_closed(incident))
+        };
+        if !crashes.contains_key(&step) && !recall::is_told(over(), &step) {
+            let crash = Crash {
+                vm: name.clone(),
+                system: system.clone(),
+                copy: copy.clone(),
+                at,
+            };
+            crashes.insert(step, crash);
+        }
     }
     // What it is about: the assignment that stands, or that of the copy that was proven stopped last.
     let copy = status.assignment.as_ref();
@@ -198,6 +199,12 @@ fn look_at_work(context: &Context, ledger: &mut Ledger, host: &Host, vms: &[Arc<
     let name = HostName(host.name_any());
     let systems = context.stores.systems.state();
     let migrations = context.stores.migrations.state();
+    let moving: Vec<_> = migrations
+        .iter()
+        .filter(|migration| {
+            evacuation::empties(migration) == Some(name.as_str()) && is_of_now(migration)
+        })
+        .collect();
     for vm in vms {
         let here = vm
             .status
@@ -205,22 +212,22 @@ fn look_at_work(context: &Context, ledger: &mut Ledger, host: &Host, vms: &[Arc<
             .and_then(|status| status.assignment.as_ref())
             .is_some_and(|right| right.host == name);
         let moves = || {
-            migrations.iter().any(|migration| {
-                evacuation::empties(migration) == Some(name.as_str())
-                    && migration.spec.virtual_machine == vm.name_any()
+            moving.iter().any(|migration| {
+                migration.spec.virtual_machine == vm.name_any()
                     && migration.namespace() == vm.namespace()
-                    && is_of_now(migration)
             })
         };
-        let system = system_of(vm, &systems).filter(|_| here || moves());
+        if !(here || moves()) {
+            continue;
+        }
+        let Some(key) = system_of(vm) else { continue };
+        let system = find(&systems, &key);
         let Some((system, since)) = system.and_then(|system| Some((system, down_since(system)?)))
         else {
             continue;
         };
         if Timestamp::now().duration_since(since) >= PLANNED_DOWN {
             let at = WallTime(since.as_microsecond());
-            let key =
-                NamespacedName::new(system.namespace().unwrap_or_default(), system.name_any());
             ledger.planned_downtime(&name, &key, &system.spec.display_name, &vm.name_any(), at);
         }
     }
@@ -298,7 +305,7 @@ pub(super) fn recall_crashes(
         let Some(copy) = crash_on_record(vm) else {
             continue;
         };
-        let (name, system) = (vm_name(vm), system_name(vm));
+        let (name, system) = (vm_name(vm), system_of(vm));
         if recall::is_told(stored.iter(), &causes::crash_step(&name, copy)) {
             continue;
         }

@@ -66,6 +66,9 @@ fn death(proof: &StopProofRecord) -> Option<HostEvent> {
 
 /// Fencing intents and proofs that stand in the API, told in the incidents of their hosts.
 pub(super) fn follow(ledger: &mut Ledger, hosts: &[Arc<Host>], vms: &[Arc<VirtualMachine>]) {
+    if ledger.open().is_empty() {
+        return;
+    }
     for host in hosts {
         let status = host.status.as_ref();
         let Some(intent) = status.and_then(|status| status.fencing.as_ref()) else {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::{CloudPolicySpec, Host};
 use failover::host::machine::EventKind;
+use failover::incident::rules::silent_cause;
 use failover::incident::{Entry, Incident, Ledger, WallTime};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -34,6 +35,9 @@ pub(super) fn follow(
     hosts: &[Arc<Host>],
     now: Timestamp,
 ) {
+    if ledger.open().is_empty() {
+        return;
+    }
     let mut words = of_site(policy, now);
     words.extend(hosts.iter().flat_map(|host| of_host(host, now)));
     for word in words {
@@ -109,7 +113,7 @@ fn of_host(host: &Host, now: Timestamp) -> Vec<Word> {
     let name = host.name_any();
     let mut words = Vec::new();
     if let Some(word) = &host.spec.confirmed_off {
-        let silent = format!("host-silent/{name}/{}", word.boot_id);
+        let silent = silent_cause(&name, &word.boot_id);
         words.push(Word {
             entry: entry(
                 format!("confirmed/{}", word.at.0),

@@ -4,7 +4,7 @@
 
 use model::{Assignment, HostName, NamespacedName};
 
-use super::rules::STORM_CAUSE;
+use super::rules::{SILENT_CAUSES, STORM_CAUSE, silent_cause};
 use super::{CauseClass, Entry, Incident, IncidentState, Ledger, Opening, WallTime};
 use crate::host::machine::EventKind;
 use crate::reason::{Reason, Sentence};
@@ -51,7 +51,7 @@ impl Ledger {
     /// The open incident that what happened to a guest belongs to: of the incarnation that carried
     /// it, of a storm, or one that names it and is not recovered.
     fn covering(&self, guest: &Guest<'_>) -> Option<String> {
-        let silence = format!("host-silent/{}/{}", guest.copy.host, guest.copy.boot_id);
+        let silence = silent_cause(&guest.copy.host, &guest.copy.boot_id);
         if self.open.contains_key(&silence) {
             return Some(silence);
         }
@@ -60,7 +60,7 @@ impl Ledger {
         }
         let names = |incident: &&Incident| {
             let system = guest.system.and_then(|name| incident.systems.get(name));
-            incident.cause.starts_with("host-silent/")
+            incident.cause.starts_with(SILENT_CAUSES)
                 && incident.state == IncidentState::Open
                 && system.is_some_and(|system| system.virtual_machines.contains(&guest.vm.name))
         };

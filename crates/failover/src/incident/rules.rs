@@ -2,6 +2,8 @@
 //! unreachable, reads Off or is proven dead is one; many hosts at once are one together;
 //! each standing hardware fault of a component is one.
 
+use std::fmt::Display;
+
 use model::{FaultKind, HostName, Severity};
 
 use super::{CauseClass, Entry, Ledger, Opening, WallTime};
@@ -12,9 +14,17 @@ use crate::reason::{Reason, Sentence};
 /// Cause of the one incident of a storm.
 pub const STORM_CAUSE: &str = "hosts-silent";
 
+/// What causes of silent hosts' incidents begin with.
+pub const SILENT_CAUSES: &str = "host-silent/";
+
+/// Cause of the incident of a silent incarnation of a host.
+pub fn silent_cause(host: impl Display, boot_id: impl Display) -> String {
+    format!("{SILENT_CAUSES}{host}/{boot_id}")
+}
+
 /// Cause of a silent host's incident.
 pub fn host_cause(event: &HostEvent) -> String {
-    format!("host-silent/{}/{}", event.host, event.boot_id)
+    silent_cause(&event.host, &event.boot_id)
 }
 
 /// Cause of a hardware fault's incident.
@@ -193,7 +203,7 @@ impl Ledger {
     }
 
     fn open_of_host(&self, host: &HostName) -> Option<String> {
-        let prefix = format!("host-silent/{host}/");
+        let prefix = format!("{SILENT_CAUSES}{host}/");
         self.open
             .range(prefix.clone()..)
             .next()

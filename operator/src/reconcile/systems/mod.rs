@@ -8,7 +8,7 @@ mod validate;
 use std::sync::Arc;
 
 use api::names::{LABEL_REPLICA, LABEL_SYSTEM, LABEL_TIER};
-use api::{BusinessSystem, Tier, VirtualMachine};
+use api::{BusinessSystem, Tier, VirtualMachine, Volume};
 use kube::ResourceExt;
 
 use crate::runtime::Context;
@@ -18,21 +18,26 @@ use build::{build_vm, build_volumes};
 /// One turn.
 pub async fn turn(context: &Arc<Context>) {
     for system in context.stores.systems.state() {
+        // Nothing is awaited between here and what is made of them.
         let (vms, volumes) = (context.stores.vms.state(), context.stores.volumes.state());
         let made = made::made(&system, &vms, &volumes);
-        let problems = validate::validate(context, &system, &made);
+        let problems = validate::validate(context, &system, (&vms, &volumes), &made);
         let refused = !problems.is_empty() || system.metadata.deletion_timestamp.is_some();
         if !refused {
-            apply(context, &system).await;
+            apply(context, &system, &vms, &volumes).await;
         }
         let claimed = made::claimed(&system, &made, refused);
         status::update_status(context, &system, &problems, claimed).await;
     }
 }
 
-async fn apply(context: &Context, system: &BusinessSystem) {
+async fn apply(
+    context: &Context,
+    system: &BusinessSystem,
+    vms: &[Arc<VirtualMachine>],
+    volumes: &[Arc<Volume>],
+) {
     let namespace = system.namespace().unwrap_or_default();
-    let (vms, volumes) = (context.stores.vms.state(), context.stores.volumes.state());
     for tier in &system.spec.tiers {
         for replica in 0..tier.replicas {
             let name = fleet::system::vm_name(system, tier, replica);
@@ -63,7 +68,7 @@ async fn apply(context: &Context, system: &BusinessSystem) {
             logged("VM", &name, context.writer.create(&vm).await);
         }
     }
-    remove_surplus(context, system, &vms).await;
+    remove_surplus(context, system, vms).await;
 }
 
 /// Writes into a VM what its system declares now.

@@ -16,16 +16,16 @@ use crate::runtime::Context;
 pub(super) fn validate(
     context: &Context,
     system: &BusinessSystem,
+    (vms, volumes): (&[Arc<VirtualMachine>], &[Arc<Volume>]),
     made: &BTreeSet<String>,
 ) -> Vec<String> {
-    let (vms, volumes) = (context.stores.vms.state(), context.stores.volumes.state());
-    let mut problems = taken(system, &vms, &volumes);
+    let mut problems = taken(system, vms, volumes);
     let networks = context.stores.networks.state();
     let pools = context.stores.storage_pools.state();
     let host_pools = context.stores.host_pools.state();
     problems.extend(below_grade(
         system,
-        &vms,
+        vms,
         &context.stores.hosts.state(),
         &host_pools,
     ));
