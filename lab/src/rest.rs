@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use api::{
     BusinessSystem, Host, HostState, Incident, VirtualMachine, VirtualMachineMigration,
     VirtualMachinePhase,
@@ -13,7 +13,6 @@ use serde_json::json;
 
 use crate::host;
 use crate::lifecycle::Lab;
-use crate::users;
 
 /// Longest time for a site to come to rest by [`settle`].
 const SETTLE: Duration = Duration::from_secs(300);
@@ -106,7 +105,6 @@ where
 /// A host can not be started, or the API server refuses.
 pub async fn tend(lab: &Lab) -> Result<()> {
     let api: Api<Host> = Api::all(lab.client.clone());
-    let person = users::name_of(lab.client.clone()).await?;
     for name in lab.hosts()? {
         if !host::is_on(&lab.files, &name) {
             host::power_on(&lab.files, &name)?;
@@ -115,6 +113,9 @@ pub async fn tend(lab: &Lab) -> Result<()> {
     for host in api.list(&Default::default()).await? {
         let state = host.status.as_ref().and_then(|status| status.state);
         if state == Some(HostState::Quarantined) {
+            let person = api::signer(lab.client.clone())
+                .await?
+                .context("the API server does not say who this client is")?;
             let clearance = json!({"spec": {"faultClearance": {
                 "at": jiff::Timestamp::now().to_string(), "reason": "mended", "by": person}}});
             api.patch(

@@ -3,10 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
-use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use kube::api::PostParams;
-use kube::{Api, Client};
+use anyhow::Result;
 
 use crate::address::Addresses;
 use crate::cluster::Cluster;
@@ -132,21 +129,6 @@ impl Users<'_> {
             authority: authority.certificate.clone(),
         }
     }
-}
-
-/// The name under which the API server knows the user of a client: words of people are signed with it.
-///
-/// # Errors
-/// The API server does not tell.
-pub async fn name_of(client: Client) -> Result<String> {
-    let reviews: Api<SelfSubjectReview> = Api::all(client);
-    reviews
-        .create(&PostParams::default(), &SelfSubjectReview::default())
-        .await?
-        .status
-        .and_then(|status| status.user_info)
-        .and_then(|user| user.username)
-        .context("the API server does not say who this client is")
 }
 
 /// Writes the kubeconfig of a user.

@@ -13,9 +13,11 @@
 
 pub mod kinds;
 pub mod names;
+mod signer;
 mod watch;
 
 pub use kinds::*;
+pub use signer::signer;
 pub use watch::{Anew, watch_anew, watch_backoff};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

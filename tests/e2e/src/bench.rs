@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use api::{HostState, MigrationPhase, VirtualMachineMigration, VirtualMachineMigrationSpec};
 use clap::Parser;
-use judge::report::Window;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
 use lab::{Fault, Lab, LabOptions, guest, judges};
@@ -149,11 +148,7 @@ async fn migrations(lab: &Lab, count: u32) -> Result<()> {
         }
         // A probe that began before the end may fail a time-out later.
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let window = Window {
-            from,
-            to: judges::now(),
-        };
-        let report = judges::judge_probes(&lab.files, window)?;
+        let report = judges::judge_since(&lab.files, from)?;
         for (name, endpoint) in &report.endpoints {
             probes += endpoint.probes;
             lost += endpoint.failures;

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use api::{Host, HostState};
 use clap::{Parser, ValueEnum};
-use kube::{Api, ResourceExt};
-use lab::{Fault, Lab, LabOptions, host, judges, rest};
+use kube::Api;
+use lab::{Fault, Lab, LabOptions, judges, rest};
 
 use crate::bench::{failures, percentile};
 use crate::command::clear;
 use crate::recovery::Times;
+use crate::standing::{guests, standing};
 use crate::story::{self, Teller, check_programs};
 use crate::watch::{busy_host, host_state, on_host, until, vms};
 
@@ -347,21 +348,16 @@ async fn one_quarantine(lab: &Lab) -> Result<(f64, f64)> {
 }
 
 /// Where VMs stand and which QEMU processes run.
-async fn standing(lab: &Lab) -> Result<Vec<String>> {
-    let mut lines: Vec<String> = vms(&lab.client)
-        .await?
+async fn picture(lab: &Lab) -> Result<Vec<String>> {
+    let rights = standing(lab).await?;
+    let rights = rights
         .iter()
-        .filter_map(|vm| {
-            let right = vm.status.as_ref()?.assignment.as_ref()?;
-            Some(format!("{} {} {}", vm.name_any(), right.host, right.epoch))
-        })
-        .collect();
-    for name in lab.hosts()? {
-        let mut pids = host::processes(&lab.files, &name, "qemu-system-x86_64")?;
-        pids.sort_unstable();
-        lines.push(format!("{name} {pids:?}"));
-    }
-    Ok(lines)
+        .map(|(vm, (epoch, host))| format!("{vm} {host} {epoch}"));
+    let running = guests(lab)?;
+    let running = running
+        .iter()
+        .map(|(host, pids)| format!("{host} {pids:?}"));
+    Ok(rights.chain(running).collect())
 }
 
 fn differing(before: &[String], after: &[String]) -> usize {
@@ -371,12 +367,12 @@ fn differing(before: &[String], after: &[String]) -> usize {
 }
 
 async fn api_down(lab: &Lab, table: &mut Table, minutes: f64) -> Result<()> {
-    let before = standing(lab).await?;
+    let before = picture(lab).await?;
     lab.fault(None, Fault::ApiDown)?;
     tokio::time::sleep(Duration::try_from_secs_f64(minutes * 60.0).context("--api-minutes")?).await;
     lab.heal(None, Fault::ApiDown)?;
     rest::settle(lab).await?;
-    let changes = differing(&before, &standing(lab).await?);
+    let changes = differing(&before, &picture(lab).await?);
     let what = format!("API server down {minutes} min: VM changes");
     table.add(&what, "0", changes.to_string(), changes == 0);
     Ok(())

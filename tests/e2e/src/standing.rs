@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use kube::ResourceExt;
-use lab::Lab;
+use lab::{Lab, judges};
 
 use crate::watch::vms;
 
@@ -59,4 +59,21 @@ pub fn processes_of(lab: &Lab, uid: &str) -> Result<Vec<i32>> {
         .flatten()
         .filter(names_it)
         .collect())
+}
+
+/// Stops the prober; every guest's own account and every data disk must be without a problem.
+///
+/// # Errors
+/// Names the guest or volume and what the judges found.
+pub async fn nothing_was_lost(lab: &Lab) -> Result<()> {
+    judges::stop_prober(&lab.files)?;
+    let report = judges::judge_probes(&lab.files, judge::report::Window::ALL)?;
+    for (guest, witness) in &report.guests {
+        let problems = &witness.problems;
+        ensure!(problems.is_empty(), "{guest}: {problems:?}");
+    }
+    for (volume, verdict) in judges::judge_disks(&lab.files, &lab.client).await? {
+        ensure!(verdict.is_clean(), "{volume}: {:?}", verdict.problems);
+    }
+    Ok(())
 }

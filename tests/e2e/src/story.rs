@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use api::{Host, HostState};
+use api::HostState;
 use kube::ResourceExt;
 use lab::{Fault, Lab, declarations, guest, judges};
 use model::StopProofKind;
@@ -14,7 +14,7 @@ use crate::evacuation;
 use crate::ledger::{ledger_agrees, tell_ledger};
 use crate::recovery;
 use crate::watch::{
-    all_well, busy_host, headroom, hosts, names_on, on_host, systems, until, until_ready,
+    all_well, busy_host, headroom, hosts, is_ready, names_on, on_host, systems, until, until_ready,
 };
 
 /// Business systems that the declarations hold.
@@ -244,10 +244,7 @@ async fn return_of_hosts(lab: &Lab, teller: &Teller) -> Result<()> {
         }
     }
     until(&lab.client, "four hosts to be Ready", async || {
-        let ready = |host: &Host| {
-            host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
-        };
-        Ok(hosts(&lab.client).await?.iter().all(ready))
+        Ok(hosts(&lab.client).await?.iter().all(is_ready))
     })
     .await?;
     until(&lab.client, "N+1 to be whole", async || {

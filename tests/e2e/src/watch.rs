@@ -167,21 +167,45 @@ pub async fn headroom(client: &Client) -> Result<String> {
         .unwrap_or_default())
 }
 
+/// Whether a host is Ready.
+pub fn is_ready(host: &Host) -> bool {
+    host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
+}
+
 /// The Ready host that carries most VMs.
 ///
 /// # Errors
 /// The API can not be read, or no host carries a VM.
 pub async fn busy_host(client: &Client) -> Result<String> {
+    busiest(client, is_ready).await
+}
+
+/// The host that carries most VMs of those that may be chosen.
+///
+/// # Errors
+/// The API can not be read, or none of them carries a VM.
+pub async fn busiest(client: &Client, may: impl Fn(&Host) -> bool) -> Result<String> {
     let mut best = (0, String::new());
-    for host in hosts(client).await? {
-        let ready = host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready);
+    for host in hosts(client).await?.iter().filter(|host| may(host)) {
         let count = on_host(client, &host.name_any()).await?.len();
-        if ready && count > best.0 {
+        if count > best.0 {
             best = (count, host.name_any());
         }
     }
     ensure!(best.0 > 0, "no host carries a VM");
     Ok(best.1)
+}
+
+/// Waits until every host is Ready, every VM runs and so many systems answer. Incidents may stand open yet.
+///
+/// # Errors
+/// They do not become so.
+pub async fn until_well(client: &Client, systems: usize) -> Result<()> {
+    until(client, "all to be well", async || {
+        Ok(all_well(client, systems).await? && hosts(client).await?.iter().all(is_ready))
+    })
+    .await
+    .map(drop)
 }
 
 /// Waits until a host is Ready.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::command::{within, zyctl_command};
+use e2e::standing::nothing_was_lost;
 use e2e::story::check_programs;
 use e2e::watch::busy_host;
 use lab::{Lab, LabOptions, declarations, judges, rest};
@@ -78,18 +79,7 @@ async fn drills_are_passed() -> Result<()> {
             .await
             .with_context(|| format!("after {drill}"))?;
     }
-    judges::stop_prober(&lab.files)?;
-    let report = judges::judge_probes(&lab.files, judge::report::Window::ALL)?;
-    for (guest, witness) in &report.guests {
-        ensure!(
-            witness.problems.is_empty(),
-            "{guest}: {:?}",
-            witness.problems
-        );
-    }
-    for (volume, verdict) in judges::judge_disks(&lab.files, &lab.client).await? {
-        ensure!(verdict.is_clean(), "{volume}: {:?}", verdict.problems);
-    }
+    nothing_was_lost(&lab).await?;
     ensure!(failed.is_empty(), "{}", failed.join("\n"));
     lab.down()
 }

@@ -14,7 +14,7 @@ use e2e::ledger::whole_ledger_agrees;
 use e2e::standing::{guests, standing};
 use e2e::story::{Teller, check_programs};
 use e2e::watch::{
-    all_well, busy_host, host_state, hosts, migrations, on_host, until, until_ready, vms,
+    all_well, busy_host, host_state, migrations, on_host, until, until_ready, until_well, vms,
 };
 use e2e::{disks, figures, hands, isolation};
 use kube::Api;
@@ -107,13 +107,7 @@ async fn the_platform_dies_piece_by_piece(lab: &Lab) -> Result<()> {
         "QEMU processes changed while the API server was down"
     );
     lab.heal(None, Fault::ApiDown)?;
-    until(&lab.client, "all to be well again", async || {
-        let ready = |host: &Host| {
-            host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
-        };
-        Ok(all_well(&lab.client, SYSTEMS).await? && hosts(&lab.client).await?.iter().all(ready))
-    })
-    .await?;
+    until_well(&lab.client, SYSTEMS).await?;
     ensure!(guests(lab)? == running, "QEMU processes changed");
     ensure!(standing(lab).await? == assigned, "VMs were assigned anew");
     println!("API server, operator, agents, guards and libvirtd died: no VM noticed");

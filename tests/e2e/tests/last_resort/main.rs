@@ -8,9 +8,10 @@ mod unreachable;
 
 use anyhow::{Result, ensure};
 use api::names::POLICY_NAME;
-use api::{CloudPolicy, Host, HostState, VirtualMachine};
+use api::{CloudPolicy, VirtualMachine};
+use e2e::standing::nothing_was_lost;
 use e2e::story::check_programs;
-use e2e::watch::{all_well, hosts, until};
+use e2e::watch::until_well;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use lab::{Lab, LabOptions, declarations, judges, rest};
@@ -73,15 +74,7 @@ async fn a_site_survives_a_restored_etcd_and_hosts_that_nobody_reaches() -> Resu
         }
     }
     rest::settle(&lab).await?;
-    judges::stop_prober(&lab.files)?;
-    let report = judges::judge_probes(&lab.files, judge::report::Window::ALL)?;
-    for (guest, witness) in &report.guests {
-        let problems = &witness.problems;
-        ensure!(problems.is_empty(), "{guest}: {problems:?}");
-    }
-    for (volume, verdict) in judges::judge_disks(&lab.files, &lab.client).await? {
-        ensure!(verdict.is_clean(), "{volume}: {:?}", verdict.problems);
-    }
+    nothing_was_lost(&lab).await?;
     lab.down()
 }
 
@@ -98,15 +91,7 @@ async fn shorten_timers(lab: &Lab) -> Result<()> {
 
 /// Waits until every host is Ready, every VM runs and every system answers. Incidents may stand open yet.
 async fn well(lab: &Lab) -> Result<()> {
-    until(&lab.client, "all to be well", async || {
-        let ready = |host: &Host| {
-            host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
-        };
-        Ok(all_well(&lab.client, SYSTEMS.len()).await?
-            && hosts(&lab.client).await?.iter().all(ready))
-    })
-    .await
-    .map(drop)
+    until_well(&lab.client, SYSTEMS.len()).await
 }
 
 /// Whether a VM's assignment rests on a proof of this kind.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use api::{Host, HostState, StoragePool};
 use e2e::command::zyctl;
 use e2e::standing::{guests, standing};
-use e2e::watch::{all_well, busy_host, hosts, names_on, on_host, until, vms};
+use e2e::watch::{all_well, busiest, busy_host, hosts, names_on, until, vms};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use lab::{Fault, Lab};
@@ -55,18 +55,8 @@ pub async fn arm(lab: &Lab) -> Result<String> {
 
 /// The armed host that carries most VMs.
 async fn armed_host(lab: &Lab) -> Result<String> {
-    let mut best = (0, None);
-    for host in hosts(&lab.client)
-        .await?
-        .iter()
-        .filter(|host| is_armed(host))
-    {
-        let carried = on_host(&lab.client, &host.name_any()).await?.len();
-        if carried > best.0 {
-            best = (carried, Some(host.name_any()));
-        }
-    }
-    best.1.context("no armed host carries a VM")
+    let armed = busiest(&lab.client, is_armed).await;
+    armed.context("of the armed hosts")
 }
 
 /// Every VM of a host runs again, and rests on a proof of this kind.

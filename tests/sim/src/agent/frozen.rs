@@ -152,7 +152,7 @@ impl World {
                 vm: domain.uid.clone(),
                 name: domain.uid.to_string(),
                 epoch: domain.epoch,
-                runs: domain.state == DomainState::Running,
+                runs: matches!(domain.state, DomainState::Running | DomainState::Stalled),
             })
             .collect();
         let word = HostWord {

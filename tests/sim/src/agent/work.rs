@@ -1,10 +1,13 @@
 //! An agent's work, one step an event: a crash between any two steps loses the rest, and what
 //! libvirt was told it does all the same.
 
+use std::rc::Rc;
+
 use failover::copy::{CloseCause, CopyPhase, CopyReport};
 use model::{Assignment, VmUid};
 
 use super::{Key, Patch, Task, ends_arrival};
+use crate::api::VmObject;
 use crate::libvirt::Step;
 use crate::machine::DomainState;
 use crate::mutant::Mutant;
@@ -194,6 +197,23 @@ impl World {
         }
     }
 
+    /// A fresh read of a VM, if an answer comes and it shows the VM assigned under this right.
+    fn reads_assigned(
+        &mut self,
+        host: usize,
+        vm: usize,
+        uid: &VmUid,
+        right: &Assignment,
+    ) -> Option<Rc<VmObject>> {
+        if !self.agent_reaches(host) || !self.sees_version(host) {
+            return None;
+        }
+        let fresh = self.api.objects.vms[vm].clone();
+        let stands =
+            fresh.exists && fresh.uid == *uid && fresh.rights.assignment.as_ref() == Some(right);
+        stands.then_some(fresh)
+    }
+
     fn start_read(
         &mut self,
         host: usize,
@@ -204,17 +224,10 @@ impl World {
         firings: u64,
     ) {
         let key = Key::Vm(uid.clone());
-        if !self.agent_reaches(host) || !self.sees_version(host) {
+        let fresh = self.reads_assigned(host, vm, &uid, &right);
+        let Some(fresh) = fresh.filter(|fresh| fresh.wanted.runs()) else {
             return self.release(host, &key);
-        }
-        let fresh = self.api.objects.vms[vm].clone();
-        let stands = fresh.exists
-            && fresh.uid == uid
-            && fresh.rights.assignment.as_ref() == Some(&right)
-            && fresh.wanted.runs();
-        if !stands {
-            return self.release(host, &key);
-        }
+        };
         if !self.api.claimed(&fresh, &right, false) {
             let report = CopyReport::new(right, CopyPhase::Preparing);
             let patch = Patch::Runtime(vm, uid, report);
@@ -389,14 +402,8 @@ impl World {
     /// A guest whose disk failed runs on here, where it is assigned, once the storage answers.
     fn resume_stalled(&mut self, host: usize, run: u64, vm: usize, uid: VmUid, right: Assignment) {
         let key = Key::Vm(uid.clone());
-        if !self.agent_reaches(host) || !self.sees_version(host) {
-            return self.release(host, &key);
-        }
-        let fresh = self.api.objects.vms[vm].clone();
-        let stands = fresh.exists
-            && fresh.uid == uid
-            && fresh.rights.assignment.as_ref() == Some(&right)
-            && fresh.rights.incoming.is_none();
+        let fresh = self.reads_assigned(host, vm, &uid, &right);
+        let stands = fresh.is_some_and(|fresh| fresh.rights.incoming.is_none());
         let machine = &self.machines[host];
         let answers = machine.on_storage(self.now) && self.now >= machine.disks_fail_until;
         let stalled = machine.domains.get(&uid).is_some_and(|domain| {
