@@ -65,24 +65,8 @@ pub async fn run(context: &Arc<Context>) -> &'static str {
 
 async fn write(context: &Context, report: &HostReport) -> Result<()> {
     let hosts: Api<Host> = Api::all(context.client.clone());
-    // Optional fields that are gone are cleared, as a merge alone would keep them.
-    let mut value = serde_json::to_value(report)?;
-    for field in [
-        "vtepAddress",
-        "startsForbidden",
-        "frozen",
-        "storagePools",
-        "networks",
-        "faults",
-        "probeErrors",
-        "certificates",
-        "strays",
-    ] {
-        if value.get(field).is_none() {
-            value[field] = serde_json::Value::Null;
-        }
-    }
-    let patch = json!({"status": {"reported": value}});
+    // Every field is named, also what is gone: a merge keeps what it does not name.
+    let patch = json!({"status": {"reported": report}});
     hosts
         .patch_status(
             context.host.as_str(),

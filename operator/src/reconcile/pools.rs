@@ -362,7 +362,7 @@ async fn storage(context: &Arc<Context>) {
                 &name,
                 context
                     .writer
-                    .swap_status(pool.as_ref(), json!(after))
+                    .swap_status(pool.as_ref(), merge::patch(&json!(status), &json!(after)))
                     .await,
             );
         }

@@ -295,7 +295,8 @@ pub struct Evacuation {
     pub blocked: Vec<String>,
 }
 
-/// What an agent reports about its host.
+/// What an agent reports about its host. Merged whole into the status, so every field is serialised: a merge
+/// keeps what it does not name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostReport {
@@ -310,13 +311,13 @@ pub struct HostReport {
     pub cpu_model: String,
     /// Processor models that this host can give its guests, sorted: those that `spec.cpuModel` of its
     /// `HostPool` may name. What it says never stops a VM that runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     #[schemars(length(max = 512))]
     pub cpu_models: Option<Vec<String>>,
     /// `kvm`, or `qemu` (software emulation, for labs).
     pub domain_type: String,
     /// Address of this host's tunnel end point on the business network.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub vtep_address: Option<String>,
     /// Versions: agent, libvirt, QEMU.
     #[serde(default)]
@@ -325,33 +326,33 @@ pub struct HostReport {
     #[serde(default)]
     pub hook_verified: bool,
     /// The agent starts nothing, and why (alarm); empty when it starts VMs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub starts_forbidden: Option<String>,
     /// State of each storage pool as this host sees it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 64))]
     pub storage_pools: Vec<HostStoragePool>,
     /// State of each network as this host sees it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 256))]
     pub networks: Vec<HostNetwork>,
     /// Hardware faults, held and cleared by the probes' hysteresis.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 256))]
     pub faults: Vec<Fault>,
     /// Probes that could not be read, one sentence each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 64))]
     pub probe_errors: Vec<String>,
     /// This host starts and stops nothing, as the API holds less than it remembers; what runs here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub frozen: Option<FrozenReport>,
     /// When each certificate of this host expires. Condition `CertificatesValid` warns two weeks before.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 16))]
     pub certificates: Vec<HostCertificate>,
     /// Domains that we did not make (uuid and name): reported, never touched.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 256))]
     pub strays: Vec<String>,
 }
@@ -368,7 +369,7 @@ pub struct HostCertificate {
     pub expires_at: Time,
 }
 
-/// What a frozen host says, so that a person can rebase the site.
+/// What a frozen host says, so that a person can rebase the site. Merged whole, as [`HostReport`] is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FrozenReport {
@@ -387,7 +388,7 @@ pub struct FrozenReport {
     /// Highest epoch that this boot ever saw, of any VM.
     pub highest_epoch: i64,
     /// Every copy of a VM here.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 1024))]
     pub copies: Vec<FrozenCopy>,
 }

@@ -44,3 +44,43 @@ pub struct SecretReference {
 pub(crate) fn yes() -> bool {
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A merge of such a value leaves nothing of an earlier one standing.
+    fn names_every_field<T: JsonSchema + Serialize + DeserializeOwned>(least: Value) {
+        let told: T = serde_json::from_value(least).expect("what it must have");
+        let (told, schema) = (json!(told), json!(schemars::schema_for!(T)));
+        let fields = schema["properties"].as_object().expect("an object").keys();
+        let unnamed: Vec<_> = fields.filter(|field| told.get(field).is_none()).collect();
+        assert!(
+            unnamed.is_empty(),
+            "{} does not name {unnamed:?}",
+            T::schema_name()
+        );
+    }
+
+    #[test]
+    fn what_agents_merge_whole_names_every_field() {
+        let (incarnation, capacity) = (
+            json!({"bootId": "b", "systemUuid": "u"}),
+            json!({"cpu": 1, "memory": "1Gi"}),
+        );
+        names_every_field::<Incarnation>(incarnation.clone());
+        names_every_field::<HostCapacity>(capacity.clone());
+        names_every_field::<HostVersions>(json!({}));
+        names_every_field::<FrozenReport>(json!({"cause": "c", "highestEpoch": 1}));
+        names_every_field::<HostReport>(json!({
+            "incarnation": incarnation, "capacity": capacity, "architecture": "x86_64", "domainType": "kvm",
+        }));
+        let assignment = json!({"host": "h1", "bootId": "b", "epoch": 1});
+        names_every_field::<Runtime>(json!({
+            "assignment": assignment, "phase": "Running", "since": "2026-01-01T00:00:00Z",
+        }));
+    }
+}

@@ -231,7 +231,8 @@ pub enum VirtualMachinePhase {
     Stalled,
 }
 
-/// What an agent reports about its copy of a VM. It counts only for the assignment that it names.
+/// What an agent reports about its copy of a VM. It counts only for the assignment that it names. Merged whole, as
+/// [`super::HostReport`] is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Runtime {
@@ -242,13 +243,13 @@ pub struct Runtime {
     /// Since when, by the host's clock (display only).
     pub since: Time,
     /// Why it was closed, when it was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub close_reason: Option<CloseReason>,
     /// What went wrong or is waited for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub message: Option<String>,
     /// When the QEMU process of this epoch was started, by the host's clock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub started_at: Option<Time>,
 }
 

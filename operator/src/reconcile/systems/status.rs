@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use crate::conditions::{Judged, conditions};
+use crate::merge;
 use crate::probes::{Seen, endpoint_key};
 use crate::runtime::Context;
 use crate::writer::logged;
@@ -127,7 +128,10 @@ pub(super) async fn update_status(
         logged(
             "business system",
             &name,
-            context.writer.swap_status(system, json!(after)).await,
+            context
+                .writer
+                .swap_status(system, merge::patch(&json!(status), &json!(after)))
+                .await,
         );
     }
 }
