@@ -15,6 +15,7 @@ use crate::options::Options;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    end_with_the_reader();
     let options = Options::parse();
     match commands::run(&options).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -23,4 +24,17 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Output that nobody reads any more (`zyctl status | head`) ends the program quietly, where `println!` panics.
+/// The signal SIGPIPE would do so too, but it would also end it when the API server closes a connection.
+fn end_with_the_reader() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload_as_str().unwrap_or_default();
+        if message.starts_with("failed printing to stdout") && message.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        tell(panic);
+    }));
 }

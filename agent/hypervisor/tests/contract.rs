@@ -243,9 +243,9 @@ async fn stays_where_it_is_when_a_move_fails(pair: &Pair<'_>) {
 }
 
 /// Aborts that are tried, at moments spread from the beginning of a move to beyond its end.
-const ABORTS: u32 = 10;
+const ABORTS: u32 = 80;
 /// From one such moment to the next.
-const ABORTS_APART: Duration = Duration::from_millis(60);
+const ABORTS_APART: Duration = Duration::from_millis(1);
 
 /// A move that is aborted ends, whichever of its moments the abort meets: here and not there, or there and
 /// not here.
@@ -260,7 +260,7 @@ async fn ends_whenever_it_is_aborted(pair: &Pair<'_>) {
                     !matches!(pair.source.job(here.uuid).await, Ok(None))
                 })
                 .await;
-                tokio::time::sleep(ABORTS_APART * attempt).await;
+                tokio::time::sleep(Duration::from_millis(215) + ABORTS_APART * attempt).await;
                 // The domain may be gone by now: then the move was quicker.
                 let said = pair.source.abort_job(here.uuid).await;
                 assert!(
@@ -272,6 +272,7 @@ async fn ends_whenever_it_is_aborted(pair: &Pair<'_>) {
         let (moved, ()) = tokio::time::timeout(PATIENCE, both)
             .await
             .unwrap_or_else(|_| panic!("the move with abort {attempt} does not end"));
+        eprintln!("attempt {attempt}: {moved:?} {:?}", Instant::now());
         let (source, target) = match &moved {
             Ok(_) => (None, Some(DomainState::Paused)),
             Err(error) => {

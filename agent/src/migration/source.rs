@@ -87,8 +87,12 @@ pub async fn carry_out(context: &Arc<Context>, moving: &Move, step: Step) -> Res
 
 /// A copy that an earlier run of this agent left paused at switch-over.
 async fn give_up(context: &Arc<Context>, moving: &Move) -> Result<()> {
-    if context.hypervisor.job(moving.vm.uuid()?).await?.is_some() {
-        bail!("the job has not ended yet");
+    let uuid = moving.vm.uuid()?;
+    if context.hypervisor.job(uuid).await?.is_some() {
+        // One of libvirt's or QEMU's waits may never end by itself. The copy that arrived runs only after this side's
+        // word, so an abort is safe; what came of it is seen at the next turn.
+        context.hypervisor.abort_job(uuid).await?;
+        bail!("the job had not ended yet");
     }
     worker::close_copy(context, &moving.vm, &moving.source, "runtime").await?;
     say(

@@ -1,5 +1,7 @@
 //! A private control plane with our API installed, and writes to it under any identity.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -96,6 +98,12 @@ impl Target {
     }
 }
 
+/// The plurals of our kinds. Made once: a CRD takes milliseconds, and tests write thousands of times.
+static PLURALS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let names = api::all_crds().into_iter().map(|crd| crd.spec.names);
+    names.map(|names| (names.kind, names.plural)).collect()
+});
+
 /// The resource of a kind.
 pub fn resource(kind: &str) -> ApiResource {
     let (group, version) = match kind {
@@ -108,10 +116,10 @@ pub fn resource(kind: &str) -> ApiResource {
         "Lease" => "leases".to_owned(),
         "RoleBinding" => "rolebindings".to_owned(),
         "Namespace" => "namespaces".to_owned(),
-        kind => api::all_crds()
-            .into_iter()
-            .find(|crd| crd.spec.names.kind == kind)
-            .map_or_else(|| kind.to_lowercase(), |crd| crd.spec.names.plural),
+        kind => PLURALS
+            .get(kind)
+            .cloned()
+            .unwrap_or_else(|| kind.to_lowercase()),
     };
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), &plural)
 }

@@ -1,10 +1,13 @@
 //! The real programs that people use, on a running lab.
 
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lab::Lab;
+use lab::process::wait_for;
 
 /// No command of a person takes longer, seconds.
 const ZYCTL_SECONDS: u32 = 240;
@@ -61,6 +64,28 @@ pub fn clear(lab: &Lab, host: &str, reason: &str) -> Result<()> {
 
 /// A command that follows something until it ends by itself; it does not outlive the test.
 pub struct Following(pub Child);
+
+impl Following {
+    /// Waits until it has ended by itself: whether it succeeded, and what it said where that is piped.
+    ///
+    /// # Errors
+    /// It goes on; with what it has said so far.
+    pub fn ended(mut self, what: &str, patience: Duration) -> Result<(bool, String)> {
+        let ended = wait_for(what, patience, || Ok(self.0.try_wait()?.is_some()));
+        // One that goes on is ended here, as its output has no end before.
+        let _ = self.0.kill();
+        let succeeded = self.0.wait()?.success();
+        let mut said = String::new();
+        if let Some(mut output) = self.0.stdout.take() {
+            output.read_to_string(&mut said)?;
+        }
+        if let Some(mut errors) = self.0.stderr.take() {
+            errors.read_to_string(&mut said)?;
+        }
+        ended.with_context(|| format!("it said: {said}"))?;
+        Ok((succeeded, said))
+    }
+}
 
 impl Drop for Following {
     fn drop(&mut self) {

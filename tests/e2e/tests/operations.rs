@@ -2,7 +2,6 @@
 //! rehearsed first, and load is evened out; a cut management network fences nobody; a person's word
 //! replaces a dead BMC, and what was foretold of that failure comes true.
 
-use std::io::Read as _;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -19,7 +18,6 @@ use e2e::watch::{
 use e2e::{disks, figures, hands, isolation};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use lab::process::wait_for;
 use lab::{Fault, Lab, LabOptions, declarations, guest, judges};
 use serde_json::{Value, json};
 
@@ -114,10 +112,28 @@ async fn the_platform_dies_piece_by_piece(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// `zyctl status | head -0` ends without a word.
+fn a_reader_goes_away(lab: &Lab) -> Result<()> {
+    let mut reader = zyctl_command(lab)?
+        .arg("status")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("zyctl")?;
+    drop(reader.stdout.take());
+    let (succeeded, said) = Following(reader).ended("zyctl status to end", CANCELLED_WITHIN)?;
+    ensure!(
+        succeeded && said.is_empty(),
+        "zyctl without a reader: {said}"
+    );
+    Ok(())
+}
+
 /// The rehearsal changes nothing and says what the drain then does.
 async fn a_host_is_drained(lab: &Lab) -> Result<()> {
     let host = busy_host(&lab.client).await?;
     let before = standing(lab).await?;
+    a_reader_goes_away(lab)?;
     let text = zyctl(lab, &["drain", &host, "--dry-run", "-o", "json"])?;
     let plan: Value = serde_json::from_str(&text)?;
     ensure!(
@@ -214,17 +230,9 @@ fn phase(migration: &VirtualMachineMigration) -> MigrationPhase {
 }
 
 /// What a command that follows something said when it ended, which it must do by itself.
-fn follower_ended(mut follower: Following) -> Result<String> {
-    wait_for(
-        "zyctl drain to end with a drain that was taken back",
-        CANCELLED_WITHIN,
-        || Ok(follower.0.try_wait()?.is_some()),
-    )?;
-    let mut said = String::new();
-    if let Some(mut errors) = follower.0.stderr.take() {
-        errors.read_to_string(&mut said)?;
-    }
-    Ok(said)
+fn follower_ended(follower: Following) -> Result<String> {
+    let what = "zyctl drain to end with a drain that was taken back";
+    Ok(follower.ended(what, CANCELLED_WITHIN)?.1)
 }
 
 /// The host's Lease stops and its VMs answer: it is not fenced, and nothing is placed there.

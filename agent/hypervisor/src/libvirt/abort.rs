@@ -1,10 +1,16 @@
 //! Aborting a migration, so that it ends.
 //!
-//! libvirt (seen with 9.0) can wait for ever for a move that QEMU has cancelled. It sees that memory is
-//! copied (`pre-switchover`), asks QEMU for its statistics, and then waits until the guest stands still. When
-//! an abort arrives in between, the guest has stood still and runs again, and that wait never ends. A
-//! short suspension ends it: libvirt goes on, hears from QEMU that nothing is to be continued, and lets
-//! the guest run, as it does after every failed move.
+//! Two moves never end when an abort meets the moment at which memory is copied and the guest is about to stand
+//! still (`pre-switchover`):
+//!
+//! - libvirt (seen with 9.0) sees that memory is copied, asks QEMU for its statistics, and then waits until
+//!   the guest stands still. When an abort arrives in between, the guest has stood still and runs again, QEMU
+//!   says `cancelled`, and that wait never ends. A short suspension ends it: libvirt goes on, hears from QEMU
+//!   that nothing is to be continued, and lets the guest run, as it does after every failed move.
+//! - QEMU (seen with 7.2, `migration_maybe_pause`) looks whether it was cancelled, and then waits to be continued.
+//!   When an abort arrives in between, it says `cancelling`, and that wait never ends: the guest stands still.
+//!   The word to continue ends it; QEMU then sees that it was cancelled, and lets the guest run. A word that
+//!   nobody waits for is used up by the next move before it waits.
 
 use std::time::Duration;
 
@@ -19,6 +25,8 @@ use crate::types::{DomainState, Result};
 const AGAIN: Duration = Duration::from_millis(100);
 /// A job that QEMU has cancelled ends within milliseconds, unless libvirt waits for ever.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
+/// Refused by QEMU unless its move is being cancelled.
+const CONTINUE: &str = r#"{"execute":"migrate-continue","arguments":{"state":"cancelling"}}"#;
 
 impl LibvirtHypervisor {
     /// Aborts until the job has ended or the bound of a call is over.
@@ -34,11 +42,20 @@ impl LibvirtHypervisor {
             if begin.elapsed() > ASK {
                 return said;
             }
-            if !suspended && begin.elapsed() > STUCK_AFTER && self.is_cancelled(uuid).await? {
-                tracing::warn!(%uuid, "libvirt waits for a move that QEMU has cancelled; the guest is suspended for a moment");
-                self.on_domain("suspend", ASK, uuid, |domain| domain.suspend())
-                    .await?;
-                suspended = true;
+            if begin.elapsed() > STUCK_AFTER {
+                match self.stuck(uuid).await? {
+                    Some(Stuck::Libvirt) if !suspended => {
+                        tracing::warn!(%uuid, "libvirt waits for a move that QEMU has cancelled; the guest is suspended for a moment");
+                        self.on_domain("suspend", ASK, uuid, |domain| domain.suspend())
+                            .await?;
+                        suspended = true;
+                    }
+                    Some(Stuck::Qemu) => {
+                        tracing::warn!(%uuid, "QEMU waits with a move that it was told to cancel; it is told to go on");
+                        self.monitor(uuid, CONTINUE).await?;
+                    }
+                    _ => {}
+                }
             }
             tokio::time::sleep(AGAIN).await;
         }
@@ -48,14 +65,17 @@ impl LibvirtHypervisor {
         Ok(())
     }
 
-    /// What QEMU itself says of its last migration.
-    async fn is_cancelled(&self, uuid: Uuid) -> Result<bool> {
-        let answer = self
-            .on_domain("query-migrate", ASK, uuid, |domain| {
-                domain.qemu_monitor_command(r#"{"execute":"query-migrate"}"#, 0)
-            })
-            .await?;
-        Ok(says_cancelled(&answer))
+    /// Who waits, by what QEMU itself says of its last migration.
+    async fn stuck(&self, uuid: Uuid) -> Result<Option<Stuck>> {
+        let answer = self.monitor(uuid, r#"{"execute":"query-migrate"}"#).await?;
+        Ok(Stuck::of(&answer))
+    }
+
+    async fn monitor(&self, uuid: Uuid, command: &'static str) -> Result<String> {
+        self.on_domain("monitor", ASK, uuid, move |domain| {
+            domain.qemu_monitor_command(command, 0)
+        })
+        .await
     }
 
     /// The job may have ended by itself just before the guest was suspended; then nobody else lets it run.
@@ -72,9 +92,22 @@ impl LibvirtHypervisor {
     }
 }
 
-fn says_cancelled(answer: &str) -> bool {
-    serde_json::from_str::<Value>(answer)
-        .is_ok_and(|answer| answer["return"]["status"] == "cancelled")
+/// Who waits for ever when an abort is not followed by the end of the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stuck {
+    Libvirt,
+    Qemu,
+}
+
+impl Stuck {
+    fn of(answer: &str) -> Option<Self> {
+        let answer: Value = serde_json::from_str(answer).ok()?;
+        match answer["return"]["status"].as_str()? {
+            "cancelled" => Some(Self::Libvirt),
+            "cancelling" => Some(Self::Qemu),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -82,17 +115,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_qemus_own_word_is_cancelled() {
-        assert!(says_cancelled(
-            r#"{"return":{"status":"cancelled"},"id":"libvirt-458"}"#
-        ));
+    fn who_waits_is_qemus_own_word() {
+        let says =
+            |status: &str| format!(r#"{{"return":{{"status":"{status}"}},"id":"libvirt-458"}}"#);
+        assert_eq!(Stuck::of(&says("cancelled")), Some(Stuck::Libvirt));
+        assert_eq!(Stuck::of(&says("cancelling")), Some(Stuck::Qemu));
+        for other in ["active", "completed", "failed", "pre-switchover", "device"] {
+            assert_eq!(Stuck::of(&says(other)), None, "{other}");
+        }
         for other in [
-            r#"{"return":{"status":"cancelling"}}"#,
             r#"{"return":{}}"#,
             r#"{"error":{"desc":"cancelled"}}"#,
             "cancelled",
         ] {
-            assert!(!says_cancelled(other), "{other}");
+            assert_eq!(Stuck::of(other), None, "{other}");
         }
     }
 }

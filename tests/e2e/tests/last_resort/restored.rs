@@ -2,7 +2,6 @@
 //! what the restored API says of them is wrong. Nothing that runs is touched before a person says so, nor by
 //! what follows.
 
-use std::io::Read as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use e2e::command::{Following, zyctl, zyctl_command};
 use e2e::standing::{Guests, Standing, guests, processes_of, standing};
 use e2e::watch::{busy_host, names_on, on_host, runs, until, vms};
 use kube::{Api, ResourceExt};
-use lab::process::{run, wait_for};
+use lab::process::run;
 use lab::{Fault, Lab, controlplane, declarations};
 use model::StopProofKind;
 use serde_json::json;
@@ -191,14 +190,7 @@ async fn a_person_rebases(lab: &Lab, late: &VirtualMachine) -> Result<i32> {
         "the rebase did not wait for {name}"
     );
     run("kill", ["-9", &pids[0].to_string()])?;
-    wait_for("zyctl failover rebase to end", REBASED_WITHIN, || {
-        Ok(person.0.try_wait()?.is_some())
-    })?;
-    let mut said = String::new();
-    if let Some(mut output) = person.0.stdout.take() {
-        output.read_to_string(&mut said)?;
-    }
-    let succeeded = person.0.wait()?.success();
+    let (succeeded, said) = person.ended("zyctl failover rebase to end", REBASED_WITHIN)?;
     ensure!(
         succeeded && said.contains("Rebased."),
         "zyctl failover rebase: {said}"
