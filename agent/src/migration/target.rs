@@ -2,7 +2,7 @@
 //! hand-over and on nothing else.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use api::{MigrationSourcePhase, MigrationTarget, MigrationTargetPhase, RuntimePhase};
@@ -113,7 +113,8 @@ async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
 async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
     let uuid = moving.vm.uuid()?;
     let taps = taps(context, moving).await?;
-    let (mut isolated, mut delivered, mut seen) = (false, false, false);
+    let (mut isolated, mut seen) = (false, false);
+    let mut delivered: Option<Instant> = None;
     let reference = kube::runtime::reflector::ObjectRef::from_obj(moving.object.as_ref());
     loop {
         if !isolated {
@@ -129,7 +130,7 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
         let begun = status.source.is_some();
         let answer = if begun {
             let wait = if isolated { ANSWER_HELD } else { TAPS_EVERY };
-            handover::ask(context, moving, delivered, wait).await
+            handover::ask(context, moving, delivered.is_some(), wait).await
         } else {
             handover::Answer {
                 handed_over: false,
@@ -156,18 +157,18 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
         if status.refuse_requested && !said_by_api && !answer.handed_over {
             return Ok(());
         }
-        if isolated && !delivered && (answer.near || said_by_api) {
-            delivered = deliver(&taps).await;
+        if isolated && delivered.is_none() && (answer.near || said_by_api) {
+            delivered = deliver(&taps).await.then(Instant::now);
         }
         match state {
             Some(state) if state.has_run() => {
-                ensure_delivered(context, moving, taps, delivered).await;
-                return resumed(context, moving).await;
+                ensure_delivered(context, moving, taps, delivered.is_some()).await;
+                return resumed(context, moving, delivered).await;
             }
             Some(DomainState::Paused) if said_by_api || answer.handed_over => {
                 context.hypervisor.resume(uuid).await?;
-                ensure_delivered(context, moving, taps, delivered).await;
-                return resumed(context, moving).await;
+                ensure_delivered(context, moving, taps, delivered.is_some()).await;
+                return resumed(context, moving, delivered).await;
             }
             _ => {}
         }
@@ -175,8 +176,10 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
     }
 }
 
-async fn resumed(context: &Arc<Context>, moving: &Move) -> Result<()> {
-    tracing::info!(vm = moving.vm.name, from = %moving.source.host, "resumed here");
+/// A copy that frames reached too late, or only when it ran, may have missed some.
+async fn resumed(context: &Arc<Context>, moving: &Move, delivered: Option<Instant>) -> Result<()> {
+    let reached = delivered.map(|at| at.elapsed());
+    tracing::info!(vm = moving.vm.name, from = %moving.source.host, ?reached, "resumed here");
     say(context, moving, MigrationTargetPhase::Resumed, None).await?;
     let runtime = api::Runtime {
         assignment: moving.target.clone(),
