@@ -8,7 +8,7 @@ use lab::{Lab, namespace};
 use serde_json::Value;
 
 use crate::hands::{host_of, is_on};
-use crate::watch::vms;
+use crate::watch::{until, vms};
 
 /// From the edge, which is in each network: a guest answers in its own and is not there in the other.
 ///
@@ -49,6 +49,24 @@ pub async fn networks_are_apart(lab: &Lab, one: &str, other: &str) -> Result<()>
     }
     println!("networks {one} and {other} share a host and hear nothing of each other");
     Ok(())
+}
+
+/// Waits until a guest answers in its first network: it has booted, and hears the power button that whoever
+/// stops it presses. A guest that is asked earlier is switched off only when the agent's patience ends, after 30 s.
+///
+/// # Errors
+/// It does not answer.
+pub async fn until_answers(lab: &Lab, name: &str) -> Result<()> {
+    until(&lab.client, &format!("{name} to answer"), async || {
+        let machines = vms(&lab.client).await?;
+        let vm = machines.iter().find(|vm| vm.name_any() == name);
+        let vm = vm.with_context(|| format!("{name} does not exist"))?;
+        let network = vm.spec.networks.first();
+        let network = network.with_context(|| format!("{name} is on no network"))?;
+        Ok(answers(lab, &device(lab, network).await?, &address(vm)?))
+    })
+    .await
+    .map(drop)
 }
 
 /// The edge's device in a network.

@@ -7,6 +7,7 @@ pub mod bench_failover;
 pub mod command;
 pub mod disks;
 mod evacuation;
+pub mod fan;
 pub mod figures;
 mod footprint;
 pub mod hands;

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use api::names::LABEL_SYSTEM;
 use api::{BusinessSystem, Host, NETWORK_COLLIDES, Network, VirtualMachine};
+use e2e::isolation::until_answers;
 use e2e::packer;
 use e2e::watch::{busy_host, headroom, on_host, until, vms};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
@@ -35,6 +36,8 @@ pub async fn fill_the_pool(lab: &Lab, image: &str) -> Result<()> {
         Ok(headroom(&lab.client).await? == "Proven")
     })
     .await?;
+    // The one that goes.
+    until_answers(lab, &format!("fill-web-{}", PLACES - 1)).await?;
     let api: Api<BusinessSystem> = Api::namespaced(lab.client.clone(), "egov-center");
     fill["spec"]["tiers"][0]["replicas"] = json!(PLACES - 1);
     fill["spec"]["priority"] = json!("High");

@@ -37,15 +37,26 @@ async fn mistakes_get_a_sentence_and_change_nothing() -> Result<()> {
     .await?;
     let image = prepare(&lab).await?;
     systems_that_do_not_fit(&lab, &image).await?;
-    vms_that_find_no_place(&lab, &image).await?;
-    volumes_past_their_pool(&lab).await?;
-    a_model_that_no_host_offers(&lab, &image).await?;
+    // What is told of volumes and of VMs has nothing to do with each other.
+    tokio::try_join!(
+        volumes_past_their_pool(&lab),
+        vms_that_hosts_can_not_take(&lab, &image)
+    )?;
     fill_the_pool(&lab, &image).await?;
-    what_exists_already(&lab, &image).await?;
-    what_is_in_use_is_kept(&lab, &image).await?;
-    one_disk_for_two(&lab, &image).await?;
+    // None of these is given a host, and none touches what the others do.
+    tokio::try_join!(
+        what_exists_already(&lab, &image),
+        what_is_in_use_is_kept(&lab, &image),
+        one_disk_for_two(&lab, &image)
+    )?;
     any_host_may_die(&lab).await?;
     lab.down()
+}
+
+/// One after the other: that no VM at all has a host is part of the first.
+async fn vms_that_hosts_can_not_take(lab: &Lab, image: &str) -> Result<()> {
+    vms_that_find_no_place(lab, image).await?;
+    a_model_that_no_host_offers(lab, image).await
 }
 
 /// The site's base without its systems; the pool serves two of three zones. The image's name.
