@@ -9,6 +9,8 @@ pub mod memory;
 mod types;
 mod xml;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 use uuid::Uuid;
@@ -35,6 +37,12 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Moves a running domain; it arrives paused on the target. Success means that the source
     /// is gone and never ran after switch-over; any error says nothing about the target.
     async fn migrate(&self, uuid: Uuid, to: &MigrationTarget) -> Result<Migrated>;
+    /// Waited for beside [`Self::migrate`]: ends when the domain stood still for its switch-over and can never run here
+    /// again, which may be seen before the move's call returns; says for how long it stood still. Says nothing about
+    /// the target. Never ends where that can not be told, nor when the domain ran again.
+    async fn departed(&self, _uuid: Uuid) -> Duration {
+        std::future::pending().await
+    }
     /// Progress of the job of a domain, if one runs.
     async fn job(&self, uuid: Uuid) -> Result<Option<Job>>;
     /// Aborts the job of a domain; succeeds when there is none.

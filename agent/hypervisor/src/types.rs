@@ -205,8 +205,8 @@ pub struct MigrationTarget {
 /// How a migration went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Migrated {
-    /// How long the guest stood still, as the hypervisor counted it, milliseconds; up to the arrival,
-    /// the hand-over comes on top.
+    /// How long the guest stood still, as the hypervisor counted it, milliseconds; up to the arrival:
+    /// what follows until the hand-over comes on top.
     pub pause_milliseconds: Option<u64>,
     /// Bytes sent.
     pub sent_bytes: Option<u64>,
@@ -285,6 +285,8 @@ pub enum Event {
     Resumed(Uuid),
     /// It stands still.
     Suspended(Uuid),
+    /// It stands still as its memory was copied to another host.
+    SwitchedOver(Uuid),
     /// It is gone.
     Stopped(Uuid, StopCause),
     /// The connection is up again: what happened meanwhile is not known.

@@ -24,6 +24,8 @@ struct Pair<'a> {
     route: (&'a str, &'a str, Option<&'a str>),
     /// The domain type that the hosts run.
     domain_type: &'a str,
+    /// The end of the source is told before the move's call returns.
+    tells_departure: bool,
     /// The bandwidth at which a migration of the test guest takes long enough to be aborted.
     slow_mebibytes: Option<u64>,
 }
@@ -144,15 +146,31 @@ fn target(pair: &Pair<'_>, spec: DomainSpec) -> MigrationTarget {
     }
 }
 
+/// What became of a move, and whether the domain's end here was told before.
+async fn sent(
+    pair: &Pair<'_>,
+    uuid: Uuid,
+    to: &MigrationTarget,
+) -> (hypervisor::Result<hypervisor::Migrated>, bool) {
+    let (job, departed) = (pair.source.migrate(uuid, to), pair.source.departed(uuid));
+    tokio::pin!(job, departed);
+    let mut gone = false;
+    loop {
+        tokio::select! {
+            moved = &mut job => return (moved, gone),
+            _ = &mut departed, if !gone => gone = true,
+        }
+    }
+}
+
 /// A migrated domain is gone here and stands paused there, under the target's own owner.
 async fn arrives_paused_and_runs_when_it_is_resumed(pair: &Pair<'_>) {
     let (here, there) = (spec(pair, 2, "boot-1", 1), spec(pair, 2, "boot-2", 2));
     pair.source.start(&here).await.expect("start");
     let mut events = pair.source.events();
-    pair.source
-        .migrate(here.uuid, &target(pair, there.clone()))
-        .await
-        .expect("migrate");
+    let (moved, departed) = sent(pair, here.uuid, &target(pair, there.clone())).await;
+    moved.expect("migrate");
+    assert_eq!(departed, pair.tells_departure);
     assert_eq!(stopped(&mut events, here.uuid).await, StopCause::Migrated);
     assert_eq!(
         state(pair.source, here.uuid).await,
@@ -219,14 +237,14 @@ async fn stays_where_it_is_when_a_move_fails(pair: &Pair<'_>) {
         bandwidth_mebibytes: pair.slow_mebibytes,
         ..target(pair, large(spec(pair, 3, "boot-2", 2)))
     };
-    let (moved, ()) = tokio::join!(pair.source.migrate(here.uuid, &slow), async {
+    let (moved, ()) = tokio::join!(sent(pair, here.uuid, &slow), async {
         wait("the job to run", async || {
             matches!(pair.source.job(here.uuid).await, Ok(Some(_)))
         })
         .await;
         pair.source.abort_job(here.uuid).await.expect("abort");
     });
-    assert_eq!(moved, Err(Error::Aborted));
+    assert_eq!(moved, (Err(Error::Aborted), false));
     wait("the guest to run on", async || {
         state(pair.source, here.uuid).await == Some(DomainState::Running)
     })
@@ -254,7 +272,7 @@ async fn ends_whenever_it_is_aborted(pair: &Pair<'_>) {
         pair.source.start(&here).await.expect("start");
         let to = target(pair, there);
         let both = async {
-            tokio::join!(pair.source.migrate(here.uuid, &to), async {
+            tokio::join!(sent(pair, here.uuid, &to), async {
                 job_runs(pair, here.uuid).await;
                 tokio::time::sleep(whole * attempt / ABORTS).await;
                 // The domain may be gone by now: then the move was quicker.
@@ -265,9 +283,10 @@ async fn ends_whenever_it_is_aborted(pair: &Pair<'_>) {
                 );
             })
         };
-        let (moved, ()) = tokio::time::timeout(PATIENCE, both)
+        let ((moved, departed), ()) = tokio::time::timeout(PATIENCE, both)
             .await
             .unwrap_or_else(|_| panic!("the move with abort {attempt} does not end"));
+        assert_eq!(departed, moved.is_ok() && pair.tells_departure);
         let (source, target) = match &moved {
             Ok(_) => (None, Some(DomainState::Paused)),
             Err(error) => {
@@ -325,6 +344,7 @@ async fn the_memory_hypervisor_keeps_the_contract() {
         target: &target,
         route: ("memory:b", "", None),
         domain_type: "memory",
+        tells_departure: false,
         slow_mebibytes: None,
     })
     .await;
@@ -361,6 +381,7 @@ async fn libvirt_keeps_the_contract() {
         target: &target,
         route,
         domain_type: "qemu",
+        tells_departure: true,
         slow_mebibytes: Some(1),
     };
     contract(&pair).await;

@@ -187,19 +187,40 @@ async fn send_registered(context: &Arc<Context>, moving: &Move) -> Result<()> {
         return Ok(());
     }
     tracing::info!(vm = moving.vm.name, to = %moving.target.host, "sending");
+    let mut early = None;
     let result = {
         let job = context.hypervisor.migrate(uuid, &target);
-        tokio::pin!(job);
+        let departed = context.hypervisor.departed(uuid);
         let watching = watch(context, moving);
-        tokio::pin!(watching);
-        tokio::select! {
-            result = &mut job => result,
-            never = &mut watching => match never {},
+        tokio::pin!(job, departed, watching);
+        loop {
+            tokio::select! {
+                result = &mut job => break result,
+                still = &mut departed, if early.is_none() => {
+                    // The target's copy runs from here on; what is left of the job is clearing up.
+                    hand_over(context, moving)?;
+                    early = Some(still);
+                }
+                never = &mut watching => match never {},
+            }
         }
     };
-    match result {
-        Ok(migrated) => handed_over(context, moving, &migrated).await,
-        Err(error) => failed(context, moving, &error).await,
+    match (result, early) {
+        (Ok(migrated), None) => {
+            hand_over(context, moving)?;
+            handed_over(context, moving, &migrated).await
+        }
+        // Whatever libvirt says of a process that was seen dead: it can not run again.
+        (result, Some(still)) => {
+            let still = u64::try_from(still.as_millis()).ok();
+            let numbers = result.unwrap_or_default();
+            let migrated = Migrated {
+                pause_milliseconds: still.max(numbers.pause_milliseconds),
+                ..numbers
+            };
+            handed_over(context, moving, &migrated).await
+        }
+        (Err(error), None) => failed(context, moving, &error).await,
     }
 }
 
@@ -276,12 +297,17 @@ async fn target(context: &Arc<Context>, moving: &Move) -> Result<MigrationTarget
     })
 }
 
-async fn handed_over(context: &Arc<Context>, moving: &Move, migrated: &Migrated) -> Result<()> {
-    // The ledger first: from here on the target may learn it, from us or from the API.
+/// The ledger first: from here on the target may learn it, from us or from the API.
+fn hand_over(context: &Context, moving: &Move) -> Result<()> {
     context
         .ledger
         .hand_over(&moving.vm.uid, moving.source.epoch.0)?;
     context.moves.tell();
+    Ok(())
+}
+
+/// Tells people and the operator of a hand-over.
+async fn handed_over(context: &Arc<Context>, moving: &Move, migrated: &Migrated) -> Result<()> {
     tracing::info!(vm = moving.vm.name, to = %moving.target.host, pause = migrated.pause_milliseconds, "handed over");
     say(
         context,

@@ -240,7 +240,10 @@ fn event(uuid: Uuid, kind: u32, detail: u32) -> Option<Event> {
     Some(match kind {
         sys::VIR_DOMAIN_EVENT_STARTED => Event::Started(uuid),
         sys::VIR_DOMAIN_EVENT_RESUMED => Event::Resumed(uuid),
-        sys::VIR_DOMAIN_EVENT_SUSPENDED => Event::Suspended(uuid),
+        sys::VIR_DOMAIN_EVENT_SUSPENDED => match detail {
+            sys::VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED => Event::SwitchedOver(uuid),
+            _ => Event::Suspended(uuid),
+        },
         sys::VIR_DOMAIN_EVENT_STOPPED => Event::Stopped(
             uuid,
             match detail {

@@ -3,10 +3,12 @@
 
 mod abort;
 mod connection;
+mod departure;
 mod ffi;
 mod node;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +38,8 @@ const MIGRATE: Duration = Duration::from_secs(24 * 3600);
 pub struct LibvirtHypervisor {
     connection: Arc<Connection>,
     domain_type: Option<String>,
+    /// The root of the file tree that libvirt sees.
+    root: PathBuf,
     /// Domains whose last move was asked to be aborted.
     aborted: Mutex<BTreeSet<Uuid>>,
 }
@@ -50,8 +54,14 @@ impl LibvirtHypervisor {
         Ok(Self {
             connection: Connection::open(uri)?,
             domain_type,
+            root: PathBuf::from("/"),
             aborted: Mutex::default(),
         })
+    }
+
+    /// The libvirt of another file tree than this program's, with its own `/run` and `/proc`.
+    pub fn at_root(self, root: PathBuf) -> Self {
+        Self { root, ..self }
     }
 
     fn aborted(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
@@ -284,6 +294,10 @@ impl Hypervisor for LibvirtHypervisor {
             remaining_bytes: number("memory_remaining"),
             iterations: number("memory_iteration"),
         }))
+    }
+
+    async fn departed(&self, uuid: Uuid) -> Duration {
+        self.gone(uuid).await
     }
 
     async fn abort_job(&self, uuid: Uuid) -> Result<()> {

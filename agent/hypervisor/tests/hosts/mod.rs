@@ -97,7 +97,9 @@ impl Hosts {
             .expect("PID 1 of the host")
             .to_owned();
         let uri = format!("qemu+unix:///system?socket=/proc/{pid}/root/run/libvirt/libvirt-sock");
-        LibvirtHypervisor::connect(&uri, Some("qemu".to_owned())).expect("event loop")
+        LibvirtHypervisor::connect(&uri, Some("qemu".to_owned()))
+            .expect("event loop")
+            .at_root(format!("/proc/{pid}/root").into())
     }
 
     /// Kills libvirtd; the host's init starts it again.

@@ -165,7 +165,8 @@ pub struct MigrationSource {
     /// Memory copied, percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress_percent: Option<i32>,
-    /// How long the guest stood still, as the hypervisor says, milliseconds.
+    /// How long the guest stood still until it was handed over, milliseconds; as the hypervisor says (up to the
+    /// arrival of its state) where the source could not see more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause_milliseconds: Option<i64>,
     /// Bytes sent.
