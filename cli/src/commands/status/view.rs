@@ -4,6 +4,7 @@
 use api::{BusinessSystem, Host, MigrationPhase, VirtualMachineMigration, VirtualMachinePhase};
 use jiff::Timestamp;
 
+use super::said;
 use crate::client::{Site, full_name_of, name_of};
 use crate::commands::incident;
 use crate::language::Language;
@@ -212,7 +213,8 @@ fn alarms(language: Language, hosts: &[Host]) -> String {
         };
         if let Some(why) = &reported.starts_forbidden {
             let what = language.pick("starts nothing", "不启动虚拟机");
-            table.row([name_of(host), what.to_owned(), why.clone()]);
+            let why = said::sentence(language, why).into_owned();
+            table.row([name_of(host), what.to_owned(), why]);
         }
         for stray in &reported.strays {
             let what = language.pick("stray: not made by this platform", "非本平台创建的虚拟机");
@@ -423,6 +425,12 @@ mod tests {
             assert!(text.contains("the ledger was lost"), "{text}");
             assert!(text.contains("u1 somebodys-vm"), "{text}");
         }
+        let reported = site.hosts[0].status.as_mut();
+        let reported = reported.and_then(|status| status.reported.as_mut());
+        reported.expect("a report").starts_forbidden =
+            Some("the qemu hook was not checked yet".to_owned());
+        let chinese = render(Language::Chinese, &site, Timestamp::UNIX_EPOCH);
+        assert!(chinese.contains("尚未检查 qemu 钩子"), "{chinese}");
     }
 
     /// A promise that stands may hide what nobody could prove, and racks that it does not cover.
