@@ -200,7 +200,7 @@ fn faults(language: Language, hosts: &[Host]) -> String {
     }
 }
 
-/// What a host's agent found that it may not act on: a reason to start nothing, and strays.
+/// What a host's agent found that a person must act on: a reason to start nothing, copies that do not end, strays.
 fn alarms(language: Language, hosts: &[Host]) -> String {
     let mut table = match language {
         Language::English => Table::new(["HOST", "WHAT", "DETAIL"]),
@@ -215,6 +215,10 @@ fn alarms(language: Language, hosts: &[Host]) -> String {
             let what = language.pick("starts nothing", "不启动虚拟机");
             let why = said::sentence(language, why).into_owned();
             table.row([name_of(host), what.to_owned(), why]);
+        }
+        for stuck in &reported.closes_stuck {
+            let what = language.pick("copy does not end", "虚拟机进程无法结束");
+            table.row([name_of(host), what.to_owned(), stuck.clone()]);
         }
         for stray in &reported.strays {
             let what = language.pick("stray: not made by this platform", "非本平台创建的虚拟机");
@@ -417,13 +421,15 @@ mod tests {
                 "capacity": {"cpu": 1, "memory": "1Gi"},
                 "architecture": "x86_64", "cpuModel": "m", "domainType": "kvm",
                 "versions": {"agent": "1", "libvirt": "1", "qemu": "1"}, "hookVerified": true,
-                "startsForbidden": "the ledger was lost", "strays": ["u1 somebodys-vm"]}}}]),
+                "startsForbidden": "the ledger was lost", "strays": ["u1 somebodys-vm"],
+                "closesStuck": ["u2 oa.web-0-u2"]}}}]),
         )
         .expect("hosts");
         for language in [Language::English, Language::Chinese] {
             let text = render(language, &site, Timestamp::UNIX_EPOCH);
             assert!(text.contains("the ledger was lost"), "{text}");
             assert!(text.contains("u1 somebodys-vm"), "{text}");
+            assert!(text.contains("u2 oa.web-0-u2"), "{text}");
         }
         let reported = site.hosts[0].status.as_mut();
         let reported = reported.and_then(|status| status.reported.as_mut());
