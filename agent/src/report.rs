@@ -9,6 +9,7 @@ use api::{
     Host, HostCapacity, HostCertificate, HostNetwork, HostReport, HostStoragePool, HostVersions,
     Incarnation,
 };
+use hypervisor::Domain;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use model::{Architecture, Bytes};
@@ -80,13 +81,8 @@ async fn write(context: &Context, report: &HostReport) -> Result<()> {
 
 async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostReport> {
     let hardware = hardware_report::current();
-    let strays = context
-        .hypervisor
-        .list()
-        .await?
-        .into_iter()
-        .filter(|domain| domain.owner.is_none())
-        .take(256);
+    let domains = context.hypervisor.list().await?;
+    let stuck = context.closes.stuck();
     let (certificates, unread) = certificates(&context.certificates.expiries());
     let mut probe_errors = hardware.errors;
     probe_errors.extend(unread);
@@ -125,10 +121,19 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
         faults: hardware.faults,
         probe_errors,
         certificates,
-        strays: strays
-            .map(|domain| format!("{} {}", domain.uuid, domain.name))
-            .collect(),
+        closes_stuck: named(&domains, |domain| stuck.contains(&domain.uuid)),
+        strays: named(&domains, |domain| domain.owner.is_none()),
     })
+}
+
+/// Uuid and name of some domains, as many as a report holds.
+fn named(domains: &[Domain], which: impl Fn(&Domain) -> bool) -> Vec<String> {
+    domains
+        .iter()
+        .filter(|domain| which(domain))
+        .take(256)
+        .map(|domain| format!("{} {}", domain.uuid, domain.name))
+        .collect()
 }
 
 /// When certificates expire, and one sentence for each of which that is not known.

@@ -130,6 +130,24 @@ fn an_evacuation_under_way_is_no_new_one_for_the_next_leader() {
 }
 
 #[test]
+fn what_was_begun_before_another_led_is_no_permit() {
+    let (fresh, policy) = (host(Value::Null, None), Policy::default());
+    let mut memory = Evacuations::default();
+    let (permitted, _) = permit(&mut memory, &wanted(&[("h1", &fresh)]), &policy, NOW);
+    assert_eq!(permitted.len(), 1);
+    memory.forget();
+    // Another leader began it anew and ended it, a minute ago.
+    let ended = json!({
+        "phase": "Cancelled", "startedAt": "2026-01-01T00:59:00Z", "reason": "HardwareFault"
+    });
+    let ended = host(ended, None);
+    let wanted = wanted(&[("h1", &ended)]);
+    recall(&mut memory, &wanted, NOW, wall());
+    let (permitted, waiting) = permit(&mut memory, &wanted, &policy, NOW);
+    assert_eq!((permitted.len(), waiting.len()), (0, 1));
+}
+
+#[test]
 fn what_is_written_begins_once_and_says_why() {
     let outcome = |remaining, whole| Outcome {
         remaining,

@@ -42,6 +42,8 @@ struct Close {
     begun: Instant,
     tried: Instant,
     told: bool,
+    /// A try ended past the bound, and libvirt showed the domain.
+    stuck: bool,
 }
 
 /// Closes under way, from their first try on.
@@ -58,6 +60,7 @@ impl Closes {
             begun: now,
             tried: now,
             told: false,
+            stuck: false,
         };
         let mut all = self.all();
         let close = all.entry(uuid).or_insert(begin);
@@ -71,6 +74,26 @@ impl Closes {
     /// Whether it was told already that this close is stuck.
     pub fn is_told(&self, uuid: Uuid) -> bool {
         self.all().get(&uuid).is_some_and(|close| close.told)
+    }
+
+    /// Domains whose close is stuck and is still tried.
+    pub fn stuck(&self) -> Vec<Uuid> {
+        self.stuck_at(Instant::now())
+    }
+
+    fn stuck_at(&self, now: Instant) -> Vec<Uuid> {
+        let all = self.all();
+        let stuck = all
+            .iter()
+            .filter(|(_, close)| close.stuck && now.duration_since(close.tried) <= OVER_AFTER);
+        stuck.map(|(uuid, _)| *uuid).collect()
+    }
+
+    /// A try ended so. One alone may take the whole bound: the next goes on from it.
+    fn set_stuck(&self, uuid: Uuid, now: Instant) {
+        if let Some(close) = self.all().get_mut(&uuid) {
+            (close.stuck, close.tried) = (true, now);
+        }
     }
 
     /// It was told.
@@ -124,6 +147,7 @@ pub async fn end(
         if domains.iter().any(|domain| domain.uuid == uuid) {
             let waited = begun.elapsed();
             if waited >= patience {
+                closes.set_stuck(uuid, Instant::now());
                 return Err(CloseStuck { uuid, waited }.into());
             }
             bail!("domain {uuid}: {failed}");
@@ -162,6 +186,16 @@ mod tests {
         assert!(!closes.is_told(uuid));
     }
 
+    #[test]
+    fn a_try_that_took_the_whole_bound_is_followed_by_the_same_close() {
+        let (closes, uuid, begin) = (Closes::default(), Uuid::from_u128(7), Instant::now());
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        assert_eq!(closes.begun(uuid, begin), begin);
+        closes.set_stuck(uuid, after(61));
+        assert_eq!(closes.begun(uuid, after(62)), begin);
+        assert_eq!(closes.stuck_at(after(63)), [uuid]);
+    }
+
     #[tokio::test]
     async fn a_close_ends_when_libvirt_shows_no_domain() {
         let (ended, closes) = tried(Fault::None, BOUND).await;
@@ -178,13 +212,17 @@ mod tests {
         assert!(!closes.is_told(uuid));
         closes.set_told(uuid);
         assert!(closes.is_told(uuid));
+        assert_eq!(closes.stuck(), [uuid]);
+        let later = Instant::now() + OVER_AFTER + LOOK;
+        assert!(closes.stuck_at(later).is_empty(), "nobody tries any more");
     }
 
     #[tokio::test]
     async fn a_libvirt_that_does_not_answer_is_no_stuck_close() {
-        let (ended, _) = tried(Fault::Unreachable, BOUND).await;
+        let (ended, closes) = tried(Fault::Unreachable, BOUND).await;
         let error = ended.expect_err("nobody knows");
         assert!(!error.is::<CloseStuck>(), "{error:#}");
+        assert!(closes.stuck().is_empty());
     }
 
     #[tokio::test]

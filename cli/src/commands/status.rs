@@ -1,5 +1,6 @@
 //! `zyctl status`: the whole site on one screen, most pressing first.
 
+mod said;
 mod view;
 
 use anyhow::{Context as _, Result};

@@ -266,6 +266,24 @@ fn a_freeze_does_not_end_because_etcd_forgot_a_rebase() {
     assert_eq!(memory.step(&site(false, "r0")), Step::Settle);
 }
 
+/// The wrong backup was restored first, then a younger one that holds a rebase of before.
+#[test]
+fn a_rebase_that_a_host_acted_by_before_does_not_end_its_freeze() {
+    let mut memory = ApiMemory::default();
+    assert_eq!(memory.step(&site(false, "r1")), Step::Act);
+    assert_eq!(memory.step(&site(false, "")), Step::Report);
+    assert_eq!(memory.step(&site(true, "")), Step::Report);
+    assert_eq!(
+        memory.step(&site(false, "r1")),
+        Step::Report,
+        "etcd was restored again, not rebased"
+    );
+    let named = memory.freeze.clone().expect("frozen").rebase;
+    assert_eq!(named, Some("r1".to_owned()), "it answers for this freeze");
+    assert_eq!(memory.step(&site(true, "r1")), Step::Report);
+    assert_eq!(memory.step(&site(false, "r2")), Step::Settle);
+}
+
 #[test]
 fn an_agent_that_noticed_nothing_freezes_with_the_site() {
     let mut memory = ApiMemory::default();

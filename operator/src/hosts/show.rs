@@ -126,7 +126,7 @@ fn judged(
     view: &HostView,
     policy: &Policy,
     faults: u32,
-) -> [Judged; 9] {
+) -> [Judged; 10] {
     let state = format!("{:?}", view.state);
     let stuck = agent_is_stuck(context, &host.name_any(), policy);
     let seen = |good: bool, yes: &str, no: &str| if good { yes } else { no }.to_owned();
@@ -188,6 +188,7 @@ fn judged(
             closed.unwrap_or_default(),
         ),
         starts_permitted(host),
+        copies_end(host),
         no_strays(host),
     ]
 }
@@ -207,8 +208,32 @@ fn starts_permitted(host: &Host) -> Judged {
     )
 }
 
-/// Strays that a message names; the others are counted.
-const STRAYS_NAMED: usize = 3;
+/// Domains that a message names; the others are counted.
+const NAMED: usize = 3;
+
+fn named(domains: &[String]) -> String {
+    let first = domains.iter().take(NAMED).map(String::as_str);
+    let more = (domains.len() > NAMED).then_some("…");
+    first.chain(more).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether libvirt has ended every copy that was to end there, whichever right it ran under.
+fn copies_end(host: &Host) -> Judged {
+    let reported = host
+        .status
+        .as_ref()
+        .and_then(|status| status.reported.as_ref());
+    let stuck = reported.map_or(&[][..], |reported| &reported.closes_stuck);
+    if stuck.is_empty() {
+        return Judged::new("CopiesEnd", true, "AllEnded", "");
+    }
+    let message = format!(
+        "status.reported.closesStuck: libvirt still shows {} domains that it was told to destroy ({}), and they may write to their disks: end their processes by hand, or empty this host and power it off",
+        stuck.len(),
+        named(stuck)
+    );
+    Judged::new("CopiesEnd", false, "CloseStuck", message)
+}
 
 /// Whether every domain of the host is the platform's.
 fn no_strays(host: &Host) -> Judged {
@@ -217,20 +242,10 @@ fn no_strays(host: &Host) -> Judged {
         .as_ref()
         .and_then(|status| status.reported.as_ref());
     let strays = reported.map_or(&[][..], |reported| &reported.strays);
-    let named: Vec<&str> = strays
-        .iter()
-        .take(STRAYS_NAMED)
-        .map(String::as_str)
-        .collect();
     let message = format!(
-        "status.reported.strays: {} domains that this platform did not make ({}{}) take memory and processors that it counts on; it never touches them: find whose they are, and end them with virsh",
+        "status.reported.strays: {} domains that this platform did not make ({}) take memory and processors that it counts on; it never touches them: find whose they are, and end them with virsh",
         strays.len(),
-        named.join(", "),
-        if strays.len() > STRAYS_NAMED {
-            ", …"
-        } else {
-            ""
-        }
+        named(strays)
     );
     Judged::new(
         "NoStrays",
@@ -346,5 +361,22 @@ mod tests {
         assert!(strays.message.contains("4 domains"), "{}", strays.message);
         assert!(strays.message.contains("u1 a, u2 b, u3 c, …"));
         assert!(!strays.message.contains("u4"), "{}", strays.message);
+    }
+
+    /// Also one that no VM's status tells of, as its VM is assigned elsewhere.
+    #[test]
+    fn a_copy_that_does_not_end_is_a_condition() {
+        let mut host = host(None, &[]);
+        assert!(copies_end(&host).good);
+        let status = host.status.as_mut();
+        let reported = status.and_then(|status| status.reported.as_mut());
+        reported.expect("a report").closes_stuck = vec!["u1 oa.web-0-u1".to_owned()];
+        let judged = copies_end(&host);
+        assert!(!judged.good);
+        let message = judged.message;
+        assert!(
+            message.contains("1 domains") && message.contains("(u1 oa.web-0-u1)"),
+            "{message}"
+        );
     }
 }

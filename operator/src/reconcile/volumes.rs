@@ -5,7 +5,7 @@ mod room;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::names::FINALIZER;
-use api::{ReclaimPolicy, Volume, VolumeJob, VolumeOperation, VolumeReport};
+use api::{Host, ReclaimPolicy, Volume, VolumeJob, VolumeOperation, VolumeReport};
 use kube::ResourceExt;
 use model::{Assignment, Bytes, Claim, ClaimHolder, Epoch};
 use serde_json::json;
@@ -252,6 +252,26 @@ fn outcome(job: &VolumeJob, report: Option<&VolumeReport>, host_died: bool) -> O
     }
 }
 
+/// What is told of a job under way: where it is, and why it may not be begun there. It is not taken back:
+/// whether it was begun nobody else knows.
+fn under_way(job: &VolumeJob, host: Option<&Host>) -> String {
+    let Assignment {
+        host: name,
+        boot_id,
+        ..
+    } = &job.assignment;
+    let reported = host.and_then(|host| host.status.as_ref()?.reported.as_ref());
+    let forbidden = reported
+        .filter(|reported| reported.incarnation.boot_id == boot_id.as_str())
+        .and_then(|reported| reported.starts_forbidden.as_ref());
+    match forbidden {
+        Some(why) => format!(
+            "on host {name}, which starts nothing (a job that it had not begun waits there): {why}"
+        ),
+        None => format!("on host {name}"),
+    }
+}
+
 /// Follows the job: its claim goes with its end, or with the proof that its host is dead.
 async fn follow(context: &Context, volume: &Volume) {
     let status = volume.status.clone().unwrap_or_default();
@@ -262,7 +282,14 @@ async fn follow(context: &Context, volume: &Volume) {
     };
     let deleted = volume.metadata.deletion_timestamp.is_some();
     let patch = match outcome(job, status.reported.as_ref(), host_died) {
-        Outcome::UnderWay => return,
+        Outcome::UnderWay => {
+            let hosts = context.stores.hosts.state();
+            let host = hosts
+                .iter()
+                .find(|host| host.name_any() == job.assignment.host.as_str());
+            let message = under_way(job, host.map(Arc::as_ref));
+            return show(context, volume, phase_of(job.operation), &message).await;
+        }
         Outcome::Failed(message) if !deleted || job.operation == VolumeOperation::Delete => {
             return show(context, volume, "Failed", &message).await;
         }
@@ -389,6 +416,37 @@ mod tests {
                 "{told}"
             );
         }
+    }
+
+    #[test]
+    fn a_job_on_a_host_that_starts_nothing_says_so() {
+        let job: VolumeJob = serde_json::from_value(json!({
+            "host": "h1", "bootId": "b1", "epoch": 2, "operation": "Create", "sizeBytes": 1,
+        }))
+        .expect("a job");
+        let host = |boot: &str, forbidden: Option<&str>| -> Host {
+            serde_json::from_value(json!({
+                "metadata": {"name": "h1"}, "spec": {"pool": "p", "managementAddress": "10.0.0.1"},
+                "status": {"reported": {
+                    "incarnation": {"bootId": boot, "systemUuid": "s"},
+                    "capacity": {"cpu": 1, "memory": "1Gi"},
+                    "architecture": "x86_64", "cpuModel": "m", "domainType": "kvm",
+                    "versions": {"agent": "1", "libvirt": "1", "qemu": "1"},
+                    "startsForbidden": forbidden,
+                }},
+            }))
+            .expect("a host")
+        };
+        let told = under_way(&job, Some(&host("b1", Some("the ledger was lost"))));
+        assert!(
+            told.starts_with("on host h1, which starts nothing"),
+            "{told}"
+        );
+        assert!(told.ends_with(": the ledger was lost"), "{told}");
+        for other in [host("b1", None), host("b2", Some("the ledger was lost"))] {
+            assert_eq!(under_way(&job, Some(&other)), "on host h1");
+        }
+        assert_eq!(under_way(&job, None), "on host h1");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use api::{BusinessSystem, Host, MigrationPhase, VirtualMachineMigration, VirtualMachinePhase};
 use jiff::Timestamp;
 
+use super::said;
 use crate::client::{Site, full_name_of, name_of};
 use crate::commands::incident;
 use crate::language::Language;
@@ -199,7 +200,7 @@ fn faults(language: Language, hosts: &[Host]) -> String {
     }
 }
 
-/// What a host's agent found that it may not act on: a reason to start nothing, and strays.
+/// What a host's agent found that a person must act on: a reason to start nothing, copies that do not end, strays.
 fn alarms(language: Language, hosts: &[Host]) -> String {
     let mut table = match language {
         Language::English => Table::new(["HOST", "WHAT", "DETAIL"]),
@@ -212,7 +213,12 @@ fn alarms(language: Language, hosts: &[Host]) -> String {
         };
         if let Some(why) = &reported.starts_forbidden {
             let what = language.pick("starts nothing", "不启动虚拟机");
-            table.row([name_of(host), what.to_owned(), why.clone()]);
+            let why = said::sentence(language, why).into_owned();
+            table.row([name_of(host), what.to_owned(), why]);
+        }
+        for stuck in &reported.closes_stuck {
+            let what = language.pick("copy does not end", "虚拟机进程无法结束");
+            table.row([name_of(host), what.to_owned(), stuck.clone()]);
         }
         for stray in &reported.strays {
             let what = language.pick("stray: not made by this platform", "非本平台创建的虚拟机");
@@ -415,14 +421,22 @@ mod tests {
                 "capacity": {"cpu": 1, "memory": "1Gi"},
                 "architecture": "x86_64", "cpuModel": "m", "domainType": "kvm",
                 "versions": {"agent": "1", "libvirt": "1", "qemu": "1"}, "hookVerified": true,
-                "startsForbidden": "the ledger was lost", "strays": ["u1 somebodys-vm"]}}}]),
+                "startsForbidden": "the ledger was lost", "strays": ["u1 somebodys-vm"],
+                "closesStuck": ["u2 oa.web-0-u2"]}}}]),
         )
         .expect("hosts");
         for language in [Language::English, Language::Chinese] {
             let text = render(language, &site, Timestamp::UNIX_EPOCH);
             assert!(text.contains("the ledger was lost"), "{text}");
             assert!(text.contains("u1 somebodys-vm"), "{text}");
+            assert!(text.contains("u2 oa.web-0-u2"), "{text}");
         }
+        let reported = site.hosts[0].status.as_mut();
+        let reported = reported.and_then(|status| status.reported.as_mut());
+        reported.expect("a report").starts_forbidden =
+            Some("the qemu hook was not checked yet".to_owned());
+        let chinese = render(Language::Chinese, &site, Timestamp::UNIX_EPOCH);
+        assert!(chinese.contains("尚未检查 qemu 钩子"), "{chinese}");
     }
 
     /// A promise that stands may hide what nobody could prove, and racks that it does not cover.

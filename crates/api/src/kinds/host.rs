@@ -233,7 +233,7 @@ pub struct HostStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retired_boot_ids: Vec<String>,
     /// Conditions: `Ready`, `AgentReady`, `BmcReady`, `HardwareHealthy`, `Schedulable`, `SelfFencing`,
-    /// `CertificatesValid`, `StartsPermitted`, `NoStrays`; `ConfirmedOff` and `FaultsCleared` while a
+    /// `CertificatesValid`, `StartsPermitted`, `CopiesEnd`, `NoStrays`; `ConfirmedOff` and `FaultsCleared` while a
     /// person's word stands.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -351,6 +351,11 @@ pub struct HostReport {
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub certificates: Vec<HostCertificate>,
+    /// Domains of ours (uuid and name) that libvirt still shows a minute after it was first told to destroy them,
+    /// also those whose VM has long been assigned elsewhere. Condition `CopiesEnd` tells.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub closes_stuck: Vec<String>,
     /// Domains that we did not make (uuid and name): reported, never touched.
     #[serde(default)]
     #[schemars(length(max = 256))]

@@ -113,7 +113,9 @@ impl ApiMemory {
             return Step::Act;
         };
         let known = freeze.rebase.get_or_insert_with(|| site.rebase.clone());
-        if !site.frozen && *known < site.rebase {
+        // One that this host acted by before it froze is no later one: a second restore, of a younger
+        // backup, brings it back, and nobody has rebased since.
+        if !site.frozen && *known < site.rebase && site.rebase != self.rebase {
             return Step::Settle;
         }
         // A freeze that missed a rebase goes on as the one that stands now, and one whose rebase etcd
