@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::reconcile::rebalance;
 use crate::runtime::Context;
-use crate::vms::{Memory, claim, rights_patch, volumes_of, write_seed};
+use crate::vms::{Memory, claim, claims_patch, rights_patch, volumes_of, write_seed};
 use crate::writer::{WriteError, logged};
 use crate::{clock, door, evacuation};
 
@@ -154,25 +154,18 @@ async fn one(
                 .await
         }
         MigrationStep::Promote(proof) => {
-            swap(context, vm, assignment::promote(&rights, proof), true).await
+            swap(context, vm, assignment::promote(&rights, proof)).await
         }
         MigrationStep::PromoteResumed(proof, report) => {
             swap(
                 context,
                 vm,
                 assignment::promote_resumed(&rights, proof, &report),
-                true,
             )
             .await
         }
         MigrationStep::DropIncoming(proof) => {
-            swap(
-                context,
-                vm,
-                assignment::drop_incoming(&rights, proof),
-                false,
-            )
-            .await
+            swap(context, vm, assignment::drop_incoming(&rights, proof)).await
         }
         MigrationStep::Finish(outcome) => {
             memory.moves.remove(&key);
@@ -218,12 +211,12 @@ async fn show(
         .await
 }
 
-/// Claims of an ended move: what arrived becomes the claim, what did not is dropped.
+/// An ended move: its rights, then the claims, which follow them. Where the leader dies in between, or a
+/// volume has changed meanwhile, `vms::mend` writes what is left.
 async fn swap(
     context: &Context,
     vm: &VirtualMachine,
     change: Result<failover::RightsChange, failover::AssignmentError>,
-    moved: bool,
 ) -> Result<(), WriteError> {
     let change = match change {
         Ok(change) => change,
@@ -237,16 +230,9 @@ async fn swap(
         .swap_status(vm, rights_patch(&change))
         .await?;
     for volume in volumes_of(context, vm).unwrap_or_default() {
-        let incoming = volume
-            .status
-            .as_ref()
-            .and_then(|status| status.incoming_claim.clone());
-        let patch = if moved && incoming.is_some() {
-            json!({"claim": incoming, "incomingClaim": null})
-        } else {
-            json!({"incomingClaim": null})
-        };
-        context.writer.swap_status(volume.as_ref(), patch).await?;
+        if let Some(patch) = claims_patch(&context.fleet, change.after(), true, &volume) {
+            context.writer.swap_status(volume.as_ref(), patch).await?;
+        }
     }
     Ok(())
 }

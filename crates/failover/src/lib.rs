@@ -23,6 +23,7 @@
 //! | `proof` | what proves that a host or a copy has stopped, one file a kind of evidence |
 //! | `guard` | when a host must kill its own VMs, and what other hosts saw of its heartbeat |
 //! | `assignment` | who has the right to run a VM: changed by proof only |
+//! | `claims` | what the claims of a VM's volumes are to be: they follow the rights |
 //! | `vm`, `recovery` | what becomes of one VM: first host, restart, back-off, end; in which order and how many at once |
 //! | `migration`, `agent` | one live migration seen by the operator; what a host does with one copy, and its ledger |
 //! | `severity` | which hardware faults stand, how severe they are, whether a host is evacuated |
@@ -41,6 +42,7 @@
 
 pub mod agent;
 pub mod assignment;
+pub mod claims;
 pub mod copy;
 pub mod guard;
 pub mod host;

@@ -1,17 +1,20 @@
 //! Mends what a leader that died between two writes, or one that was paused and wrote late, left
-//! behind: `incoming` that no move accounts for, and claims that are older than the assignment.
+//! behind: `incoming` that no move accounts for, and claims that do not follow the rights.
 
 use std::sync::Arc;
 
 use api::{
     MigrationReason, VirtualMachine, VirtualMachineMigration, VirtualMachineMigrationSpec, Volume,
 };
+use failover::Rights;
+use failover::claims::mended;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
-use model::{Assignment, Claim, ClaimHolder};
-use serde_json::json;
+use model::Assignment;
+use serde_json::{Value, json};
 
 use super::judge::volumes_of;
+use crate::door;
 use crate::migrations::ended;
 use crate::runtime::Context;
 use crate::writer::logged;
@@ -31,8 +34,8 @@ pub(super) async fn turn(context: &Arc<Context>, vms: &[Arc<VirtualMachine>]) {
         {
             take_back(context, vm, incoming).await;
         }
-        if let Some(right) = &status.assignment {
-            reclaim(context, vm, right).await;
+        if status.assignment.is_some() {
+            reclaim(context, vm, &migrations).await;
         }
     }
 }
@@ -75,15 +78,14 @@ async fn take_back(context: &Context, vm: &VirtualMachine, incoming: &Assignment
     logged("migration", &migration.name_any(), result);
 }
 
-/// Whether a volume's claim is to be written anew for the VM's assignment: it is missing, or an
-/// older one of the same VM. A higher one belongs to an assignment that is being written; another
-/// holder's is never touched.
-fn is_behind(claim: Option<&Claim>, uid: &str, right: &Assignment) -> bool {
-    claim.is_none_or(|claim| {
-        claim.holder == ClaimHolder::VirtualMachine
-            && claim.uid == uid
-            && claim.assignment.epoch < right.epoch
-    })
+/// What is to be written into a volume's status so that its claims follow the rights of its VM
+/// (`moving`: a move of it is not over); none where they do.
+pub fn claims_patch(fleet: &str, rights: &Rights, moving: bool, volume: &Volume) -> Option<Value> {
+    let status = volume.status.as_ref();
+    let claim = status.and_then(|status| status.claim.as_ref());
+    let incoming = status.and_then(|status| status.incoming_claim.as_ref());
+    let claims = mended(fleet, rights, moving, claim, incoming)?;
+    Some(json!({"claim": claims.claim, "incomingClaim": claims.incoming}))
 }
 
 fn busy(volume: &Volume) -> bool {
@@ -93,29 +95,29 @@ fn busy(volume: &Volume) -> bool {
         .is_none_or(|status| status.job.is_some() || status.phase.as_deref() != Some("Ready"))
 }
 
-async fn reclaim(context: &Context, vm: &VirtualMachine, right: &Assignment) {
-    let uid = vm.metadata.uid.clone().unwrap_or_default();
+async fn reclaim(
+    context: &Context,
+    vm: &VirtualMachine,
+    migrations: &[Arc<VirtualMachineMigration>],
+) {
+    let rights = door::rights(vm);
     let mut volumes = volumes_of(context, vm).unwrap_or_default();
     volumes.sort_by_key(|volume| volume.metadata.uid.clone());
     for volume in volumes {
-        let standing = volume
-            .status
-            .as_ref()
-            .and_then(|status| status.claim.as_ref());
-        let settled = context.writer.settled(volume.as_ref());
-        if busy(&volume) || !settled || !is_behind(standing, &uid, right) {
+        if busy(&volume) || !context.writer.settled(volume.as_ref()) {
             continue;
         }
-        let claim = Claim {
-            fleet: context.fleet.clone(),
-            holder: ClaimHolder::VirtualMachine,
-            uid: uid.clone(),
-            assignment: right.clone(),
+        // Few volumes have an incoming claim: moves are searched for those alone.
+        let status = volume.status.as_ref();
+        let moving = status.is_some_and(|status| status.incoming_claim.is_some())
+            && migrations
+                .iter()
+                .any(|migration| accounts_for(migration, vm));
+        let Some(patch) = claims_patch(&context.fleet, &rights, moving, &volume) else {
+            continue;
         };
-        let write = context
-            .writer
-            .swap_status(volume.as_ref(), json!({"claim": claim}));
-        logged("claim", &volume.name_any(), write.await);
+        let write = context.writer.swap_status(volume.as_ref(), patch).await;
+        logged("claim", &volume.name_any(), write);
     }
 }
 
@@ -132,27 +134,37 @@ mod tests {
         }
     }
 
+    fn volume(status: Value) -> Volume {
+        serde_json::from_value(json!({
+            "apiVersion": "zhengyun.io/v1alpha1", "kind": "Volume", "metadata": {"name": "v"},
+            "spec": {"pool": "p", "size": "1Gi", "reclaimPolicy": "Delete"}, "status": status,
+        }))
+        .expect("a volume")
+    }
+
+    /// The leader died when it had promoted the arrival and not yet the claims, or when it had dropped it.
     #[test]
-    fn only_missing_claims_and_older_ones_of_the_same_vm_are_written_anew() {
-        let claim = |holder, uid: &str, epoch| Claim {
-            fleet: "f".to_owned(),
-            holder,
-            uid: uid.to_owned(),
-            assignment: right(epoch),
+    fn one_write_ends_what_a_dead_leader_left_of_a_move() {
+        let claim = |epoch: i64| json!({"fleet": "f", "holder": "VirtualMachine", "uid": "v", "host": "h1", "bootId": "b", "epoch": epoch});
+        let rights = |epoch| Rights {
+            assignment: Some(right(epoch)),
+            last_epoch: Epoch(2),
+            ..Rights::none("v".into())
         };
-        let behind = |claim: &Claim| is_behind(Some(claim), "v", &right(4));
-        assert!(is_behind(None, "v", &right(4)));
-        assert!(behind(&claim(ClaimHolder::VirtualMachine, "v", 3)));
-        assert!(!behind(&claim(ClaimHolder::VirtualMachine, "v", 4)));
-        assert!(
-            !behind(&claim(ClaimHolder::VirtualMachine, "v", 5)),
-            "being assigned"
-        );
-        assert!(
-            !behind(&claim(ClaimHolder::VirtualMachine, "w", 1)),
-            "another VM's"
-        );
-        assert!(!behind(&claim(ClaimHolder::Job, "v", 1)), "a job's");
+        let left = volume(json!({"claim": claim(1), "incomingClaim": claim(2)}));
+        for moving in [true, false] {
+            let promoted = claims_patch("f", &rights(2), moving, &left);
+            let expected = json!({"claim": claim(2), "incomingClaim": null});
+            assert_eq!(promoted, Some(expected));
+            let dropped = claims_patch("f", &rights(1), moving, &left);
+            let expected = json!({"claim": claim(1), "incomingClaim": null});
+            assert_eq!(dropped, Some(expected));
+        }
+        let good = volume(json!({"claim": claim(2)}));
+        assert_eq!(claims_patch("f", &rights(2), false, &good), None);
+        let bare = volume(json!({}));
+        let expected = json!({"claim": claim(2), "incomingClaim": null});
+        assert_eq!(claims_patch("f", &rights(2), false, &bare), Some(expected));
     }
 
     #[test]

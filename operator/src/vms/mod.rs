@@ -26,6 +26,7 @@ use crate::runtime::Context;
 use crate::{clock, door, migrations};
 
 pub use judge::volumes_of;
+pub use mend::claims_patch;
 pub use rights::{claim, claim_of, rights_patch, write_seed};
 pub use rules::RuleNotes;
 

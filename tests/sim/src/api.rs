@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use failover::assignment::Rights;
+use failover::claims::{Claims, mended};
 use failover::copy::CopyReport;
 use failover::guard::heartbeats::HeartbeatReport;
 use failover::host::incarnation::Identity;
@@ -13,7 +14,10 @@ use failover::proof::confirmation::Confirmation;
 use failover::proof::self_fence::GuardRegistration;
 use failover::rebase::HostWord;
 use failover::vm::{VmPhase, Wanted};
-use model::{Assignment, BootId, Epoch, VmUid};
+use model::{Assignment, BootId, Claim, ClaimHolder, Epoch, VmUid};
+
+/// The fleet that every claim names.
+const FLEET: &str = "sim";
 
 /// A `Host` object.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +117,31 @@ pub struct VolumeObject {
     pub claim: Option<(VmUid, Assignment)>,
     /// Who may receive it.
     pub incoming_claim: Option<(VmUid, Assignment)>,
+}
+
+impl VolumeObject {
+    /// What `failover` says that its claims are to be under a VM's rights; none where they are.
+    pub fn mended(&self, rights: &Rights, moving: bool) -> Option<Claims> {
+        let of = |claim: &Option<(VmUid, Assignment)>| {
+            claim.as_ref().map(|(uid, right)| Claim {
+                fleet: FLEET.to_owned(),
+                holder: ClaimHolder::VirtualMachine,
+                uid: uid.to_string(),
+                assignment: right.clone(),
+            })
+        };
+        let (claim, incoming) = (of(&self.claim), of(&self.incoming_claim));
+        mended(FLEET, rights, moving, claim.as_ref(), incoming.as_ref())
+    }
+
+    /// Takes over claims.
+    pub fn set_claims(&mut self, claims: &Claims) {
+        let of = |claim: &Option<Claim>| {
+            let claim = claim.as_ref();
+            claim.map(|claim| (VmUid(claim.uid.clone()), claim.assignment.clone()))
+        };
+        (self.claim, self.incoming_claim) = (of(&claims.claim), of(&claims.incoming));
+    }
 }
 
 /// A `VirtualMachineMigration` object.

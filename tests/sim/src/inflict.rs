@@ -199,10 +199,7 @@ impl World {
             let claim = claim.as_ref().filter(|(uid, _)| *uid == vm.uid);
             claim.map(|(_, right)| right.clone())
         };
-        // An incoming claim that is left over when `incoming` is gone permits nobody anything: the
-        // next move writes over it, the end of the VM releases it.
-        let incoming = of(&volume.incoming_claim).filter(|_| vm.rights.incoming.is_some());
-        match (of(&volume.claim), incoming) {
+        match (of(&volume.claim), of(&volume.incoming_claim)) {
             held if held != (vm.rights.assignment.clone(), vm.rights.incoming.clone()) => "astray",
             (None, None) => "none",
             (_, Some(_)) => "both",

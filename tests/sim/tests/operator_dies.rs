@@ -1,6 +1,7 @@
 //! The operator is killed at every write of a recovery, just before it arrives and just after, for a
 //! short while and for good: the end is the same as if nobody had died. `STORY=01` tries one story.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use sim::mutant::Mutant;
@@ -8,20 +9,35 @@ use sim::plan::{Death, Plan};
 use sim::run::{Ended, run};
 use sim::scenario::plan_of;
 
-/// Stories with a recovery, a fence, a confirmation, a move, a drain, a deletion, a halt, a storage cut.
-const STORIES: [&str; 11] = [
+/// Stories with a recovery, a fence, a confirmation, a move, a drain, a deletion, a halt, a storage cut, and
+/// moves that break: a side dies, both do, the network is cut, the last reply is lost.
+const STORIES: [&str; 19] = [
     "01-host-power-loss",
     "01d-tiers-return-in-order",
     "02-host-and-bmc-power-loss",
     "02d-storage-cut-off-instead-of-a-person",
     "10-both-networks-cut",
     "18a-migration",
+    "18b-migration-source-dies",
+    "18c-migration-target-dies",
+    "18d-migration-both-die",
+    "18e-migration-network-cut-before-switch-over",
+    "19b-target-is-fenced-while-switching",
     "24b-vm-deleted-before-its-host-is-proven",
     "25-user-stop-during-recovery",
     "27-host-returns-after-its-vms-moved",
     "38-guest-crashes",
+    "39-finish-reply-lost",
+    "51-source-ran-on-after-lost-finish-then-dies",
+    "59-target-dies-while-incoming-stands",
     "60-whole-site-loses-power",
 ];
+/// The story with two ends: when the last reply is lost libvirt leaves the source paused in a quarter of the
+/// cases (`job_finishes` in `src/libvirt.rs`), and the VM starts anew under epoch 3 instead of running on
+/// under epoch 1. A death shifts what is drawn, so that it can not be played against the one end of its seed.
+const DRAWN: &str = "39-finish-reply-lost";
+/// Seeds that it is played with undisturbed, to see both.
+const DRAWS: u64 = 20;
 /// Back before the other one has taken over, and never.
 const AWAY: [u64; 2] = [2_000, 10_000_000];
 /// What a dead leader costs: the other one waits for its Lease, and observes anew.
@@ -60,6 +76,27 @@ fn story(name: &str) -> Plan {
     plan
 }
 
+/// How a story may end when nobody dies: in one way, or in the two of the one that is drawn.
+fn ends(name: &str, plan: &Plan) -> BTreeSet<Vec<String>> {
+    let drawn = name == DRAWN;
+    let seeds = if drawn {
+        1..=DRAWS
+    } else {
+        plan.seed..=plan.seed
+    };
+    let ends: BTreeSet<_> = seeds
+        .map(|seed| {
+            let mut plan = plan.clone();
+            plan.seed = seed;
+            let ended = run(plan, Mutant::None, true);
+            assert!(ended.violation.is_none(), "{name}, seed {seed}");
+            end(&ended)
+        })
+        .collect();
+    assert_eq!(ends.len(), if drawn { 2 } else { 1 }, "{name}: {ends:?}");
+    ends
+}
+
 #[test]
 fn an_operator_that_dies_at_any_write_changes_no_end() {
     let only = std::env::var("STORY").unwrap_or_default();
@@ -68,8 +105,11 @@ fn an_operator_that_dies_at_any_write_changes_no_end() {
         let plan = story(name);
         let undisturbed = run(plan.clone(), Mutant::None, true);
         assert!(undisturbed.violation.is_none(), "{name}");
-        let expected = end(&undisturbed);
-        assert!(undisturbed.writes >= 3 && !expected.is_empty(), "{name}");
+        assert!(
+            undisturbed.writes >= 3 && !end(&undisturbed).is_empty(),
+            "{name}"
+        );
+        let expected = ends(name, &plan);
         for write in 0..undisturbed.writes {
             for (arrived, span) in [(false, 0), (false, 1), (true, 0), (true, 1)] {
                 let mut dies = plan.clone();
@@ -82,7 +122,7 @@ fn an_operator_that_dies_at_any_write_changes_no_end() {
                 let ended = run(dies, Mutant::None, true);
                 tried += 1;
                 let found = end(&ended);
-                if ended.violation.is_some() || found != expected {
+                if ended.violation.is_some() || !expected.contains(&found) {
                     failures.push(format!(
                         "{name}, write {write}, arrived {arrived}, away {span} ms: {:?}\n  {found:?}\n  instead of {expected:?}",
                         ended.violation

@@ -97,14 +97,9 @@ impl World {
         );
         let message = verdict.reason.key();
         let edit = |edit| Work::Move(index, object.version, edit);
-        let rights = |change: Result<failover::RightsChange, _>, moved| {
+        let rights = |change: Result<failover::RightsChange, _>| {
             change.ok().map(|change: failover::RightsChange| {
-                Work::Swap(
-                    object.vm,
-                    vm.version,
-                    Box::new(change.after().clone()),
-                    moved,
-                )
+                Work::Swap(object.vm, vm.version, Box::new(change.after().clone()))
             })
         };
         let work = match verdict.step {
@@ -117,13 +112,12 @@ impl World {
             }
             MigrationStep::RequestAbort => Some(edit(MoveEdit::Abort(message))),
             MigrationStep::RequestRefuse => Some(edit(MoveEdit::Refuse(message))),
-            MigrationStep::Promote(proof) => rights(assignment::promote(&vm.rights, proof), true),
-            MigrationStep::PromoteResumed(proof, report) => rights(
-                assignment::promote_resumed(&vm.rights, proof, &report),
-                true,
-            ),
+            MigrationStep::Promote(proof) => rights(assignment::promote(&vm.rights, proof)),
+            MigrationStep::PromoteResumed(proof, report) => {
+                rights(assignment::promote_resumed(&vm.rights, proof, &report))
+            }
             MigrationStep::DropIncoming(proof) => {
-                rights(assignment::drop_incoming(&vm.rights, proof), false)
+                rights(assignment::drop_incoming(&vm.rights, proof))
             }
             MigrationStep::Finish(outcome) => {
                 self.operators[operator].moves_begun.remove(&index);

@@ -185,34 +185,24 @@ impl World {
         }
         if vm.rights.assignment.is_none() && vm.rights.incoming.is_none() {
             self.release_claims(operator, vm);
-        } else {
-            self.repair_claims(operator, index, vm);
+        } else if let Some(work) = self.mend(operator, vm) {
+            self.write(operator, work);
         }
     }
 
-    /// The rights are the truth: a claim that does not follow them (a late write won over the
-    /// one that the claim was made for) is written again, or the VM would wait for ever.
-    fn repair_claims(&mut self, operator: usize, index: usize, vm: &VmObject) {
-        let Some(volume) = self.operators[operator].cache.volumes.get(vm.volume) else {
-            return;
-        };
-        let version = volume.version;
-        let sides = [
-            (&vm.rights.assignment, &volume.claim, false),
-            (&vm.rights.incoming, &volume.incoming_claim, true),
-        ];
-        let astray = sides.iter().find_map(|(right, claim, incoming)| {
-            let right = (*right).clone()?;
-            let ours = claim.as_ref().is_none_or(|(uid, _)| *uid == vm.uid);
-            let same = claim.as_ref().is_some_and(|(_, claimed)| *claimed == right);
-            (ours && !same).then_some((right, *incoming))
-        });
-        if let Some((right, incoming)) = astray
-            && self.settled(operator, VOLUME, vm.volume, version)
-        {
-            let work = Work::Claim(index, version, vm.uid.clone(), right, incoming);
-            self.write(operator, work);
-        }
+    /// The rights are the truth: claims that do not follow them (a leader died between the two, or a
+    /// late write won over the one that the claim was made for) are written again, or the VM would wait
+    /// for ever.
+    pub(super) fn mend(&self, operator: usize, vm: &VmObject) -> Option<Work> {
+        let cache = &self.operators[operator].cache;
+        let volume = cache.volumes.get(vm.volume)?;
+        let moving = cache
+            .moves
+            .iter()
+            .any(|object| object.outcome.is_none() && object.uid == vm.uid.as_str());
+        let claims = volume.mended(&vm.rights, moving)?;
+        self.settled(operator, VOLUME, vm.volume, volume.version)
+            .then(|| Work::Mend(vm.volume, volume.version, claims))
     }
 
     fn release_claims(&mut self, operator: usize, vm: &VmObject) {

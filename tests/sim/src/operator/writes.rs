@@ -2,6 +2,7 @@
 //! be late, lost, or arrive after its sender has died, lost its lead or fallen asleep.
 
 use failover::assignment::Rights;
+use failover::claims::Claims;
 use failover::host::incarnation::Identity;
 use failover::migration::MigrationOutcome;
 use failover::vm::VmPhase;
@@ -38,8 +39,8 @@ pub enum Work {
     Assign(usize, u64, Box<Rights>, VmPhase, u64),
     /// Rights taken away.
     Rights(usize, u64, Box<Rights>, VmPhase),
-    /// A claim that follows a standing right: VM, the volume's version, uid, right, incoming.
-    Claim(usize, u64, VmUid, Assignment, bool),
+    /// Claims that follow the rights: volume, its version, both claims.
+    Mend(usize, u64, Claims),
     /// Claims of a volume released.
     Release(usize, u64),
     /// The VM is gone.
@@ -56,8 +57,8 @@ pub enum Work {
     Move(usize, u64, MoveEdit),
     /// A move begins: claim, `incoming`, record (versions of move, VM and volume).
     Begin(usize, usize, (u64, u64, u64), Box<Rights>),
-    /// A move's end in the rights, then in the claims; the last tells whether it arrived.
-    Swap(usize, u64, Box<Rights>, bool),
+    /// A move's end in the rights, then in the claims.
+    Swap(usize, u64, Box<Rights>),
     /// The site is frozen: the policy's version.
     Freeze(u64),
     /// The hosts of a frozen site are asked anew; whether etcd went back once more.
@@ -187,14 +188,15 @@ impl World {
             | Work::Cut(host, version, _)
             | Work::ClearIntent(host, version)
             | Work::Intent(host, version, ..) => (HOST, *host, *version),
-            Work::Release(volume, version) => (VOLUME, *volume, *version),
+            Work::Release(volume, version) | Work::Mend(volume, version, _) => {
+                (VOLUME, *volume, *version)
+            }
             Work::Freeze(_)
             | Work::CallTheRoll(..)
             | Work::AdoptClaim(..)
             | Work::Floor(..)
             | Work::Thaw(..)
-            | Work::CreateMove(..)
-            | Work::Claim(..) => return,
+            | Work::CreateMove(..) => return,
         };
         this.written.insert((kind, index), (version, now));
     }
@@ -231,11 +233,26 @@ impl World {
             Work::Rights(vm, version, after, phase) => {
                 done(self.write_rights(operator, *vm, *version, after, Some(*phase)))
             }
-            Work::Claim(vm, version, uid, right, incoming) => {
-                match self.claim(*vm, *version, uid, right, *incoming) {
-                    Outcome::Next => Outcome::Over,
-                    other => other,
+            Work::Mend(volume, version, claims) => {
+                let expected = (self.mutant != Mutant::NoCompareAndSwap).then_some(*version);
+                let written = self
+                    .api
+                    .volume(*volume, expected, |volume| volume.set_claims(claims));
+                if written {
+                    let claim = |claim: &Option<model::Claim>| match claim {
+                        Some(claim) => {
+                            format!("{}/{}", claim.assignment.host, claim.assignment.epoch)
+                        }
+                        None => "none".to_owned(),
+                    };
+                    let (now, incoming) = (claim(&claims.claim), claim(&claims.incoming));
+                    self.tell_as(
+                        name(operator),
+                        "claimsMended",
+                        &[("claim", &now), ("incoming", &incoming)],
+                    );
                 }
+                done(written)
             }
             Work::Release(volume, version) => {
                 done(self.api.volume(*volume, Some(*version), |volume| {
@@ -293,7 +310,7 @@ impl World {
             Work::Begin(index, vm, versions, after) => {
                 self.begin_stage(operator, stage, *index, *vm, *versions, after)
             }
-            Work::Swap(vm, version, after, moved) => {
+            Work::Swap(vm, version, after) => {
                 if stage == 0 {
                     return if self.write_rights(operator, *vm, *version, after, None) {
                         Outcome::Next
@@ -302,13 +319,15 @@ impl World {
                     };
                 }
                 let volume = self.api.objects.vms[*vm].volume;
-                let version = self.operators[operator].cache.volumes[volume].version;
-                done(self.api.volume(volume, Some(version), |volume| {
-                    let incoming = volume.incoming_claim.take();
-                    if *moved && incoming.is_some() {
-                        volume.claim = incoming;
-                    }
-                }))
+                let seen = &self.operators[operator].cache.volumes[volume];
+                let Some(claims) = seen.mended(after, true) else {
+                    return Outcome::Over;
+                };
+                let version = seen.version;
+                done(
+                    self.api
+                        .volume(volume, Some(version), |volume| volume.set_claims(&claims)),
+                )
             }
             Work::CreateMove(vm, uid, cancel) => {
                 let moving = self
@@ -353,5 +372,48 @@ mod tests {
         let seen = world.api.objects.hosts[0].version;
         let _own = world.carry_out(0, &Work::ClearIntent(0, seen), 0);
         assert_eq!(world.api.objects.hosts[0].intent, None);
+    }
+
+    /// A leader died between the rights and the claims of a move's end: the next one finishes, once.
+    #[test]
+    fn claims_that_a_dead_leader_left_follow_the_rights() {
+        let right = |epoch: i64| Assignment {
+            host: "h1".into(),
+            boot_id: "h1-boot1".into(),
+            epoch: Epoch(epoch),
+        };
+        // Promoted, and dropped.
+        for stays in [2, 1] {
+            let mut world = World::new(Plan::random(1), Mutant::None, false);
+            let (uid, volume) = {
+                let vm = &world.api.objects.vms[0];
+                (vm.uid.clone(), vm.volume)
+            };
+            world.api.vm(0, None, |vm| {
+                (vm.rights.assignment, vm.rights.incoming) = (Some(right(stays)), None);
+                vm.rights.last_epoch = Epoch(2);
+            });
+            world.api.volume(volume, None, |volume| {
+                volume.claim = Some((uid.clone(), right(1)));
+                volume.incoming_claim = Some((uid.clone(), right(2)));
+            });
+            world.operators[0].cache = world.api.objects.clone();
+            let vm = world.api.objects.vms[0].clone();
+            let work = world.mend(0, &vm).expect("claims to mend");
+            let _written = world.carry_out(0, &work, 0);
+            let mended = |world: &World| {
+                let volume = &world.api.objects.volumes[volume];
+                let held = Some((uid.clone(), right(stays)));
+                volume.claim == held && volume.incoming_claim.is_none()
+            };
+            assert!(mended(&world), "epoch {stays} stays");
+            // The same write once more, late: the version has moved on.
+            let next = Some((uid.clone(), right(3)));
+            world
+                .api
+                .volume(volume, None, |volume| volume.incoming_claim = next);
+            let _late = world.carry_out(0, &work, 0);
+            assert!(!mended(&world), "a late write wins");
+        }
     }
 }
