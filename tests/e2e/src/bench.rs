@@ -124,7 +124,8 @@ fn row(what: &str, values: &[f64], unit: &str) {
 
 /// Moves VMs one after another and counts what a client loses.
 async fn migrations(lab: &Lab, count: u32) -> Result<()> {
-    let (mut pauses, mut totals, mut failed, mut probes, mut lost) = (vec![], vec![], 0, 0, 0);
+    let (mut pauses, mut totals, mut silent) = (vec![], vec![], vec![]);
+    let (mut failed, mut probes, mut lost) = (0, 0, 0);
     let machines = vms(&lab.client).await?;
     for vm in machines.iter().cycle().take(usize::try_from(count)?) {
         let from = judges::now();
@@ -149,6 +150,10 @@ async fn migrations(lab: &Lab, count: u32) -> Result<()> {
         // A probe that began before the end may fail a time-out later.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let report = judges::judge_since(&lab.files, from)?;
+        let own = format!("@{}", vm.name_any());
+        let replicas = report.replicas.iter();
+        let silences = replicas.filter(|(name, _)| name.ends_with(&own));
+        silent.extend(silences.map(|(_, seen)| seen.longest_gap_seconds * 1000.0));
         for (name, endpoint) in &report.endpoints {
             probes += endpoint.probes;
             lost += endpoint.failures;
@@ -164,7 +169,8 @@ async fn migrations(lab: &Lab, count: u32) -> Result<()> {
         }
     }
     println!("{count} live migrations, {failed} failed; {lost} of {probes} probes lost");
-    row("the guest stands still", &pauses, "ms");
+    row("the guest stands still until its hand-over", &pauses, "ms");
+    row("longest time between answers, by prober", &silent, "ms");
     row("whole move", &totals, "s");
     Ok(())
 }
