@@ -25,6 +25,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Share of the memory after whose copy the switch-over counts as near, percent: from then on frames
 /// reach both copies.
 const NEAR_PERCENT: u8 = 30;
+/// How long libvirt may clear up after a copy that is gone before the VM is decided about here again.
+const CLEARED_WITHIN: Duration = Duration::from_secs(60);
 /// How long after an aborted job a guest may stand still before its copy is closed.
 const RUNS_ON_MAX: Duration = Duration::from_secs(10);
 
@@ -187,41 +189,47 @@ async fn send_registered(context: &Arc<Context>, moving: &Move) -> Result<()> {
         return Ok(());
     }
     tracing::info!(vm = moving.vm.name, to = %moving.target.host, "sending");
-    let mut early = None;
-    let result = {
-        let job = context.hypervisor.migrate(uuid, &target);
-        let departed = context.hypervisor.departed(uuid);
-        let watching = watch(context, moving);
-        tokio::pin!(job, departed, watching);
-        loop {
-            tokio::select! {
-                result = &mut job => break result,
-                still = &mut departed, if early.is_none() => {
-                    // The target's copy runs from here on; what is left of the job is clearing up.
-                    hand_over(context, moving)?;
-                    early = Some(still);
-                }
-                never = &mut watching => match never {},
+    let job = context.hypervisor.migrate(uuid, &target);
+    let departed = context.hypervisor.departed(uuid);
+    let watching = watch(context, moving);
+    tokio::pin!(job, departed, watching);
+    tokio::select! {
+        result = &mut job => match result {
+            Ok(migrated) => {
+                hand_over(context, moving)?;
+                handed_over(context, moving, &migrated).await
             }
-        }
-    };
-    match (result, early) {
-        (Ok(migrated), None) => {
-            hand_over(context, moving)?;
-            handed_over(context, moving, &migrated).await
-        }
-        // Whatever libvirt says of a process that was seen dead: it can not run again.
-        (result, Some(still)) => {
-            let still = u64::try_from(still.as_millis()).ok();
-            let numbers = result.unwrap_or_default();
-            let migrated = Migrated {
-                pause_milliseconds: still.max(numbers.pause_milliseconds),
-                ..numbers
-            };
-            handed_over(context, moving, &migrated).await
-        }
-        (Err(error), None) => failed(context, moving, &error).await,
+            Err(error) => failed(context, moving, &error).await,
+        },
+        still = &mut departed => gone(context, moving, still, job).await,
+        never = &mut watching => match never {},
     }
+}
+
+/// The guest can not run here again: the target's copy runs from here on. What is left of the job is clearing up, and
+/// whatever libvirt says of it changes nothing.
+async fn gone(
+    context: &Arc<Context>,
+    moving: &Move,
+    still: Duration,
+    rest: impl Future<Output = hypervisor::Result<Migrated>>,
+) -> Result<()> {
+    hand_over(context, moving)?;
+    let seen = Migrated {
+        pause_milliseconds: u64::try_from(still.as_millis()).ok(),
+        sent_bytes: None,
+    };
+    let rest = tokio::time::timeout(CLEARED_WITHIN, rest);
+    let (said, rest) = tokio::join!(handed_over(context, moving, &seen), rest);
+    if let Ok(Ok(migrated)) = rest
+        && let Some(bytes) = migrated.sent_bytes
+    {
+        // For people; it is lost when the move is gone by now.
+        let _ = moving
+            .patch(context, json!({"source": {"sentBytes": bytes}}))
+            .await;
+    }
+    said
 }
 
 /// Tells progress, and aborts when asked to, until it is dropped.
