@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 
 use crate::Hypervisor;
@@ -17,6 +18,8 @@ use crate::types::{
 
 /// Steps in which memory is copied.
 const COPY_STEPS: u64 = 20;
+/// Between a moved domain's end and the end of its move's call, as real hypervisors clear up.
+const CLEARS_UP: Duration = Duration::from_millis(20);
 /// Events kept for a slow receiver.
 const EVENTS_MAX: usize = 4096;
 
@@ -298,7 +301,9 @@ impl Hypervisor for MemoryHypervisor {
         if fault == MigrationFault::FinishLost {
             return Err(Error::Disconnected("the Finish reply was lost".to_owned()));
         }
+        self.state.send(Event::SwitchedOver(uuid));
         self.end(uuid, StopCause::Migrated);
+        tokio::time::sleep(CLEARS_UP).await;
         Ok(Migrated {
             pause_milliseconds: Some(1),
             sent_bytes: Some(sent),
@@ -314,6 +319,20 @@ impl Hypervisor for MemoryHypervisor {
                 iterations: 1,
             })
         })
+    }
+
+    async fn departed(&self, uuid: Uuid) -> Duration {
+        let (mut events, mut since) = (self.events(), Instant::now());
+        loop {
+            match events.recv().await {
+                Ok(Event::SwitchedOver(which)) if which == uuid => since = Instant::now(),
+                Ok(Event::Stopped(which, StopCause::Migrated)) if which == uuid => {
+                    return since.elapsed();
+                }
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return std::future::pending().await,
+            }
+        }
     }
 
     async fn abort_job(&self, uuid: Uuid) -> Result<()> {
