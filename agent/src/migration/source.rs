@@ -1,5 +1,5 @@
 //! The source's side: sends the guest, and says what became of it. It says `HandedOver` only
-//! when the job ended as migrated, which means that the guest never ran here after switch-over.
+//! when its QEMU is dead after the switch-over, or the job ended as migrated: the guest never runs here after it.
 
 use std::sync::Arc;
 use std::time::Duration;

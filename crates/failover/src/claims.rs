@@ -23,7 +23,7 @@ pub struct Claims {
 /// The claims that a volume of a VM is to have; none where both stand as they should.
 ///
 /// - `claim` names the assignment where it is missing, or where this VM holds it under another right
-///   that is not newer. A newer one belongs to an assignment that is being written.
+///   that was issued. One above `lastEpoch` belongs to an assignment that is being written.
 /// - `incoming` names the incoming right. What names the assignment has arrived and is the claim; what
 ///   names neither goes, but for one above `lastEpoch` while the VM is `moving` (a move of it is not
 ///   over): claims are written first, so that one belongs to a move that begins.
@@ -40,7 +40,7 @@ pub fn mended(
         claim.holder == ClaimHolder::VirtualMachine && claim.uid == rights.vm.as_str()
     };
     let behind = claim.is_none_or(|claim| {
-        ours(claim) && claim.assignment != *assigned && claim.assignment.epoch <= assigned.epoch
+        ours(claim) && claim.assignment != *assigned && claim.assignment.epoch <= rights.last_epoch
     });
     let astray = incoming.map_or(rights.incoming.is_some(), |claim| {
         let begins = moving && claim.assignment.epoch > rights.last_epoch;
@@ -129,6 +129,14 @@ mod tests {
         assert!(!behind(Some(&vm("w", 1))), "another VM's");
         let job = held(ClaimHolder::Job, "v", right("h1", 1));
         assert!(!behind(Some(&job)), "a job's");
+    }
+
+    /// A start was claimed and not written, as its proof was void; a move took the number later, and was dropped.
+    #[test]
+    fn a_claim_above_the_assignment_of_a_number_that_is_over_follows_it() {
+        let rights = rights(right("h1", 1), None, 2);
+        let end = end(&rights, false, Some(own("h2", 2)), None);
+        assert_eq!(end, claims(own("h1", 1), None));
     }
 
     #[test]

@@ -284,6 +284,25 @@ fn a_rebase_that_a_host_acted_by_before_does_not_end_its_freeze() {
     assert_eq!(memory.step(&site(false, "r2")), Step::Settle);
 }
 
+/// The younger backup holds the last rebase but one.
+#[test]
+fn no_rebase_that_a_host_ever_acted_by_ends_its_freeze() {
+    let mut memory = ApiMemory::default();
+    for rebase in ["r1", "r2"] {
+        assert_eq!(
+            memory.step(&site(true, memory.rebase.clone().as_str())),
+            Step::Report
+        );
+        assert_eq!(memory.step(&site(false, rebase)), Step::Settle);
+        memory.thaw(1, rebase, Epoch(1));
+    }
+    assert_eq!(memory.step(&site(false, "")), Step::Report);
+    assert_eq!(memory.step(&site(false, "r1")), Step::Report);
+    assert_eq!(memory.step(&site(false, "r2")), Step::Report);
+    assert_eq!(memory.step(&site(true, "r2")), Step::Report);
+    assert_eq!(memory.step(&site(false, "r3")), Step::Settle);
+}
+
 #[test]
 fn an_agent_that_noticed_nothing_freezes_with_the_site() {
     let mut memory = ApiMemory::default();

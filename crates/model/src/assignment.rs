@@ -57,7 +57,7 @@ pub struct Claim {
 pub enum StopProofKind {
     /// The host's agent closed the epoch and libvirt shows no such domain.
     Closed,
-    /// The migration job ended as migrated; the source never ran after switch-over.
+    /// The source's QEMU is dead after the switch-over, or its job ended as migrated: the source never ran after it.
     HandedOver,
     /// The same machine registered with a new boot id.
     Rebooted,

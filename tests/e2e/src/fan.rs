@@ -9,8 +9,8 @@ use kube::{Api, ResourceExt};
 use lab::{Fault, Lab, rest};
 use model::{FaultKind, Severity};
 
-use crate::command::clear;
-use crate::watch::{host_state, hosts, on_host, until};
+use crate::command::{clear, zyctl};
+use crate::watch::{busy_host, host_state, hosts, on_host, until};
 
 /// How often a mended host is cleared until its fault is gone: what is seen once more before the next look at
 /// the mended fan counts again.
@@ -43,6 +43,7 @@ pub async fn a_fan_stands_still_over_ipmi(lab: &Lab) -> Result<()> {
     let host = host.context("no host is read over IPMI alone")?.name_any();
     let before = reported(lab, &host).await?;
     ensure!(before.is_empty(), "{host} has faults of fans: {before:?}");
+    let moves = somebody_runs_on(lab, &host).await?;
     lab.fault(Some(&host), Fault::Fan)?;
     let mut faults = Vec::new();
     let took = until(client, "a fan's fault over IPMI", async || {
@@ -81,8 +82,23 @@ pub async fn a_fan_stands_still_over_ipmi(lab: &Lab) -> Result<()> {
     .await?;
     rest::settle(lab).await?;
     println!(
-        "a fan of {host} stood still: told over IPMI after {:.1} s, {host} emptied, mended and taken back",
+        "a fan of {host} stood still: told over IPMI after {:.1} s, {host} emptied of {moves} VMs, mended and taken back",
         took.as_secs_f64()
     );
     Ok(())
+}
+
+/// How many VMs run there; one is moved there when none does.
+async fn somebody_runs_on(lab: &Lab, host: &str) -> Result<usize> {
+    let client = &lab.client;
+    if on_host(client, host).await?.is_empty() {
+        let from = busy_host(client).await?;
+        let vm = on_host(client, &from).await?;
+        let vm = vm.first().context("a VM on the busiest host")?;
+        let name = format!("{}/{}", vm.namespace().unwrap_or_default(), vm.name_any());
+        zyctl(lab, &["migrate", &name, "--to", host])?;
+    }
+    let count = on_host(client, host).await?.len();
+    ensure!(count > 0, "no VM runs on {host}");
+    Ok(count)
 }

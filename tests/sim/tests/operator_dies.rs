@@ -94,6 +94,8 @@ fn ends(name: &str, plan: &Plan) -> BTreeSet<Vec<String>> {
         })
         .collect();
     assert_eq!(ends.len(), if drawn { 2 } else { 1 }, "{name}: {ends:?}");
+    let astray = ends.iter().flatten().find(|line| line.contains("astray"));
+    assert_eq!(astray, None, "{name}: claims that follow no right");
     ends
 }
 

@@ -9,6 +9,9 @@
 use model::{Epoch, VmUid};
 use serde::{Deserialize, Serialize};
 
+/// Former rebases that are remembered: a site sees few in its life, and a memory lasts one boot.
+const FORMER_MAX: usize = 64;
+
 /// What the site's policy says about a freeze.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SiteWord {
@@ -56,6 +59,8 @@ pub struct ApiMemory {
     pub highest: u64,
     /// The last rebase that this host knows of.
     pub rebase: String,
+    /// Those that it knew before, the latest last.
+    pub former: Vec<String>,
     /// The highest `lastEpoch` of any VM when this host last thawed: epochs of that rebase are not
     /// issued again though etcd forgets it.
     pub epochs: Epoch,
@@ -108,14 +113,15 @@ impl ApiMemory {
                 "the API has forgotten the rebase of {known}; was etcd restored?"
             ));
         }
+        let acted_by = self.rebase == site.rebase || self.former.contains(&site.rebase);
         let Some(freeze) = &mut self.freeze else {
-            self.rebase.clone_from(&site.rebase);
+            self.learn(&site.rebase);
             return Step::Act;
         };
         let known = freeze.rebase.get_or_insert_with(|| site.rebase.clone());
         // One that this host acted by before it froze is no later one: a second restore, of a younger
         // backup, brings it back, and nobody has rebased since.
-        if !site.frozen && *known < site.rebase && site.rebase != self.rebase {
+        if !site.frozen && *known < site.rebase && !acted_by {
             return Step::Settle;
         }
         // A freeze that missed a rebase goes on as the one that stands now, and one whose rebase etcd
@@ -129,7 +135,17 @@ impl ApiMemory {
     pub fn thaw(&mut self, version: u64, rebase: &str, epochs: Epoch) {
         (self.highest, self.freeze) = (version, None);
         self.epochs = self.epochs.max(epochs);
-        rebase.clone_into(&mut self.rebase);
+        self.learn(rebase);
+    }
+
+    fn learn(&mut self, rebase: &str) {
+        if self.rebase == rebase {
+            return;
+        }
+        self.former
+            .push(std::mem::replace(&mut self.rebase, rebase.to_owned()));
+        let excess = self.former.len().saturating_sub(FORMER_MAX);
+        self.former.drain(..excess);
     }
 
     /// What the host tells with its Lease while it is not frozen: a leader that has just begun

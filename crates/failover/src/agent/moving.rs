@@ -1,7 +1,7 @@
 //! What an agent does for one live migration, as its source and as its target.
 //!
-//! The source says `HandedOver` only when the job ended as migrated, so the guest never ran
-//! here after switch-over. The target receives paused and resumes on the hand-over alone; a
+//! The source says `HandedOver` only when its QEMU is dead after the switch-over or the job ended as
+//! migrated (decision 0019), so the guest never runs here after switch-over. The target receives paused and resumes on the hand-over alone; a
 //! copy that was handed over is the VM itself and is never refused.
 
 use crate::agent::ledger::EpochState;

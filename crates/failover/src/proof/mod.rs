@@ -175,8 +175,8 @@ impl StopProof {
         )
     }
 
-    /// `HandedOver`: the agent of the source says that the migration job of this epoch
-    /// ended as migrated and its vCPUs never ran after switch-over.
+    /// `HandedOver`: the agent of the source says that its QEMU is dead after the switch-over of this epoch's move, or
+    /// that the job ended as migrated: its vCPUs never ran after switch-over.
     ///
     /// # Errors
     /// When the report is about another copy or shows another state.
