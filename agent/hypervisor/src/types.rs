@@ -285,7 +285,7 @@ pub enum Event {
     Resumed(Uuid),
     /// It stands still.
     Suspended(Uuid),
-    /// It stands still as its memory was copied to another host.
+    /// It stands still while it is being moved: as a rule for the switch-over.
     SwitchedOver(Uuid),
     /// It is gone.
     Stopped(Uuid, StopCause),

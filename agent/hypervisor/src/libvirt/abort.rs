@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use uuid::Uuid;
+use virt::sys;
 
 use super::{ASK, LibvirtHypervisor};
 use crate::Hypervisor;
@@ -23,18 +24,23 @@ use crate::types::{DomainState, Result};
 
 /// Between two aborts of one job.
 const AGAIN: Duration = Duration::from_millis(100);
-/// A job that QEMU has cancelled ends within milliseconds, unless libvirt waits for ever.
+/// A job that QEMU has cancelled ends within milliseconds, unless the target is slow to hear of it, or somebody
+/// waits for ever.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// Refused by QEMU unless its move is being cancelled.
 const CONTINUE: &str = r#"{"execute":"migrate-continue","arguments":{"state":"cancelling"}}"#;
+/// How often a guest that was suspended is looked at after its job, which a suspension may just have outlived.
+const LOOKS_AFTERWARDS: u32 = 10;
 
 impl LibvirtHypervisor {
     /// Aborts until the job has ended or the bound of a call is over.
     pub(super) async fn abort(&self, uuid: Uuid) -> Result<()> {
         let begin = tokio::time::Instant::now();
-        let mut suspended = false;
-        while self.job(uuid).await?.is_some() {
+        while let Some((kind, job)) = self.job_now(uuid).await? {
             self.note_aborted(uuid);
+            if job.total_bytes > 0 {
+                self.copied().insert(uuid);
+            }
             // An abort that meets a job before QEMU has begun to copy is lost: it is said until heard.
             let said = self
                 .on_domain("abort", ASK, uuid, super::ffi::abort_job)
@@ -43,32 +49,37 @@ impl LibvirtHypervisor {
                 return said;
             }
             if begin.elapsed() > STUCK_AFTER {
-                match self.stuck(uuid).await? {
-                    Some(Stuck::Libvirt) if !suspended => {
-                        tracing::warn!(%uuid, "libvirt waits for a move that QEMU has cancelled; the guest is suspended for a moment");
-                        self.on_domain("suspend", ASK, uuid, |domain| domain.suspend())
-                            .await?;
-                        suspended = true;
-                    }
-                    Some(Stuck::Qemu) => {
-                        tracing::warn!(%uuid, "QEMU waits with a move that it was told to cancel; it is told to go on");
-                        self.monitor(uuid, CONTINUE).await?;
-                    }
-                    _ => {}
-                }
+                self.end_wait(uuid, kind).await;
             }
             tokio::time::sleep(AGAIN).await;
         }
-        if suspended {
-            self.let_run(uuid).await?;
-        }
-        Ok(())
+        self.let_run(uuid).await
     }
 
-    /// Who waits, by what QEMU itself says of its last migration.
-    async fn stuck(&self, uuid: Uuid) -> Result<Option<Stuck>> {
-        let answer = self.monitor(uuid, r#"{"execute":"query-migrate"}"#).await?;
-        Ok(Stuck::of(&answer))
+    /// Ends a wait that would not end, if it is one. What can not be asked now is asked again.
+    async fn end_wait(&self, uuid: Uuid, kind: i32) {
+        let Ok(answer) = self.monitor(uuid, r#"{"execute":"query-migrate"}"#).await else {
+            return;
+        };
+        // While libvirt knows that a job was cancelled, and tells the target, it calls it so: then it does not wait
+        // for the guest. And before this move has copied anything, QEMU's word is about an earlier one.
+        let unaware = kind == sys::VIR_DOMAIN_JOB_UNBOUNDED as i32 && self.copied().contains(&uuid);
+        match Stuck::of(&answer) {
+            Some(Stuck::Libvirt) if unaware && self.suspended().insert(uuid) => {
+                tracing::warn!(%uuid, "libvirt waits for a move that QEMU has cancelled; the guest is suspended for a moment");
+                let said = self.on_domain("suspend", ASK, uuid, |domain| domain.suspend());
+                if let Err(error) = said.await {
+                    tracing::warn!(%uuid, %error, "the guest was not suspended");
+                }
+            }
+            Some(Stuck::Qemu) => {
+                tracing::warn!(%uuid, "QEMU waits with a move that it was told to cancel; it is told to go on");
+                if let Err(error) = self.monitor(uuid, CONTINUE).await {
+                    tracing::warn!(%uuid, %error, "QEMU was not told to go on");
+                }
+            }
+            _ => {}
+        }
     }
 
     async fn monitor(&self, uuid: Uuid, command: &'static str) -> Result<String> {
@@ -78,16 +89,23 @@ impl LibvirtHypervisor {
         .await
     }
 
-    /// The job may have ended by itself just before the guest was suspended; then nobody else lets it run.
-    /// It is the only copy: QEMU had cancelled.
-    async fn let_run(&self, uuid: Uuid) -> Result<()> {
-        let domains = self.list().await?;
-        let paused = |domain: &crate::types::Domain| {
-            domain.uuid == uuid && domain.state == DomainState::Paused
-        };
-        if domains.iter().any(paused) {
-            self.resume(uuid).await?;
+    /// Lets a guest run that was suspended here to end its job, when that has failed: libvirt does so itself only for one
+    /// that stood still by then. It is the only copy: QEMU had cancelled.
+    pub(super) async fn let_run(&self, uuid: Uuid) -> Result<()> {
+        if !self.suspended().contains(&uuid) {
+            return Ok(());
         }
+        for _ in 0..LOOKS_AFTERWARDS {
+            let domains = self.list().await?;
+            let paused = |domain: &crate::types::Domain| {
+                domain.uuid == uuid && domain.state == DomainState::Paused
+            };
+            if domains.iter().any(paused) {
+                self.resume(uuid).await?;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        self.suspended().remove(&uuid);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! When the QEMU of a guest that was moved away is dead.
 //!
-//! libvirt (seen with 9.0) ends a move on its source by killing QEMU, and looks only 200 ms later whether that is
+//! libvirt (seen with 9.0) ends a move on its source by ending QEMU (SIGTERM), and looks only 200 ms later whether that is
 //! done. The call of the move returns after that, and the guest stands still all the time. A process that is dead
 //! runs nothing any more, so that is what is waited for here.
 
@@ -18,6 +18,8 @@ use crate::types::Event;
 
 /// How often it is looked whether the process is dead, once the guest stands still for its switch-over.
 const LOOK: Duration = Duration::from_millis(4);
+/// A move that succeeds ends its source sooner after the guest's stop.
+const DIES_WITHIN: Duration = Duration::from_secs(2);
 /// Where libvirt keeps the process numbers of its domains, under the root.
 const PID_FILES: &str = "run/libvirt/qemu";
 
@@ -32,7 +34,9 @@ impl LibvirtHypervisor {
         };
         loop {
             let since = switched_over(&mut events, uuid).await;
-            if dies_before_it_runs(&mut events, uuid, &process).await {
+            // Later, its death may have another cause than its move's success.
+            let died = dies_before_it_runs(&mut events, uuid, &process);
+            if tokio::time::timeout(DIES_WITHIN, died).await == Ok(true) {
                 return since.elapsed();
             }
         }
@@ -92,12 +96,16 @@ impl Process {
         found.then_some(Self { folder, started })
     }
 
-    /// Whether it is certainly dead: gone, another's number by now, or waited for by its parent.
+    /// Whether it is certainly dead: gone, another's number by now, or waited for by its parent. One whose first thread
+    /// has ended while another still writes is none of these.
     fn is_dead(&self) -> bool {
         match procfs::process::Process::new_with_root(self.folder.clone())
             .and_then(|process| process.stat())
         {
-            Ok(stat) => stat.starttime != self.started || matches!(stat.state, 'Z' | 'X'),
+            Ok(stat) => {
+                stat.starttime != self.started
+                    || (matches!(stat.state, 'Z' | 'X') && stat.num_threads <= 1)
+            }
             // Gone, if processes can be seen at all.
             Err(ProcError::NotFound(_)) => self.folder.with_file_name("stat").exists(),
             // Not known: looked at again.
@@ -108,7 +116,7 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command};
+    use std::process::{Child, Command, Stdio};
 
     use tokio::sync::broadcast;
 
@@ -118,8 +126,9 @@ mod tests {
 
     /// A shell that keeps the UUID among its words, and a root in which libvirt's file names it.
     fn sleeper() -> (Child, tempfile::TempDir) {
-        let words = ["-c", "sleep 60; true", "-uuid", &UUID.to_string()];
-        let child = Command::new("sh").args(words).spawn().expect("sh");
+        let words = ["-c", "read line; true", "-uuid", &UUID.to_string()];
+        let child = Command::new("sh").args(words).stdin(Stdio::piped()).spawn();
+        let child = child.expect("sh");
         let root = tempfile::tempdir().expect("a folder");
         let files = root.path().join(PID_FILES);
         std::fs::create_dir_all(&files).expect("made");

@@ -42,6 +42,10 @@ pub struct LibvirtHypervisor {
     root: PathBuf,
     /// Domains whose last move was asked to be aborted.
     aborted: Mutex<BTreeSet<Uuid>>,
+    /// Domains whose last move was seen to copy memory.
+    copied: Mutex<BTreeSet<Uuid>>,
+    /// Domains that were suspended to end an abort, and may stand still.
+    suspended: Mutex<BTreeSet<Uuid>>,
 }
 
 impl LibvirtHypervisor {
@@ -56,6 +60,8 @@ impl LibvirtHypervisor {
             domain_type,
             root: PathBuf::from("/"),
             aborted: Mutex::default(),
+            copied: Mutex::default(),
+            suspended: Mutex::default(),
         })
     }
 
@@ -66,6 +72,32 @@ impl LibvirtHypervisor {
 
     fn aborted(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
         self.aborted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn copied(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
+        self.copied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn suspended(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
+        self.suspended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The job of a domain, with libvirt's word for its kind.
+    async fn job_now(&self, uuid: Uuid) -> Result<Option<(i32, Job)>> {
+        let (kind, numbers) = match self.on_domain("job", ASK, uuid, ffi::job_stats).await {
+            // On its way out, as at the end of a migration: its job is over.
+            Err(Error::Refused { .. }) => return Ok(None),
+            other => other?,
+        };
+        let number = |name: &str| numbers.get(name).copied().unwrap_or(0);
+        let job = Job {
+            total_bytes: number("memory_total"),
+            remaining_bytes: number("memory_remaining"),
+            iterations: number("memory_iteration"),
+        };
+        Ok((kind != 0).then_some((kind, job)))
     }
 
     /// From now on a failure of this domain's move is its abort.
@@ -258,6 +290,7 @@ impl Hypervisor for LibvirtHypervisor {
         let spec = to.spec.clone();
         self.connection.forget_job(uuid);
         self.aborted().remove(&uuid);
+        self.copied().remove(&uuid);
         let moved = self
             .on_domain("migrate", MIGRATE, uuid, move |domain| {
                 let running = running_from_xml(&domain.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE)?);
@@ -268,7 +301,10 @@ impl Hypervisor for LibvirtHypervisor {
             })
             .await;
         // Whatever part of a move hears of its abort first tells its own story.
-        if self.aborted().remove(&uuid) && moved.is_err() {
+        let aborted = self.aborted().remove(&uuid);
+        if aborted && moved.is_err() {
+            // Who aborted may be gone by now.
+            self.let_run(uuid).await?;
             return Err(Error::Aborted);
         }
         moved?;
@@ -283,17 +319,13 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn job(&self, uuid: Uuid) -> Result<Option<Job>> {
-        let (kind, numbers) = match self.on_domain("job", ASK, uuid, ffi::job_stats).await {
-            // On its way out, as at the end of a migration: its job is over.
-            Err(Error::Refused { .. }) => return Ok(None),
-            other => other?,
+        let Some((_, job)) = self.job_now(uuid).await? else {
+            return Ok(None);
         };
-        let number = |name: &str| numbers.get(name).copied().unwrap_or(0);
-        Ok((kind != 0).then(|| Job {
-            total_bytes: number("memory_total"),
-            remaining_bytes: number("memory_remaining"),
-            iterations: number("memory_iteration"),
-        }))
+        if job.total_bytes > 0 {
+            self.copied().insert(uuid);
+        }
+        Ok(Some(job))
     }
 
     async fn departed(&self, uuid: Uuid) -> Duration {

@@ -118,8 +118,9 @@ pub fn target(facts: TargetFacts) -> Option<TargetStep> {
         return None;
     }
     match (facts.epoch, facts.refuse_requested) {
-        // It was handed over and died before it was said to run: the VM starts from its disks.
-        (Some(EpochState::Started), _) if facts.handed_over && !facts.copy => {
+        // It was handed over and died before it was said to run, or the source died before anything came: the VM
+        // starts from its disks.
+        (Some(EpochState::Started | EpochState::Used), _) if facts.handed_over && !facts.copy => {
             Some(TargetStep::Refuse)
         }
         // It died between `closed` and the copy's end: closed is said when no copy is left.
