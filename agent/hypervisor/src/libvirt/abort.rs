@@ -27,6 +27,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// A job that QEMU has cancelled ends within milliseconds, unless the target is slow to hear of it, or somebody
 /// waits for ever.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
+const QUERY: &str = r#"{"execute":"query-migrate"}"#;
 /// Refused by QEMU unless its move is being cancelled.
 const CONTINUE: &str = r#"{"execute":"migrate-continue","arguments":{"state":"cancelling"}}"#;
 /// How often a guest that was suspended is looked at after its job, which a suspension may just have outlived.
@@ -39,7 +40,7 @@ impl LibvirtHypervisor {
         while let Some((kind, job)) = self.job_now(uuid).await? {
             self.note_aborted(uuid);
             if job.total_bytes > 0 {
-                self.copied().insert(uuid);
+                self.cancelled_before().remove(&uuid);
             }
             // An abort that meets a job before QEMU has begun to copy is lost: it is said until heard.
             let said = self
@@ -58,12 +59,13 @@ impl LibvirtHypervisor {
 
     /// Ends a wait that would not end, if it is one. What can not be asked now is asked again.
     async fn end_wait(&self, uuid: Uuid, kind: i32) {
-        let Ok(answer) = self.monitor(uuid, r#"{"execute":"query-migrate"}"#).await else {
+        let Ok(answer) = self.monitor(uuid, QUERY).await else {
             return;
         };
         // While libvirt knows that a job was cancelled, and tells the target, it calls it so: then it does not wait
-        // for the guest. And before this move has copied anything, QEMU's word is about an earlier one.
-        let unaware = kind == sys::VIR_DOMAIN_JOB_UNBOUNDED as i32 && self.copied().contains(&uuid);
+        // for the guest. And QEMU's word may still be about an earlier move.
+        let unaware = kind == sys::VIR_DOMAIN_JOB_UNBOUNDED as i32
+            && !self.cancelled_before().contains(&uuid);
         match Stuck::of(&answer) {
             Some(Stuck::Libvirt) if unaware && self.suspended().insert(uuid) => {
                 tracing::warn!(%uuid, "libvirt waits for a move that QEMU has cancelled; the guest is suspended for a moment");
@@ -80,6 +82,18 @@ impl LibvirtHypervisor {
             }
             _ => {}
         }
+    }
+
+    /// Asked before a move: QEMU tells of an earlier one until the next has begun there.
+    pub(super) async fn note_earlier_move(&self, uuid: Uuid) -> Result<()> {
+        let answer = self.monitor(uuid, QUERY).await?;
+        let mut noted = self.cancelled_before();
+        if Stuck::of(&answer) == Some(Stuck::Libvirt) {
+            noted.insert(uuid);
+        } else {
+            noted.remove(&uuid);
+        }
+        Ok(())
     }
 
     async fn monitor(&self, uuid: Uuid, command: &'static str) -> Result<String> {

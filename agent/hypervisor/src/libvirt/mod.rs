@@ -42,8 +42,8 @@ pub struct LibvirtHypervisor {
     root: PathBuf,
     /// Domains whose last move was asked to be aborted.
     aborted: Mutex<BTreeSet<Uuid>>,
-    /// Domains whose last move was seen to copy memory.
-    copied: Mutex<BTreeSet<Uuid>>,
+    /// Domains whose QEMU tells of an earlier move that was cancelled, as the present one has not begun there.
+    cancelled_before: Mutex<BTreeSet<Uuid>>,
     /// Domains that were suspended to end an abort, and may stand still.
     suspended: Mutex<BTreeSet<Uuid>>,
 }
@@ -60,7 +60,7 @@ impl LibvirtHypervisor {
             domain_type,
             root: PathBuf::from("/"),
             aborted: Mutex::default(),
-            copied: Mutex::default(),
+            cancelled_before: Mutex::default(),
             suspended: Mutex::default(),
         })
     }
@@ -74,8 +74,10 @@ impl LibvirtHypervisor {
         self.aborted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn copied(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
-        self.copied.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cancelled_before(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
+        self.cancelled_before
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn suspended(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
@@ -290,7 +292,7 @@ impl Hypervisor for LibvirtHypervisor {
         let spec = to.spec.clone();
         self.connection.forget_job(uuid);
         self.aborted().remove(&uuid);
-        self.copied().remove(&uuid);
+        self.note_earlier_move(uuid).await?;
         let moved = self
             .on_domain("migrate", MIGRATE, uuid, move |domain| {
                 let running = running_from_xml(&domain.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE)?);
@@ -323,7 +325,7 @@ impl Hypervisor for LibvirtHypervisor {
             return Ok(None);
         };
         if job.total_bytes > 0 {
-            self.copied().insert(uuid);
+            self.cancelled_before().remove(&uuid);
         }
         Ok(Some(job))
     }
