@@ -37,11 +37,8 @@ impl LibvirtHypervisor {
     /// Aborts until the job has ended or the bound of a call is over.
     pub(super) async fn abort(&self, uuid: Uuid) -> Result<()> {
         let begin = tokio::time::Instant::now();
-        while let Some((kind, job)) = self.job_now(uuid).await? {
-            self.note_aborted(uuid);
-            if job.total_bytes > 0 {
-                self.cancelled_before().remove(&uuid);
-            }
+        while let Some((kind, _)) = self.job_now(uuid).await? {
+            self.moves().aborted.insert(uuid);
             // An abort that meets a job before QEMU has begun to copy is lost: it is said until heard.
             let said = self
                 .on_domain("abort", ASK, uuid, super::ffi::abort_job)
@@ -65,9 +62,9 @@ impl LibvirtHypervisor {
         // While libvirt knows that a job was cancelled, and tells the target, it calls it so: then it does not wait
         // for the guest. And QEMU's word may still be about an earlier move.
         let unaware = kind == sys::VIR_DOMAIN_JOB_UNBOUNDED as i32
-            && !self.cancelled_before().contains(&uuid);
+            && !self.moves().cancelled_before.contains(&uuid);
         match Stuck::of(&answer) {
-            Some(Stuck::Libvirt) if unaware && self.suspended().insert(uuid) => {
+            Some(Stuck::Libvirt) if unaware && self.moves().suspended.insert(uuid) => {
                 tracing::warn!(%uuid, "libvirt waits for a move that QEMU has cancelled; the guest is suspended for a moment");
                 let said = self.on_domain("suspend", ASK, uuid, |domain| domain.suspend());
                 if let Err(error) = said.await {
@@ -87,11 +84,11 @@ impl LibvirtHypervisor {
     /// Asked before a move: QEMU tells of an earlier one until the next has begun there.
     pub(super) async fn note_earlier_move(&self, uuid: Uuid) -> Result<()> {
         let answer = self.monitor(uuid, QUERY).await?;
-        let mut noted = self.cancelled_before();
+        let mut moves = self.moves();
         if Stuck::of(&answer) == Some(Stuck::Libvirt) {
-            noted.insert(uuid);
+            moves.cancelled_before.insert(uuid);
         } else {
-            noted.remove(&uuid);
+            moves.cancelled_before.remove(&uuid);
         }
         Ok(())
     }
@@ -106,7 +103,7 @@ impl LibvirtHypervisor {
     /// Lets a guest run that was suspended here to end its job, when that has failed: libvirt does so itself only for one
     /// that stood still by then. It is the only copy: QEMU had cancelled.
     pub(super) async fn let_run(&self, uuid: Uuid) -> Result<()> {
-        if !self.suspended().contains(&uuid) {
+        if !self.moves().suspended.contains(&uuid) {
             return Ok(());
         }
         for _ in 0..LOOKS_AFTERWARDS {
@@ -116,10 +113,12 @@ impl LibvirtHypervisor {
             };
             if domains.iter().any(paused) {
                 self.resume(uuid).await?;
+                // It was suspended once: nothing else is under way.
+                break;
             }
             tokio::time::sleep(AGAIN).await;
         }
-        self.suspended().remove(&uuid);
+        self.moves().suspended.remove(&uuid);
         Ok(())
     }
 }

@@ -34,18 +34,24 @@ const ACT: Duration = Duration::from_secs(120);
 /// Bound of a migration; the operator aborts far earlier, by policy.
 const MIGRATE: Duration = Duration::from_secs(24 * 3600);
 
+/// What is known of domains that move, or did.
+#[derive(Default)]
+struct Moves {
+    /// Those whose last move was asked to be aborted.
+    aborted: BTreeSet<Uuid>,
+    /// Those whose QEMU tells of an earlier move that was cancelled, as the present one has not begun there.
+    cancelled_before: BTreeSet<Uuid>,
+    /// Those that were suspended to end an abort, and may stand still.
+    suspended: BTreeSet<Uuid>,
+}
+
 /// The libvirt of this host.
 pub struct LibvirtHypervisor {
     connection: Arc<Connection>,
     domain_type: Option<String>,
     /// The root of the file tree that libvirt sees.
     root: PathBuf,
-    /// Domains whose last move was asked to be aborted.
-    aborted: Mutex<BTreeSet<Uuid>>,
-    /// Domains whose QEMU tells of an earlier move that was cancelled, as the present one has not begun there.
-    cancelled_before: Mutex<BTreeSet<Uuid>>,
-    /// Domains that were suspended to end an abort, and may stand still.
-    suspended: Mutex<BTreeSet<Uuid>>,
+    moves: Mutex<Moves>,
 }
 
 impl LibvirtHypervisor {
@@ -59,9 +65,7 @@ impl LibvirtHypervisor {
             connection: Connection::open(uri)?,
             domain_type,
             root: PathBuf::from("/"),
-            aborted: Mutex::default(),
-            cancelled_before: Mutex::default(),
-            suspended: Mutex::default(),
+            moves: Mutex::default(),
         })
     }
 
@@ -70,20 +74,8 @@ impl LibvirtHypervisor {
         Self { root, ..self }
     }
 
-    fn aborted(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
-        self.aborted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn cancelled_before(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
-        self.cancelled_before
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn suspended(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
-        self.suspended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn moves(&self) -> MutexGuard<'_, Moves> {
+        self.moves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The job of a domain, with libvirt's word for its kind.
@@ -99,12 +91,10 @@ impl LibvirtHypervisor {
             remaining_bytes: number("memory_remaining"),
             iterations: number("memory_iteration"),
         };
+        if job.total_bytes > 0 {
+            self.moves().cancelled_before.remove(&uuid);
+        }
         Ok((kind != 0).then_some((kind, job)))
-    }
-
-    /// From now on a failure of this domain's move is its abort.
-    fn note_aborted(&self, uuid: Uuid) {
-        self.aborted().insert(uuid);
     }
 
     /// Runs a blocking call with a time-out.
@@ -291,7 +281,7 @@ impl Hypervisor for LibvirtHypervisor {
         let (uri, pause) = (to.uri.clone(), to.pause_milliseconds);
         let spec = to.spec.clone();
         self.connection.forget_job(uuid);
-        self.aborted().remove(&uuid);
+        self.moves().aborted.remove(&uuid);
         self.note_earlier_move(uuid).await?;
         let moved = self
             .on_domain("migrate", MIGRATE, uuid, move |domain| {
@@ -303,7 +293,7 @@ impl Hypervisor for LibvirtHypervisor {
             })
             .await;
         // Whatever part of a move hears of its abort first tells its own story.
-        let aborted = self.aborted().remove(&uuid);
+        let aborted = self.moves().aborted.remove(&uuid);
         if aborted && moved.is_err() {
             // Who aborted may be gone by now.
             self.let_run(uuid).await?;
@@ -321,13 +311,7 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn job(&self, uuid: Uuid) -> Result<Option<Job>> {
-        let Some((_, job)) = self.job_now(uuid).await? else {
-            return Ok(None);
-        };
-        if job.total_bytes > 0 {
-            self.cancelled_before().remove(&uuid);
-        }
-        Ok(Some(job))
+        Ok(self.job_now(uuid).await?.map(|(_, job)| job))
     }
 
     async fn departed(&self, uuid: Uuid) -> Duration {
