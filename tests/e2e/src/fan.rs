@@ -10,7 +10,7 @@ use lab::{Fault, Lab, rest};
 use model::{FaultKind, Severity};
 
 use crate::command::{clear, zyctl};
-use crate::watch::{busy_host, host_state, hosts, on_host, until};
+use crate::watch::{busy_host, full_name, host_state, hosts, on_host, until};
 
 /// How often a mended host is cleared until its fault is gone: what is seen once more before the next look at
 /// the mended fan counts again.
@@ -95,7 +95,7 @@ async fn somebody_runs_on(lab: &Lab, host: &str) -> Result<usize> {
         let from = busy_host(client).await?;
         let vm = on_host(client, &from).await?;
         let vm = vm.first().context("a VM on the busiest host")?;
-        let name = format!("{}/{}", vm.namespace().unwrap_or_default(), vm.name_any());
+        let name = full_name(vm);
         zyctl(lab, &["migrate", &name, "--to", host])?;
     }
     let count = on_host(client, host).await?.len();

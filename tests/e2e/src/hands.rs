@@ -5,12 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use api::VirtualMachine;
-use kube::ResourceExt;
 use lab::Lab;
 use serde_json::Value;
 
 use crate::command::{Following, zyctl, zyctl_command};
-use crate::watch::{until, vms};
+use crate::watch::{full_name, until, vms};
 
 /// What `zyctl status --watch` prints before it draws the screen again.
 const REDRAW: &str = "\x1b[H\x1b[J";
@@ -41,7 +40,7 @@ pub async fn a_vm_is_moved_by_hand(lab: &Lab, network: &str, other: &str) -> Res
             Some((vm, hosts.find(|host| Some(*host) != host_of(vm))?))
         })
         .with_context(|| format!("no VM of {network} and one of {other} on different hosts"))?;
-    let name = format!("{}/{}", vm.namespace().unwrap_or_default(), vm.name_any());
+    let name = full_name(vm);
     let text = zyctl(lab, &["migrate", &name, "--to", target, "-o", "json"])?;
     let end: Value = serde_json::from_str(&text)?;
     ensure!(

@@ -14,6 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(400);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Namespace and name, as `zyctl` takes them.
+pub fn full_name(vm: &VirtualMachine) -> String {
+    format!("{}/{}", vm.namespace().unwrap_or_default(), vm.name_any())
+}
+
 /// Waits until a condition holds and returns how long that took.
 ///
 /// # Errors

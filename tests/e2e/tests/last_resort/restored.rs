@@ -10,7 +10,7 @@ use api::names::POLICY_NAME;
 use api::{CloudPolicy, VirtualMachine, VirtualMachinePhase, Volume};
 use e2e::command::{Following, zyctl, zyctl_command};
 use e2e::standing::{Guests, Standing, guests, processes_of, standing};
-use e2e::watch::{busy_host, names_on, on_host, runs, until, vms};
+use e2e::watch::{busy_host, full_name, names_on, on_host, runs, until, vms};
 use kube::{Api, ResourceExt};
 use lab::process::run;
 use lab::{Fault, Lab, controlplane, declarations};
@@ -77,10 +77,6 @@ pub async fn etcd_is_restored(lab: &Lab) -> Result<()> {
 
 async fn policy(lab: &Lab) -> Result<CloudPolicy> {
     Ok(Api::all(lab.client.clone()).get(POLICY_NAME).await?)
-}
-
-fn full_name(vm: &VirtualMachine) -> String {
-    format!("{}/{}", vm.namespace().unwrap_or_default(), vm.name_any())
 }
 
 /// A VM crashes and is started anew, one is created, one is moved. Returns the one that was created.
