@@ -63,10 +63,7 @@ fn translate(spec: &CloudPolicySpec) -> Policy {
 
 /// The faults that a host reports, as `failover` reads them.
 pub fn faults(host: &Host) -> Vec<ReportedFault> {
-    let reported = host
-        .status
-        .as_ref()
-        .and_then(|status| status.reported.as_ref());
+    let reported = host.reported();
     let fault = |fault: &Fault| ReportedFault {
         component: fault.component.clone(),
         kind: fault.kind,

@@ -257,7 +257,7 @@ fn noticed(context: &Context, last_rebase: &str) -> Option<String> {
 
 /// What a frozen host says, if it says it about this freeze.
 fn frozen_report<'a>(host: &'a Host, last_rebase: &str) -> Option<&'a api::FrozenReport> {
-    let reported = host.status.as_ref()?.reported.as_ref()?;
+    let reported = host.reported()?;
     let report = reported.frozen.as_ref()?;
     (report.rebase == last_rebase).then_some(report)
 }
@@ -349,10 +349,7 @@ fn plan(
 /// A host's word counts for the incarnation that renews its Lease, as an answer to the roll-call.
 fn said(context: &Context, host: &Host, last_rebase: &str, roll_call: &str) -> HostSaid {
     let name = HostName(host.name_any());
-    let reported = host
-        .status
-        .as_ref()
-        .and_then(|status| status.reported.as_ref());
+    let reported = host.reported();
     let boot_id = reported.map(|reported| reported.incarnation.boot_id.as_str());
     let renews = context
         .stores

@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use crate::leader::Leader;
+use crate::merge;
 
 /// Writes under way at once: more buys no throughput, only latency.
 const CONCURRENT: usize = 16;
@@ -224,6 +225,24 @@ impl Writer {
     {
         let patch = json!({"metadata": {"resourceVersion": object.meta().resource_version}, "status": status});
         self.patch(object, patch, true).await
+    }
+
+    /// Replaces the whole status by compare-and-swap: what the new one has no more is taken away too.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn replace_status<K, S>(
+        &self,
+        object: &K,
+        before: &S,
+        after: &S,
+    ) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()>,
+        S: Serialize,
+    {
+        self.swap_status(object, merge::patch(&json!(before), &json!(after)))
+            .await
     }
 
     /// Merges into the status, whatever the version.

@@ -49,12 +49,7 @@ pub fn mended(
     if !behind && !astray {
         return None;
     }
-    let claim_for = |right: &Assignment| Claim {
-        fleet: fleet.to_owned(),
-        holder: ClaimHolder::VirtualMachine,
-        uid: rights.vm.to_string(),
-        assignment: right.clone(),
-    };
+    let claim_for = |right: &Assignment| Claim::of_vm(fleet, rights.vm.as_str(), right);
     Some(Claims {
         claim: if behind {
             Some(claim_for(assigned))

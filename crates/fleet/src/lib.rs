@@ -254,7 +254,7 @@ fn pool(object: &HostPool) -> placement::Pool {
 
 /// A host that has reported; one that never did offers nothing.
 fn host(object: &Host, closed: Option<String>) -> Option<placement::Host> {
-    let reported = object.status.as_ref()?.reported.as_ref()?;
+    let reported = object.reported()?;
     Some(placement::Host {
         pool: object.spec.pool.clone(),
         stands: closed.is_none(),

@@ -16,10 +16,6 @@ pub(crate) struct Models<'a> {
     hosts: BTreeMap<&'a str, &'a HostReport>,
 }
 
-fn reported(host: &Host) -> Option<&HostReport> {
-    host.status.as_ref()?.reported.as_ref()
-}
-
 /// The model of a host itself, where guests can see that: under emulation they see another.
 fn own(report: &HostReport) -> Option<String> {
     let shows = report.domain_type == "kvm" && !report.cpu_model.is_empty();
@@ -36,14 +32,14 @@ impl<'a> Models<'a> {
         Self {
             named: pools.chain(vms).collect(),
             hosts: hosts
-                .filter_map(|host| Some((name(host.as_ref()), reported(host)?)))
+                .filter_map(|host| Some((name(host.as_ref()), host.reported()?)))
                 .collect(),
         }
     }
 
     /// Of the models that matter, those that a host offers; none where its agent does not tell.
     pub(crate) fn offered_by(&self, host: &Host) -> Option<BTreeSet<String>> {
-        let report = reported(host)?;
+        let report = host.reported()?;
         let offered = report.cpu_models.as_ref()?.iter();
         let named = offered.filter(|model| self.named.contains(model.as_str()));
         Some(named.cloned().chain(own(report)).collect())

@@ -61,7 +61,7 @@ fn capacities<'a>(
 ) -> impl Iterator<Item = (HostName, u64)> + use<'a> {
     let name = pool.name_any();
     objects.hosts.iter().filter_map(move |host| {
-        let reported = host.status.as_ref()?.reported.as_ref()?;
+        let reported = host.reported()?;
         let mut pools = reported.storage_pools.iter();
         let report = pools.find(|report| report.name == name)?;
         let capacity = u64::try_from(report.capacity_bytes).ok()?;

@@ -49,6 +49,18 @@ pub struct Claim {
     pub assignment: Assignment,
 }
 
+impl Claim {
+    /// A VM's claim under one of its rights.
+    pub fn of_vm(fleet: &str, uid: &str, right: &Assignment) -> Self {
+        Self {
+            fleet: fleet.to_owned(),
+            holder: ClaimHolder::VirtualMachine,
+            uid: uid.to_owned(),
+            assignment: right.clone(),
+        }
+    }
+}
+
 /// Which evidence a stop proof rests on; `docs/contract.md` and the failover design
 /// say who may produce each.
 #[derive(

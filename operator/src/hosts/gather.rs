@@ -156,10 +156,7 @@ fn close_stuck(vms: &[Arc<VirtualMachine>]) -> BTreeMap<(HostName, BootId), u32>
 /// Whether a pool that holds a disk of one of the host's VMs is lost, as its agent says.
 fn storage_lost(context: &Context, host: &Host, vms: &[Arc<VirtualMachine>]) -> bool {
     let name = host.name_any();
-    let reported = host
-        .status
-        .as_ref()
-        .and_then(|status| status.reported.as_ref());
+    let reported = host.reported();
     let lost: BTreeSet<&str> = reported
         .into_iter()
         .flat_map(|reported| &reported.storage_pools)
@@ -190,10 +187,7 @@ fn observe_faults(
     policy: &Policy,
     now: Moment,
 ) {
-    let reported = host
-        .status
-        .as_ref()
-        .and_then(|status| status.reported.as_ref());
+    let reported = host.reported();
     let Some(reported) = reported else { return };
     let boot_id = BootId::new(reported.incarnation.boot_id.as_str());
     let cleared = host

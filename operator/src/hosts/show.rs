@@ -133,10 +133,7 @@ fn judged(
     let closed = view.not_placeable.as_ref().map(Reason::english);
     let (bmc, bmc_problem) = bmc(context, host);
     let (fencing, why) = self_fencing(context, host);
-    let reported = host
-        .status
-        .as_ref()
-        .and_then(|status| status.reported.as_ref());
+    let reported = host.reported();
     let expiring = reported.map_or(&[][..], |report| report.certificates.as_slice());
     [
         Judged::new(
@@ -195,10 +192,7 @@ fn judged(
 
 /// Whether the host starts what is assigned to it, as its agent says.
 fn starts_permitted(host: &Host) -> Judged {
-    let reported = host
-        .status
-        .as_ref()
-        .and_then(|status| status.reported.as_ref());
+    let reported = host.reported();
     let why = reported.and_then(|reported| reported.starts_forbidden.clone());
     Judged::new(
         "StartsPermitted",
@@ -219,10 +213,7 @@ fn named(domains: &[String]) -> String {
 
 /// Whether libvirt has ended every copy that was to end there, whichever right it ran under.
 fn copies_end(host: &Host) -> Judged {
-    let reported = host
-        .status
-        .as_ref()
-        .and_then(|status| status.reported.as_ref());
+    let reported = host.reported();
     let stuck = reported.map_or(&[][..], |reported| &reported.closes_stuck);
     if stuck.is_empty() {
         return Judged::new("CopiesEnd", true, "AllEnded", "");
@@ -237,10 +228,7 @@ fn copies_end(host: &Host) -> Judged {
 
 /// Whether every domain of the host is the platform's.
 fn no_strays(host: &Host) -> Judged {
-    let reported = host
-        .status
-        .as_ref()
-        .and_then(|status| status.reported.as_ref());
+    let reported = host.reported();
     let strays = reported.map_or(&[][..], |reported| &reported.strays);
     let message = format!(
         "status.reported.strays: {} domains that this platform did not make ({}) take memory and processors that it counts on; it never touches them: find whose they are, and end them with virsh",

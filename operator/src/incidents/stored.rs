@@ -16,7 +16,6 @@ use kube::api::ObjectMeta;
 use model::{HostName, NamespacedName};
 use serde_json::json;
 
-use crate::merge;
 use crate::runtime::Context;
 use crate::writer::{WriteError, logged};
 
@@ -281,7 +280,7 @@ pub(super) async fn write(
     after.measured_until = Some(micro(super::now()));
     let result = context
         .writer
-        .swap_status(known.as_ref(), merge::patch(&json!(before), &json!(after)))
+        .replace_status(known.as_ref(), &before, &after)
         .await;
     let written = matches!(result, Ok(()) | Err(WriteError::Gone));
     logged("incident", &known.name_any(), result);

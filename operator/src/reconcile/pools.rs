@@ -10,11 +10,9 @@ use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use model::{Bytes, VmUid};
 use placement::{Engine, Fleet, Free, HeadroomReport, Survival, room_left};
-use serde_json::json;
 
 use super::rebalance;
 use crate::conditions::{Judged, condition, conditions};
-use crate::merge;
 use crate::runtime::Context;
 use crate::writer::logged;
 
@@ -180,10 +178,7 @@ async fn show(context: &Context, fleet: &Fleet, pool: &HostPool, shown: &Shown) 
         logged(
             "host pool",
             &name,
-            context
-                .writer
-                .swap_status(pool, merge::patch(&json!(status), &json!(after)))
-                .await,
+            context.writer.replace_status(pool, &status, &after).await,
         );
     }
 }
@@ -196,9 +191,9 @@ fn models<'a>(pool: &HostPool, hosts: impl Iterator<Item = &'a Arc<Host>>) -> (b
         return (true, told.to_owned());
     };
     let lacks = |host: &&Arc<Host>| {
-        let status = host.status.as_ref();
-        let reported = status.and_then(|status| status.reported.as_ref());
-        let offered = reported.and_then(|reported| reported.cpu_models.as_ref());
+        let offered = host
+            .reported()
+            .and_then(|reported| reported.cpu_models.as_ref());
         offered.is_some_and(|offered| !offered.contains(model))
     };
     let mut lacking: Vec<String> = hosts.filter(lacks).map(|host| host.name_any()).collect();
@@ -303,7 +298,7 @@ async fn storage(context: &Arc<Context>) {
         let status = pool.status.clone().unwrap_or_default();
         let reports: Vec<_> = hosts
             .iter()
-            .filter_map(|host| host.status.as_ref()?.reported.as_ref())
+            .filter_map(|host| host.reported())
             .filter_map(|reported| {
                 reported
                     .storage_pools
@@ -362,7 +357,7 @@ async fn storage(context: &Arc<Context>) {
                 &name,
                 context
                     .writer
-                    .swap_status(pool.as_ref(), merge::patch(&json!(status), &json!(after)))
+                    .replace_status(pool.as_ref(), &status, &after)
                     .await,
             );
         }

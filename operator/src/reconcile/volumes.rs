@@ -260,7 +260,7 @@ fn under_way(job: &VolumeJob, host: Option<&Host>) -> String {
         boot_id,
         ..
     } = &job.assignment;
-    let reported = host.and_then(|host| host.status.as_ref()?.reported.as_ref());
+    let reported = host.and_then(|host| host.reported());
     let forbidden = reported
         .filter(|reported| reported.incarnation.boot_id == boot_id.as_str())
         .and_then(|reported| reported.starts_forbidden.as_ref());

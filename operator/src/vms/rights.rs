@@ -9,7 +9,7 @@ use failover::vm::VmPhase;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::events::EventType;
 use kube::{Api, ResourceExt};
-use model::{Assignment, Claim, ClaimHolder};
+use model::{Assignment, Claim};
 use serde_json::{Value, json};
 
 use super::Work;
@@ -290,12 +290,11 @@ pub async fn write_seed(
 
 /// What a VM's volumes carry while it may run under a right.
 pub fn claim_of(context: &Context, vm: &VirtualMachine, right: &Assignment) -> Claim {
-    Claim {
-        fleet: context.fleet.clone(),
-        holder: ClaimHolder::VirtualMachine,
-        uid: vm.metadata.uid.clone().unwrap_or_default(),
-        assignment: right.clone(),
-    }
+    Claim::of_vm(
+        &context.fleet,
+        vm.metadata.uid.as_deref().unwrap_or_default(),
+        right,
+    )
 }
 
 /// Claims all volumes for a right, in order of uid; false when one is another's.

@@ -14,7 +14,7 @@ use failover::proof::confirmation::Confirmation;
 use failover::proof::self_fence::GuardRegistration;
 use failover::rebase::HostWord;
 use failover::vm::{VmPhase, Wanted};
-use model::{Assignment, BootId, Claim, ClaimHolder, Epoch, VmUid};
+use model::{Assignment, BootId, Claim, Epoch, VmUid};
 
 /// The fleet that every claim names.
 const FLEET: &str = "sim";
@@ -123,12 +123,8 @@ impl VolumeObject {
     /// What `failover` says that its claims are to be under a VM's rights; none where they are.
     pub fn mended(&self, rights: &Rights, moving: bool) -> Option<Claims> {
         let of = |claim: &Option<(VmUid, Assignment)>| {
-            claim.as_ref().map(|(uid, right)| Claim {
-                fleet: FLEET.to_owned(),
-                holder: ClaimHolder::VirtualMachine,
-                uid: uid.to_string(),
-                assignment: right.clone(),
-            })
+            let claim = claim.as_ref();
+            claim.map(|(uid, right)| Claim::of_vm(FLEET, uid.as_str(), right))
         };
         let (claim, incoming) = (of(&self.claim), of(&self.incoming_claim));
         mended(FLEET, rights, moving, claim.as_ref(), incoming.as_ref())

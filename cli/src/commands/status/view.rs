@@ -180,10 +180,7 @@ fn faults(language: Language, hosts: &[Host]) -> String {
         Language::Chinese => Table::new(["宿主机", "级别", "部件", "证据"]),
     };
     for host in hosts {
-        let reported = host
-            .status
-            .as_ref()
-            .and_then(|status| status.reported.as_ref());
+        let reported = host.reported();
         for fault in reported.into_iter().flat_map(|reported| &reported.faults) {
             table.row([
                 name_of(host),

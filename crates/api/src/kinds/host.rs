@@ -295,6 +295,13 @@ pub struct Evacuation {
     pub blocked: Vec<String>,
 }
 
+impl Host {
+    /// What its agent reports; none before its first report.
+    pub fn reported(&self) -> Option<&HostReport> {
+        self.status.as_ref()?.reported.as_ref()
+    }
+}
+
 /// What an agent reports about its host. Merged whole into the status, so every field is serialised: a merge
 /// keeps what it does not name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

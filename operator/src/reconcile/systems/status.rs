@@ -5,10 +5,8 @@ use std::sync::Arc;
 use api::names::LABEL_SYSTEM;
 use api::{BusinessSystem, EndpointStatus, VirtualMachine, VirtualMachinePhase};
 use kube::ResourceExt;
-use serde_json::json;
 
 use crate::conditions::{Judged, conditions};
-use crate::merge;
 use crate::probes::{Seen, endpoint_key};
 use crate::runtime::Context;
 use crate::writer::logged;
@@ -128,10 +126,7 @@ pub(super) async fn update_status(
         logged(
             "business system",
             &name,
-            context
-                .writer
-                .swap_status(system, merge::patch(&json!(status), &json!(after)))
-                .await,
+            context.writer.replace_status(system, &status, &after).await,
         );
     }
 }
