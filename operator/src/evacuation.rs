@@ -336,9 +336,10 @@ fn label(fleet: &Fleet, uid: &VmUid) -> String {
 }
 
 /// A host that is only degraded still carries its VMs: it is not emptied when that would use up the
-/// reserve that a dying host needs.
+/// reserve that a dying host needs. Where nothing of it would move, nothing is held back.
 fn too_costly(engine: &Engine, plan: &Plan, name: &HostName, why: Why) -> Option<String> {
-    if why != Why::Fault(Severity::Degraded) {
+    let moves = plan.moves.iter().any(|step| step.from == *name);
+    if !moves || why != Why::Fault(Severity::Degraded) {
         return None;
     }
     let fleet = engine.fleet();
