@@ -76,24 +76,26 @@ pub async fn whole_ledger_agrees(lab: &Lab, teller: &Teller) -> Result<()> {
     })
     .await?;
     ensure!(!all.is_empty(), "the fault ledger has no Incident");
-    let mut before = 0;
-    for incident in &all {
-        let opened = nanoseconds(incident.spec.opened_at.0).context("spec.openedAt")?;
-        let to = recovered_at(incident).context("status.recoveredAt")?;
-        // What an earlier Incident tells is not told again.
-        let from = opened
-            .saturating_sub(NOTICED_WITHIN)
-            .max(before)
-            .min(opened);
-        before = before.max(to);
-        teller.say(&format!("   {}", incident.spec.title));
-        let report = judges::judge_probes(&lab.files, Window { from, to })?;
-        agrees(teller, incident, &report)?;
-    }
     let names_some = |incident: &Incident| {
         let status = incident.status.as_ref();
         status.is_some_and(|status| !status.systems.is_empty())
     };
+    let mut before = 0;
+    for incident in &all {
+        let opened = nanoseconds(incident.spec.opened_at.0).context("spec.openedAt")?;
+        let to = recovered_at(incident).context("status.recoveredAt")?;
+        // What an earlier Incident tells is not told again; one that names no system tells of no downtime.
+        let from = opened
+            .saturating_sub(NOTICED_WITHIN)
+            .max(before)
+            .min(opened);
+        if names_some(incident) {
+            before = before.max(to);
+        }
+        teller.say(&format!("   {}", incident.spec.title));
+        let report = judges::judge_probes(&lab.files, Window { from, to })?;
+        agrees(teller, incident, &report)?;
+    }
     ensure!(
         all.iter().any(names_some),
         "no Incident names a system: nothing was compared"
