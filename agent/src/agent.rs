@@ -184,6 +184,11 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         _ = terminate.recv() => tracing::info!("stopped on request; VMs run on"),
         _ = tokio::signal::ctrl_c() => tracing::info!("interrupted; VMs run on"),
     }
+    if !context.moves.stop(migration::STOP_WITHIN).await {
+        tracing::warn!(
+            "a move from here has not ended yet; the agent that is started next goes on from what it finds"
+        );
+    }
     Ok(())
 }
 
