@@ -30,6 +30,7 @@ use crate::storage::jobs::Jobs;
 use crate::view::View;
 use crate::vm::closing::Closes;
 use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
+use crate::vm::departed::Departed;
 use crate::vm::resuming::Resumes;
 use crate::vm::worker::{VmRef, carry_out};
 use crate::{freeze, guard, hardware_report, hook_check, metrics, migration, report, storage};
@@ -61,6 +62,8 @@ pub struct Context {
     pub ledger: Ledger,
     /// Closes under way.
     pub closes: Closes,
+    /// Copies that were handed over and are still shown.
+    pub departed: Departed,
     /// Guests that were let run on after a disk had failed.
     pub resumes: Resumes,
     /// Volume jobs of this boot.
@@ -134,6 +137,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         guard_firings: firings.count,
         ledger: Ledger::new(&options.run_dir),
         closes: Closes::default(),
+        departed: Departed::default(),
         resumes: Resumes::default(),
         jobs: Jobs::new(&options.run_dir),
         freezer: Freezer::open(&options.run_dir)?,
@@ -179,6 +183,11 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         ended = tasks.join_next() => bail!("an essential task ended: {ended:?}"),
         _ = terminate.recv() => tracing::info!("stopped on request; VMs run on"),
         _ = tokio::signal::ctrl_c() => tracing::info!("interrupted; VMs run on"),
+    }
+    if !context.moves.stop(migration::STOP_WITHIN).await {
+        tracing::warn!(
+            "a move from here has not ended yet; the agent that is started next goes on from what it finds"
+        );
     }
     Ok(())
 }
@@ -251,6 +260,8 @@ async fn converge(context: &Arc<Context>) -> &'static str {
         let listed = context.hypervisor.list().await;
         if let Ok(domains) = &listed {
             context.alarms.audit(&context.ledger, domains);
+            let departed = &context.departed;
+            departed.see(&context.ledger, &context.boot_id, domains);
         }
         match listed {
             Ok(domains) if context.freezer.acts() => turn(context, &mut memory, &domains),

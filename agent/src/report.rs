@@ -82,7 +82,8 @@ async fn write(context: &Context, report: &HostReport) -> Result<()> {
 async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostReport> {
     let hardware = hardware_report::current();
     let domains = context.hypervisor.list().await?;
-    let stuck = context.closes.stuck();
+    let mut stuck = context.closes.stuck();
+    stuck.extend(context.departed.stuck());
     let (certificates, unread) = certificates(&context.certificates.expiries());
     let mut probe_errors = hardware.errors;
     probe_errors.extend(unread);

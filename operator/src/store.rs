@@ -11,6 +11,7 @@ use api::{
     Anew, BusinessSystem, CloudPolicy, Department, Flavor, Host, HostPool, Image, Incident,
     Network, StoragePool, VirtualMachine, VirtualMachineMigration, Volume,
 };
+use failover::Moment;
 use failover::guard::NotArmed;
 use failover::guard::heartbeats::{HeartbeatReport, Heartbeats};
 use failover::proof::self_fence::GuardRegistration;
@@ -35,7 +36,9 @@ pub struct Renewals {
     pub sign: Sign,
     /// The incarnation that renews it.
     pub boot_id: Option<BootId>,
-    /// Age of the agent's loop, milliseconds.
+    /// Since when this observer has seen that incarnation renew it.
+    pub boot_seen: Moment,
+    /// Age of the agent's loop, milliseconds; [`api::names::LEASE_LOOP_NEVER`]: not seen in this boot.
     pub loop_age: Option<u64>,
     /// When it was last renewed, by the guard's clock: compared for equality only.
     pub renewed: Option<jiff::Timestamp>,
@@ -328,6 +331,9 @@ fn note(
         },
     };
     let boot_id = annotation(api::names::LEASE_BOOT_ID).map(BootId);
+    let boot_seen = known
+        .filter(|known| known.boot_id == boot_id)
+        .map_or_else(clock::now, |known| known.boot_seen);
     let loop_age = annotation(api::names::LEASE_LOOP_AGE).and_then(|age| age.parse().ok());
     // What can not be read is not armed, and tells of nobody.
     let guard = annotation(api::names::LEASE_GUARD)
@@ -351,6 +357,7 @@ fn note(
         Renewals {
             sign,
             boot_id,
+            boot_seen,
             loop_age,
             renewed,
             guard,
@@ -376,5 +383,33 @@ mod tests {
         assert!(see(Event::Init, 1) && see(Event::InitApply(()), 1));
         assert!(!see(Event::InitDone, 1) && !see(Event::Apply(()), 1));
         assert!(!see(Event::Init, 1), "a watch that expired is compared");
+    }
+
+    #[test]
+    fn an_incarnation_is_known_since_its_first_renewal_and_not_longer() {
+        let renewals = Mutex::<BTreeMap<String, Renewals>>::default();
+        let heartbeats = Mutex::<Heartbeats>::default();
+        let renewed = |boot: &str, second: u32| {
+            let lease: Lease = serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "host-h1", "annotations": {"zhengyun.io/boot-id": boot}},
+                "spec": {"renewTime": format!("2026-01-01T00:00:{second:02}.000000Z")}
+            }))
+            .expect("a Lease");
+            note(&renewals, &heartbeats, &lease);
+        };
+        let seen = |set: Option<Moment>| {
+            let mut all = renewals.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = all.get_mut("h1").expect("known");
+            known.boot_seen = set.unwrap_or(known.boot_seen);
+            known.boot_seen
+        };
+        let long_ago = Moment(1);
+        renewed("b1", 1);
+        assert!(seen(None) > long_ago);
+        seen(Some(long_ago));
+        renewed("b1", 2);
+        assert_eq!(seen(None), long_ago, "the same boot");
+        renewed("b2", 3);
+        assert!(seen(None) > long_ago, "another one");
     }
 }

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use api::names::{
     LEASE_API_SEEN, LEASE_BOOT_ID, LEASE_GUARD, LEASE_GUARD_WHY, LEASE_HEARTBEATS, LEASE_LOOP_AGE,
-    SYSTEM_NAMESPACE,
+    LEASE_LOOP_NEVER, SYSTEM_NAMESPACE,
 };
 use failover::guard::heartbeats::HeartbeatReport;
 use failover::guard::{GuardMemory, NotArmed, Readiness, arm, incarnation};
@@ -53,8 +53,6 @@ const SITE_EVERY: u64 = 15_000;
 const WATCHDOG_AGAIN: u64 = 10_000;
 /// A call to the API that takes longer is given up, and the next one tried.
 const CALL_BOUND: Duration = Duration::from_millis(1500);
-/// Age that is reported when the agent's loop was never seen, milliseconds.
-const NEVER: u64 = 86_400_000;
 
 /// Boot id of the running kernel.
 ///
@@ -465,11 +463,12 @@ async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
         .context("the API server did not answer in time")?
 }
 
-/// Milliseconds since the agent's converge loop last went round.
+/// Milliseconds since the agent's converge loop last went round; [`LEASE_LOOP_NEVER`] when nobody knows.
 fn loop_age(run_dir: &Path) -> u64 {
     let modified = std::fs::metadata(run_dir.join("loop")).and_then(|metadata| metadata.modified());
     let age = modified
         .ok()
         .and_then(|modified| SystemTime::now().duration_since(modified).ok());
-    age.map_or(NEVER, |age| u64::try_from(age.as_millis()).unwrap_or(NEVER))
+    let known = age.and_then(|age| u64::try_from(age.as_millis()).ok());
+    known.unwrap_or(LEASE_LOOP_NEVER)
 }

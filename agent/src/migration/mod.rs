@@ -6,7 +6,9 @@ mod source;
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use api::{MigrationSourcePhase, MigrationTargetPhase, VirtualMachineMigration};
@@ -21,6 +23,9 @@ use tokio::sync::watch;
 use crate::agent::{Context, in_task};
 use crate::vm::worker::VmRef;
 
+/// How long an agent that is told to stop waits for its moves: an abort takes a second or two, and systemd is patient for 90 s.
+pub const STOP_WITHIN: Duration = Duration::from_secs(10);
+
 /// How far a VM that is being sent from here has come.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sending {
@@ -32,6 +37,7 @@ struct Sending {
 #[derive(Default)]
 pub struct Moves {
     sending: Mutex<BTreeMap<String, Sending>>,
+    stopping: AtomicBool,
     changed: watch::Sender<()>,
 }
 
@@ -50,9 +56,33 @@ impl Moves {
     }
 
     fn begin(&self, uid: &str) -> bool {
-        self.all()
-            .insert(uid.to_owned(), Sending::default())
-            .is_none()
+        // Looked at under the lock: who stops sees every move that begins before.
+        let mut all = self.all();
+        !self.is_stopping() && all.insert(uid.to_owned(), Sending::default()).is_none()
+    }
+
+    /// Whether the agent ends: its moves are aborted.
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Begins no move any more, and waits until each that is under way has ended and was told of, whether it was aborted in
+    /// time or handed over. A switch-over that nobody sees costs the guest: the next agent finds its domain gone, can not
+    /// tell that from a crash, and the VM starts from its disks. False: some have not ended within this time.
+    pub async fn stop(&self, within: Duration) -> bool {
+        let mut changes = self.changes();
+        {
+            let _all = self.all();
+            self.stopping.store(true, Ordering::Release);
+        }
+        let ended = async {
+            while !self.all().is_empty() {
+                if changes.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(within, ended).await.is_ok()
     }
 
     /// Says that a VM's switch-over is near, to whoever waits for it.
@@ -67,6 +97,7 @@ impl Moves {
 
     fn end(&self, uid: &str) {
         self.all().remove(uid);
+        self.tell();
     }
 
     /// Wakes who waits for a change of a move or of the ledger.
@@ -186,5 +217,38 @@ fn logged(migration: &str, result: Result<()>) {
             error = format!("{error:#}"),
             "tried again at the next turn"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Longer than any test takes, and shorter than anybody waits.
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn an_agent_that_stops_begins_no_move_and_sees_those_under_way_to_their_end() {
+        let moves = Moves::default();
+        assert!(moves.begin("u1") && moves.begin("u2"));
+        let stop = moves.stop(LONG);
+        tokio::pin!(stop);
+        let waits = tokio::time::timeout(SHORT, &mut stop).await;
+        assert!(waits.is_err(), "two are under way");
+        assert!(moves.is_stopping() && !moves.begin("u3"));
+        moves.end("u1");
+        let waits = tokio::time::timeout(SHORT, &mut stop).await;
+        assert!(waits.is_err(), "one is left");
+        moves.end("u2");
+        assert!(stop.await);
+        assert!(moves.stop(LONG).await, "nothing moves");
+    }
+
+    #[tokio::test]
+    async fn a_move_that_does_not_end_holds_up_nobody_for_ever() {
+        let moves = Moves::default();
+        assert!(moves.begin("u1"));
+        assert!(!moves.stop(SHORT).await);
     }
 }

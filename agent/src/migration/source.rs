@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use api::{MigrationPhase, MigrationSource, MigrationSourcePhase, RuntimePhase};
+use api::{
+    MigrationPhase, MigrationSource, MigrationSourcePhase, RuntimePhase, VirtualMachineMigration,
+};
 pub use failover::agent::moving::SourceStep as Step;
 use failover::agent::moving::{SourceFacts, source};
 use hypervisor::{Domain, DomainState, Migrated, MigrationTarget};
@@ -232,7 +234,16 @@ async fn gone(
     said
 }
 
-/// Tells progress, and aborts when asked to, until it is dropped.
+/// Whether this move is to end: the agent is told to stop, or its user, the operator or whoever deleted it wants that.
+fn is_to_abort(stopping: bool, current: Option<&VirtualMachineMigration>) -> bool {
+    let asked = |current: &VirtualMachineMigration| {
+        let status = current.status.as_ref();
+        current.spec.cancel || status.is_some_and(|status| status.abort_requested)
+    };
+    stopping || current.is_none_or(asked)
+}
+
+/// Tells progress, and aborts when it is to end, until it is dropped.
 async fn watch(context: &Arc<Context>, moving: &Move) -> std::convert::Infallible {
     let Ok(uuid) = moving.vm.uuid() else {
         return std::future::pending().await;
@@ -242,13 +253,7 @@ async fn watch(context: &Arc<Context>, moving: &Move) -> std::convert::Infallibl
     loop {
         tokio::time::sleep(LOOK).await;
         let current = context.view.leaving.get(&reference);
-        let abort = current.is_none_or(|current| {
-            current.spec.cancel
-                || current
-                    .status
-                    .as_ref()
-                    .is_some_and(|status| status.abort_requested)
-        });
+        let abort = is_to_abort(context.moves.is_stopping(), current.as_deref());
         if abort && let Err(error) = context.hypervisor.abort_job(uuid).await {
             tracing::warn!(%error, "abort is tried again");
         }
@@ -381,5 +386,31 @@ async fn failed(context: &Arc<Context>, moving: &Move, error: &hypervisor::Error
             )
             .await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_move_is_aborted_when_its_agent_stops_or_somebody_wants_it() {
+        let current = |cancel: bool, requested: bool| -> VirtualMachineMigration {
+            serde_json::from_value(json!({
+                "metadata": {"name": "m"},
+                "spec": {"virtualMachine": "v", "cancel": cancel},
+                "status": {"abortRequested": requested},
+            }))
+            .expect("a migration")
+        };
+        let goes_on = current(false, false);
+        assert!(!is_to_abort(false, Some(&goes_on)));
+        assert!(
+            is_to_abort(true, Some(&goes_on)),
+            "nobody would see its end"
+        );
+        assert!(is_to_abort(false, Some(&current(true, false))));
+        assert!(is_to_abort(false, Some(&current(false, true))));
+        assert!(is_to_abort(false, None), "it was deleted");
     }
 }

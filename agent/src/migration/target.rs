@@ -181,14 +181,14 @@ async fn resumed(context: &Arc<Context>, moving: &Move, delivered: Option<Instan
     let reached = delivered.map(|at| at.elapsed());
     tracing::info!(vm = moving.vm.name, from = %moving.source.host, ?reached, "resumed here");
     say(context, moving, MigrationTargetPhase::Resumed, None).await?;
-    let runtime = api::Runtime {
-        assignment: moving.target.clone(),
-        phase: RuntimePhase::Running,
-        since: clock::now(),
-        close_reason: None,
-        message: None,
-        started_at: None,
-    };
+    let runtime = worker::runtime_of(
+        context,
+        &moving.vm,
+        &moving.target,
+        RuntimePhase::Running,
+        None,
+        None,
+    );
     worker::patch_status(context, &moving.vm, &json!({"incomingRuntime": runtime})).await
 }
 

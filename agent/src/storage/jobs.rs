@@ -132,10 +132,8 @@ async fn work(context: &Arc<Context>, volume: &Volume, job: &VolumeJob) {
     };
     let namespace = volume.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Volume> = Api::namespaced(context.client.clone(), &namespace);
-    let mut value = json!(report);
-    // A merge alone would keep what an earlier report said.
-    value["message"] = json!(report.message);
-    let patch = json!({"status": {"reported": value}});
+    // Every field is named, also what is gone: a merge keeps what it does not name.
+    let patch = json!({"status": {"reported": report}});
     let sent = api
         .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
         .await;
@@ -153,6 +151,34 @@ fn was_begun(entry: &Entry, epoch: i64) -> bool {
         .is_some_and(|(highest, _)| *highest >= epoch)
 }
 
+/// The report of a job that has changed nothing yet: what earlier jobs left of the file stands.
+fn report_of(fresh: &Volume, job: &VolumeJob) -> VolumeReport {
+    let before = fresh.status.as_ref();
+    let before = before.and_then(|status| status.reported.clone());
+    let (file, size_bytes, image_digest) = before.map_or((None, None, None), |before| {
+        (before.file, before.size_bytes, before.image_digest)
+    });
+    VolumeReport {
+        assignment: job.assignment.clone(),
+        phase: "Done".to_owned(),
+        file,
+        size_bytes,
+        image_digest,
+        message: None,
+    }
+}
+
+/// What a job that is done left of the file; none: nothing. One that grew stays made from its image.
+fn done(report: &mut VolumeReport, file: Option<VolumeFile>, digest: Option<String>) {
+    report.image_digest = file
+        .as_ref()
+        .and_then(|_| digest.or(report.image_digest.take()));
+    report.size_bytes = file
+        .as_ref()
+        .and_then(|file| i64::try_from(file.size_bytes).ok());
+    report.file = file.map(|file| relative(&file.path));
+}
+
 /// Does a job, if it was never begun, and says what became of it.
 ///
 /// # Errors
@@ -165,15 +191,8 @@ async fn once(
 ) -> Result<VolumeReport> {
     let epoch = job.assignment.epoch.0;
     let ledger = &context.jobs.ledger;
-    let mut report = VolumeReport {
-        assignment: job.assignment.clone(),
-        phase: "Done".to_owned(),
-        file: None,
-        size_bytes: None,
-        image_digest: None,
-        message: None,
-    };
     let (fresh, claim) = permit(context, volume, uid, job).await?;
+    let mut report = report_of(&fresh, job);
     if was_begun(&ledger.entry(uid)?, epoch) {
         ledger.close(uid, epoch)?;
         report.phase = "Closed".to_owned();
@@ -183,13 +202,7 @@ async fn once(
     context.must_start()?;
     ledger.take(uid, epoch, context.guard_firings)?;
     match carry_out(context, &fresh, job, claim).await {
-        Ok((file, digest)) => {
-            report.size_bytes = file
-                .as_ref()
-                .and_then(|file| i64::try_from(file.size_bytes).ok());
-            report.file = file.map(|file| relative(&file.path));
-            report.image_digest = digest;
-        }
+        Ok((file, digest)) => done(&mut report, file, digest),
         Err(error) => {
             if context.is_over() {
                 bail!("the guard has fired, so this incarnation of the host is over: {error:#}");
@@ -520,6 +533,42 @@ mod tests {
         claim_for(&over, "u", &job(2)).expect_err("it is over");
         over.status.as_mut().expect("status").reported = Some(report(1));
         claim_for(&over, "u", &job(2)).expect("a former job's report");
+    }
+
+    /// Where the growth failed or was cut short, the operator and the pool's room still count with the size that is there.
+    #[test]
+    fn a_report_says_what_stands_of_the_file_whichever_job_made_it() {
+        let mut grows = volume("u", Some(job(2)), None);
+        assert_eq!(report_of(&grows, &job(2)).size_bytes, None);
+        let made = VolumeReport {
+            file: Some("volumes/u.qcow2".to_owned()),
+            image_digest: Some("d".to_owned()),
+            message: Some("what an earlier job said".to_owned()),
+            ..report(1)
+        };
+        grows.status.as_mut().expect("status").reported = Some(made.clone());
+        let begun = report_of(&grows, &job(2));
+        let stands = VolumeReport {
+            assignment: assignment(2),
+            message: None,
+            ..made
+        };
+        assert_eq!(begun, stands);
+        let mut grown = begun.clone();
+        let file = VolumeFile {
+            path: "/pool/volumes/u.qcow2".into(),
+            size_bytes: 7,
+        };
+        done(&mut grown, Some(file), None);
+        let larger = VolumeReport {
+            size_bytes: Some(7),
+            ..stands
+        };
+        assert_eq!(grown, larger);
+        let mut deleted = begun;
+        done(&mut deleted, None, None);
+        let nothing = (deleted.file, deleted.size_bytes, deleted.image_digest);
+        assert_eq!(nothing, (None, None, None));
     }
 
     #[test]

@@ -11,12 +11,14 @@ use hypervisor::{DomainSpec, DomainState};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use kube::runtime::reflector::ObjectRef;
 use model::{Assignment, Epoch};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::closing::{self, CloseStuck};
 use super::decide::{Action, close_reason, runtime_phase};
+use super::reporting;
 use super::spec::{self, ClaimKind, Parts, SpecError};
 use super::starting;
 use crate::agent::Context;
@@ -427,14 +429,14 @@ async fn say_stuck(
         return;
     }
     tracing::error!(vm = vm.name, why, "a copy can not be ended");
-    let runtime = Runtime {
-        assignment: assignment.clone(),
-        phase: RuntimePhase::CloseStuck,
-        since: clock::now(),
-        close_reason: None,
-        message: Some(why),
-        started_at: None,
-    };
+    let runtime = runtime_of(
+        context,
+        vm,
+        assignment,
+        RuntimePhase::CloseStuck,
+        None,
+        Some(why),
+    );
     match patch_status(context, vm, &json!({field: runtime})).await {
         Ok(()) => context.closes.set_told(uuid),
         Err(error) => tracing::warn!(
@@ -493,6 +495,26 @@ async fn check_superseded(context: &Arc<Context>, vm: &VmRef, running: &Assignme
     Ok(())
 }
 
+/// A report of a copy here, made now.
+pub fn runtime_of(
+    context: &Context,
+    vm: &VmRef,
+    assignment: &Assignment,
+    phase: RuntimePhase,
+    reason: Option<CloseReason>,
+    message: Option<String>,
+) -> Runtime {
+    let reference = ObjectRef::<VirtualMachine>::new(&vm.name).within(&vm.namespace);
+    let (assigned, incoming) = (&context.view.assigned, &context.view.incoming);
+    let known = assigned
+        .get(&reference)
+        .or_else(|| incoming.get(&reference));
+    // Another one that bears its name may have had the same epoch here.
+    let known = known.filter(|known| known.metadata.uid.as_deref() == Some(vm.uid.as_str()));
+    let status = known.as_ref().and_then(|known| known.status.as_ref());
+    reporting::runtime(status, assignment, phase, reason, message, clock::now())
+}
+
 /// Writes `status.runtime`, or `status.incomingRuntime` for an arrival.
 ///
 /// # Errors
@@ -505,14 +527,7 @@ pub async fn report(
     reason: Option<CloseReason>,
     message: Option<String>,
 ) -> Result<()> {
-    let runtime = Runtime {
-        assignment: assignment.clone(),
-        phase,
-        since: clock::now(),
-        close_reason: reason,
-        message,
-        started_at: (phase == RuntimePhase::Running).then(clock::now),
-    };
+    let runtime = runtime_of(context, vm, assignment, phase, reason, message);
     let mut status = json!({"runtime": runtime});
     if phase == RuntimePhase::Running {
         // What was reported while this copy was arriving is over.

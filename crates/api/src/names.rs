@@ -30,6 +30,9 @@ pub const LABEL_EVACUATES: &str = "zhengyun.io/evacuates";
 pub const LEASE_BOOT_ID: &str = "zhengyun.io/boot-id";
 /// Annotation on a host's Lease: age of the agent's converge loop in milliseconds.
 pub const LEASE_LOOP_AGE: &str = "zhengyun.io/agent-loop-age-milliseconds";
+/// What [`LEASE_LOOP_AGE`] says, milliseconds, while the loop has not gone round once in this boot: older than any policy
+/// allows, so that nothing is placed there.
+pub const LEASE_LOOP_NEVER: u64 = 86_400_000;
 /// Annotation on a host's Lease: what its guard registers as in force (JSON): `armed`,
 /// `contractMilliseconds`, `watchdogMilliseconds`, `pools`. `SelfFenced` rests on it.
 pub const LEASE_GUARD: &str = "zhengyun.io/guard";

@@ -219,7 +219,7 @@ fn copies_end(host: &Host) -> Judged {
         return Judged::new("CopiesEnd", true, "AllEnded", "");
     }
     let message = format!(
-        "status.reported.closesStuck: libvirt still shows {} domains that it was told to destroy ({}), and they may write to their disks: end their processes by hand, or empty this host and power it off",
+        "status.reported.closesStuck: libvirt still shows {} domains that should be gone ({}), and they may write to their disks: end their processes by hand, or empty this host and power it off",
         stuck.len(),
         named(stuck)
     );

@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
+use api::names::LEASE_LOOP_NEVER;
 use api::{
     BusinessSystem, CloseReason, Host, Incident, RuntimePhase, VirtualMachine,
     VirtualMachineMigration, VirtualMachinePhase,
 };
+use failover::Moment;
 use failover::incident::causes::{self, Guest};
 use failover::incident::{Ledger, WallTime};
 use failover::proof::CRASHED;
@@ -20,7 +22,8 @@ use model::{Assignment, HostName, NamespacedName, StopProofKind};
 use super::affected::find;
 use super::{now, recall, stored};
 use crate::runtime::Context;
-use crate::{door, evacuation};
+use crate::store::Renewals;
+use crate::{clock, door, evacuation};
 
 /// A system that people's work interrupts for no longer has no Incident: the pause of a move is none.
 const PLANNED_DOWN: SignedDuration = SignedDuration::from_secs(5);
@@ -62,7 +65,8 @@ pub(super) fn look(
     let bound = agent_bound(context);
     for host in context.stores.hosts.state() {
         let name = HostName(host.name_any());
-        if let Some((boot_id, age)) = agent_down(context, &name, bound) {
+        let down = agent_down(context, &name, bound);
+        if let Some((boot_id, age)) = down.and_then(|down| Some((down.boot_id, down.known?))) {
             ledger.agent_down(&name, &boot_id, age, at);
         }
         if host.spec.maintenance.is_some() {
@@ -180,13 +184,31 @@ fn look_at_guest(
     }
 }
 
-/// The incarnation and the age, milliseconds, of an agent's loop that stands still for longer than the
-/// policy allows, while its guard lives.
-fn agent_down(context: &Context, host: &HostName, bound: u64) -> Option<(String, u64)> {
+/// What is known of an agent's loop that stands still for longer than the policy allows, while its guard lives.
+fn agent_down(context: &Context, host: &HostName, bound: u64) -> Option<AgentDown> {
     let renewals = context.stores.renewals(host.as_str())?;
+    let down = stands_still(&renewals, bound, clock::now())?;
+    (!is_silent(context, host)).then_some(down)
+}
+
+/// An agent's loop that stands still.
+#[derive(Debug, PartialEq, Eq)]
+struct AgentDown {
+    /// The incarnation of its host.
+    boot_id: String,
+    /// For how long it is known to, milliseconds; none: its boot is younger to this observer than the bound, and the
+    /// agent may be on its way up.
+    known: Option<u64>,
+}
+
+fn stands_still(renewals: &Renewals, bound: u64, now: Moment) -> Option<AgentDown> {
     let age = renewals.loop_age.filter(|age| *age > bound)?;
-    let boot_id = renewals.boot_id?.to_string();
-    (!is_silent(context, host)).then_some((boot_id, age))
+    let boot_id = renewals.boot_id.as_ref()?.to_string();
+    let seen = now.since(renewals.boot_seen);
+    // A loop that has not gone round in this boot stands still for as long as the boot is known.
+    let age = if age == LEASE_LOOP_NEVER { seen } else { age };
+    let known = (seen > bound).then_some(age);
+    Some(AgentDown { boot_id, known })
 }
 
 /// How old an agent's loop may be, milliseconds: a restart of an agent takes seconds and is none.
@@ -268,7 +290,7 @@ pub(super) fn is_gone(
     if cause.starts_with(causes::AGENT_CAUSES) {
         let host = incident.host.as_ref()?;
         let down = agent_down(context, host, agent_bound(context));
-        return Some(down.is_none_or(|(boot_id, _)| causes::agent_cause(host, &boot_id) != cause));
+        return Some(down.is_none_or(|down| causes::agent_cause(host, &down.boot_id) != cause));
     }
     cause.starts_with(causes::GUEST_CAUSES).then(|| {
         let own = vms

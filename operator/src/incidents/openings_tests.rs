@@ -185,3 +185,43 @@ fn only_a_system_that_was_up_and_does_not_answer_counts_as_interrupted() {
         );
     }
 }
+
+#[test]
+fn an_agent_that_comes_up_after_its_hosts_boot_does_not_stand_still_and_one_that_never_does() {
+    const BOUND: u64 = 15_000;
+    let booted = Moment(86_400_000);
+    let after = |milliseconds, loop_age| {
+        let renewals = Renewals {
+            sign: failover::signs::Sign {
+                changes: 1,
+                changed_at: booted,
+            },
+            boot_id: Some("b1".into()),
+            boot_seen: booted,
+            loop_age,
+            renewed: None,
+            guard: failover::proof::self_fence::GuardRegistration::default(),
+            not_armed: None,
+            api_seen: None,
+        };
+        stands_still(&renewals, BOUND, booted.plus(milliseconds))
+    };
+    let down = |known| {
+        let boot_id = "b1".to_owned();
+        Some(AgentDown { boot_id, known })
+    };
+    for (milliseconds, loop_age, expected) in [
+        (2_000, Some(LEASE_LOOP_NEVER), down(None)),
+        (BOUND, Some(LEASE_LOOP_NEVER), down(None)),
+        (BOUND + 1, Some(LEASE_LOOP_NEVER), down(Some(BOUND + 1))),
+        (9_000, Some(400), None),
+        (600_000, Some(BOUND), None),
+        (600_000, Some(BOUND + 1), down(Some(BOUND + 1))),
+        // This observer has just begun: it waits, and closes nothing that another one has opened.
+        (2_000, Some(3_600_000), down(None)),
+        (600_000, None, None),
+    ] {
+        let found = after(milliseconds, loop_age);
+        assert_eq!(found, expected, "{milliseconds} {loop_age:?}");
+    }
+}

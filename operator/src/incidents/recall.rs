@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use api::{Host, Incident, VirtualMachine};
+use api::{Host, Incident, RuntimePhase, VirtualMachine};
 use failover::Reason;
 use failover::host::machine::{EventKind, HostEvent};
 use failover::incident::rules::{STORM_CAUSE, host_cause};
@@ -35,7 +35,10 @@ pub(super) fn is_recent(vm: &VirtualMachine, wall: Timestamp) -> bool {
         .runtime
         .as_ref()
         .filter(|runtime| status.assignment.as_ref() == Some(&runtime.assignment));
-    let started = own.and_then(|runtime| runtime.started_at.as_ref());
+    // A copy that is past its start began no later than what is told of it, whether it ever ran or not.
+    let starts = |phase| matches!(phase, RuntimePhase::Preparing | RuntimePhase::Starting);
+    let started = own.filter(|runtime| !starts(runtime.phase));
+    let started = started.map(|runtime| runtime.started_at.as_ref().unwrap_or(&runtime.since));
     started.is_none_or(|started| wall.duration_since(started.0) < RECENT)
 }
 

@@ -161,3 +161,27 @@ fn a_vm_without_an_assignment_is_not_recent() {
     vm.status.as_mut().expect("a status").assignment = None;
     assert!(!is_recent(&vm, wall()));
 }
+
+#[test]
+fn a_copy_past_its_start_is_as_old_as_the_last_word_of_it_at_least() {
+    let said = |phase: &str, since: &str, started: Option<&str>| {
+        let mut vm = VirtualMachine::clone(&restarted("PoweredOff", since));
+        let runtime = vm
+            .status
+            .as_mut()
+            .and_then(|status| status.runtime.as_mut());
+        let runtime = runtime.expect("a report");
+        runtime.phase = serde_json::from_value(json!(phase)).expect("a phase");
+        let time = |text: &str| serde_json::from_value(json!(text)).expect("a time");
+        runtime.started_at = started.map(time);
+        is_recent(&vm, wall())
+    };
+    let (days_ago, a_moment_ago) = ("2025-12-29T00:00:00Z", "2026-01-01T00:09:30Z");
+    for phase in ["Closed", "Stalled", "CloseStuck", "Running"] {
+        assert!(!said(phase, days_ago, None), "{phase}: it is no start");
+        assert!(!said(phase, a_moment_ago, Some(days_ago)), "{phase}");
+        assert!(said(phase, a_moment_ago, None), "{phase}");
+        assert!(said(phase, a_moment_ago, Some(a_moment_ago)), "{phase}");
+    }
+    assert!(said("Preparing", days_ago, None), "it waits since then");
+}

@@ -23,10 +23,39 @@ const KEEPALIVE: (i32, u32) = (2, 3);
 /// Where ended jobs come in, and those that nobody has asked for yet.
 type EndedJobs = (Receiver<(Uuid, Numbers)>, BTreeMap<Uuid, Numbers>);
 
+/// What is open, and whether what was open before was lost.
+struct Slot<C> {
+    open: Option<Arc<C>>,
+    /// Stays until another one is open, however often that fails.
+    lost: bool,
+}
+
+impl<C> Slot<C> {
+    const EMPTY: Self = Self {
+        open: None,
+        lost: false,
+    };
+
+    /// What is open and alive, opened if need be, and whether it is the first since one was lost.
+    fn get(
+        &mut self,
+        is_alive: impl Fn(&C) -> bool,
+        open: impl FnOnce() -> Result<C>,
+    ) -> Result<(Arc<C>, bool)> {
+        if let Some(alive) = self.open.as_ref().filter(|open| is_alive(open)) {
+            return Ok((alive.clone(), false));
+        }
+        self.lost |= self.open.take().is_some();
+        let opened = Arc::new(open()?);
+        self.open = Some(opened.clone());
+        Ok((opened, std::mem::take(&mut self.lost)))
+    }
+}
+
 /// A connection that heals itself.
 pub struct Connection {
     uri: String,
-    connect: Mutex<Option<Arc<Connect>>>,
+    connect: Mutex<Slot<Connect>>,
     sink: &'static Sink,
     jobs: Mutex<EndedJobs>,
     /// Where events go.
@@ -72,7 +101,7 @@ impl Connection {
         }));
         Ok(Arc::new(Self {
             uri: uri.to_owned(),
-            connect: Mutex::new(None),
+            connect: Mutex::new(Slot::EMPTY),
             sink,
             jobs: Mutex::new((ended, BTreeMap::new())),
             events,
@@ -82,21 +111,17 @@ impl Connection {
     /// The live connection, opened if need be. Blocks.
     pub fn get(&self) -> Result<Arc<Connect>> {
         let mut slot = self.connect.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(connect) = slot
-            .as_ref()
-            .filter(|connect| connect.is_alive().unwrap_or(false))
-        {
-            return Ok(connect.clone());
-        }
-        let again = slot.take().is_some();
-        let disconnected =
-            |error: virt::error::Error| Error::Disconnected(error.message().to_owned());
-        let connect = Connect::open(Some(&self.uri)).map_err(disconnected)?;
-        // A local socket without keepalive support is fine: it fails at once when the daemon goes.
-        let _ = connect.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1);
-        ffi::register(&connect, self.sink).map_err(disconnected)?;
-        let connect = Arc::new(connect);
-        *slot = Some(connect.clone());
+        let open = || -> Result<Connect> {
+            let disconnected =
+                |error: virt::error::Error| Error::Disconnected(error.message().to_owned());
+            let connect = Connect::open(Some(&self.uri)).map_err(disconnected)?;
+            // A local socket without keepalive support is fine: it fails at once when the daemon goes.
+            let _ = connect.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1);
+            ffi::register(&connect, self.sink).map_err(disconnected)?;
+            Ok(connect)
+        };
+        let is_alive = |connect: &Connect| connect.is_alive().unwrap_or(false);
+        let (connect, again) = slot.get(is_alive, open)?;
         if again {
             let _ = self.events.send(Event::Reconnected);
         }
@@ -131,5 +156,30 @@ impl Connection {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A daemon that is restarted answers nobody for a while; who watches a domain must learn that events were lost.
+    #[test]
+    fn what_was_lost_is_told_once_when_it_is_open_again_however_often_that_fails() {
+        let mut slot = Slot::<i32>::EMPTY;
+        let refused = || Err(Error::Disconnected("refused".to_owned()));
+        slot.get(|_| true, refused).expect_err("nobody answers yet");
+        let (first, again) = slot.get(|_| true, || Ok(1)).expect("open");
+        assert!(*first == 1 && !again, "nothing was lost");
+        for _ in 0..2 {
+            slot.get(|_| false, refused)
+                .expect_err("the daemon is away");
+        }
+        let (second, again) = slot.get(|_| true, || Ok(2)).expect("open again");
+        assert!(*second == 2 && again);
+        let (same, again) = slot.get(|_| true, || Ok(3)).expect("alive");
+        assert!(*same == 2 && !again, "told once");
+        let (third, again) = slot.get(|_| *same == 3, || Ok(3)).expect("at once");
+        assert!(*third == 3 && again);
     }
 }

@@ -359,7 +359,7 @@ pub struct HostReport {
     #[schemars(length(max = 16))]
     pub certificates: Vec<HostCertificate>,
     /// Domains of ours (uuid and name) that libvirt still shows a minute after it was first told to destroy them,
-    /// also those whose VM has long been assigned elsewhere. Condition `CopiesEnd` tells.
+    /// or after they were handed over; also those whose VM has long been assigned elsewhere. Condition `CopiesEnd` tells.
     #[serde(default)]
     #[schemars(length(max = 256))]
     pub closes_stuck: Vec<String>,

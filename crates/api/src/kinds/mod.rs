@@ -79,6 +79,7 @@ mod tests {
             "incarnation": incarnation, "capacity": capacity, "architecture": "x86_64", "domainType": "kvm",
         }));
         let assignment = json!({"host": "h1", "bootId": "b", "epoch": 1});
+        names_every_field::<VolumeReport>(json!({"assignment": assignment, "phase": "Done"}));
         names_every_field::<Runtime>(json!({
             "assignment": assignment, "phase": "Running", "since": "2026-01-01T00:00:00Z",
         }));

@@ -136,7 +136,8 @@ pub enum VolumeOperation {
     Delete,
 }
 
-/// What an agent reports about a job on a volume.
+/// What an agent reports about a job on a volume, and what stands of its file. Merged whole, as
+/// [`super::HostReport`] is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeReport {
@@ -145,15 +146,15 @@ pub struct VolumeReport {
     /// `Working`, `Done`, `Failed`, `Closed` (interrupted: never begun again under this number).
     pub phase: String,
     /// Path of the file below the pool's folder.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub file: Option<String>,
     /// Size that the guest sees, bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub size_bytes: Option<i64>,
     /// SHA-256 of the image that it was made from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub image_digest: Option<String>,
     /// What went wrong.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub message: Option<String>,
 }
