@@ -89,6 +89,10 @@ pub enum Mutation {
     PromoteOnAnyProof,
     /// Line 2: after another proof of the source the target is not told to close.
     NeverRefuse,
+    /// Line 2, decision 0019: the source says the hand-over when its guest stands still and its QEMU is not dead.
+    HandOverStopped,
+    /// Line 2, decision 0019: the source says the hand-over of a QEMU that died after its guest had run again.
+    HandOverOfAny,
     /// Line 3: `incoming` is never moved into the assignment.
     NeverPromote,
     /// Line 4: the target refuses before the source has said that it runs.
@@ -106,7 +110,7 @@ pub enum Mutation {
 }
 
 /// Every rule, in the order of the list above.
-pub const ALL: [Mutation; 47] = [
+pub const ALL: [Mutation; 49] = [
     Mutation::StartFromCache,
     Mutation::IgnoreBootId,
     Mutation::ReuseEpoch,
@@ -147,6 +151,8 @@ pub const ALL: [Mutation; 47] = [
     Mutation::ResumeOnClosed,
     Mutation::PromoteOnAnyProof,
     Mutation::NeverRefuse,
+    Mutation::HandOverStopped,
+    Mutation::HandOverOfAny,
     Mutation::NeverPromote,
     Mutation::RefuseFirst,
     Mutation::SayRunningEarly,

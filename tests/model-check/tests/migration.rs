@@ -15,31 +15,31 @@ fn pinned(model: Cluster, states: usize) {
 
 #[test]
 fn a_connection_breaks_and_a_person_cancels() {
-    pinned(MOVE_BREAKS, 2385);
+    pinned(MOVE_BREAKS, 3_281);
 }
 
 #[test]
 fn one_host_dies() {
-    pinned(MOVE_POWER, 49865);
+    pinned(MOVE_POWER, 70_693);
 }
 
 #[test]
 fn both_hosts_die() {
-    pinned(MOVE_BOTH_DIE, 21467);
+    pinned(MOVE_BOTH_DIE, 23_153);
 }
 
 #[test]
 fn agents_die() {
-    pinned(MOVE_AGENTS, 29379);
+    pinned(MOVE_AGENTS, 34_977);
 }
 
 #[test]
 fn the_guest_crashes() {
-    pinned(MOVE_GUEST, 29_954);
-    pinned(MOVE_GUEST_BREAKS, 9143);
+    pinned(MOVE_GUEST, 40_326);
+    pinned(MOVE_GUEST_BREAKS, 13_607);
 }
 
 #[test]
 fn a_leader_is_paused_and_the_user_halts_the_vm() {
-    pinned(MOVE_LEADERS, 47871);
+    pinned(MOVE_LEADERS, 57_335);
 }

@@ -77,6 +77,8 @@ const MIGRATION: &[Row] = &[
     (&[Mutation::ResumeOnClosed], MOVE_GUEST_BREAKS, OLD_MEMORY),
     (&[Mutation::PromoteOnAnyProof], MOVE_POWER, STUCK),
     (&[Mutation::NeverRefuse], MOVE_POWER, STUCK),
+    (&[Mutation::HandOverStopped], MOVE_BREAKS, WRITER),
+    (&[Mutation::HandOverOfAny], MOVE_GUEST_BREAKS, OLD_MEMORY),
     (&[Mutation::NeverPromote], MOVE_BREAKS, STUCK),
     (&[Mutation::RefuseFirst], MOVE_BREAKS, "a move stops no VM"),
     (
@@ -148,5 +150,5 @@ fn every_rule_of_the_list_is_removed_once() {
             "{rule:?}"
         );
     }
-    assert_eq!((ALL.len(), rows().count()), (47, 47));
+    assert_eq!((ALL.len(), rows().count()), (49, 49));
 }

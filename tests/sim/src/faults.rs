@@ -241,8 +241,27 @@ pub enum Fault {
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },
+    /// libvirt of a host does not clear up after guests that moved away.
+    ClearingHangs {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
     /// Moves lose their last reply.
     FinishLost {
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// QEMU processes of moves' sources die by themselves at switch-over: before the target has finished, or after it.
+    SourceDies {
+        #[serde(default)]
+        finished: bool,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
+    /// What follows the death of a move's source goes wrong: its agent does not see it, or dies before or after it has
+    /// said so; libvirt takes long to clear up, or calls the move failed.
+    HandOverDisturbed {
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },

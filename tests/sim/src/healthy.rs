@@ -66,7 +66,7 @@ impl World {
                 health.hit.extend(0..self.machines.len());
                 health.switches_break = true;
             }
-            Fault::FinishLost { .. } => health.switches_break = true,
+            Fault::FinishLost { .. } | Fault::SourceDies { .. } => health.switches_break = true,
             Fault::BackUp | Fault::Restore { .. } | Fault::Rebase => health.by_hand = true,
             Fault::GuestCrash { vm }
             | Fault::GuestShutdown { vm }

@@ -79,11 +79,7 @@ impl World {
                 self.machines[host.0].uuid = uuid;
             }
             Fault::ApiLossy { span } => self.outage.lossy_until = now + span,
-            Fault::AgentCrash { host, span } => {
-                self.machines[host.0].agent_dies();
-                let run = self.machines[host.0].agent.run;
-                self.push(span, Event::AgentUp(host.0, run));
-            }
+            Fault::AgentCrash { host, span } => self.agent_down(host.0, span),
             Fault::LedgerLost { host } => self.machines[host.0].ledger.clear(),
             Fault::AgentStuck { host, span } => {
                 self.machines[host.0].agent.stuck_until = now + span
@@ -99,6 +95,11 @@ impl World {
             Fault::GuestShutdown { vm } => self.guest_ends(vm.0, true),
             Fault::Disarm { span } => self.disarmed_until = now + span,
             Fault::FinishLost { span } => self.finish_lost_until = now + span,
+            Fault::ClearingHangs { host, span } => {
+                self.machines[host.0].clearing_hangs_until = now + span;
+            }
+            Fault::SourceDies { finished, span } => self.source_dies = (now + span, finished),
+            Fault::HandOverDisturbed { span } => self.hand_over_disturbed_until = now + span,
             Fault::BackUp => self.backup = Some(self.api.clone()),
             Fault::Restore { span } => self.restore(span),
             Fault::StartHangs { host, span } => {
@@ -121,6 +122,13 @@ impl World {
             }
             _ => self.ask(fault),
         }
+    }
+
+    /// An agent's process dies, and is started again after so long.
+    pub fn agent_down(&mut self, host: usize, span: u64) {
+        self.machines[host].agent_dies();
+        let run = self.machines[host].agent.run;
+        self.push(span, Event::AgentUp(host, run));
     }
 
     /// Faults that follow an event: each once.
@@ -390,11 +398,9 @@ impl World {
         let now = self.now;
         self.healed = true;
         self.outage = crate::world::Outage::default();
-        (
-            self.finish_lost_until,
-            self.split_until,
-            self.disarmed_until,
-        ) = (0, 0, 0);
+        (self.split_until, self.disarmed_until) = (0, 0);
+        (self.finish_lost_until, self.hand_over_disturbed_until) = (0, 0);
+        self.source_dies = (0, false);
         let mut off = 0;
         for host in 0..self.machines.len() {
             let machine = &mut self.machines[host];
@@ -405,6 +411,7 @@ impl World {
             machine.bmc_dark_until = 0;
             (machine.start_hangs_until, machine.start_fails_until) = (0, 0);
             (machine.close_hangs_until, machine.disks_fail_until) = (0, 0);
+            machine.clearing_hangs_until = 0;
             (machine.guard_until, machine.clock_jump) = (0, 0);
             machine.agent.stale_until = 0;
             machine.agent.stuck_until = machine.agent.stuck_until.min(now);

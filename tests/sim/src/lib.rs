@@ -19,6 +19,7 @@ pub mod faults;
 mod hardware;
 mod healthy;
 mod inflict;
+pub mod job;
 mod liars;
 pub mod libvirt;
 pub mod machine;

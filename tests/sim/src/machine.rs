@@ -40,8 +40,12 @@ pub enum DomainState {
     Starting,
     /// Its guest runs and may write.
     Running,
+    /// It comes from another host, and libvirt holds it: nobody can let its guest run.
+    Arriving,
     /// Its guest stands still: it arrived, or is being switched over.
     Paused,
+    /// Its process has ended, and libvirt shows it still as one that stands still.
+    Dead,
     /// Its guest stands still since a disk failed.
     Stalled,
 }
@@ -94,6 +98,8 @@ pub struct Agent {
     pub busy_target: BTreeSet<usize>,
     /// VMs that this run sends, by move.
     pub sending: BTreeMap<usize, VmUid>,
+    /// Those of them that were handed over, and that libvirt has not cleared up after.
+    pub clearing: BTreeSet<usize>,
     /// Epochs that libvirt was asked to start and has not answered for.
     pub starting: BTreeMap<VmUid, Epoch>,
     /// Since when a copy was to end, and whether it was told that it does not.
@@ -137,6 +143,8 @@ pub struct Machine {
     pub start_fails_until: u64,
     /// QEMU processes do not end until then.
     pub close_hangs_until: u64,
+    /// libvirt does not clear up after guests that moved away until then.
+    pub clearing_hangs_until: u64,
     /// Reads and writes of disks fail until then.
     pub disks_fail_until: u64,
     /// The guard does not run until then.
@@ -185,6 +193,7 @@ impl Machine {
             start_hangs_until: 0,
             start_fails_until: 0,
             close_hangs_until: 0,
+            clearing_hangs_until: 0,
             disks_fail_until: 0,
             guard_until: 0,
             clock_jump: 0,
@@ -274,6 +283,7 @@ impl Machine {
         agent.busy_source.clear();
         agent.busy_target.clear();
         agent.sending.clear();
+        agent.clearing.clear();
         agent.starting.clear();
         agent.closing.clear();
         agent.shut_down.clear();

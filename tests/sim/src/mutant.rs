@@ -20,6 +20,8 @@ pub enum Mutant {
     KeepsStarting,
     /// The target lets its copy run when it has arrived.
     ResumesEagerly,
+    /// The source says the hand-over when its guest stands still, and its QEMU is not dead.
+    HandsOverStopped,
     /// The operator forgets the epoch of a move that failed.
     LosesEpoch,
     /// The operator shows a VM as it last reported, whatever its host.
@@ -48,7 +50,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them, with the name that the command line takes.
-    pub const ALL: [(&'static str, Mutant); 19] = [
+    pub const ALL: [(&'static str, Mutant); 20] = [
         ("trusts-command", Mutant::TrustsCommand),
         ("no-compare-and-swap", Mutant::NoCompareAndSwap),
         ("trusts-any-bmc", Mutant::TrustsAnyBmc),
@@ -56,6 +58,7 @@ impl Mutant {
         ("hook-passes", Mutant::HookPasses),
         ("keeps-starting", Mutant::KeepsStarting),
         ("resumes-eagerly", Mutant::ResumesEagerly),
+        ("hands-over-stopped", Mutant::HandsOverStopped),
         ("loses-epoch", Mutant::LosesEpoch),
         ("shows-stale", Mutant::ShowsStale),
         ("never-fences", Mutant::NeverFences),

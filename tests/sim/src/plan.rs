@@ -253,10 +253,17 @@ impl Plan {
                 if rng.chance(300) {
                     self.push(at + rng.range(500, 8_000), Fault::CancelMoves);
                 }
+                // Not drawn: the other schedules keep their stories.
+                let until = span + 10_000;
+                self.add_source_dies(at, span, until);
+                if span.is_multiple_of(4) {
+                    self.push(at, Fault::HandOverDisturbed { span: until });
+                }
             }
             31 => {
                 self.push(at, Fault::Move { vm, to: None });
                 self.push(at, Fault::FinishLost { span });
+                self.add_source_dies(at, span, span);
             }
             36..=37 => {
                 // etcd is restored after something has moved.
@@ -318,6 +325,14 @@ impl Plan {
                     self.push(at + rng.range(1_000, 15_000), Fault::Confirm { host });
                 }
             },
+        }
+    }
+
+    /// Of three moves one whose source dies at switch-over.
+    fn add_source_dies(&mut self, at: u64, number: u64, span: u64) {
+        if number.is_multiple_of(3) {
+            let finished = number.is_multiple_of(2);
+            self.push(at, Fault::SourceDies { finished, span });
         }
     }
 

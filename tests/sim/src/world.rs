@@ -53,6 +53,8 @@ pub enum Event {
     AgentTurn(usize, u64, bool),
     /// The next step of an agent's work.
     Task(usize, u64, Box<Task>),
+    /// An agent dies in this run, for so long.
+    AgentDown(usize, u64, u64),
     /// A crashed agent is started again.
     AgentUp(usize, u64),
     /// A message of a host's agent that was given up arrives after all.
@@ -123,6 +125,11 @@ pub struct World {
     pub outage: Outage,
     /// Moves lose their last reply until then.
     pub finish_lost_until: u64,
+    /// QEMU processes of moves' sources die by themselves at switch-over until then, when the target has finished or
+    /// before.
+    pub source_dies: (u64, bool),
+    /// What follows the death of a move's source goes wrong until then.
+    pub hand_over_disturbed_until: u64,
     /// Both operators believe that they lead until then.
     pub split_until: u64,
     /// A person disarmed failover until then.
@@ -167,6 +174,8 @@ impl World {
             api: Server::default(),
             outage: Outage::default(),
             finish_lost_until: 0,
+            source_dies: (0, false),
+            hand_over_disturbed_until: 0,
             split_until: 0,
             disarmed_until: 0,
             cut: vec![None; plan.hosts],
@@ -365,6 +374,11 @@ impl World {
             Event::OperatorUp(operator, run) => self.operator_up(operator, run),
             Event::AgentTurn(host, run, extra) => self.agent_turn(host, run, extra),
             Event::Task(host, run, task) => self.task(host, run, *task),
+            Event::AgentDown(host, run, span) => {
+                if self.machines[host].agent.run == run {
+                    self.agent_down(host, span);
+                }
+            }
             Event::AgentUp(host, run) => self.agent_up(host, run),
             Event::Late(host, patch) => {
                 if self.api_serves() {

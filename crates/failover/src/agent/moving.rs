@@ -126,14 +126,14 @@ pub fn target(facts: TargetFacts) -> Option<TargetStep> {
         // It died between `closed` and the copy's end: closed is said when no copy is left.
         (Some(EpochState::Closed), _) if facts.copy => Some(TargetStep::Refuse),
         (Some(EpochState::Closed), _) => Some(TargetStep::SayRefused),
+        // It ran, moved on, and etcd was restored: this move is one of the past. Nothing of that epoch is
+        // left here, and the move must end. It can not be refused: the ledger closes no epoch that was handed over.
+        (Some(EpochState::HandedOver), _) => (!facts.copy).then_some(TargetStep::SayRefused),
         (_, true) if !(facts.handed_over && facts.copy) => Some(TargetStep::Refuse),
         (None, _) => {
             (facts.said.is_none() && !facts.abort_requested).then_some(TargetStep::Prepare)
         }
         (Some(EpochState::Used | EpochState::Started), _) => Some(TargetStep::Receive),
-        // It ran, moved on, and etcd was restored: this move is one of the past. Nothing of that epoch is
-        // left here, and the move must end.
-        (Some(EpochState::HandedOver), _) => (!facts.copy).then_some(TargetStep::SayRefused),
     }
 }
 
@@ -282,8 +282,20 @@ mod tests {
             copy: false,
         };
         assert_eq!(target(past), Some(TargetStep::SayRefused));
-        let left = TargetFacts { copy: true, ..past };
-        assert_eq!(target(left), None, "libvirt has not ended it yet");
+        // Simulation seed 3374: the rebase took what libvirt still showed for a copy that arrives.
+        let refuse = TargetFacts {
+            handed_over: false,
+            refuse_requested: true,
+            ..past
+        };
+        assert_eq!(target(refuse), Some(TargetStep::SayRefused));
+        for facts in [past, refuse] {
+            let left = TargetFacts {
+                copy: true,
+                ..facts
+            };
+            assert_eq!(target(left), None, "libvirt has not ended it yet");
+        }
     }
 
     #[test]

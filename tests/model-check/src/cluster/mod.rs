@@ -104,10 +104,16 @@ pub enum Action {
     Hang(u8),
     /// The host's present boot is registered.
     Register(u8),
-    /// The migration job reaches switch-over: the source is paused, the copy is complete.
+    /// The migration job reaches switch-over: the source is paused.
     Switch,
-    /// The Finish reply arrives: the job ended as migrated.
+    /// The target finishes: the copy is complete and libvirt holds it no more.
     Finish,
+    /// The Finish reply arrives: the source's QEMU is ended.
+    End,
+    /// The source's libvirt has cleared up after its dead QEMU.
+    Clear,
+    /// The target's libvirt destroys what it received of a job that did not finish.
+    Drop,
     /// The leader reads the host's power as off, a silent window long.
     Prove(u8),
     /// The leader forces a host off that runs but is isolated.
@@ -136,7 +142,7 @@ pub enum Action {
     AgentCrash(u8),
     /// Libvirt is restarted.
     LibvirtRestart(u8),
-    /// QEMU dies.
+    /// QEMU dies, at the switch-over of a move too.
     GuestCrash(u8),
     /// The host loses the management network.
     Isolate(u8),
@@ -148,7 +154,7 @@ pub enum Action {
     PauseMove(u8),
     /// The paused leader wakes and writes.
     Wake,
-    /// The job's connection breaks; the source runs on.
+    /// The job's connection breaks; the source runs on. Once the source is dead its libvirt calls the job failed.
     JobBreaks,
     /// The job's connection breaks at switch-over; the source stays paused.
     JobHangs,
@@ -241,7 +247,8 @@ impl Cluster {
             }
         }
         if self.moves {
-            actions.extend([A::Switch, A::Finish, A::Late, A::Adopt]);
+            actions.extend([A::Switch, A::Finish, A::End, A::Clear, A::Drop]);
+            actions.extend([A::Late, A::Adopt]);
         }
         if self.faults.restores > 0 {
             actions.extend([A::Freeze, A::Rebase]);
@@ -268,7 +275,10 @@ impl Cluster {
             A::Hang(host) => self.hang(state, host),
             A::Register(host) => self.register(state, host),
             A::Switch => self.switch(state),
-            A::Finish => self.job_finishes(state),
+            A::Finish => self.target_finishes(state),
+            A::End => self.job_finishes(state),
+            A::Clear => self.clear(state, true),
+            A::Drop => self.drop_arrival(state),
             A::Prove(host) => self.prove(state, host),
             A::Fence(host) => self.fence(state, host),
             A::Fire(host) => self.fire(state, host),

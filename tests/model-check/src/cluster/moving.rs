@@ -36,7 +36,7 @@ impl Cluster {
             Task::Sending => return self.sending(state, source, target),
             Task::Aborting => {
                 match state.job {
-                    Job::Switched => return None,
+                    Job::Switched | Job::Finished | Job::Ended | Job::Died => return None,
                     Job::Copying => {
                         self.job_ends(&mut next, target);
                         return Some(next);
@@ -79,8 +79,11 @@ impl Cluster {
                 next.api.moving.source = Some(SourcePhase::HandedOver);
             }
             SourceStep::GiveUp => {
-                return (!matches!(state.job, Job::Copying | Job::Switched))
-                    .then(|| self.close(state, index, source.epoch));
+                let job = matches!(
+                    state.job,
+                    Job::Copying | Job::Switched | Job::Finished | Job::Ended | Job::Died
+                );
+                return (!job).then(|| self.close(state, index, source.epoch));
             }
             SourceStep::SayClosed => next.api.moving.source = Some(SourcePhase::Closed),
         }
@@ -91,9 +94,17 @@ impl Cluster {
         let object = state.api.moving;
         let mut next = *state;
         let epoch = i64::from(source.epoch);
-        let runs = carries(&state.hosts[usize::from(source.host)], source)
-            .is_some_and(|domain| domain.runs);
+        let copy = carries(&state.hosts[usize::from(source.host)], source);
+        let runs = copy.is_some_and(|domain| domain.runs);
         match state.job {
+            // Its QEMU is dead and the guest did not run again: whatever libvirt says later.
+            Job::Switched | Job::Finished | Job::Ended | Job::Died
+                if copy.is_some_and(|domain| self.counts_as_gone(domain)) =>
+            {
+                let me = &mut next.hosts[usize::from(source.host)];
+                let _ = me.ledger.change(|entry| entry.hand_over(epoch));
+                me.task = Task::Idle;
+            }
             Job::None => {
                 let there = &mut next.hosts[usize::from(target.host)];
                 let begun = runs
@@ -112,19 +123,25 @@ impl Cluster {
                 }
                 next.job = if begun { Job::Copying } else { Job::Failed };
             }
-            Job::Copying | Job::Switched
+            Job::Copying | Job::Switched | Job::Finished
                 if object.abort && self.lacks(Mutation::SayRunningEarly) =>
             {
                 next.api.moving.source = Some(SourcePhase::StillRunning);
                 next.hosts[usize::from(source.host)].task = Task::Idle;
             }
             Job::Copying if object.abort || object.cancel => self.job_ends(&mut next, target),
-            Job::Copying | Job::Switched => return None,
+            Job::Copying | Job::Switched | Job::Finished | Job::Ended | Job::Died => return None,
             Job::Migrated => {
                 let me = &mut next.hosts[usize::from(source.host)];
                 let _ = me.ledger.change(|entry| entry.hand_over(epoch));
                 me.task = Task::Idle;
                 next.job = Job::None;
+            }
+            // The guest ran again, and then its QEMU died: that is no hand-over.
+            Job::Failed if copy.is_none() && self.lacks(Mutation::HandOverOfAny) => {
+                let me = &mut next.hosts[usize::from(source.host)];
+                let _ = me.ledger.change(|entry| entry.hand_over(epoch));
+                me.task = Task::Idle;
             }
             Job::Failed if runs => {
                 next.api.moving.source = Some(SourcePhase::StillRunning);
@@ -137,6 +154,11 @@ impl Cluster {
             }
         }
         Some(next)
+    }
+
+    /// What the source's agent takes for a copy that never runs here again (decision 0019).
+    fn counts_as_gone(&self, copy: Domain) -> bool {
+        copy.dead || (self.lacks(Mutation::HandOverStopped) && !copy.runs)
     }
 
     /// The job ends before switch-over: libvirt drops the copy that was arriving.
@@ -226,7 +248,7 @@ impl Cluster {
             || (self.lacks(Mutation::ResumeOnClosed) && said == Some(SourcePhase::Closed))
     }
 
-    /// Switch-over: the source is paused, the copy is whole.
+    /// Switch-over: the source is paused; the target's libvirt holds the copy.
     pub(super) fn switch(&self, state: &State) -> Option<State> {
         let (source, target) = Self::sides(state)?;
         if state.job != Job::Copying {
@@ -235,22 +257,80 @@ impl Cluster {
         let mut next = *state;
         let here = next.hosts[usize::from(source.host)].domain.as_mut()?;
         here.runs = false;
-        let there = next.hosts[usize::from(target.host)].domain.as_mut()?;
-        there.whole = true;
-        there.runs = self.lacks(Mutation::ArrivesRunning);
+        next.hosts[usize::from(target.host)].domain.as_ref()?;
         next.job = Job::Switched;
         Some(next)
     }
 
-    /// The Finish reply arrives: the source's process ends.
-    pub(super) fn job_finishes(&self, state: &State) -> Option<State> {
-        let (source, _) = Self::sides(state)?;
+    /// The target finishes: the copy is whole.
+    pub(super) fn target_finishes(&self, state: &State) -> Option<State> {
+        let (_, target) = Self::sides(state)?;
         if state.job != Job::Switched {
             return None;
         }
         let mut next = *state;
-        next.hosts[usize::from(source.host)].domain = None;
-        next.job = Job::Migrated;
+        let there = next.hosts[usize::from(target.host)].domain.as_mut()?;
+        there.whole = true;
+        there.runs = self.lacks(Mutation::ArrivesRunning);
+        next.job = Job::Finished;
+        Some(next)
+    }
+
+    /// The Finish reply arrives: the source's process ends, and libvirt shows it still.
+    pub(super) fn job_finishes(&self, state: &State) -> Option<State> {
+        (state.job == Job::Finished)
+            .then(|| self.source_ends(state, Job::Ended))
+            .flatten()
+    }
+
+    /// The source's QEMU dies while its guest stands still: libvirt ended it, or it crashed.
+    fn source_ends(&self, state: &State, job: Job) -> Option<State> {
+        let (source, _) = Self::sides(state)?;
+        let mut next = *state;
+        let here = &mut next.hosts[usize::from(source.host)].domain;
+        here.as_mut()?.dead = true;
+        next.job = job;
+        Some(next)
+    }
+
+    /// A host's QEMU crashes in the middle of a switch-over that sends it away.
+    pub(super) fn dies_at_switch_over(&self, state: &State, index: u8) -> Option<State> {
+        let (source, _) = Self::sides(state)?;
+        let stands = matches!(state.job, Job::Switched | Job::Finished);
+        (stands && source.host == index)
+            .then(|| self.source_ends(state, Job::Died))
+            .flatten()
+    }
+
+    /// The source's libvirt has cleared up, and calls the job migrated, or failed.
+    pub(super) fn clear(&self, state: &State, migrated: bool) -> Option<State> {
+        let (source, _) = Self::sides(state)?;
+        if !matches!(state.job, Job::Ended | Job::Died) {
+            return None;
+        }
+        let mut next = *state;
+        let me = &mut next.hosts[usize::from(source.host)];
+        me.domain = me.domain.filter(|domain| !domain.dead);
+        next.job = match (me.task, state.job) {
+            (Task::Sending, Job::Ended) if migrated => Job::Migrated,
+            (Task::Sending, _) => Job::Failed,
+            // Nobody waits for its answer.
+            _ => Job::None,
+        };
+        Some(next)
+    }
+
+    /// The target's libvirt learns that a job will not finish: what it received is destroyed.
+    pub(super) fn drop_arrival(&self, state: &State) -> Option<State> {
+        let (_, target) = Self::sides(state)?;
+        let under_way = matches!(state.job, Job::Copying | Job::Switched);
+        let mut next = *state;
+        let there = &mut next.hosts[usize::from(target.host)];
+        let held = carries(there, target).is_some_and(|copy| !copy.whole);
+        if under_way || !held {
+            return None;
+        }
+        there.domain = None;
         Some(next)
     }
 
@@ -261,7 +341,16 @@ impl Cluster {
         next.left.job_breaks = next.left.job_breaks.checked_sub(1)?;
         match state.job {
             Job::Copying if resumes => self.job_ends(&mut next, target),
-            Job::Switched => self.source_left(&mut next, source, target, resumes),
+            Job::Switched | Job::Finished => {
+                self.source_left(&mut next, source, target, resumes);
+            }
+            Job::Ended if resumes => {
+                next = State {
+                    left: next.left,
+                    ..self.clear(state, false)?
+                };
+                next.disturbed = true;
+            }
             _ => return None,
         }
         next.disturbed |= !resumes;
@@ -284,14 +373,14 @@ impl Cluster {
         let Some((source, target)) = Self::sides(next) else {
             return;
         };
-        let under_way = matches!(next.job, Job::Copying | Job::Switched);
+        let switched = matches!(next.job, Job::Switched | Job::Finished);
+        let under_way = next.job == Job::Copying || switched;
         if index == source.host {
             if under_way {
                 self.job_ends(next, target);
             }
             next.job = Job::None;
         } else if index == target.host && under_way {
-            let switched = next.job == Job::Switched;
             next.job = Job::Failed;
             if switched {
                 self.source_left(next, source, target, true);

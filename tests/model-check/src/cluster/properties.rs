@@ -18,11 +18,11 @@ fn one_writer(_: &Cluster, state: &State) -> bool {
     state.hosts.iter().filter(|host| writes(host)).count() <= 1
 }
 
-/// A copy whose disks changed behind its memory would write them to pieces.
+/// A copy whose disks changed behind its memory, or whose memory has not all come, would write them to pieces.
 fn no_old_memory(_: &Cluster, state: &State) -> bool {
     let broken = |host: &Host| {
         host.domain
-            .is_some_and(|domain| domain.runs && domain.old_memory)
+            .is_some_and(|domain| domain.runs && (domain.old_memory || !domain.whole))
     };
     !state.hosts.iter().any(broken)
 }
@@ -62,7 +62,8 @@ fn epochs_fit(_: &Cluster, state: &State) -> bool {
 /// Without a failure of a host, a guest or an agent, and unless its user halts it, the VM
 /// exists at every instant, whatever becomes of its move.
 fn moves_stop_nothing(model: &Cluster, state: &State) -> bool {
-    !model.moves || state.disturbed || state.hosts.iter().any(|host| host.domain.is_some())
+    let there = |host: &Host| host.domain.is_some_and(|domain| !domain.dead);
+    !model.moves || state.disturbed || state.hosts.iter().any(there)
 }
 
 fn never_touched(model: &Cluster, state: &State) -> bool {
@@ -186,6 +187,29 @@ fn died_after_hand_over(_: &Cluster, state: &State) -> bool {
     })
 }
 
+/// The copy runs on the target while the source's libvirt still clears up.
+fn runs_before_cleared(_: &Cluster, state: &State) -> bool {
+    state.job == Job::Ended
+        && state.hosts.iter().any(writes)
+        && state
+            .hosts
+            .iter()
+            .any(|host| host.domain.is_some_and(|domain| domain.dead))
+}
+
+/// The source's QEMU crashed at switch-over before the target had finished: said to be handed over, started anew.
+fn crashed_at_switch_over(_: &Cluster, state: &State) -> bool {
+    let object = state.api.moving;
+    object.source == Some(SourcePhase::HandedOver)
+        && object.target == Some(TargetPhase::Refused)
+        && object.ended.is_some()
+        && state
+            .api
+            .rights
+            .assignment
+            .is_some_and(|slot| slot.epoch > 2 && lives(state, slot))
+}
+
 /// After a restore that took an assignment back, the VM runs under a new one.
 fn rebased(_: &Cluster, state: &State) -> bool {
     let versions = state.versions;
@@ -247,6 +271,16 @@ pub(super) fn all(model: &Cluster) -> Vec<Property<Cluster>> {
         wakes_too_late,
     );
     guard(model.moves, "moved", moved);
+    guard(
+        model.moves,
+        "runs before the source is cleared up",
+        runs_before_cleared,
+    );
+    guard(
+        model.moves && faults.guest_crashes > 0,
+        "crashed at switch-over and started anew",
+        crashed_at_switch_over,
+    );
     guard(model.moves, "stayed after a failed move", stayed);
     guard(
         faults.job_breaks > 0,

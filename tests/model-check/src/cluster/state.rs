@@ -62,8 +62,10 @@ pub struct Domain {
     pub epoch: u8,
     /// Its vCPUs run; else it is paused.
     pub runs: bool,
-    /// Its memory is complete: not still arriving.
+    /// Its memory is complete, and libvirt holds it no more: the target has finished.
     pub whole: bool,
+    /// Its process has ended, and libvirt shows it still: the source of a move.
+    pub dead: bool,
     /// The disks changed after its memory was taken.
     pub old_memory: bool,
 }
@@ -76,6 +78,7 @@ impl Domain {
             epoch,
             runs: true,
             whole: true,
+            dead: false,
             old_memory: false,
         }
     }
@@ -198,8 +201,14 @@ pub enum Job {
     None,
     /// Copies memory; the guest runs on the source.
     Copying,
-    /// Switch-over: the source is paused, the copy is whole.
+    /// Switch-over: the source is paused; the target has not finished, and its libvirt holds the copy.
     Switched,
+    /// The target has finished: the copy is whole. The source's libvirt has not heard of it.
+    Finished,
+    /// The source's libvirt has ended its QEMU, and clears up.
+    Ended,
+    /// The source's QEMU died by itself at switch-over; its libvirt clears up.
+    Died,
     /// Ended as migrated.
     Migrated,
     /// Ended otherwise.

@@ -231,6 +231,10 @@ impl Cluster {
     pub(super) fn guest_crash(&self, state: &State, index: u8) -> Option<State> {
         let mut next = *state;
         next.left.guest_crashes = next.left.guest_crashes.checked_sub(1)?;
+        if let Some(mut died) = self.dies_at_switch_over(&next, index) {
+            died.disturbed = true;
+            return Some(died);
+        }
         let me = &mut next.hosts[usize::from(index)];
         let domain = me.domain.take().filter(|domain| domain.runs)?;
         if self.lacks(Mutation::CrashRestarts) {

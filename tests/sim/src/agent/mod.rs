@@ -81,6 +81,10 @@ pub enum Task {
     SendJob(usize),
     /// The job ended: move, VM, uid, source, as migrated or not.
     JobEnded(usize, usize, VmUid, Assignment, bool),
+    /// The agent sees that the QEMU of a move's source is dead: move, VM, uid, source.
+    Departed(usize, usize, VmUid, Assignment),
+    /// libvirt has had the time that it gets for clearing up after a move's source.
+    ClearingTimedOut(usize),
     /// The source asks libvirt to abort and says that it runs.
     SayRunning(usize),
     /// The target reads afresh before it prepares; the guard's firings.

@@ -6,13 +6,16 @@ use failover::migration::{SourcePhase, TargetPhase};
 use model::{Assignment, VmUid};
 
 use super::{Key, Patch, Task};
-use crate::libvirt::{Job, Step};
+use crate::job::Job;
+use crate::libvirt::Step;
 use crate::machine::DomainState;
 use crate::mutant::Mutant;
 use crate::world::{Event, World};
 
 /// How often a target looks for the copy and the hand-over, milliseconds.
 const RECEIVE_EVERY: u64 = 100;
+/// How long libvirt may clear up after a source that was handed over (agent/src/migration/source.rs), milliseconds.
+const CLEARED_WITHIN: u64 = 60_000;
 
 impl World {
     /// Begins what is due for every move that concerns a host.
@@ -48,7 +51,8 @@ impl World {
                         domain.epoch == from.epoch && domain.state == DomainState::Running
                     }),
                     paused: domain.is_some_and(|domain| {
-                        domain.epoch == from.epoch && domain.state == DomainState::Paused
+                        let still = matches!(domain.state, DomainState::Paused | DomainState::Dead);
+                        domain.epoch == from.epoch && still
                     }),
                 });
                 if let Some(step) = step.filter(|_| !machine.agent.busy_source.contains(&index)) {
@@ -139,6 +143,8 @@ impl World {
             Task::JobEnded(index, vm, uid, from, migrated) => {
                 self.job_was_ended(host, run, index, vm, uid, from, migrated)
             }
+            Task::Departed(index, vm, uid, from) => self.departed(host, run, index, vm, uid, from),
+            Task::ClearingTimedOut(index) => self.cleared(host, index),
             Task::SayRunning(index) => self.say_running(host, run, index),
             Task::PrepareRead(index, firings) => self.prepare(host, run, index, firings),
             Task::Receive(index) => self.receive(host, run, index),
@@ -209,15 +215,16 @@ impl World {
     ) {
         let key = Key::Source(index);
         let machine = &mut self.machines[host];
+        if machine.agent.clearing.contains(&index) {
+            // It was handed over: whatever libvirt says of it changes nothing.
+            return self.cleared(host, index);
+        }
+        if !machine.agent.sending.contains_key(&index) {
+            // Waited for no more.
+            return;
+        }
         if migrated {
-            let entry = machine.ledger.entry(uid.clone()).or_default();
-            if entry.hand_over(from.epoch.0).is_err() {
-                return self.release(host, &key);
-            }
-            let report = CopyReport::new(from, CopyPhase::HandedOver);
-            let report = Task::Say(key.clone(), Patch::Runtime(vm, uid, report), None);
-            let patch = Patch::Source(index, SourcePhase::HandedOver);
-            return self.then(host, run, Task::Say(key, patch, Some(Box::new(report))));
+            return self.hand_over(host, run, index, vm, uid, from);
         }
         let running = machine
             .domains
@@ -231,6 +238,59 @@ impl World {
             Task::Close(key, uid, from, Some(Box::new(say(SourcePhase::Closed))))
         };
         self.then(host, run, task);
+    }
+
+    /// The QEMU of a source is dead and its guest did not run again: it is handed over at once, and libvirt clears up
+    /// meanwhile (agent/src/migration/source.rs `gone`).
+    fn departed(
+        &mut self,
+        host: usize,
+        run: u64,
+        index: usize,
+        vm: usize,
+        uid: VmUid,
+        from: Assignment,
+    ) {
+        let agent = &mut self.machines[host].agent;
+        // Whatever came first, libvirt's word or this, is acted upon.
+        if agent.sending.contains_key(&index) && agent.clearing.insert(index) {
+            let late = Event::Task(host, run, Box::new(Task::ClearingTimedOut(index)));
+            self.push(CLEARED_WITHIN, late);
+            self.hand_over(host, run, index, vm, uid, from);
+        }
+    }
+
+    /// libvirt has cleared up after a source that was handed over, or is not waited for any longer.
+    fn cleared(&mut self, host: usize, index: usize) {
+        let agent = &mut self.machines[host].agent;
+        if agent.clearing.remove(&index) && !agent.busy_source.contains(&index) {
+            agent.sending.remove(&index);
+        }
+    }
+
+    /// The ledger first: from then on the target may learn it.
+    fn hand_over(
+        &mut self,
+        host: usize,
+        run: u64,
+        index: usize,
+        vm: usize,
+        uid: VmUid,
+        from: Assignment,
+    ) {
+        let key = Key::Source(index);
+        let machine = &mut self.machines[host];
+        let entry = machine.ledger.entry(uid.clone()).or_default();
+        if entry.hand_over(from.epoch.0).is_err() {
+            machine.agent.clearing.remove(&index);
+            return self.release(host, &key);
+        }
+        let name = self.names[host].clone();
+        self.tell("handedOver", &[("vm", &uid), ("host", &name)]);
+        let report = CopyReport::new(from, CopyPhase::HandedOver);
+        let report = Task::Say(key.clone(), Patch::Runtime(vm, uid, report), None);
+        let patch = Patch::Source(index, SourcePhase::HandedOver);
+        self.then(host, run, Task::Say(key, patch, Some(Box::new(report))));
     }
 
     /// As the agent does it: abort, see that no job is left, say that it runs.

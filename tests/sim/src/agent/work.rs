@@ -60,7 +60,9 @@ impl World {
             }
             Key::Source(index) => {
                 agent.busy_source.remove(index);
-                agent.sending.remove(index);
+                if !agent.clearing.contains(index) {
+                    agent.sending.remove(index);
+                }
             }
             Key::Target(index) => {
                 agent.busy_target.remove(index);
