@@ -17,16 +17,17 @@ const OFFERS: usize = 10;
 /// The most items that are looked at for the next to leave.
 const LEAVERS: usize = 32;
 
-/// A host by its share of the cost, or as often any: the last dear host of a large fleet is found.
-fn pick_host(state: &State<'_>, rng: &mut Rng) -> u32 {
+/// A host by its share of what could be avoided, or as often any: the last dear host of a large
+/// fleet is found.
+pub(super) fn pick_host(state: &State<'_>, rng: &mut Rng) -> u32 {
     let hosts = state.model().host_count() as u32;
     let any = rng.below(hosts as usize) as u32;
-    let mut left = rng.unit() * state.quick_hosts();
+    let mut left = rng.unit() * state.quick_wastes();
     if left <= 0.0 || rng.below(2) == 0 {
         return any;
     }
     for host in 0..hosts {
-        left -= state.quick_host_cost(host);
+        left -= state.quick_waste(host);
         if left < 0.0 {
             return host;
         }

@@ -7,7 +7,7 @@ use crate::core::State;
 use super::anneal::{Annealer, REARRANGE};
 use super::price::{RulePrices, flat_prices, host_scale};
 use super::propose::{Change, swap};
-use super::rearrange::rearrange;
+use super::rearrange::{pick_host, rearrange};
 use super::rng::Rng;
 
 /// Least and most hosts of a region.
@@ -29,31 +29,12 @@ struct Region {
     was: Vec<u32>,
 }
 
-/// A host to start from: any, or as often in proportion to cost, so that the last dear host of a
-/// large fleet is found.
-fn pick_first(state: &State<'_>, rng: &mut Rng) -> u32 {
-    let hosts = state.model().host_count() as u32;
-    let total: i64 = (0..hosts).map(|h| state.host_cost(h)).sum();
-    let any = rng.below(hosts as usize) as u32;
-    if total == 0 || rng.below(2) == 0 {
-        return any;
-    }
-    let mut left = (rng.unit() * total as f64) as i64;
-    for host in 0..hosts {
-        left -= state.host_cost(host);
-        if left < 0 {
-            return host;
-        }
-    }
-    any
-}
-
 /// Picks a first host, and with it hosts by chance, or hosts that its items come from or that
 /// items of the same groups are on.
 fn pick(state: &State<'_>, rng: &mut Rng) -> Region {
     let model = state.model();
     let size = (HOSTS.0 + rng.below(HOSTS.1 + 1 - HOSTS.0)).min(model.host_count());
-    let mut hosts = vec![pick_first(state, rng)];
+    let mut hosts = vec![pick_host(state, rng)];
     let related = rng.below(2) == 0;
     // Relations may lead to nothing new, so the tries are bounded.
     for _ in 0..size * 8 {
@@ -61,8 +42,11 @@ fn pick(state: &State<'_>, rng: &mut Rng) -> Region {
             break;
         }
         let from = hosts[rng.below(hosts.len())];
-        let on = state.items_on(from);
-        let next = if related && !on.is_empty() {
+        let (on, homed) = (state.items_on(from), model.homed(from));
+        let next = if related && !homed.is_empty() && rng.below(3) == 0 {
+            // What left makes way for others, or is what is missing.
+            state.host_of(homed[rng.below(homed.len())])
+        } else if related && !on.is_empty() {
             let item = on[rng.below(on.len())];
             let members = model.members(model.group(item));
             if model.home(item) != from && rng.below(4) > 0 {
