@@ -194,6 +194,12 @@ impl State<'_> {
         self.quick_cost[host as usize]
     }
 
+    /// The sum of the quick costs of all hosts.
+    #[inline]
+    pub fn quick_hosts(&self) -> f64 {
+        self.quick_hosts
+    }
+
     /// The part of a host's cost that could be avoided for all that sums of loads and limits say.
     /// Where all hosts together are over a limit, a unit over it costs the same anywhere, and the
     /// host to look at is one below it, whose room others pay for.
