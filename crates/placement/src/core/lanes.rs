@@ -210,8 +210,8 @@ impl State<'_> {
         let row = &self.quick[h * (quick.width + quick.narrow)..][..quick.width];
         let mut sum = [0.0; 4];
         for (row, weight) in row.iter().zip(&quick.bound) {
-            for l in 0..4 {
-                sum[l] += row[l] * weight[l];
+            for (sum, part) in sum.iter_mut().zip(times(*row, *weight)) {
+                *sum += part;
             }
         }
         self.quick_cost[h] + ((sum[0] + sum[1]) + (sum[2] + sum[3]))

@@ -61,8 +61,16 @@ fn pick_item(model: &Model, from: &[u32], rng: &mut Rng) -> Option<u32> {
     Some(if model.size(a) < model.size(b) { b } else { a })
 }
 
-/// An item, and the host it is to enter: from a dear host, or to a wasteful one, whose own items
-/// come back as often as any.
+/// An item that left its home: it made way for others, or it is what is missing there.
+pub(super) fn one_that_left(state: &State<'_>, home: u32, rng: &mut Rng) -> Option<u32> {
+    let homed = state.model().homed(home);
+    let (before, after) = homed.split_at(rng.below(homed.len()));
+    let mut around = after.iter().chain(before);
+    around.find(|&&item| state.host_of(item) != home).copied()
+}
+
+/// An item, and the host it is to enter: from a dear host, or to a wasteful one, to which those
+/// that left it come back as often as any do.
 fn pick(state: &State<'_>, rng: &mut Rng) -> Option<(u32, u32)> {
     let model = state.model();
     if rng.below(2) == 0 {
@@ -71,7 +79,7 @@ fn pick(state: &State<'_>, rng: &mut Rng) -> Option<(u32, u32)> {
     }
     let host = wasteful_host(state, rng);
     let item = if rng.below(2) == 0 {
-        pick_item(model, model.homed(host), rng)?
+        one_that_left(state, host, rng)?
     } else {
         let any = rng.below(model.host_count()) as u32;
         pick_item(model, state.items_on(any), rng)?

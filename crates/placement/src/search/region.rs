@@ -7,7 +7,7 @@ use crate::core::State;
 use super::anneal::{Annealer, REARRANGE};
 use super::price::{RulePrices, flat_prices, host_scale};
 use super::propose::{Change, swap};
-use super::rearrange::{dear_host, rearrange, wasteful_host};
+use super::rearrange::{dear_host, one_that_left, rearrange, wasteful_host};
 use super::rng::Rng;
 
 /// Least and most hosts of a region.
@@ -29,14 +29,6 @@ struct Region {
     hosts: Vec<u32>,
     items: Vec<u32>,
     was: Vec<u32>,
-}
-
-/// An item that left its home: it made way for others, or it is what is missing there.
-fn one_that_left(state: &State<'_>, home: u32, rng: &mut Rng) -> Option<u32> {
-    let homed = state.model().homed(home);
-    let (before, after) = homed.split_at(rng.below(homed.len()));
-    let mut around = after.iter().chain(before);
-    around.find(|&&item| state.host_of(item) != home).copied()
 }
 
 /// Picks a first host, and with it hosts by chance, or hosts that its items come from or that
