@@ -71,9 +71,9 @@ pub(super) fn one_that_left(state: &State<'_>, home: u32, rng: &mut Rng) -> Opti
 
 /// An item, and the host it is to enter: from a dear host, or to a wasteful one, to which those
 /// that left it come back as often as any do.
-fn pick(state: &State<'_>, rng: &mut Rng) -> Option<(u32, u32)> {
+fn pick(state: &State<'_>, rng: &mut Rng, hard: bool) -> Option<(u32, u32)> {
     let model = state.model();
-    if rng.below(2) == 0 {
+    if !hard || rng.below(2) == 0 {
         let item = pick_item(model, state.items_on(dear_host(state, rng)), rng)?;
         return Some((item, draw_host(model, item, rng)?));
     }
@@ -91,11 +91,11 @@ fn pick(state: &State<'_>, rng: &mut Rng) -> Option<(u32, u32)> {
 /// limits are not priced, only the host that is entered may be over them, and not in the end.
 pub(super) fn rearrange(one: &mut Annealer<'_>, heat: f64) {
     one.proposals += 1;
-    let Some((item, host)) = pick(&one.state, &mut one.rng) else {
+    let hard = one.rules.is_none();
+    let Some((item, host)) = pick(&one.state, &mut one.rng, hard) else {
         return;
     };
     let from = one.state.host_of(item);
-    let hard = one.rules.is_none();
     if host == from
         || !one.state.may_enter(item, host)
         || hard && !(one.state.is_legal() && one.state.rules_let_move(item, host))
@@ -113,7 +113,7 @@ pub(super) fn rearrange(one: &mut Annealer<'_>, heat: f64) {
         one.state.apply_move(leaving, to);
         one.undo.push((leaving, host));
     }
-    if one.state.quick_waste(from) > missed {
+    if hard && one.state.quick_waste(from) > missed {
         refill(one, item, from);
     }
     let limit = one.limit(heat);
