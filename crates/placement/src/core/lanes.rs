@@ -33,6 +33,10 @@ pub(super) struct Quick {
     weight: Vec<Lane>,
     /// What each item adds to each column.
     need: Vec<Lane>,
+    /// The weights of the columns that all hosts together are over, else 0.
+    bound: Vec<Lane>,
+    /// The least that all hosts together must cost: their sums over the limits of those columns.
+    least: f64,
     /// Whether no row can come near 2^53, so that sums of floating point numbers are exact.
     exact: bool,
     /// 0 for what an item away from home still claims there, else 1.
@@ -55,8 +59,11 @@ impl Quick {
                 (row.iter().map(|&n| n as f64)).chain(model.balances.iter().map(balance)),
             ));
         }
+        let (bound, least) = bound(model);
         Quick {
             exact: exact(model),
+            bound,
+            least,
             width: weight.len(),
             narrow: r.div_ceil(4),
             weight,
@@ -68,6 +75,25 @@ impl Quick {
     fn need(&self, item: u32) -> &[Lane] {
         &self.need[item as usize * self.width..][..self.width]
     }
+}
+
+/// The weights of the columns whose loads are above their limits in sum, and what that costs
+/// wherever the items are: the sum of what hosts are over is no less than what the sum is over.
+fn bound(model: &Model) -> (Vec<Lane>, f64) {
+    let r = model.resources;
+    let sum = |values: &[i64], k: usize| -> f64 {
+        values.iter().skip(k).step_by(r).map(|&v| v as f64).sum()
+    };
+    let free = |k: usize| sum(&model.capacity, k) - sum(&model.need, k);
+    let loads = (0..r).map(|k| (model.weight[k], sum(&model.need, k) - sum(&model.safety, k)));
+    let balances = (model.balances.iter())
+        .map(|b| (b.weight, b.target as f64 * free(b.first) - free(b.second)));
+    let columns: Vec<(f64, f64)> = loads
+        .chain(balances)
+        .map(|(weight, over)| (if over > 0.0 { weight as f64 } else { 0.0 }, over))
+        .collect();
+    let least = columns.iter().map(|(weight, over)| weight * over).sum();
+    (lanes(columns.iter().map(|&(weight, _)| weight)), least)
 }
 
 /// Whether all needs and capacities together, times the largest target, stay well below 2^53.
@@ -172,6 +198,29 @@ impl State<'_> {
     #[inline]
     pub fn quick_hosts(&self) -> f64 {
         self.quick_hosts
+    }
+
+    /// The part of a host's cost that could be avoided for all that sums of loads and limits say.
+    /// Where all hosts together are over a limit, a unit over it costs the same anywhere, and the
+    /// host to look at is one below it, whose room others pay for.
+    #[inline]
+    pub fn quick_waste(&self, host: u32) -> f64 {
+        let quick = &self.model.quick;
+        let h = host as usize;
+        let row = &self.quick[h * (quick.width + quick.narrow)..][..quick.width];
+        let mut sum = [0.0; 4];
+        for (row, weight) in row.iter().zip(&quick.bound) {
+            for (sum, part) in sum.iter_mut().zip(times(*row, *weight)) {
+                *sum += part;
+            }
+        }
+        self.quick_cost[h] + ((sum[0] + sum[1]) + (sum[2] + sum[3]))
+    }
+
+    /// The sum of the waste of all hosts.
+    #[inline]
+    pub fn quick_wastes(&self) -> f64 {
+        self.quick_hosts - self.model.quick.least
     }
 
     /// Load, balance and overflow cost that an item adds to a host it is not on.

@@ -42,6 +42,7 @@ pub struct Model {
     pub(super) groups: usize,
     pub(super) exclusive: Vec<bool>,
     pub(super) members: Vec<Vec<u32>>,
+    pub(super) homed: Vec<Vec<u32>>,
     pub(super) spread_min: Vec<u32>,
     pub(super) needs: Vec<Vec<u32>>,
     pub(super) needed_by: Vec<Vec<u32>>,
@@ -87,9 +88,11 @@ impl Model {
 
         let mut need = Vec::with_capacity(spec.items.len() * order.len());
         let mut members = vec![Vec::new(); groups];
+        let mut homed = vec![Vec::new(); hosts];
         for (i, item) in spec.items.iter().enumerate() {
             flat(&item.need, &mut need);
             members[item.group as usize].push(i as u32);
+            homed[item.home as usize].push(i as u32);
         }
 
         // An empty group can never satisfy anybody; a group that needs itself asks for nothing.
@@ -148,6 +151,7 @@ impl Model {
             groups,
             exclusive: spec.groups.iter().map(|g| g.exclusive).collect(),
             members,
+            homed,
             spread_min: spec.groups.iter().map(|g| g.spread_min).collect(),
             needs,
             needed_by,
@@ -204,6 +208,11 @@ impl Model {
     /// The items of a group, by index.
     pub fn members(&self, group: u32) -> &[u32] {
         &self.members[group as usize]
+    }
+
+    /// The items whose home a host is, by index.
+    pub fn homed(&self, host: u32) -> &[u32] {
+        &self.homed[host as usize]
     }
 
     /// Need of an item, in the model's own order of resources.

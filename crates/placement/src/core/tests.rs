@@ -144,3 +144,45 @@ fn a_problem_that_cannot_be_used_says_why() {
         "the numbers are too large: the cost could leave 64 bits",
     );
 }
+
+#[test]
+fn waste_is_what_hosts_cost_beyond_what_all_must_cost_together() {
+    // 40 units of load where 30 are safe: 100 of the cost of hosts is there wherever items are.
+    let mut little = spec();
+    for host in &mut little.hosts {
+        host.safety[0] = 10;
+    }
+    let model = Model::new(little).unwrap();
+    let mut state = State::at_home(&model);
+    let wastes = |state: &State<'_>| [0, 1, 2].map(|h| state.quick_waste(h));
+    assert_eq!(state.cost().hosts, 300);
+    // Not the host that is over wastes, but those that could take what it has.
+    assert_eq!(wastes(&state), [0.0, 100.0, 100.0]);
+    assert_eq!(state.quick_wastes(), 200.0);
+    state.apply_move(0, 1);
+    assert_eq!(wastes(&state), [0.0, 0.0, 100.0]);
+    state.apply_move(1, 2);
+    assert_eq!(wastes(&state), [0.0; 3]);
+    assert_eq!(state.cost().hosts, 100);
+
+    // Where there is room for all, waste is cost.
+    let model = Model::new(spec()).unwrap();
+    let state = State::at_home(&model);
+    assert_eq!(wastes(&state), [200.0, 0.0, 0.0]);
+    assert_eq!(state.quick_wastes(), 200.0);
+
+    // A balance is a limit like others: of one resource, 5 free of the other are wished for per
+    // unit free, which asks for -4 times what is free, 80 in sum.
+    let mut balanced = spec();
+    balanced.balances = vec![Balance {
+        first: 0,
+        second: 0,
+        target: 5,
+        weight: 2,
+    }];
+    let model = Model::new(balanced).unwrap();
+    let state = State::at_home(&model);
+    // The first host has nothing free, the others 40 each: of 2 * 4 * 80 nothing can be avoided.
+    assert_eq!(state.cost().hosts, 200 + 640);
+    assert_eq!(wastes(&state), [200.0, 0.0, 0.0]);
+}

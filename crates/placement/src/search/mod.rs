@@ -29,6 +29,8 @@ mod rearrange;
 mod region;
 pub(crate) mod rng;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use crate::core::{Model, State};
 

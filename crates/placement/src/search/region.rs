@@ -7,7 +7,7 @@ use crate::core::State;
 use super::anneal::{Annealer, REARRANGE};
 use super::price::{RulePrices, flat_prices, host_scale};
 use super::propose::{Change, swap};
-use super::rearrange::rearrange;
+use super::rearrange::{dear_host, one_that_left, rearrange, wasteful_host};
 use super::rng::Rng;
 
 /// Least and most hosts of a region.
@@ -17,6 +17,8 @@ const HOT: (f64, f64) = (1e-4, 3e-2);
 const COLD: f64 = 2e-6;
 /// Proposals per item of a region of few hosts; more hosts get more.
 const STEPS: usize = 30;
+/// The part of its steps that a region is then looked at as cold as the finish ends: one in so many.
+const QUENCH: usize = 4;
 /// Price of a broken rule, in units of the heat a region starts from.
 const RULE: f64 = 5.0;
 /// Proposals between two changes of the heat.
@@ -29,31 +31,17 @@ struct Region {
     was: Vec<u32>,
 }
 
-/// A host to start from: any, or as often in proportion to cost, so that the last dear host of a
-/// large fleet is found.
-fn pick_first(state: &State<'_>, rng: &mut Rng) -> u32 {
-    let hosts = state.model().host_count() as u32;
-    let total: i64 = (0..hosts).map(|h| state.host_cost(h)).sum();
-    let any = rng.below(hosts as usize) as u32;
-    if total == 0 || rng.below(2) == 0 {
-        return any;
-    }
-    let mut left = (rng.unit() * total as f64) as i64;
-    for host in 0..hosts {
-        left -= state.host_cost(host);
-        if left < 0 {
-            return host;
-        }
-    }
-    any
-}
-
 /// Picks a first host, and with it hosts by chance, or hosts that its items come from or that
 /// items of the same groups are on.
 fn pick(state: &State<'_>, rng: &mut Rng) -> Region {
     let model = state.model();
     let size = (HOSTS.0 + rng.below(HOSTS.1 + 1 - HOSTS.0)).min(model.host_count());
-    let mut hosts = vec![pick_first(state, rng)];
+    let first = if rng.below(2) == 0 {
+        dear_host(state, rng)
+    } else {
+        wasteful_host(state, rng)
+    };
+    let mut hosts = vec![first];
     let related = rng.below(2) == 0;
     // Relations may lead to nothing new, so the tries are bounded.
     for _ in 0..size * 8 {
@@ -62,7 +50,12 @@ fn pick(state: &State<'_>, rng: &mut Rng) -> Region {
         }
         let from = hosts[rng.below(hosts.len())];
         let on = state.items_on(from);
-        let next = if related && !on.is_empty() {
+        let next = if related
+            && rng.below(3) == 0
+            && let Some(left) = one_that_left(state, from, rng)
+        {
+            state.host_of(left)
+        } else if related && !on.is_empty() {
             let item = on[rng.below(on.len())];
             let members = model.members(model.group(item));
             if model.home(item) != from && rng.below(4) > 0 {
@@ -140,8 +133,14 @@ pub(super) fn melt(
             .price_overflow_on(&flat_prices(model, hot), &region.hosts);
         one.rules = Some(RulePrices::flat(RULE * hot));
         let blocks = (region.items.len() * STEPS * (4 + region.hosts.len()) / (4 * BLOCK)).max(1);
-        for block in 0..blocks {
-            let heat = hot * (scale * COLD / hot).powf(block as f64 / blocks as f64);
+        // In the end single units of cost count, as they do in what the result is compared with.
+        let quench = blocks.div_ceil(QUENCH);
+        for block in 0..blocks + quench {
+            let heat = if block < blocks {
+                hot * (scale * COLD / hot).powf(block as f64 / blocks as f64)
+            } else {
+                super::COLD
+            };
             for _ in 0..BLOCK {
                 if let Some(change) = propose(&region, &one.state, &mut one.rng) {
                     let limit = one.limit(heat);
@@ -149,8 +148,9 @@ pub(super) fn melt(
                 }
             }
         }
-        one.proposals += (blocks * BLOCK) as u64;
-        credit += (blocks * BLOCK) as u64 / REARRANGE;
+        let made = ((blocks + quench) * BLOCK) as u64;
+        one.proposals += made;
+        credit += made / REARRANGE;
         one.state.price_overflow_on(&[], &region.hosts);
         one.rules = None;
         let limit = one.limit(outer(done));
