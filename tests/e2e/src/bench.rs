@@ -4,19 +4,25 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use api::{HostState, MigrationPhase, VirtualMachineMigration, VirtualMachineMigrationSpec};
+use api::{
+    HostState, Incident, MigrationPhase, VirtualMachineMigration, VirtualMachineMigrationSpec,
+};
 use clap::Parser;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
 use lab::{Fault, Lab, LabOptions, guest, judges};
 
 use crate::footprint::{self, processor_time, tell_taken};
+use crate::ledger::incidents;
 use crate::recovery::{self, Times};
 use crate::story::{self, SYSTEMS, Teller, check_programs};
 use crate::watch::{all_well, busy_host, host_state, until, vms};
 
 /// Name of the lab that is measured.
 pub const LAB: &str = "bench";
+
+/// A VM's process that starts elsewhere later than this is told with its reasons, seconds: the bar for a hang.
+const LATE: f64 = 15.0;
 
 /// What is measured, and how often.
 #[derive(Clone, Debug, Parser)]
@@ -214,12 +220,19 @@ async fn migrate(
 /// Lets hosts fail one after another; each returns before the next fails.
 pub(crate) async fn failures(lab: &Lab, count: u32, fault: Fault) -> Result<Vec<Times>> {
     let mut all: Vec<Times> = Vec::new();
-    for _ in 0..count {
+    for round in 1..=count {
         let host = busy_host(&lab.client).await?;
         let from = judges::now();
         lab.fault(Some(&host), fault)?;
         let mut times = recovery::follow(&lab.client, &host, SYSTEMS, || Ok(())).await?;
         times.oa_answered = recovery::oa_answered(lab, &times, from).await?;
+        eprintln!(
+            "  {round} of {count}, {host}: proven after {:.1} s, process elsewhere {:.1} s, all answers {:.1} s",
+            times.proven, times.started, times.answered
+        );
+        if times.started > LATE {
+            tell_why(lab, &host).await?;
+        }
         all.push(times);
         lab.heal(Some(&host), Fault::PowerLoss)?;
         until(&lab.client, "the host to return", async || {
@@ -231,6 +244,18 @@ pub(crate) async fn failures(lab: &Lab, count: u32, fault: Fault) -> Result<Vec<
         .await?;
     }
     Ok(all)
+}
+
+/// Why a host's VMs were late elsewhere, as the fault ledger tells it.
+async fn tell_why(lab: &Lab, host: &str) -> Result<()> {
+    let found = incidents(lab).await?;
+    let of_host = |incident: &&Incident| incident.spec.host.as_deref() == Some(host);
+    let last = found.iter().rfind(of_host);
+    let status = last.and_then(|incident| incident.status.as_ref());
+    for entry in status.iter().flat_map(|status| &status.timeline) {
+        eprintln!("    {} {:?}: {}", entry.at.0, entry.kind, entry.text);
+    }
+    Ok(())
 }
 
 fn tell_failures(what: &str, all: &[Times]) {
