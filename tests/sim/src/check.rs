@@ -32,9 +32,8 @@ pub struct Checker {
     /// Highest epoch ever issued, by VM, and all that were.
     issued: BTreeMap<VmUid, (i64, BTreeSet<i64>)>,
     started: BTreeSet<(VmUid, i64)>,
-    /// When the API server last took a renewal of each host, and when the one before that.
+    /// When the API server last took a renewal of each host.
     pub(crate) renewed_at: Vec<u64>,
-    pub(crate) renewed_before: Vec<u64>,
     steady_since: u64,
     steady_operator: Option<usize>,
     good_looks: u32,
@@ -58,7 +57,6 @@ impl Checker {
     pub fn new(hosts: usize, _vms: usize) -> Self {
         Self {
             renewed_at: vec![0; hosts],
-            renewed_before: vec![0; hosts],
             ..Self::default()
         }
     }
@@ -112,7 +110,7 @@ impl Checker {
 
     /// A host's Lease was renewed.
     pub fn renewed(&mut self, host: usize, now: u64) {
-        self.renewed_before[host] = std::mem::replace(&mut self.renewed_at[host], now);
+        self.renewed_at[host] = now;
     }
 
     /// Rights of a VM were written.

@@ -18,9 +18,6 @@ const STARTED_WITHIN: u64 = 40_000;
 /// A host whose Lease the API server has seen unchanged for so long may be forced off, milliseconds: the
 /// silence after which the design calls it unreachable.
 const SILENT_FOR: u64 = 8_000;
-/// A renewal that the API server took so shortly before a force-off was sent may be on its way to the sender
-/// still, milliseconds: what counts then is how long the host was silent before it.
-const UNHEARD: u64 = 1_000;
 
 /// What these judges remember.
 #[derive(Clone, Debug, Default)]
@@ -92,19 +89,11 @@ impl World {
     /// may go.
     pub(crate) fn note_fence(&mut self, host: usize) {
         let (now, boot_id) = (self.now, self.boot_of(host));
-        let (last, before) = (
-            self.checker.renewed_at[host],
-            self.checker.renewed_before[host],
-        );
-        let silent = if now - last < UNHEARD {
-            last - before
-        } else {
-            now - last
-        };
+        let silent = now - self.checker.renewed_at[host];
         let lives = |other: &usize| now - self.checker.renewed_at[*other] < SILENT_FOR;
         let another = (0..self.machines.len()).any(|other| other != host && lives(&other));
         let wrong = if silent < SILENT_FOR {
-            Some(format!("its Lease was renewed {} ms before", now - last))
+            Some(format!("its Lease was renewed {silent} ms before"))
         } else {
             (!another).then(|| "no other host was renewing its Lease".to_owned())
         };
