@@ -39,6 +39,7 @@ pub enum Reason {
     StormReleases {
         other: HostName,
     },
+    NoOtherHost,
     Disarmed,
     CutsStorage,
     StorageIsCut,
@@ -305,6 +306,10 @@ impl Reason {
             Reason::StormReleases { other } => say(
                 format!("not forced off yet: after a storm one host at a time, now {other}"),
                 format!("暂不强制断电:风暴后逐台处理,当前为 {other}"),
+            ),
+            Reason::NoOtherHost => say(
+                "not forced off: no other host is alive to restart its VMs, so the network is suspected",
+                "不强制断电:没有其他存活的宿主机可重启其虚拟机,疑为网络故障",
             ),
             Reason::Disarmed => say(
                 "not forced off: failover is disarmed",

@@ -7,9 +7,10 @@
 //!                                             └──────────── a new storm ─────────────┘
 //! ```
 //!
-//! While every host that counts is silent nothing is released: there is no host to recover on,
-//! and the management network is suspected however long it takes. Nor is it just after a host
-//! has come back: the network heals, and the others may follow.
+//! While every host that counts is silent nothing is forced off, be it the only one that is left:
+//! there is no host to recover on, and the management network, or the observer's own ear, is
+//! suspected however long it takes. Nor is anything released just after a host has come back: the
+//! network heals, and the others may follow.
 //!
 //! Hosts that are proven dead are known down: they count neither as silent nor among the
 //! hosts. Proofs that are only read still count in a storm; the guard stops forcing only.
@@ -74,6 +75,8 @@ pub struct StormGuard {
     last_return: Option<Moment>,
     /// Silent hosts and hosts, while nothing may be released although the storm is over.
     held: Option<(u32, u32)>,
+    /// Every host that counts is silent.
+    all_silent: bool,
     turn: Option<HostName>,
 }
 
@@ -110,7 +113,8 @@ impl StormGuard {
         let heals = self
             .last_return
             .is_some_and(|at| now.since(at) < policy.unreachable_after_milliseconds);
-        self.held = (silent >= facts.counted || heals).then_some((silent, facts.counted));
+        self.all_silent = silent >= facts.counted;
+        self.held = (self.all_silent || heals).then_some((silent, facts.counted));
         began
     }
 
@@ -171,6 +175,7 @@ impl StormGuard {
             return FencePermit::Refused(reason.clone());
         }
         match &self.state {
+            StormState::Calm if self.all_silent => FencePermit::Refused(Reason::NoOtherHost),
             StormState::Calm => FencePermit::Granted,
             StormState::Storm { silent, of } => FencePermit::Refused(Reason::Storm {
                 silent: *silent,
@@ -276,6 +281,29 @@ mod tests {
         assert!(refused(&guard, "a"), "the others may follow");
         guard.observe(&facts(&["a", "b"], 3), &policy, Moment(99_000));
         assert!(!refused(&guard, "a") && refused(&guard, "b"));
+    }
+
+    #[test]
+    fn the_last_host_is_not_forced_off_before_another_lives() {
+        let policy = Policy::default();
+        let mut guard = StormGuard::default();
+        let others_are_down = StormFacts {
+            known_down: BTreeSet::from(["a".into(), "b".into()]),
+            ..facts(&["c"], 1)
+        };
+        guard.observe(&others_are_down, &policy, Moment(0));
+        guard.observe(&others_are_down, &policy, Moment(600_000));
+        assert_eq!(guard.state(), &StormState::Calm, "one silence is no storm");
+        assert_eq!(
+            guard.permit(&"c".into()),
+            FencePermit::Refused(Reason::NoOtherHost)
+        );
+        let one_is_back = StormFacts {
+            known_down: BTreeSet::from(["b".into()]),
+            ..facts(&["c"], 2)
+        };
+        guard.observe(&one_is_back, &policy, Moment(601_000));
+        assert_eq!(guard.permit(&"c".into()), FencePermit::Granted);
     }
 
     #[test]

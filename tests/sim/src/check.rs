@@ -32,7 +32,8 @@ pub struct Checker {
     /// Highest epoch ever issued, by VM, and all that were.
     issued: BTreeMap<VmUid, (i64, BTreeSet<i64>)>,
     started: BTreeSet<(VmUid, i64)>,
-    renewed_at: Vec<u64>,
+    /// When the API server last took a renewal of each host.
+    pub(crate) renewed_at: Vec<u64>,
     steady_since: u64,
     steady_operator: Option<usize>,
     good_looks: u32,

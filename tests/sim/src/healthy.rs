@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use failover::vm::{VmPhase, Wanted};
-use model::VmUid;
+use model::{BootId, VmUid};
 
 use crate::faults::Fault;
 use crate::machine::{Bmc, DomainState};
@@ -15,6 +15,9 @@ use crate::world::World;
 /// A VM of a host that reads Off is running again after so long, milliseconds: a missed renewal and two
 /// readings take 8 s, a leader that fell silent 6 s more, writes and the start some seconds.
 const STARTED_WITHIN: u64 = 40_000;
+/// A host whose Lease the API server has seen unchanged for so long may be forced off, milliseconds: the
+/// silence after which the design calls it unreachable.
+const SILENT_FOR: u64 = 8_000;
 
 /// What these judges remember.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +26,9 @@ pub struct Health {
     hit: BTreeSet<usize>,
     /// Hosts that may not take VMs for reasons that pass unseen here.
     odd: BTreeSet<usize>,
+    /// Boots that an operator forced off, or cut off from their storage, and why it should not have; nothing:
+    /// it had to take the host for unreachable.
+    fenced: BTreeMap<(usize, BootId), Option<String>>,
     /// VMs that a person stopped, or that ended by themselves.
     ended: BTreeSet<VmUid>,
     /// A switch-over may have been cut short: its VM starts anew.
@@ -47,8 +53,7 @@ impl World {
             | Fault::Hang { host, .. }
             | Fault::Reboot { host }
             | Fault::ManagementCut { host, .. }
-            | Fault::StorageCut { host, .. }
-            | Fault::GuardStop { host, .. } => {
+            | Fault::StorageCut { host, .. } => {
                 health.hit.insert(host.0);
                 health.switches_break = true;
             }
@@ -60,13 +65,13 @@ impl World {
                 health.hit.insert(host.0);
                 health.odd.insert(host.0);
             }
-            // A leader whose watches stand still takes every host for silent; that it may force one off
-            // when the others are off is not judged here.
-            Fault::SwitchReboot { .. } | Fault::StaleOperator { .. } => {
+            Fault::SwitchReboot { .. } => {
                 health.hit.extend(0..self.machines.len());
                 health.switches_break = true;
             }
-            Fault::FinishLost { .. } | Fault::SourceDies { .. } => health.switches_break = true,
+            Fault::FinishLost { .. } | Fault::SourceDies { .. } | Fault::StaleOperator { .. } => {
+                health.switches_break = true;
+            }
             Fault::BackUp | Fault::Restore { .. } | Fault::Rebase => health.by_hand = true,
             Fault::GuestCrash { vm }
             | Fault::GuestShutdown { vm }
@@ -77,6 +82,26 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// An operator sends a force-off, or has a host cut off from its storage: judged by what the API server
+    /// has taken from hosts by then, whatever the operator has seen of it. With leave the guests of that boot
+    /// may go.
+    pub(crate) fn note_fence(&mut self, host: usize) {
+        let (now, boot_id) = (self.now, self.boot_of(host));
+        let silent = now - self.checker.renewed_at[host];
+        let lives = |other: &usize| now - self.checker.renewed_at[*other] < SILENT_FOR;
+        let another = (0..self.machines.len()).any(|other| other != host && lives(&other));
+        let wrong = if silent < SILENT_FOR {
+            Some(format!("its Lease was renewed {silent} ms before"))
+        } else {
+            (!another).then(|| "no other host was renewing its Lease".to_owned())
+        };
+        let health = &mut self.checker.health;
+        health.switches_break |= wrong.is_none();
+        // What was sent without leave stays so.
+        let told = health.fenced.entry((host, boot_id)).or_default();
+        *told = told.take().or(wrong);
     }
 
     /// The look of these judges.
@@ -109,8 +134,13 @@ impl World {
             for (uid, epoch) in before.unwrap_or_default() {
                 if !self.may_be_gone(host, &uid, epoch) {
                     let name = &self.names[host];
-                    let text =
-                        format!("{uid} (epoch {epoch}) was stopped on {name}, which is healthy");
+                    let boot = (host, self.boot_of(host));
+                    let fenced = self.checker.health.fenced.get(&boot).cloned().flatten();
+                    let why = fenced.map(|why| format!(": it was fenced though {why}"));
+                    let text = format!(
+                        "{uid} (epoch {epoch}) was stopped on {name}, which is healthy{}",
+                        why.unwrap_or_default()
+                    );
                     stopped = Some(("healthy-runs", text));
                 }
             }
@@ -132,6 +162,7 @@ impl World {
             .any(|other| other != host && self.machines[other].domains.contains_key(uid));
         there
             || health.hit.contains(&host)
+            || health.fenced.get(&(host, self.boot_of(host))) == Some(&None)
             || health.ended.contains(uid)
             || (moved && (elsewhere || health.switches_break))
     }

@@ -1,5 +1,7 @@
 //! Errors planted on purpose: each breaks one rule, and a checker must notice.
 
+use failover::Policy;
+
 /// A planted error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mutant {
@@ -28,6 +30,10 @@ pub enum Mutant {
     ShowsStale,
     /// The operator never reads or switches power.
     NeverFences,
+    /// The operator takes a host for unreachable that has missed two renewals.
+    Hasty,
+    /// The operator sees no renewal of the first host any more.
+    DeafToOne,
     /// The operator forces off although a person has disarmed failover.
     IgnoresDisarm,
     /// The operator restarts VMs of dead hosts only in the first seconds of each two minutes.
@@ -50,7 +56,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them, with the name that the command line takes.
-    pub const ALL: [(&'static str, Mutant); 20] = [
+    pub const ALL: [(&'static str, Mutant); 22] = [
         ("trusts-command", Mutant::TrustsCommand),
         ("no-compare-and-swap", Mutant::NoCompareAndSwap),
         ("trusts-any-bmc", Mutant::TrustsAnyBmc),
@@ -62,6 +68,8 @@ impl Mutant {
         ("loses-epoch", Mutant::LosesEpoch),
         ("shows-stale", Mutant::ShowsStale),
         ("never-fences", Mutant::NeverFences),
+        ("hasty", Mutant::Hasty),
+        ("deaf-to-one", Mutant::DeafToOne),
         ("ignores-disarm", Mutant::IgnoresDisarm),
         ("dawdles", Mutant::Dawdles),
         ("agent-stops-vms", Mutant::AgentStopsVms),
@@ -72,6 +80,18 @@ impl Mutant {
         ("rebase-keeps-starts", Mutant::RebaseKeepsStarts),
         ("rebase-unheard", Mutant::RebaseUnheard),
     ];
+
+    /// The site's policy under the error.
+    pub fn policy(self, policy: Policy) -> Policy {
+        let unreachable_after_milliseconds = match self {
+            Mutant::Hasty => 2 * policy.lease_interval_milliseconds + policy.grace_milliseconds,
+            _ => policy.unreachable_after_milliseconds,
+        };
+        Policy {
+            unreachable_after_milliseconds,
+            ..policy
+        }
+    }
 
     /// By name.
     pub fn named(name: &str) -> Option<Mutant> {

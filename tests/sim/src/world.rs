@@ -168,7 +168,7 @@ impl World {
             .map(|h| HostName(format!("h{}", h + 1)))
             .collect();
         let mut world = Self {
-            policy: plan.policy(),
+            policy: mutant.policy(plan.policy()),
             rng: Rng::new(plan.seed ^ 0xd31a_5eed),
             now: 0,
             api: Server::default(),

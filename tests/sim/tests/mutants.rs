@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use sim::mutant::Mutant;
+use sim::plan::Plan;
+use sim::run::run;
 use sim::scenario::play_with;
 
 /// What differs when a scenario is played with a planted error.
@@ -33,6 +35,21 @@ fn caught(mutant: Mutant) -> &'static str {
 #[test]
 fn an_agent_that_stops_what_runs_is_caught_on_the_spot() {
     assert_eq!(caught(Mutant::AgentStopsVms), "healthy-runs");
+}
+
+/// The judge knows from the API server who renews, not from what the operator makes of it: that messages are
+/// lost, or a watch stands still, excuses nobody.
+#[test]
+fn an_operator_that_forces_off_hosts_that_renew_is_caught() {
+    for mutant in [Mutant::Hasty, Mutant::DeafToOne] {
+        let caught = (1..=1_000).any(|seed| {
+            let violation = run(Plan::random(seed), mutant, false).violation;
+            violation.is_some_and(|violation| {
+                violation.rule == "healthy-runs" && violation.text.contains("Lease was renewed")
+            })
+        });
+        assert!(caught, "{mutant:?} was not noticed in 1,000 schedules");
+    }
 }
 
 #[test]

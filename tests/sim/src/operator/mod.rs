@@ -27,6 +27,7 @@ use failover::vm::Failures;
 use model::{BootId, Epoch, HostName, VmUid};
 
 use crate::api::Objects;
+use crate::mutant::Mutant;
 use crate::world::{Event, World};
 use freeze::Frozen;
 pub use writes::{MoveEdit, Work};
@@ -253,8 +254,12 @@ impl World {
         this.freeze.went_back |= this.cache.is_older_in(&self.api.objects);
         this.cache.clone_from(&self.api.objects);
         this.synced = true;
+        let deaf = self.mutant == Mutant::DeafToOne;
         for (host, known) in this.renewals.iter_mut().enumerate() {
             let lease = &this.cache.leases[host];
+            if deaf && host == 0 && known.is_some() {
+                continue;
+            }
             if known
                 .as_ref()
                 .is_some_and(|known| known.renewals == lease.renewals)

@@ -68,6 +68,7 @@ impl World {
                             "forceOffSent",
                             &[("host", &name_of), ("bmc", &bmc), ("attempt", &attempt)],
                         );
+                        self.note_fence(host);
                         self.push(wait, Event::ForceOff(host, bmc));
                     }
                     let after = wait + self.rng.range(1, 500);
@@ -128,6 +129,9 @@ impl World {
 
     fn tell_storage(&mut self, operator: usize, host: usize, order: u64, cut: bool) {
         if self.operators[operator].cutting.insert(host) {
+            if cut {
+                self.note_fence(host);
+            }
             let run = self.operators[operator].run;
             let wait = self.rng.range(100, 1_500);
             self.push(wait, Event::Storage(operator, run, host, order, cut));

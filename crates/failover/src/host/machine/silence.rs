@@ -92,7 +92,9 @@ impl HostMachine {
             ),
             Life::Fencing => match (permit, &self.fencing) {
                 (
-                    FencePermit::Refused(reason @ (Reason::Frozen | Reason::Disarmed)),
+                    FencePermit::Refused(
+                        reason @ (Reason::Frozen | Reason::Disarmed | Reason::NoOtherHost),
+                    ),
                     Some(begun),
                 ) if !begun.in_flight() => {
                     self.call_off(reason.clone(), facts, now, out);
@@ -103,7 +105,8 @@ impl HostMachine {
         }
     }
 
-    /// The site was frozen, or a person disarmed it, before the force-off was sent.
+    /// The site was frozen, a person disarmed it, or the last other host fell silent too, before the
+    /// force-off was sent.
     fn call_off(&mut self, reason: Reason, facts: &HostFacts, now: Moment, out: &mut HostStep) {
         self.fencing = None;
         if matches!(facts.intent, Intent::Ours { .. }) {
