@@ -259,6 +259,12 @@ impl Model {
         self.item_cost[item as usize] + pair
     }
 
+    /// Cost per moved item of the group with most moved items.
+    #[inline]
+    pub fn group_move_weight(&self) -> i64 {
+        self.group_move_weight
+    }
+
     /// What a mean item costs by being away from home, where that depends on the pair of hosts
     /// without the pair's; at least 1.
     pub fn move_unit(&self) -> i64 {

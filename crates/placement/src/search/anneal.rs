@@ -255,7 +255,8 @@ impl<'m> Annealer<'m> {
             return false;
         }
         let most = limit + self.rebate();
-        let away = state.away_cost(item) as f64;
+        // The most that moves may cost less: going home, and the worst group by one item.
+        let away = (state.away_cost(item) + state.model().group_move_weight()) as f64;
         let mut cost = state.quick_added(item, to) - away;
         if cost - state.quick_host_cost(state.host_of(item)) > most {
             return false;
@@ -282,7 +283,8 @@ impl<'m> Annealer<'m> {
             return false;
         }
         let most = limit + self.rebate();
-        let away = (state.away_cost(a) + state.away_cost(b)) as f64;
+        let worst = 2 * state.model().group_move_weight();
+        let away = (state.away_cost(a) + state.away_cost(b) + worst) as f64;
         let mut cost = state.quick_exchanged(host_a, a, b) - away;
         if cost - state.quick_host_cost(host_b) > most {
             return false;

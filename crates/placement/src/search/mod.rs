@@ -1,6 +1,6 @@
 //! Search for a cheaper placement over `crate::core`: simulated annealing that passes through
 //! placements over their limits at a price, then annealing of a few hosts at a time, then a cold
-//! finish that keeps every limit.
+//! finish and polishing that keep every limit.
 //!
 //! 1. *Descent*, all limits hard: something good soon, and a measure of how much the time allows.
 //! 2. *Annealing*, all limits but exclusion and classes priced (see `price`): capacity, transient
@@ -9,6 +9,12 @@
 //! 3. *Melting* of regions: two to eight related hosts are heated and cooled on their own, and the
 //!    result is kept when it is legal and not dearer.
 //! 4. *Finish*, all limits hard, down to single units of cost.
+//! 5. *Polishing* (see `polish`): exact descents, and between them short annealing from the best.
+//!
+//! When the first descent leaves little that hosts could still save, much of the time is the
+//! finish's and polishing's, and there moves count the more the hotter it is: else
+//! what is hot enough to exchange items between hosts is so hot that nearly all leave home, and
+//! they find back only part of the way.
 //!
 //! Between these small changes, in all phases, hosts are *rearranged* around a large item that
 //! enters. Only hosts that an item may ever be on are looked at (`crate::core`'s reach).
@@ -39,8 +45,8 @@ use anneal::{Annealer, Phase};
 use price::{Prices, host_scale};
 pub use rng::Rng;
 use schedule::{
-    COLD, COOL, DESCENT, LOADS, MOVES, ROUNDS, Shares, WARM, cool, start, start_heat, thrift,
-    thrift_heat,
+    COLD, COOL, DESCENT, LITTLE, LOADS, MOVES, ROUNDS, Shares, WARM, cool, start, start_heat,
+    thrift, thrift_heat,
 };
 
 /// How long to search.
@@ -117,6 +123,7 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
         .map(|t| Annealer::new(State::at_home(model), Rng::new(seed, t as u64)))
         .collect();
     let progress = |n: u64| budget.progress(n);
+    let waste = team.first().map_or(0.0, |one| one.state.quick_wastes());
 
     // Something good soon, and a measure of how much can be done in the time.
     each(&mut team, &|one| {
@@ -135,7 +142,7 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
     let proposals = team.first().map_or(0, |one| one.proposals);
     let per_progress = proposals as f64 / progress(proposals).max(DESCENT);
     let start = start(per_progress, model.item_count());
-    let shares = if team.iter().all(moves_matter) {
+    let shares = if team.iter().all(|one| is_little_left(one, waste)) {
         MOVES
     } else {
         LOADS
@@ -171,9 +178,9 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
     }
 }
 
-/// Whether more is spent on moves than hosts could save at all.
-fn moves_matter(one: &Annealer<'_>) -> bool {
-    one.state.is_legal() && one.state.quick_wastes() <= one.state.moves_cost() as f64
+/// Whether the first descent has left hosts little of the `waste` there was.
+fn is_little_left(one: &Annealer<'_>, waste: f64) -> bool {
+    one.state.is_legal() && one.state.quick_wastes() <= waste * LITTLE
 }
 
 /// Cools down to single units of cost, and polishes.

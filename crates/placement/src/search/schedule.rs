@@ -27,7 +27,9 @@ pub(super) struct Shares {
     pub(super) thrifty: bool,
 }
 
-/// While most of what could be saved is at the hosts.
+/// What the first descent leaves of what hosts waste, as a part, is little up to this.
+pub(super) const LITTLE: f64 = 0.01;
+/// While much of what could be saved is at the hosts.
 pub(super) const LOADS: Shares = Shares {
     anneal: 0.85,
     melt: 0.95,
@@ -36,8 +38,8 @@ pub(super) const LOADS: Shares = Shares {
 };
 /// When most of it is what moves cost.
 pub(super) const MOVES: Shares = Shares {
-    anneal: 0.25,
-    melt: 0.35,
+    anneal: 0.3,
+    melt: 0.4,
     finish: 0.85,
     thrifty: true,
 };
