@@ -36,9 +36,9 @@ pub(super) const LOADS: Shares = Shares {
     finish: 0.98,
     thrifty: false,
 };
-/// When most of it is what moves cost. Annealing to 0.25, 0.45 and 0.55, 5 s on two threads, seed 1, gave
-/// a2_1 192, 209 and 188, and a1_2 777,536,330, 777,535,808 and 777,534,498; a1_5 ended at 727,578,310 and
-/// 727,578,311 with the first two.
+/// When most of it is what moves cost. Annealing to 0.25, 0.45 and 0.55 (5 s on two threads, seed 1)
+/// gave a2_1 192, 209 and 188, and a1_2 777,536,330, 777,535,808 and 777,534,498; with the first two
+/// a1_5 ended at 727,578,310 and 727,578,311.
 pub(super) const MOVES: Shares = Shares {
     anneal: 0.3,
     melt: 0.4,
