@@ -259,6 +259,23 @@ impl Model {
         self.item_cost[item as usize] + pair
     }
 
+    /// Cost per moved item of the group with most moved items.
+    #[inline]
+    pub fn group_move_weight(&self) -> i64 {
+        self.group_move_weight
+    }
+
+    /// What a mean item costs by being away from home, where that depends on the pair of hosts
+    /// without the pair's; at least 1.
+    pub fn move_unit(&self) -> i64 {
+        let items = self.items.max(1) as i64;
+        let pair = match &self.pair {
+            PairCost::Uniform(cost) => *cost,
+            PairCost::Matrix { .. } => 0,
+        };
+        (self.item_cost.iter().sum::<i64>() / items + pair).max(1)
+    }
+
     /// Whether the class of an item lets it be on a host. Home always is.
     #[inline]
     pub fn class_allows(&self, item: u32, host: u32) -> bool {

@@ -154,7 +154,13 @@ impl<'m> State<'m> {
 
     /// The whole cost as quick judgements have it: exact up to 2^53.
     pub fn quick_total(&self) -> f64 {
-        self.quick_hosts + (self.cost.moves + self.cost.groups) as f64
+        self.quick_hosts + self.moves_cost() as f64
+    }
+
+    /// What items away from home cost, with the group that has most of them.
+    #[inline]
+    pub fn moves_cost(&self) -> i64 {
+        self.cost.moves + self.cost.groups
     }
 
     /// Counts the exact cost of all hosts that have changed, so that the next looks are cheap.

@@ -13,7 +13,7 @@ mod judge;
 mod reach_tests;
 mod run;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 
 pub use clock::Clock;

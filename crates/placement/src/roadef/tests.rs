@@ -11,7 +11,7 @@ pub(super) const TOY: &str = "2\n1 100\n0 10\n4\n0 0 30 400 16 80 0 1 4 5\n0 0 1
 1 1 15 100 12 80 4 3 0 2\n1 2 10 100 8 80 5 4 2 0\n2\n2 0\n1 1 0\n3\n0 12 10 1000\n0 10 20 100\n\
 1 6 200 1\n1\n0 1 20\n10\n1 10 100\n";
 
-pub(super) fn random_instance(rng: &mut Rng) -> (Instance, Vec<u32>) {
+pub(crate) fn random_instance(rng: &mut Rng) -> (Instance, Vec<u32>) {
     let resources: Vec<(bool, i64)> = (0..1 + rng.below(3))
         .map(|_| (rng.below(2) == 0, rng.below(20) as i64))
         .collect();

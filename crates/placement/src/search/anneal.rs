@@ -9,11 +9,13 @@ use super::rearrange::rearrange;
 use super::rng::Rng;
 
 /// Proposals between two looks at the clock.
-const BATCH: u64 = 256;
+pub(super) const BATCH: u64 = 256;
 /// Proposals between two attempts to rearrange a host, for each move that the last one judged; and
 /// the least.
 pub(super) const REARRANGE: u64 = 4;
 const REARRANGE_PAUSE: u64 = 2_048;
+/// Proposals between two looks who is away from home: the items, by this.
+const AWAY: u64 = 4;
 /// The cost of a thousandth of a mean host over its limits, as part of the cost of a whole one,
 /// while that is not to last.
 const STEEP: f64 = 0.01;
@@ -26,6 +28,9 @@ pub(super) struct Phase<'a> {
     pub(super) heat: &'a dyn Fn(f64) -> f64,
     /// How far it is on the way from hot to warm, as a function of progress: what limits cost.
     pub(super) coolness: &'a dyn Fn(f64) -> f64,
+    /// How many times their cost moves count, as a function of heat; then items away from home are
+    /// also looked at more often.
+    pub(super) thrift: Option<&'a dyn Fn(f64) -> f64>,
     /// Progress at which the phase ends.
     pub(super) until: f64,
 }
@@ -44,6 +49,10 @@ pub(super) struct Annealer<'m> {
     pub(super) rules: Option<RulePrices>,
     /// Prices at which nothing stays over a limit while one host may be.
     pub(super) steep: Vec<i64>,
+    /// How many times their cost moves count, less one.
+    pub(super) thrift: f64,
+    /// Items that were away from home when last looked at.
+    away: Vec<u32>,
     /// What an attempt to rearrange has moved, and from where.
     pub(super) undo: Vec<(u32, u32)>,
     logs: Vec<f32>,
@@ -59,6 +68,8 @@ impl<'m> Annealer<'m> {
         Annealer {
             steep: flat_prices(model, STEEP * host_scale(model)),
             undo: Vec::new(),
+            thrift: 0.0,
+            away: Vec::new(),
             state,
             best,
             rng,
@@ -84,15 +95,22 @@ impl<'m> Annealer<'m> {
         let (mut sum, mut looks) = (0.0, 0.0);
         // A look at the prices costs a pass over all hosts: a few percent of the work between.
         let period = (model.host_count() as u64 * 10).max(8_000);
-        let (mut since, mut due) = (0, 0);
+        let (mut since, mut due, mut look) = (0, 0, 0);
         loop {
             let done = progress(self.proposals);
             if done >= phase.until {
                 break;
             }
             let heat = (phase.heat)(done);
+            if let Some(thrift) = phase.thrift {
+                self.thrift = thrift(heat) - 1.0;
+                if self.proposals >= look {
+                    look = self.proposals + model.item_count() as u64 / AWAY;
+                    self.look_who_is_away();
+                }
+            }
             for _ in 0..BATCH {
-                let Some(change) = propose(&self.state, &mut self.rng) else {
+                let Some(change) = propose(&self.state, &mut self.rng, &self.away) else {
                     continue;
                 };
                 let limit = self.limit(heat);
@@ -125,6 +143,16 @@ impl<'m> Annealer<'m> {
         };
         self.state.price_overflow(&[]);
         self.rules = None;
+        self.thrift = 0.0;
+        self.away.clear();
+    }
+
+    fn look_who_is_away(&mut self) {
+        let (state, homes) = (&self.state, self.state.model().homes());
+        let items = homes.iter().zip(state.placement()).zip(0..);
+        let away = items.filter(|((home, host), _)| home != host);
+        self.away.clear();
+        self.away.extend(away.map(|(_, item)| item));
     }
 
     /// Goes on from another's placement and prices; the best met so far stays.
@@ -138,24 +166,34 @@ impl<'m> Annealer<'m> {
         self.prices = prices;
     }
 
+    /// Goes on from the best legal placement met, if there is one, unless the present is as good.
+    pub(super) fn back_to_best(&mut self) {
+        self.state.settle();
+        let worse = |best: i64| !self.state.is_legal() || self.state.cost().total() > best;
+        if self.best.cost().is_some_and(worse) {
+            self.state.become_like(self.best.placement());
+        }
+    }
+
     /// The most that the next change may cost at a heat.
     pub(super) fn limit(&mut self, heat: f64) -> f64 {
         heat * f64::from(self.logs[self.rng.bits() as usize % LOGS])
     }
 
-    /// Makes a change when the rules allow it and it costs at most `limit`.
-    pub(super) fn consider(&mut self, change: Change, limit: f64) {
+    /// Makes a change when the rules allow it and it costs at most `limit`; says whether it did.
+    pub(super) fn consider(&mut self, change: Change, limit: f64) -> bool {
+        let limit = limit - self.counts_more(change);
         match change {
             Change::Move(item, to) => {
                 if !self.move_is_worth(item, to, limit) {
-                    return;
+                    return false;
                 }
                 self.state.apply_move(item, to);
                 self.best.touch(item);
             }
             Change::Swap(a, b) => {
                 if !self.swap_is_worth(a, b, limit) {
-                    return;
+                    return false;
                 }
                 self.state.apply_swap(a, b);
                 self.best.touch(a);
@@ -163,11 +201,26 @@ impl<'m> Annealer<'m> {
             }
         }
         self.best.offer(&mut self.state);
+        true
     }
 
-    /// The whole cost, with the prices of limits and rules while there are any.
+    /// What a change costs more than it does because moves count more than once.
+    fn counts_more(&self, change: Change) -> f64 {
+        if self.thrift == 0.0 {
+            return 0.0;
+        }
+        let once = match change {
+            Change::Move(item, to) => self.state.delta_away(item, to),
+            Change::Swap(a, b) => self.state.delta_away_swap(a, b),
+        };
+        self.thrift * once as f64
+    }
+
+    /// The whole cost, with the prices of limits and rules while there are any, and with moves as
+    /// often as they count.
     pub(super) fn total(&self) -> f64 {
-        self.state.quick_total() + self.rebate()
+        let moves = self.thrift * self.state.moves_cost() as f64;
+        self.state.quick_total() + self.rebate() + moves
     }
 
     /// What a move costs, when it is allowed and that is less than `most`.
@@ -177,7 +230,7 @@ impl<'m> Annealer<'m> {
             return None;
         }
         let mut cost = state.quick_added(item, to) - state.quick_freed(item)
-            + state.delta_away(item, to) as f64;
+            + (1.0 + self.thrift) * state.delta_away(item, to) as f64;
         match self.rules {
             None if !state.rules_let_move(item, to) => return None,
             None => {}
@@ -202,7 +255,8 @@ impl<'m> Annealer<'m> {
             return false;
         }
         let most = limit + self.rebate();
-        let away = state.away_cost(item) as f64;
+        // The most that moves may cost less: going home, and the worst group by one item.
+        let away = (state.away_cost(item) + state.model().group_move_weight()) as f64;
         let mut cost = state.quick_added(item, to) - away;
         if cost - state.quick_host_cost(state.host_of(item)) > most {
             return false;
@@ -229,7 +283,8 @@ impl<'m> Annealer<'m> {
             return false;
         }
         let most = limit + self.rebate();
-        let away = (state.away_cost(a) + state.away_cost(b)) as f64;
+        let worst = 2 * state.model().group_move_weight();
+        let away = (state.away_cost(a) + state.away_cost(b) + worst) as f64;
         let mut cost = state.quick_exchanged(host_a, a, b) - away;
         if cost - state.quick_host_cost(host_b) > most {
             return false;

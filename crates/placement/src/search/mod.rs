@@ -1,6 +1,6 @@
 //! Search for a cheaper placement over `crate::core`: simulated annealing that passes through
 //! placements over their limits at a price, then annealing of a few hosts at a time, then a cold
-//! finish that keeps every limit.
+//! finish and polishing that keep every limit.
 //!
 //! 1. *Descent*, all limits hard: something good soon, and a measure of how much the time allows.
 //! 2. *Annealing*, all limits but exclusion and classes priced (see `price`): capacity, transient
@@ -9,6 +9,12 @@
 //! 3. *Melting* of regions: two to eight related hosts are heated and cooled on their own, and the
 //!    result is kept when it is legal and not dearer.
 //! 4. *Finish*, all limits hard, down to single units of cost.
+//! 5. *Polishing* (see `polish`): exact descents, and between them short annealing from the best.
+//!
+//! When the first descent leaves little that hosts could still save, much of the time is the
+//! finish's and polishing's, and there moves count the more the hotter it is: else
+//! what is hot enough to exchange items between hosts is so hot that nearly all leave home, and
+//! they find back only part of the way.
 //!
 //! Between these small changes, in all phases, hosts are *rearranged* around a large item that
 //! enters. Only hosts that an item may ever be on are looked at (`crate::core`'s reach).
@@ -23,6 +29,7 @@
 
 mod anneal;
 mod best;
+mod polish;
 mod price;
 mod propose;
 mod rearrange;
@@ -37,7 +44,10 @@ use crate::core::{Model, State};
 use anneal::{Annealer, Phase};
 use price::{Prices, host_scale};
 pub use rng::Rng;
-use schedule::{ANNEAL, COLD, COOL, DESCENT, MELT, ROUNDS, WARM, cool, start_heat};
+use schedule::{
+    COLD, COOL, DESCENT, LITTLE, LOADS, MOVES, ROUNDS, Shares, WARM, cool, start, start_heat,
+    thrift, thrift_heat,
+};
 
 /// How long to search.
 #[derive(Clone, Copy)]
@@ -73,19 +83,25 @@ pub struct Found {
 const OUTER: f64 = 1e-6;
 
 /// Anneals on all threads, limits priced, from a heat that is a part `hot` of the scale.
-fn anneal(team: &mut [Annealer<'_>], hot: f64, scale: f64, progress: &(dyn Fn(u64) -> f64 + Sync)) {
+fn anneal(
+    team: &mut [Annealer<'_>],
+    (hot, scale): (f64, f64),
+    end: f64,
+    progress: &(dyn Fn(u64) -> f64 + Sync),
+) {
     for one in team.iter_mut() {
         one.prices = Some(Prices::new(one.state.model()));
     }
-    let heat = |done: f64| (scale * cool(hot, WARM, DESCENT, ANNEAL, done)).max(COLD);
-    let coolness = |done: f64| (done - DESCENT) / (ANNEAL - DESCENT);
+    let heat = |done: f64| (scale * cool(hot, WARM, DESCENT, end, done)).max(COLD);
+    let coolness = |done: f64| (done - DESCENT) / (end - DESCENT);
     for round in 1..=ROUNDS {
-        let until = DESCENT + (ANNEAL - DESCENT) * f64::from(round) / f64::from(ROUNDS);
+        let until = DESCENT + (end - DESCENT) * f64::from(round) / f64::from(ROUNDS);
         each(team, &|one| {
             one.run(
                 Phase {
                     heat: &heat,
                     coolness: &coolness,
+                    thrift: None,
                     until,
                 },
                 progress,
@@ -107,6 +123,7 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
         .map(|t| Annealer::new(State::at_home(model), Rng::new(seed, t as u64)))
         .collect();
     let progress = |n: u64| budget.progress(n);
+    let waste = team.first().map_or(0.0, |one| one.state.quick_wastes());
 
     // Something good soon, and a measure of how much can be done in the time.
     each(&mut team, &|one| {
@@ -115,6 +132,7 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
             Phase {
                 heat: &heat,
                 coolness: &|_| 1.0,
+                thrift: None,
                 until: DESCENT,
             },
             &progress,
@@ -123,25 +141,26 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
     // How much each thread can do differs a little, so the first speaks for all.
     let proposals = team.first().map_or(0, |one| one.proposals);
     let per_progress = proposals as f64 / progress(proposals).max(DESCENT);
-    let hot = start_heat(per_progress, model.item_count());
-    anneal(&mut team, hot, scale, &progress);
+    let start = start(per_progress, model.item_count());
+    let shares = if team.iter().all(|one| is_little_left(one, waste)) {
+        MOVES
+    } else {
+        LOADS
+    };
+    anneal(
+        &mut team,
+        (start_heat(start), scale),
+        shares.anneal,
+        &progress,
+    );
     share_best(&mut team);
     each(&mut team, &|one| {
-        let outer = |done: f64| scale * OUTER * (MELT - done) / (MELT - ANNEAL);
-        region::melt(one, &outer, MELT, &progress);
+        let part = |done: f64| (shares.melt - done) / (shares.melt - shares.anneal);
+        let outer = |done: f64| scale * OUTER * part(done);
+        region::melt(one, &outer, shares.melt, &progress);
     });
     share_best(&mut team);
-    each(&mut team, &|one| {
-        let heat = |done: f64| cool((scale * COOL).max(COLD), COLD, MELT, 1.0, done);
-        one.run(
-            Phase {
-                heat: &heat,
-                coolness: &|_| 1.0,
-                until: 1.0,
-            },
-            &progress,
-        );
-    });
+    finish(&mut team, scale, start, shares, &progress);
     share_best(&mut team);
 
     let proposals = team.iter().map(|one| one.proposals).sum();
@@ -157,6 +176,42 @@ pub fn improve(model: &Model, seed: u64, threads: usize, budget: Budget<'_>) -> 
             proposals,
         },
     }
+}
+
+/// Whether the first descent has left hosts little of the `waste` there was.
+fn is_little_left(one: &Annealer<'_>, waste: f64) -> bool {
+    one.state.is_legal() && one.state.quick_wastes() <= waste * LITTLE
+}
+
+/// Cools down to single units of cost, and polishes.
+fn finish(
+    team: &mut [Annealer<'_>],
+    scale: f64,
+    start: f64,
+    shares: Shares,
+    progress: &(dyn Fn(u64) -> f64 + Sync),
+) {
+    let top = thrift_heat(scale, start);
+    let hot = if shares.thrifty {
+        top
+    } else {
+        (scale * COOL).max(COLD)
+    };
+    each(team, &|one| {
+        let unit = one.state.model().move_unit() as f64;
+        let thrift = |heat: f64| thrift(heat, unit);
+        one.run(
+            Phase {
+                heat: &|done| cool(hot, COLD, shares.melt, shares.finish, done),
+                coolness: &|_| 1.0,
+                thrift: if shares.thrifty { Some(&thrift) } else { None },
+                until: shares.finish,
+            },
+            progress,
+        );
+    });
+    share_best(team);
+    each(team, &|one| polish::polish(one, top, progress));
 }
 
 /// Runs `work` for every member, each on its own thread.

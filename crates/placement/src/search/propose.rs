@@ -20,10 +20,15 @@ const MOVES_HOME: u64 = 300;
 const SWAPS_HOME: u64 = 205;
 const SWAPS_IN_GROUP: u64 = 105;
 
-/// Draws a change; `None` when the draw came to nothing.
-pub(super) fn propose(state: &State<'_>, rng: &mut Rng) -> Option<Change> {
+/// Draws a change; `None` when the draw came to nothing. Of `often`, an item is drawn as often as of
+/// all; a list of none makes no difference.
+pub(super) fn propose(state: &State<'_>, rng: &mut Rng, often: &[u32]) -> Option<Change> {
     let model = state.model();
-    let item = rng.below(model.item_count()) as u32;
+    let item = if often.is_empty() || rng.below(2) == 0 {
+        rng.below(model.item_count()) as u32
+    } else {
+        often[rng.below(often.len())]
+    };
     let bits = rng.bits();
     let (kind, detail) = (bits & 1023, (bits >> 10) & 1023);
     let here = state.host_of(item);
