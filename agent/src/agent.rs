@@ -259,9 +259,9 @@ async fn converge(context: &Arc<Context>) -> &'static str {
         let answers = context.freezer.answers(is_idle(&memory.busy));
         let listed = context.hypervisor.list().await;
         if let Ok(domains) = &listed {
-            context.alarms.audit(&context.ledger, domains);
-            let departed = &context.departed;
-            departed.see(&context.ledger, &context.boot_id, domains);
+            let known = context.ledger.known(domains);
+            context.departed.see(&context.boot_id, &known);
+            context.alarms.audit(&context.ledger, known);
         }
         match listed {
             Ok(domains) if context.freezer.acts() => turn(context, &mut memory, &domains),

@@ -10,12 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 use failover::agent::copy::is_unaccounted;
-use hypervisor::{Domain, Owner};
 use model::BootId;
 use serde::{Deserialize, Serialize};
 
 use crate::guard::files::replace;
-use crate::ledger::Ledger;
+use crate::ledger::{Known, Ledger};
 use crate::vm::decide::domain as copy_of;
 
 /// What the run folder keeps of a lost ledger: an agent that starts anew must know.
@@ -82,23 +81,23 @@ impl Alarms {
     }
 
     /// Looks for copies of this boot that the ledger does not know, before anything is begun.
-    pub fn audit(&self, ledger: &Ledger, domains: &[Domain]) {
+    pub fn audit(&self, ledger: &Ledger, all: Vec<Known<'_>>) {
         let mut unread = None;
-        for domain in domains {
-            let Some(owner) = &domain.owner else { continue };
-            if let Err(error) = self.account(ledger, domain, owner) {
+        for known in all {
+            let name = &known.domain.name;
+            if let Err(error) = self.account(ledger, known) {
                 let error = format!("{error:#}");
-                tracing::error!(domain = domain.name, error, "nothing is started here");
+                tracing::error!(domain = name, error, "nothing is started here");
                 unread = Some(error);
             }
         }
         *lock(&self.unread) = unread;
     }
 
-    fn account(&self, ledger: &Ledger, domain: &Domain, owner: &Owner) -> Result<()> {
-        let uid = owner.vm.as_str();
-        let copy = copy_of(domain.state, owner);
-        if !is_unaccounted(&self.boot_id, &copy, &ledger.entry(uid)?) {
+    fn account(&self, ledger: &Ledger, known: Known<'_>) -> Result<()> {
+        let owner = known.owner;
+        let copy = copy_of(known.domain.state, owner);
+        if !is_unaccounted(&self.boot_id, &copy, &known.entry?) {
             return Ok(());
         }
         let why = format!(
@@ -115,19 +114,20 @@ impl Alarms {
         replace(&self.path, &serde_json::to_vec(&lost)?)
             .with_context(|| self.path.display().to_string())?;
         // What is known of this copy: with it the VM can be handed over, and its end is seen.
-        ledger.adopt(uid, owner.epoch.0)?;
+        ledger.adopt(owner.vm.as_str(), owner.epoch.0)?;
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use failover::agent::ledger::EpochState;
-    use hypervisor::DomainState;
+    use hypervisor::{Domain, DomainState, Owner};
     use model::Epoch;
 
-    fn copy(boot: &str, epoch: i64) -> Domain {
+    /// A domain of the VM `u1`.
+    pub(crate) fn copy(boot: &str, epoch: i64) -> Domain {
         Domain {
             uuid: uuid::Uuid::nil(),
             name: "n.v".to_owned(),
@@ -164,7 +164,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let ledger = Ledger::new(folder.path());
         let alarms = open(folder.path(), "b1");
-        alarms.audit(&ledger, &[copy("b1", 3)]);
+        alarms.audit(&ledger, ledger.known(&[copy("b1", 3)]));
         assert!(alarms.starts_forbidden().is_some());
         let entry = ledger.entry("u1").expect("entry");
         assert_eq!(
@@ -173,7 +173,7 @@ mod tests {
             "it runs, so it can be handed over and its crash is seen"
         );
         // The copy is gone: what else was lost is not known any better.
-        alarms.audit(&ledger, &[]);
+        alarms.audit(&ledger, ledger.known(&[]));
         assert!(alarms.starts_forbidden().is_some());
         let again = open(folder.path(), "b1");
         assert!(again.starts_forbidden().is_some(), "an agent that restarts");
@@ -188,7 +188,10 @@ mod tests {
         let alarms = open(folder.path(), "b1");
         let mut stray = copy("b1", 9);
         stray.owner = None;
-        alarms.audit(&ledger, &[copy("b1", 3), copy("b0", 2), stray]);
+        alarms.audit(
+            &ledger,
+            ledger.known(&[copy("b1", 3), copy("b0", 2), stray]),
+        );
         assert_eq!(alarms.starts_forbidden(), None);
         assert_eq!(ledger.entry("u1").expect("entry").state(2), None);
     }
@@ -202,10 +205,10 @@ mod tests {
         let kept = std::fs::read(&file).expect("entry");
         std::fs::write(&file, "?").expect("write");
         let alarms = open(folder.path(), "b1");
-        alarms.audit(&ledger, &[copy("b1", 3)]);
+        alarms.audit(&ledger, ledger.known(&[copy("b1", 3)]));
         assert!(alarms.starts_forbidden().is_some());
         std::fs::write(&file, kept).expect("write");
-        alarms.audit(&ledger, &[copy("b1", 3)]);
+        alarms.audit(&ledger, ledger.known(&[copy("b1", 3)]));
         assert_eq!(alarms.starts_forbidden(), None);
     }
 }

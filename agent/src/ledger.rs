@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use hypervisor::{Domain, Owner};
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
@@ -34,6 +35,17 @@ pub enum LedgerError {
         /// Why.
         refusal: Refusal,
     },
+}
+
+/// A domain of ours, with what the ledger knows of its VM.
+#[derive(Debug)]
+pub struct Known<'d> {
+    /// As libvirt shows it.
+    pub domain: &'d Domain,
+    /// Whose copy it is.
+    pub owner: &'d Owner,
+    /// The VM's entry.
+    pub entry: Result<Entry, LedgerError>,
 }
 
 /// The ledger of this boot.
@@ -105,6 +117,19 @@ impl Ledger {
     /// The epoch does not run here.
     pub fn hand_over(&self, uid: &str, epoch: i64) -> Result<(), LedgerError> {
         self.change(uid, |entry| entry.hand_over(epoch))
+    }
+
+    /// What is known of each domain of ours.
+    pub fn known<'d>(&self, domains: &'d [Domain]) -> Vec<Known<'d>> {
+        let ours = domains
+            .iter()
+            .filter_map(|domain| Some((domain, domain.owner.as_ref()?)));
+        ours.map(|(domain, owner)| Known {
+            domain,
+            owner,
+            entry: self.entry(owner.vm.as_str()),
+        })
+        .collect()
     }
 
     /// What is known of a VM.

@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hypervisor::Domain;
 use model::BootId;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::closing;
-use crate::ledger::{EpochState, Ledger};
+use crate::ledger::{EpochState, Known};
 
 /// Since when each is seen, by domain and epoch: the VM may come back and go again.
 #[derive(Debug, Default)]
@@ -21,23 +20,22 @@ impl Departed {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at all domains of this host.
-    pub fn see(&self, ledger: &Ledger, boot_id: &BootId, domains: &[Domain]) {
-        self.see_at(ledger, boot_id, domains, Instant::now());
+    /// Looks at all domains of ours on this host.
+    pub fn see(&self, boot_id: &BootId, known: &[Known<'_>]) {
+        self.see_at(boot_id, known, Instant::now());
     }
 
-    fn see_at(&self, ledger: &Ledger, boot_id: &BootId, domains: &[Domain], now: Instant) {
+    fn see_at(&self, boot_id: &BootId, known: &[Known<'_>], now: Instant) {
         let mut all = self.all();
         let mut seen = BTreeMap::new();
-        for domain in domains {
-            let Some(owner) = domain.owner.as_ref().filter(|it| it.boot_id == *boot_id) else {
-                continue;
-            };
-            let epoch = owner.epoch.0;
+        for known in known {
+            let epoch = known.owner.epoch.0;
             // An entry that can not be read says nothing; that it can not be is an alarm of its own.
-            let entry = ledger.entry(owner.vm.as_str());
-            if entry.is_ok_and(|entry| entry.state(epoch) == Some(EpochState::HandedOver)) {
-                let key = (domain.uuid, epoch);
+            let entry = known.entry.as_ref();
+            let departed =
+                entry.is_ok_and(|entry| entry.state(epoch) == Some(EpochState::HandedOver));
+            if departed && known.owner.boot_id == *boot_id {
+                let key = (known.domain.uuid, epoch);
                 seen.insert(key, all.get(&key).copied().unwrap_or(now));
             }
         }
@@ -61,22 +59,16 @@ impl Departed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hypervisor::{DomainState, Owner};
-    use model::Epoch;
+    use crate::alarm::tests::copy as any_copy;
+    use crate::ledger::Ledger;
+    use hypervisor::{Domain, DomainState};
     use std::time::Duration;
 
     fn copy(boot: &str, epoch: i64) -> Domain {
         Domain {
             uuid: Uuid::from_u128(7),
-            name: "n.v".to_owned(),
             state: DomainState::Paused,
-            owner: Some(Owner {
-                vm: "u1".into(),
-                namespace: "n".to_owned(),
-                name: "v".to_owned(),
-                boot_id: boot.into(),
-                epoch: Epoch(epoch),
-            }),
+            ..any_copy(boot, epoch)
         }
     }
 
@@ -88,7 +80,7 @@ mod tests {
         let begin = Instant::now();
         let after = |seconds| begin + Duration::from_secs(seconds);
         let stuck = |domains: &[Domain], seconds| {
-            departed.see_at(&ledger, &boot, domains, after(seconds));
+            departed.see_at(&boot, &ledger.known(domains), after(seconds));
             departed.stuck_at(after(seconds))
         };
         ledger.take("u1", 3, 0).expect("use");
