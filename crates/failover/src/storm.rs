@@ -73,10 +73,9 @@ pub struct StormGuard {
     facts_allow: Option<Reason>,
     /// When a host was last seen to come back.
     last_return: Option<Moment>,
-    /// Silent hosts and hosts, while nothing may be released although the storm is over.
+    /// Silent hosts and hosts, while every host is silent or one has just come back: nothing is released
+    /// although the storm is over.
     held: Option<(u32, u32)>,
-    /// Every host that counts is silent.
-    all_silent: bool,
     turn: Option<HostName>,
 }
 
@@ -113,8 +112,7 @@ impl StormGuard {
         let heals = self
             .last_return
             .is_some_and(|at| now.since(at) < policy.unreachable_after_milliseconds);
-        self.all_silent = silent >= facts.counted;
-        self.held = (self.all_silent || heals).then_some((silent, facts.counted));
+        self.held = (silent >= facts.counted || heals).then_some((silent, facts.counted));
         began
     }
 
@@ -175,8 +173,10 @@ impl StormGuard {
             return FencePermit::Refused(reason.clone());
         }
         match &self.state {
-            StormState::Calm if self.all_silent => FencePermit::Refused(Reason::NoOtherHost),
-            StormState::Calm => FencePermit::Granted,
+            StormState::Calm => match self.held {
+                Some((silent, of)) if silent >= of => FencePermit::Refused(Reason::NoOtherHost),
+                _ => FencePermit::Granted,
+            },
             StormState::Storm { silent, of } => FencePermit::Refused(Reason::Storm {
                 silent: *silent,
                 of: *of,
