@@ -10,6 +10,8 @@ use super::rng::Rng;
 
 /// Proposals between two looks at the clock.
 pub(super) const BATCH: u64 = 256;
+/// What a change must cost at most to be a gain, in a cost of whole numbers.
+pub(super) const GAIN: f64 = -0.5;
 /// Proposals between two attempts to rearrange a host, for each move that the last one judged; and
 /// the least.
 pub(super) const REARRANGE: u64 = 4;

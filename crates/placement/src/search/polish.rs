@@ -10,14 +10,12 @@
 
 use crate::core::State;
 
-use super::anneal::{Annealer, BATCH, Phase};
+use super::anneal::{Annealer, BATCH, GAIN, Phase};
 use super::propose::Change;
 use super::schedule::{COLD, LAST, cool, thrift};
 
 /// Times that the best placement is warmed.
 const TURNS: u32 = 12;
-/// What a change must cost at most to be a gain, in a cost of whole numbers.
-const GAIN: f64 = -0.5;
 
 /// Polishes from the best placement met; `top` is the highest heat that it is warmed to.
 pub(super) fn polish(one: &mut Annealer<'_>, top: f64, progress: &dyn Fn(u64) -> f64) {

@@ -55,9 +55,7 @@ pub(super) fn propose(state: &State<'_>, rng: &mut Rng, often: &[u32]) -> Option
         return None;
     }
     // Few of a full host's items may be able to come here: the first of them from any one on.
-    let (before, after) = there.split_at(rng.below(there.len()));
-    let mut around = after.iter().chain(before);
-    around
+    rng.around(there)
         .find(|&&other| model.may_reach(other, here))
         .map(|&other| Change::Swap(item, other))
 }

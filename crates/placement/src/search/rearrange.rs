@@ -7,7 +7,7 @@
 
 use crate::core::{Model, State};
 
-use super::anneal::Annealer;
+use super::anneal::{Annealer, GAIN};
 use super::propose::draw_host;
 use super::rng::Rng;
 
@@ -63,10 +63,9 @@ fn pick_item(model: &Model, from: &[u32], rng: &mut Rng) -> Option<u32> {
 
 /// An item that left its home: it made way for others, or it is what is missing there.
 pub(super) fn one_that_left(state: &State<'_>, home: u32, rng: &mut Rng) -> Option<u32> {
-    let homed = state.model().homed(home);
-    let (before, after) = homed.split_at(rng.below(homed.len()));
-    let mut around = after.iter().chain(before);
-    around.find(|&&item| state.host_of(item) != home).copied()
+    rng.around(state.model().homed(home))
+        .find(|&&item| state.host_of(item) != home)
+        .copied()
 }
 
 /// An item, and the host it is to enter: from a dear host, or to a wasteful one, to which those
@@ -153,7 +152,7 @@ fn refill(one: &mut Annealer<'_>, gone: u32, from: u32) {
 /// The item that gains most by a move to `host`, if any gains but the one that just left.
 fn cheapest_comer(one: &mut Annealer<'_>, host: u32, gone: u32) -> Option<u32> {
     let model = one.state.model();
-    let mut best = (-0.5, None);
+    let mut best = (GAIN, None);
     let items = model.item_count() as u32;
     let first = one.rng.below(items as usize) as u32;
     let mut left = COMERS;
@@ -176,7 +175,7 @@ fn cheapest_comer(one: &mut Annealer<'_>, host: u32, gone: u32) -> Option<u32> {
 /// The move off `host` that gains most, if any gains: of any item but the one that just came.
 fn cheapest_leaver(one: &mut Annealer<'_>, host: u32, stays: u32, from: u32) -> Option<(u32, u32)> {
     let model = one.state.model();
-    let mut best = (-0.5, None);
+    let mut best = (GAIN, None);
     let count = one.state.items_on(host).len();
     let first = one.rng.below(count);
     for k in 0..count.min(LEAVERS) {

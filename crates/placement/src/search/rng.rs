@@ -42,6 +42,12 @@ impl Rng {
         (((self.bits() >> 32) * n as u64) >> 32) as usize
     }
 
+    /// All of these, from any one on, and round to the one before it.
+    pub fn around<'a, T>(&mut self, all: &'a [T]) -> impl Iterator<Item = &'a T> + use<'a, T> {
+        let (before, after) = all.split_at(self.below(all.len()));
+        after.iter().chain(before)
+    }
+
     /// A number from 0 up to, not including, 1.
     pub fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
