@@ -228,8 +228,7 @@ impl World {
     }
 
     fn agent_sees(&mut self, host: usize, job: &Job, after: u64) {
-        let (uid, from) = (job.uid.clone(), job.source.clone());
-        let departed = Task::Departed(job.index, job.vm, uid, from);
+        let departed = Task::Departed(Box::new(job.clone()));
         self.push(after, Event::Task(host, job.run, Box::new(departed)));
     }
 
@@ -271,7 +270,7 @@ impl World {
             domain.job = None;
         }
         let run = job.run;
-        let ended = Task::JobEnded(job.index, job.vm, job.uid, job.source, migrated);
+        let ended = Task::JobEnded(Box::new(job), migrated);
         self.push(5, Event::Task(host, run, Box::new(ended)));
     }
 }

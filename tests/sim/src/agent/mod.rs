@@ -14,6 +14,7 @@ use failover::vm::Wanted;
 use model::{Assignment, BootId, VmUid};
 
 use crate::api::VmObject;
+use crate::job::Job;
 use crate::machine::DomainState;
 use crate::mutant::Mutant;
 use crate::world::{Event, World};
@@ -79,10 +80,10 @@ pub enum Task {
     SendRead(usize),
     /// The job is given to libvirt.
     SendJob(usize),
-    /// The job ended: move, VM, uid, source, as migrated or not.
-    JobEnded(usize, usize, VmUid, Assignment, bool),
-    /// The agent sees that the QEMU of a move's source is dead: move, VM, uid, source.
-    Departed(usize, usize, VmUid, Assignment),
+    /// The job ended, as migrated or not.
+    JobEnded(Box<Job>, bool),
+    /// The agent sees that the QEMU of a move's source is dead.
+    Departed(Box<Job>),
     /// libvirt has had the time that it gets for clearing up after a move's source.
     ClearingTimedOut(usize),
     /// The source asks libvirt to abort and says that it runs.

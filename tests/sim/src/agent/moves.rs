@@ -140,10 +140,8 @@ impl World {
         match task {
             Task::SendRead(index) => self.send_read(host, run, index),
             Task::SendJob(index) => self.send_job(host, run, index),
-            Task::JobEnded(index, vm, uid, from, migrated) => {
-                self.job_was_ended(host, run, index, vm, uid, from, migrated)
-            }
-            Task::Departed(index, vm, uid, from) => self.departed(host, run, index, vm, uid, from),
+            Task::JobEnded(job, migrated) => self.job_was_ended(host, *job, migrated),
+            Task::Departed(job) => self.departed(host, *job),
             Task::ClearingTimedOut(index) => self.cleared(host, index),
             Task::SayRunning(index) => self.say_running(host, run, index),
             Task::PrepareRead(index, firings) => self.prepare(host, run, index, firings),
@@ -202,17 +200,8 @@ impl World {
         self.push(10, Event::Libvirt(host, boot, Step::Send(Box::new(job))));
     }
 
-    #[allow(clippy::too_many_arguments, reason = "what the job was about")]
-    fn job_was_ended(
-        &mut self,
-        host: usize,
-        run: u64,
-        index: usize,
-        vm: usize,
-        uid: VmUid,
-        from: Assignment,
-        migrated: bool,
-    ) {
+    fn job_was_ended(&mut self, host: usize, job: Job, migrated: bool) {
+        let index = job.index;
         let key = Key::Source(index);
         let machine = &mut self.machines[host];
         if machine.agent.clearing.contains(&index) {
@@ -224,39 +213,33 @@ impl World {
             return;
         }
         if migrated {
-            return self.hand_over(host, run, index, vm, uid, from);
+            return self.hand_over(host, job);
         }
         let running = machine
             .domains
-            .get(&uid)
+            .get(&job.uid)
             .is_some_and(|domain| domain.state == DomainState::Running && !domain.ending);
         let say = |phase| Task::Say(Key::Source(index), Patch::Source(index, phase), None);
         let task = if running {
             say(SourcePhase::StillRunning)
         } else {
             // Switch-over was reached and its end is not known: the VM starts anew from its disks.
-            Task::Close(key, uid, from, Some(Box::new(say(SourcePhase::Closed))))
+            let closed = Some(Box::new(say(SourcePhase::Closed)));
+            Task::Close(key, job.uid, job.source, closed)
         };
-        self.then(host, run, task);
+        self.then(host, job.run, task);
     }
 
     /// The QEMU of a source is dead and its guest did not run again: it is handed over at once, and libvirt clears up
     /// meanwhile (agent/src/migration/source.rs `gone`).
-    fn departed(
-        &mut self,
-        host: usize,
-        run: u64,
-        index: usize,
-        vm: usize,
-        uid: VmUid,
-        from: Assignment,
-    ) {
+    fn departed(&mut self, host: usize, job: Job) {
+        let (run, index) = (job.run, job.index);
         let agent = &mut self.machines[host].agent;
         // Whatever came first, libvirt's word or this, is acted upon.
         if agent.sending.contains_key(&index) && agent.clearing.insert(index) {
             let late = Event::Task(host, run, Box::new(Task::ClearingTimedOut(index)));
             self.push(CLEARED_WITHIN, late);
-            self.hand_over(host, run, index, vm, uid, from);
+            self.hand_over(host, job);
         }
     }
 
@@ -269,15 +252,9 @@ impl World {
     }
 
     /// The ledger first: from then on the target may learn it.
-    fn hand_over(
-        &mut self,
-        host: usize,
-        run: u64,
-        index: usize,
-        vm: usize,
-        uid: VmUid,
-        from: Assignment,
-    ) {
+    fn hand_over(&mut self, host: usize, job: Job) {
+        let index = job.index;
+        let (uid, from) = (job.uid, job.source);
         let key = Key::Source(index);
         let machine = &mut self.machines[host];
         let entry = machine.ledger.entry(uid.clone()).or_default();
@@ -288,9 +265,9 @@ impl World {
         let name = self.names[host].clone();
         self.tell("handedOver", &[("vm", &uid), ("host", &name)]);
         let report = CopyReport::new(from, CopyPhase::HandedOver);
-        let report = Task::Say(key.clone(), Patch::Runtime(vm, uid, report), None);
+        let report = Task::Say(key.clone(), Patch::Runtime(job.vm, uid, report), None);
         let patch = Patch::Source(index, SourcePhase::HandedOver);
-        self.then(host, run, Task::Say(key, patch, Some(Box::new(report))));
+        self.then(host, job.run, Task::Say(key, patch, Some(Box::new(report))));
     }
 
     /// As the agent does it: abort, see that no job is left, say that it runs.
