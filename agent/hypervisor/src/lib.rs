@@ -4,6 +4,7 @@
 //! May not live here: assignments, epochs as decisions, storage, networks. Domains are
 //! transient: never defined, never started by libvirt itself.
 
+mod emulation;
 pub mod libvirt;
 pub mod memory;
 mod types;

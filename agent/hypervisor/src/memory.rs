@@ -205,7 +205,7 @@ impl Hypervisor for MemoryHypervisor {
             architecture: "x86_64".to_owned(),
             cpu_model: "Memory".to_owned(),
             // The one that emulated hosts have: pools that name it take these hosts too.
-            cpu_models: vec![crate::xml::EMULATED_CPU.to_owned()],
+            cpu_models: vec![crate::emulation::CPU_MODEL.to_owned()],
             cpus: 64,
             memory_kib: 256 << 20,
             domain_type: "memory".to_owned(),

@@ -4,14 +4,11 @@ use std::fmt::Write;
 
 use model::{BootId, Epoch, VmUid};
 
+use crate::emulation::{ARGUMENTS_NAMESPACE, CODE_CACHE_MIB, CPU_MODEL, memory_arguments};
 use crate::types::{DirectBoot, DiskSpec, DomainSpec, NicSpec, Owner};
 
 /// XML namespace of our metadata.
 pub const METADATA_NAMESPACE: &str = "https://zhengyun.io/xmlns/domain/1.0";
-/// Code cache of the emulator; without a bound each guest takes hundreds of MiB more.
-const EMULATOR_CACHE_MIB: u32 = 32;
-/// Processor model under emulation; newer ones cost time for nothing.
-pub(crate) const EMULATED_CPU: &str = "Nehalem";
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
@@ -29,6 +26,8 @@ pub struct Running {
     pub machine: Option<String>,
     /// The whole `cpu` element.
     pub cpu: Option<String>,
+    /// The whole element of QEMU's own arguments, which say how large its memory is; empty where it has none.
+    pub arguments: Option<String>,
 }
 
 /// Renders the domain.
@@ -43,15 +42,19 @@ pub fn render_as(spec: &DomainSpec, running: &Running) -> String {
     let (newest, cpu) = platform(spec, kvm);
     let machine = escape(running.machine.as_deref().unwrap_or(newest));
     let cpu = running.cpu.clone().unwrap_or(cpu);
-    let emulated = if kvm {
-        String::new()
+    let (emulated, arguments) = if kvm {
+        (String::new(), String::new())
     } else {
-        format!("<tcg><tb-cache unit='MiB'>{EMULATOR_CACHE_MIB}</tb-cache></tcg>")
+        (
+            format!("<tcg><tb-cache unit='MiB'>{CODE_CACHE_MIB}</tb-cache></tcg>"),
+            memory_arguments(spec.memory_kib),
+        )
     };
+    let arguments = running.arguments.clone().unwrap_or(arguments);
     // Writing to a String can not fail.
     let _ = write!(
         xml,
-        "<domain type='{}'><name>{}</name><uuid>{}</uuid><metadata>{}</metadata>\
+        "<domain type='{}' xmlns:qemu='{ARGUMENTS_NAMESPACE}'><name>{}</name><uuid>{}</uuid><metadata>{}</metadata>\
          <memory unit='KiB'>{}</memory><vcpu>{}</vcpu><os><type arch='{}' machine='{machine}'>hvm</type>{}</os>\
          <features><acpi/>{emulated}</features>{cpu}\
          <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash><devices>",
@@ -81,7 +84,9 @@ pub fn render_as(spec: &DomainSpec, running: &Running) -> String {
         }
         None => xml.push_str("<serial type='null'><target port='0'/></serial>"),
     }
-    xml.push_str("</devices></domain>");
+    xml.push_str("</devices>");
+    xml.push_str(&arguments);
+    xml.push_str("</domain>");
     xml
 }
 
@@ -99,7 +104,7 @@ fn platform(spec: &DomainSpec, kvm: bool) -> (&'static str, String) {
         (_, false, true) => "<cpu mode='custom'><model>cortex-a57</model></cpu>".to_owned(),
         (model, false, false) => format!(
             "<cpu mode='custom' match='exact'><model fallback='forbid'>{}</model></cpu>",
-            escape(model.as_deref().unwrap_or(EMULATED_CPU))
+            escape(model.as_deref().unwrap_or(CPU_MODEL))
         ),
     };
     (if arm { "virt" } else { "q35" }, cpu)
@@ -157,7 +162,15 @@ pub fn running_from_xml(xml: &str) -> Running {
     Running {
         machine: machine_from_xml(xml),
         cpu: cpu_from_xml(xml),
+        arguments: Some(arguments_from_xml(xml).unwrap_or_default().to_owned()),
     }
+}
+
+/// The whole element of QEMU's own arguments.
+fn arguments_from_xml(xml: &str) -> Option<&str> {
+    const END: &str = "</qemu:commandline>";
+    let element = &xml[xml.find("<qemu:commandline>")?..];
+    Some(&element[..element.find(END)? + END.len()])
 }
 
 /// The `cpu` element, which is not `cputune`.
@@ -253,7 +266,7 @@ pub(crate) mod tests {
     fn a_move_keeps_the_machine_type_of_the_running_domain() {
         let live = "<domain><os firmware='efi'><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os></domain>";
         assert_eq!(machine_from_xml(live).as_deref(), Some("pc-q35-7.2"));
-        assert_eq!(running_from_xml("<domain/>"), Running::default());
+        assert_eq!(running_from_xml("<domain/>").machine, None);
         let there = render_as(&spec(), &running_from_xml(live));
         assert_eq!(machine_from_xml(&there).as_deref(), Some("pc-q35-7.2"));
     }
@@ -273,6 +286,20 @@ pub(crate) mod tests {
             cpu.as_deref(),
             Some("<cpu mode='host-passthrough' migratable='on'/>")
         );
+    }
+
+    #[test]
+    fn a_move_keeps_the_memory_that_the_guest_has() {
+        let started = render(&spec());
+        let there = render_as(&spec(), &running_from_xml(&started));
+        assert_eq!(arguments_from_xml(&there), arguments_from_xml(&started));
+        assert!(arguments_from_xml(&started).is_some());
+        // One that an earlier agent started, and one that runs on KVM.
+        let there = render_as(&spec(), &running_from_xml("<domain/>"));
+        assert_eq!(arguments_from_xml(&there), None);
+        let mut spec = spec();
+        spec.domain_type = "kvm".to_owned();
+        assert_eq!(arguments_from_xml(&render(&spec)), None);
     }
 
     #[test]
