@@ -25,10 +25,11 @@ demo-down: ## Stop the demo's lab and remove every trace of it
 bench: build ## Measure recoveries, migrations and the idle site on the lab (about 25 minutes)
 	@target/debug/bench
 
-bench-placement: ## Measure the planners (SCALE="--hosts N --vms N" through a real API server), and the search on ROADEF=FOLDER for each of SECONDS_EACH (over an hour)
-	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_placement
-	@$(CARGO) run $(JOBS) --release --quiet -p scale -- $(SCALE)
-	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_roadef -- -d $(ROADEF) -t $(SECONDS_EACH)
+bench-placement: ## Measure the planners (SCALE="--hosts N --vms N" through a real API server), and the search on ROADEF=FOLDER for each of SECONDS_EACH: one table (over an hour)
+	@mkdir -p target && rm -f target/bench-placement.rows
+	@$(CARGO) run $(JOBS) --release --quiet -p scale -- $(SCALE) --rows target/bench-placement.rows
+	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_roadef -- -d $(ROADEF) -t $(SECONDS_EACH) --rows target/bench-placement.rows
+	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_placement -- --and target/bench-placement.rows
 
 fuzz-bmc: ## Feed mangled answers of BMCs and statuses of agents to their parsers (CASES=5000000 SEED=1)
 	@ZY_FUZZ_CASES=$(or $(CASES),5000000) ZY_FUZZ_SEED=$(or $(SEED),1) $(CARGO) test $(JOBS) --release -p operator --lib -- mangled no_status no_report

@@ -1,6 +1,7 @@
 //! Measures the planners beside their bars and prints one table.
 //!
-//! `cargo run --release -p placement --bin bench_placement [-- --only PART,…]`. One thread; the workloads are
+//! `cargo run --release -p placement --bin bench_placement [-- --only PART,… --and FILE]`; FILE holds rows that other
+//! programs measured (`bench_roadef` and `scale` with `--rows FILE`). One thread; the workloads are
 //! generated from fixed seeds, so only the times differ between runs. Rates are per second of
 //! processor time, and proofs of N+1 in processor time, so that a busy machine does not spoil them; other
 //! single times are by the clock, and their tails are those of the machine when others use it too.
@@ -9,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod generate;
+mod table;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -20,15 +22,7 @@ use placement::{
     Engine, EvacuationRequest, Headroom, Limits, Mode, RebalanceRequest, lint, lint_plan,
     plan_evacuation, plan_evacuation_on, plan_rebalance,
 };
-
-struct Row {
-    what: String,
-    measured: String,
-    bar: &'static str,
-    /// What others reached on a case of that shape, where they published it.
-    anchor: &'static str,
-    good: Option<bool>,
-}
+use table::Row;
 
 const SCHEDULER_PERF: &str = "scheduler_perf: 680 to 810 pods/s, through an API server";
 
@@ -53,7 +47,7 @@ const PARTS: [Part; 9] = [
 ];
 
 fn main() -> ExitCode {
-    let options = match Options::new(std::env::args().skip(1), &["--only"]) {
+    let options = match Options::new(std::env::args().skip(1), &["--only", "--and"]) {
         Ok(options) => options,
         Err(error) => return refuse(&error.to_string()),
     };
@@ -66,41 +60,24 @@ fn main() -> ExitCode {
             names.join(", ")
         ));
     }
+    let others = match options.text("--and").map(table::read).transpose() {
+        Ok(others) => others.unwrap_or_default(),
+        Err(error) => return refuse(&error),
+    };
     let mut rows = Vec::new();
     for (name, part) in PARTS {
         if only.as_ref().is_none_or(|only| only.contains(&name)) {
             part(&mut rows);
         }
     }
-    print(&rows);
+    rows.extend(others);
+    table::print(&rows);
     ExitCode::SUCCESS
 }
 
 fn refuse(why: &str) -> ExitCode {
     eprintln!("bench_placement: {why}");
     ExitCode::FAILURE
-}
-
-fn print(rows: &[Row]) {
-    let width = |get: fn(&Row) -> usize| rows.iter().map(get).max().unwrap_or(0);
-    let (what, measured) = (width(|row| row.what.len()), width(|row| row.measured.len()));
-    let bar = width(|row| row.bar.len());
-    println!(
-        "{:what$}  {:>measured$}  {:bar$}  {:6}  others",
-        "what", "measured", "bar", ""
-    );
-    for row in rows {
-        let judged = match row.good {
-            Some(true) => "met",
-            Some(false) => "MISSED",
-            None => "",
-        };
-        let line = format!(
-            "{:what$}  {:>measured$}  {:bar$}  {judged:6}  {}",
-            row.what, row.measured, row.bar, row.anchor
-        );
-        println!("{}", line.trim_end());
-    }
 }
 
 fn quantile(times: &mut [Duration], permille: usize) -> Duration {
@@ -165,15 +142,15 @@ fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
             "{rate:.0} ({refused} refused{})",
             if legal { "" } else { ", ILLEGAL" }
         ),
-        bar: ">= 100,000",
-        anchor: SCHEDULER_PERF,
+        bar: ">= 100,000".into(),
+        anchor: SCHEDULER_PERF.into(),
         good: Some(rate >= 100_000.0 && legal),
     });
     rows.push(Row {
         what: format!("  p99 of one placement, {label}"),
         measured: format!("{p99:.1?}"),
-        bar: "<= 100 us",
-        anchor: "",
+        bar: "<= 100 us".into(),
+        anchor: "".into(),
         good: Some(p99 <= Duration::from_micros(100)),
     });
     let mut refusals = Vec::new();
@@ -190,8 +167,8 @@ fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
     rows.push(Row {
         what: format!("  p99 of one refusal with its counts, {label}"),
         measured: format!("{:.1?}", quantile(&mut refusals, 990)),
-        bar: "<= 100 us",
-        anchor: "",
+        bar: "<= 100 us".into(),
+        anchor: "".into(),
         good: Some(quantile(&mut refusals, 990) <= Duration::from_micros(100)),
     });
     // Later parts use again what the first has freed.
@@ -200,8 +177,8 @@ fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
         rows.push(Row {
             what: format!("  memory per host / per VM, {label}"),
             measured: format!("{per_host} B / {per_vm} B"),
-            bar: "<= 4,096 B / 1,024 B",
-            anchor: "",
+            bar: "<= 4,096 B / 1,024 B".into(),
+            anchor: "".into(),
             good: Some(per_host <= 4_096 && per_vm <= 1_024),
         });
     }
@@ -282,8 +259,8 @@ fn headroom(rows: &mut Vec<Row>, memory: u64) {
             quantile(&mut times, 500),
             quantile(&mut times, 1_000)
         ),
-        bar: "p99 <= 10 ms",
-        anchor: "",
+        bar: "p99 <= 10 ms".into(),
+        anchor: "".into(),
         good: Some(p99 <= Duration::from_millis(10)),
     });
     rows.push(Row {
@@ -296,8 +273,8 @@ fn headroom(rows: &mut Vec<Row>, memory: u64) {
                 "not proven"
             }
         ),
-        bar: "unknown counted",
-        anchor: "",
+        bar: "unknown counted".into(),
+        anchor: "".into(),
         good: None,
     });
 }
@@ -346,8 +323,8 @@ fn packing(rows: &mut Vec<Row>) {
             used.len(),
             used.len() as f64 / bound as f64
         ),
-        bar: "reported",
-        anchor: "",
+        bar: "reported".into(),
+        anchor: "".into(),
         good: None,
     });
 }
@@ -382,8 +359,8 @@ fn rebalancing(rows: &mut Vec<Row>) {
             answer.before_permille,
             answer.after_permille
         ),
-        bar: "0 faults",
-        anchor: "",
+        bar: "0 faults".into(),
+        anchor: "".into(),
         good: Some(faults == 0),
     });
 }
@@ -417,15 +394,15 @@ fn repair(rows: &mut Vec<Row>) {
             plan.moves.len(),
             plan.stuck.len()
         ),
-        bar: "<= 3 s",
-        anchor: "BtrPlace: 3 min whole, < 30 s partitioned",
+        bar: "<= 3 s".into(),
+        anchor: "BtrPlace: 3 min whole, < 30 s partitioned".into(),
         good: Some(total <= Duration::from_secs(3) && faults == 0),
     });
     rows.push(Row {
         what: "  its end / lower bound".into(),
         measured: format!("{:.3}", plan.end_ms as f64 / plan.bound_ms as f64),
-        bar: "<= 1.1",
-        anchor: "",
+        bar: "<= 1.1".into(),
+        anchor: "".into(),
         good: Some(plan.end_ms * 10 <= plan.bound_ms * 11),
     });
 }
@@ -454,8 +431,8 @@ fn full(rows: &mut Vec<Row>) {
             waiting.count(),
             plan.stuck.len()
         ),
-        bar: "0 faults",
-        anchor: "",
+        bar: "0 faults".into(),
+        anchor: "".into(),
         good: Some(faults == 0),
     });
 }
@@ -502,8 +479,8 @@ fn evacuations(rows: &mut Vec<Row>) {
             ratios.len()
         ),
         measured: format!("mean {mean:.3} worst {worst:.3}; {within} within 1.1; {faults} faults"),
-        bar: "<= 1.1",
-        anchor: "mVM: 20 to 28 % sooner than capped parallelism",
+        bar: "<= 1.1".into(),
+        anchor: "mVM: 20 to 28 % sooner than capped parallelism".into(),
         good: Some(within == ratios.len() && faults == 0),
     });
 }

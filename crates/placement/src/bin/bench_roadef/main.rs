@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod generate;
+mod rows;
 
 use std::error::Error;
 use std::io::Write as _;
@@ -19,11 +20,12 @@ use std::time::{Duration, Instant};
 use placement::roadef::{Answer, Clock, Effort, Options, solve_files};
 
 const USAGE: &str = "usage: bench_roadef -d DIRECTORY [-t SECONDS,SECONDS] [-s SEED] [--threads N]
-[--iterations N] [--only NAME,NAME] [--clock wall|cpu]
+[--iterations N] [--only NAME,NAME] [--clock wall|cpu] [--rows FILE]
        bench_roadef --generate DIRECTORY [--only NAME,NAME]
 
   -t SECONDS,…    each instance is solved once for each (default 10,60,300)
   --clock cpu     seconds of processor time on each thread instead of wall time
+  --rows FILE     also add rows for `bench_placement --and FILE`
   --generate DIR  write synthetic instances of the sizes of the challenge's second set";
 
 /// The best that anybody reached on set A (an exact solver's hour for a1_2, a1_3 and a1_4, 300 s
@@ -40,6 +42,17 @@ const ANCHORS: [(&str, i64, i64); 10] = [
     ("a2_4", 1_680_615_349, 1_680_615_349),
     ("a2_5", 318_358_949, 318_358_949),
 ];
+
+/// One answer.
+struct Solved {
+    name: String,
+    seconds: u64,
+    threads: u32,
+    cost: i128,
+    /// The best that anybody reached, and the best 300 s entry.
+    anchor: Option<(i64, i64)>,
+    score: Option<f64>,
+}
 
 fn main() -> ExitCode {
     match run() {
@@ -124,6 +137,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         "--iterations",
         "--only",
         "--clock",
+        "--rows",
         "--generate",
     ];
     let options =
@@ -144,15 +158,20 @@ fn run() -> Result<(), Box<dyn Error>> {
         seed: options.number("-s", 1)?,
         threads: options.number("--threads", 2)?.clamp(1, 64) as u32,
     };
-    table(
-        &plan,
-        &times(options.text("-t").unwrap_or("10,60,300"))?,
-        only,
-    )
+    let times = times(options.text("-t").unwrap_or("10,60,300"))?;
+    let solved = table(&plan, &times, only)?;
+    if let Some(file) = options.text("--rows") {
+        rows::append(file, &solved).map_err(|e| format!("--rows {file}: {e}"))?;
+    }
+    Ok(())
 }
 
 /// One line for each instance, one pair of columns for each time.
-fn table(plan: &Plan, times: &[u64], only: Option<Vec<&str>>) -> Result<(), Box<dyn Error>> {
+fn table(
+    plan: &Plan,
+    times: &[u64],
+    only: Option<Vec<&str>>,
+) -> Result<Vec<Solved>, Box<dyn Error>> {
     print!(
         "{:8} {:>14} {:>14} {:>14}",
         "instance", "initial", "300 s entry", "to beat"
@@ -167,6 +186,7 @@ fn table(plan: &Plan, times: &[u64], only: Option<Vec<&str>>) -> Result<(), Box<
     }
     println!();
     let mut sums = vec![0.0; times.len()];
+    let mut all = Vec::new();
     for name in names(&plan.directory)? {
         if only.as_ref().is_some_and(|o| !o.contains(&name.as_str())) {
             continue;
@@ -187,6 +207,14 @@ fn table(plan: &Plan, times: &[u64], only: Option<Vec<&str>>) -> Result<(), Box<
             let score = anchor.map(|(_, best, _)| {
                 100.0 * (cost - i128::from(*best)) as f64 / initial.max(1) as f64
             });
+            all.push(Solved {
+                name: name.clone(),
+                seconds,
+                threads: plan.threads,
+                cost,
+                anchor: anchor.map(|&(_, best, entry)| (best, entry)),
+                score,
+            });
             *sum += score.unwrap_or(0.0);
             let score = score.map_or("-".to_owned(), |score| format!("{score:.4}"));
             let speed = answer.proposals as f64 / began.elapsed().as_secs_f64() / 1e6;
@@ -200,5 +228,5 @@ fn table(plan: &Plan, times: &[u64], only: Option<Vec<&str>>) -> Result<(), Box<
         print!(" {:>14} {sum:>9.4} {:>5}", "", "");
     }
     println!();
-    Ok(())
+    Ok(all)
 }
