@@ -13,6 +13,7 @@ pub mod files;
 mod ioctl;
 mod kill;
 mod pace;
+pub mod pulse;
 mod renewal;
 mod site;
 mod slot;
@@ -20,12 +21,12 @@ pub mod watchdog;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use api::names::{
     LEASE_API_SEEN, LEASE_BOOT_ID, LEASE_GUARD, LEASE_GUARD_WHY, LEASE_HEARTBEATS, LEASE_LOOP_AGE,
-    LEASE_LOOP_NEVER, SYSTEM_NAMESPACE,
+    SYSTEM_NAMESPACE,
 };
 use failover::guard::heartbeats::HeartbeatReport;
 use failover::guard::{GuardMemory, NotArmed, Readiness, arm, incarnation};
@@ -304,7 +305,11 @@ impl Guard {
         arm(&ready, &self.memory, self.site.policy.as_ref())
     }
 
-    fn renewal(&self, registered: &Result<GuardRegistration, NotArmed>) -> Result<Renewal> {
+    fn renewal(
+        &self,
+        registered: &Result<GuardRegistration, NotArmed>,
+        now: Moment,
+    ) -> Result<Renewal> {
         let states: Vec<_> = self
             .beaters
             .iter()
@@ -313,6 +318,7 @@ impl Guard {
         let watches = states.iter().map(|(pool, state)| (*pool, &state.watch));
         let report = HeartbeatReport::of(self.token.clone(), watches);
         let boot_id = incarnation(&BootId::new(self.boot_id.as_str()), self.memory.firings);
+        let loop_age = pulse::age(&self.options.run_dir, &boot_id, now);
         let why = registered.as_ref().err().map(serde_json::to_string);
         let guard = serde_json::to_string(&registered.clone().unwrap_or_default())?;
         let heartbeats = (!self.beaters.is_empty()).then(|| serde_json::to_string(&report));
@@ -321,10 +327,7 @@ impl Guard {
             interval: Duration::from_millis(self.policy().lease_interval_milliseconds),
             annotations: BTreeMap::from([
                 (LEASE_BOOT_ID, Some(boot_id.0)),
-                (
-                    LEASE_LOOP_AGE,
-                    Some(loop_age(&self.options.run_dir).to_string()),
-                ),
+                (LEASE_LOOP_AGE, loop_age.map(|age| age.to_string())),
                 (LEASE_GUARD, Some(guard)),
                 (LEASE_GUARD_WHY, why.transpose()?),
                 (LEASE_HEARTBEATS, heartbeats.transpose()?),
@@ -343,7 +346,7 @@ impl Guard {
             registered = Err(NotArmed::NoHeartbeatPool { problems });
         }
         let sent_at = clock::now()?;
-        let renewal = self.renewal(&registered)?;
+        let renewal = self.renewal(&registered, sent_at)?;
         self.pace
             .sent(sent_at, self.policy().lease_interval_milliseconds);
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
@@ -436,7 +439,7 @@ impl Guard {
         if self.memory.bound().is_some() && self.memory.may_renew() {
             let registration = GuardRegistration::default();
             let sent_at = clock::now()?;
-            let renewal = self.renewal(&Err(NotArmed::Stopping))?;
+            let renewal = self.renewal(&Err(NotArmed::Stopping), sent_at)?;
             self.memory.offer(&registration);
             let leases: Api<Lease> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
             match bounded(renew(&leases, &renewal, None)).await {
@@ -463,16 +466,6 @@ async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(CALL_BOUND, call)
         .await
         .context("the API server did not answer in time")?
-}
-
-/// Milliseconds since the agent's converge loop last went round; [`LEASE_LOOP_NEVER`] when nobody knows.
-fn loop_age(run_dir: &Path) -> u64 {
-    let modified = std::fs::metadata(run_dir.join("loop")).and_then(|metadata| metadata.modified());
-    let age = modified
-        .ok()
-        .and_then(|modified| SystemTime::now().duration_since(modified).ok());
-    let known = age.and_then(|age| u64::try_from(age.as_millis()).ok());
-    known.unwrap_or(LEASE_LOOP_NEVER)
 }
 
 #[cfg(test)]

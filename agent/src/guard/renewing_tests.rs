@@ -124,3 +124,30 @@ async fn a_renewal_that_is_refused_is_one_request_and_sent_again_before_the_next
         assert_eq!(requests(), 3, "the Lease is read and made");
     }
 }
+
+#[tokio::test]
+async fn a_lease_carries_the_age_of_the_agents_loop_or_no_word() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, address) = Server::start(200).await;
+    let (mut guard, mut arrivals) = start(folder.path(), &address).await;
+    let run_dir = guard.options.run_dir.clone();
+    let boot = BootId::new(guard.boot_id.as_str());
+    let mut told = async |guard: &mut Guard| {
+        guard.pace = Pace::default();
+        renewal(guard, &mut arrivals).await;
+        let lease = server.lease.lock().expect("the Lease").clone();
+        lease.expect("a Lease")["metadata"]["annotations"][LEASE_LOOP_AGE].clone()
+    };
+    let never = json!(api::names::LEASE_LOOP_NEVER.to_string());
+    assert_eq!(told(&mut guard).await, never);
+    let begin = clock::now().expect("a clock");
+    pulse::tell(&run_dir, &boot, begin).expect("tell");
+    let age = told(&mut guard).await;
+    let age: u64 = age
+        .as_str()
+        .and_then(|age| age.parse().ok())
+        .expect("an age");
+    assert!(age <= clock::now().expect("a clock").since(begin));
+    std::fs::write(run_dir.join("loop"), "").expect("an older agent's file");
+    assert_eq!(told(&mut guard).await, Value::Null);
+}
