@@ -173,7 +173,11 @@ fn admitted(
     let why = |answer: &Admission| match answer {
         Admission::Placed(choice) => choice.reasons.join("; "),
         Admission::Refused(refusal) => refusal.sentence(),
-        Admission::Breaks { pool, headroom } => breaks(after, pool, headroom),
+        Admission::Breaks {
+            pool,
+            headroom,
+            tried,
+        } => format!("{}; {}", breaks(after, pool, headroom), tried.sentence()),
     };
     let host = |answer: &Admission| match answer {
         Admission::Placed(choice) => Some(choice.host.clone()),
