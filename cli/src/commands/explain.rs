@@ -1,7 +1,7 @@
 //! `zyctl explain vm`: why a VM is where it is, or why it is nowhere.
 
 use anyhow::Result;
-use api::{Condition, VirtualMachine};
+use api::{Condition, VirtualMachine, VirtualMachinePhase, VirtualMachineStatus};
 use serde_json::json;
 
 use super::Context;
@@ -65,7 +65,7 @@ fn text(language: Language, vm: &VirtualMachine) -> String {
         let removed = placement.removed.iter();
         lines.extend(removed.map(|removed| format!("    - {}", told(removed))));
     }
-    lines.extend(wrong(language, &status.conditions));
+    lines.extend(wrong(language, &status));
     for proof in &status.proofs {
         lines.push(format!(
             "{}{:?} {}/{}: {}",
@@ -86,9 +86,14 @@ fn text(language: Language, vm: &VirtualMachine) -> String {
     lines.join("\n")
 }
 
-/// Conditions that are not as they should be, a line each; all of a VM's are good when they are `True`.
-fn wrong(language: Language, conditions: &[Condition]) -> Vec<String> {
-    let wrong = conditions.iter().filter(|one| one.status != "True");
+/// Conditions that are not as they should be, a line each. All of a VM's are good when they are `True`; one that is
+/// shut down as its user wants has no host and is not ready, and that is no fault.
+fn wrong(language: Language, status: &VirtualMachineStatus) -> Vec<String> {
+    let stopped = status.phase == Some(VirtualMachinePhase::Stopped);
+    let fault = |one: &&Condition| {
+        one.status != "True" && !(stopped && matches!(one.type_.as_str(), "Scheduled" | "Ready"))
+    };
+    let wrong = status.conditions.iter().filter(fault);
     wrong
         .map(|one| {
             format!(
@@ -149,6 +154,18 @@ mod tests {
             \x20 状况:Scheduled=False (NotPlaced):等待分配宿主机\n\
             \x20 状况:RulesObeyed=False (NamesNothing):oa/web-1 的 spec.affinity[0](与 app=db 分开)未指向命名空间中的任何其他虚拟机;请更正 matchLabels,或创建该虚拟机\n"
         );
+    }
+
+    #[test]
+    fn that_a_vm_is_shut_down_as_wanted_is_no_fault() {
+        let mut vm = vm();
+        vm.status.as_mut().expect("a status").phase = Some(VirtualMachinePhase::Stopped);
+        let text = text(Language::English, &vm);
+        assert!(
+            !text.contains("Scheduled=") && !text.contains("Ready="),
+            "{text}"
+        );
+        assert!(text.contains("RulesObeyed=False"), "{text}");
     }
 
     #[test]
