@@ -8,6 +8,7 @@ mod reasons;
 mod tables;
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::sync::LazyLock;
 
 use crate::language::Language;
@@ -15,11 +16,15 @@ use crate::language::Language;
 /// Between sentences that were put together.
 const BETWEEN: &str = "; ";
 
+/// All phrases, those that say the most by themselves first: a general one would hide a special one.
 static BOOK: LazyLock<Vec<Phrase>> = LazyLock::new(|| {
     let tables = tables::all().into_iter();
     let all = tables.chain(placement::phrases()).chain(reasons::all());
-    all.map(|(english, chinese)| Phrase::new(&english, chinese))
-        .collect()
+    let mut book: Vec<Phrase> = all
+        .map(|(english, chinese)| Phrase::new(&english, chinese))
+        .collect();
+    book.sort_by_key(|phrase| Reverse(phrase.own()));
+    book
 });
 
 /// A sentence in this language.
@@ -109,6 +114,12 @@ impl Phrase {
                 .collect(),
             chinese,
         }
+    }
+
+    /// Bytes of it that stand beside its places.
+    fn own(&self) -> usize {
+        let follows = self.places.iter().map(|(_, follows)| follows.len());
+        self.begins.len() + follows.sum::<usize>()
     }
 
     /// What stands in the places, if the text is this sentence.
@@ -219,6 +230,18 @@ mod tests {
             assert_eq!(told(english), chinese);
             assert_eq!(sentence(Language::English, english), english);
         }
+    }
+
+    #[test]
+    fn a_special_sentence_goes_before_a_general_one() {
+        assert_eq!(
+            told("c stays: it is not an open host of pool main"),
+            "c 保留:它不是主机池 main 中可用的宿主机"
+        );
+        assert_eq!(
+            told("c stays: no move gains enough"),
+            "c 保留:没有收益足够的迁移"
+        );
     }
 
     #[test]
