@@ -53,9 +53,13 @@ fn chinese(text: &str) -> String {
             return format!("{translated};{}", chinese(&text[at + BETWEEN.len()..]));
         }
     }
-    match ends.first() {
-        Some(at) => format!("{};{}", &text[..*at], chinese(&text[at + BETWEEN.len()..])),
-        None => text.to_owned(),
+    let Some(at) = ends.first() else {
+        return text.to_owned();
+    };
+    let (first, rest) = (&text[..*at], &text[at + BETWEEN.len()..]);
+    match chinese(rest) {
+        unknown if unknown == rest => text.to_owned(),
+        translated => format!("{first};{translated}"),
     }
 }
 
@@ -198,7 +202,7 @@ mod tests {
         assert_eq!(sentence(Language::English, lost), lost);
         let fails = "the qemu hook /etc/hook fails on reconnect, so a restart of libvirtd would kill VMs: no; no; install zhengyun-qemu-hook there";
         let chinese = told(fails);
-        assert!(chinese.contains("会终止虚拟机:no;no;请"), "{chinese}");
+        assert!(chinese.contains("会终止虚拟机:no; no;请"), "{chinese}");
         let unknown = "the ledger in the run folder was lost: somehow";
         assert_eq!(told(unknown), unknown);
     }

@@ -43,7 +43,7 @@ fn text(language: Language, vm: &VirtualMachine) -> String {
             "{}{} ({} {})",
             language.pick("  host: ", "  宿主机:"),
             assignment.host,
-            language.pick("epoch", "代次"),
+            language.pick("epoch", "纪元"),
             assignment.epoch
         ));
     }
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(
             text(Language::Chinese, &vm),
             "oa/web-1: 运行中 (运行中)\n\
-            \x20 宿主机:h1 (代次 3)\n\
+            \x20 宿主机:h1 (纪元 3)\n\
             \x20 决定:已放置到 h1\n\
             \x20   + 在该宿主机上满足其对其他虚拟机的全部 2 项亲和性偏好\n\
             \x20   + 满足同样多偏好的宿主机中空闲内存最多(4096 MiB)\n"
