@@ -11,6 +11,7 @@
 //! | `evacuation` | a timed schedule of moves that empties hosts, and what cannot move |
 //! | `rebalance` | the few moves that improve a pool most, or hosts that can be emptied |
 //! | `what_if` | the same questions about a fleet that is not there yet |
+//! | `words` | the Chinese of all that is said here |
 //! | `lint` | an independent judge of fleets and plans; shares no rule with `filter` |
 //! | `core`, `search`, `roadef` | a general search over the same kind of problem, and its public benchmark |
 //!
@@ -37,6 +38,7 @@ mod rules;
 pub mod search;
 mod storage;
 mod what_if;
+mod words;
 
 pub use admit::{Admission, Tried};
 pub use engine::Engine;
@@ -52,4 +54,5 @@ pub use plan::{Limits, Move, Plan, Stuck};
 pub use rebalance::{Gain, Goal, Mode, Rebalance, RebalanceRequest, plan_rebalance};
 pub use rules::{Domain, Relation, Rules, Side};
 pub use storage::StorageRoom;
-pub use what_if::{HostDown, admit_all, host_down, with_hosts};
+pub use what_if::{HostDown, host_down, with_hosts};
+pub use words::phrases;

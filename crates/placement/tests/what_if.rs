@@ -6,9 +6,9 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{GIB, host, name, pool, uid, vm};
-use model::{Architecture, HostName, Priority, VmUid, Zone};
+use model::{Architecture, HostName, VmUid, Zone};
 use placement::{
-    Admission, Engine, Fleet, Headroom, Vm, admit_all, host_down, prove_headroom, with_hosts,
+    Admission, Engine, Fleet, Headroom, Vm, host_down, prove_headroom, with_hosts,
 };
 
 /// Hosts of one pool with that much memory each.
@@ -105,27 +105,27 @@ fn a_pool_that_is_full_is_asked_once() {
 }
 
 #[test]
-fn new_vms_choose_by_priority_and_size_and_the_refused_take_no_room() {
+fn the_refused_take_no_room() {
     // One host is kept free in sum: room for 64 GiB on the other two.
     let mut engine = Engine::new(fleet([32, 32, 32]));
     let wanted = [
-        ("small", Priority::Normal, 8),
-        ("large", Priority::Normal, 30),
-        ("giant", Priority::Normal, 40),
-        ("third", Priority::Normal, 29),
-        ("urgent", Priority::Critical, 16),
+        ("urgent", 16),
+        ("giant", 40),
+        ("large", 30),
+        ("third", 29),
+        ("small", 8),
     ];
-    let wanted = wanted
-        .map(|(label, priority, memory)| (priority, VmUid(label.into()), vm(label, 1, memory)));
-    let answers = admit_all(&mut engine, wanted.to_vec());
-    let order: Vec<&str> = answers.iter().map(|(uid, _)| uid.0.as_str()).collect();
-    assert_eq!(order, ["urgent", "giant", "large", "third", "small"]);
+    let answers = wanted.map(|(label, memory)| {
+        let uid = VmUid(label.into());
+        engine.upsert_vm(uid.clone(), vm(label, 1, memory));
+        engine.admit(&uid, &BTreeSet::new())
+    });
     let kind = |answer: &Admission| match answer {
         Admission::Placed(_) => "placed",
         Admission::Refused(_) => "fits nowhere",
         Admission::Breaks { .. } => "breaks N+1",
     };
-    let kinds: Vec<&str> = answers.iter().map(|(_, answer)| kind(answer)).collect();
+    let kinds: Vec<&str> = answers.iter().map(kind).collect();
     assert_eq!(
         kinds,
         ["placed", "fits nowhere", "placed", "breaks N+1", "placed"]
