@@ -16,6 +16,8 @@
 //! Observers may lie or be mistaken, so what each told is kept by (observer, pool, host): a beat
 //! is compared only with what the same observer told of it before. Whoever sees it change proves
 //! life, and nobody else's numbers undo that, neither in the signal nor against the evidence.
+//! One that tells of changes which it did not see makes a dead host look alive: that costs time,
+//! until other proofs or a person end it, and no data.
 
 use std::collections::BTreeMap;
 
