@@ -244,7 +244,8 @@ mod tests {
     ];
 
     /// Numbers of the same sections that `failover` does not read, and who does.
-    const ELSEWHERE: [(&str, &str, &str); 3] = [
+    const ELSEWHERE: [(&str, &str, &str); 4] = [
+        ("migration", "perSite", "the operator, which begins moves"),
         ("migration", "perHost", "the operator, which begins moves"),
         (
             "migration",

@@ -10,6 +10,8 @@ pub mod arming;
 mod chance;
 pub mod clock;
 pub mod conditions;
+#[cfg(test)]
+mod context_in_memory;
 pub mod door;
 pub mod evacuation;
 pub mod freeze;

@@ -1,42 +1,52 @@
 //! Moves: asks `failover` what is to be done about each, chooses targets, and writes `incoming`,
-//! claims and requests. Hosts that are to be emptied get a move for each of their VMs.
+//! claims and requests. Hosts that are to be emptied get a move for each of their VMs. Moves begin in the order of
+//! `order`, as far as limits let them, and leave behind why the VM is where it is (`why_there`).
+
+mod order;
+mod why_there;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use api::{MigrationPhase, MigrationSourcePhase, VirtualMachine, VirtualMachineMigration};
+use api::{
+    MigrationPhase, MigrationSourcePhase, PlacementReport, VirtualMachine, VirtualMachineMigration,
+};
 use failover::migration::{MigrationFacts, MigrationOutcome, MigrationStep, decide};
 use failover::vm::HostSight;
 use failover::{Policy, assignment};
 use kube::ResourceExt;
-use model::{Assignment, HostName};
+use kube::runtime::events::EventType;
+use model::Assignment;
 use placement::place;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use self::order::{Load, in_order};
 use crate::reconcile::rebalance;
 use crate::runtime::Context;
 use crate::vms::{Memory, claim, claims_patch, rights_patch, volumes_of, write_seed};
 use crate::writer::{WriteError, logged};
-use crate::{clock, door, evacuation};
+use crate::{clock, door, evacuation, merge};
+
+pub use fleet::readiness::ended;
 
 /// One turn over all moves and hosts to be emptied.
 pub async fn turn(context: &Arc<Context>, memory: &mut Memory, policy: &Policy) {
     let migrations = context.stores.migrations.state();
     evacuation::turn(context, &mut memory.evacuations, policy, &migrations).await;
     let vms = context.stores.vms.state();
-    let mut load = load(&migrations);
-    for migration in migrations {
-        if ended(&migration) || !context.writer.settled(migration.as_ref()) {
+    let vms: BTreeMap<_, _> = vms
+        .iter()
+        .map(|vm| ((vm.namespace(), vm.name_any()), vm))
+        .collect();
+    let mut load = Load::of(&migrations);
+    for (migration, vm) in in_order(&migrations, &vms, &memory.evacuations) {
+        if !context.writer.settled(migration.as_ref()) {
             continue;
         }
-        let vm = vms.iter().find(|vm| {
-            vm.name_any() == migration.spec.virtual_machine
-                && vm.namespace() == migration.namespace()
-        });
         let Some(vm) = vm else {
             finish(
                 context,
-                &migration,
+                migration,
                 MigrationPhase::Failed,
                 "spec.virtualMachine: the VM does not exist",
             )
@@ -44,38 +54,9 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory, policy: &Policy) 
             continue;
         };
         if context.writer.settled(vm.as_ref()) {
-            one(context, memory, policy, &migration, vm, &mut load).await;
+            one(context, memory, policy, migration, vm, &mut load).await;
         }
     }
-}
-
-/// Whether a move is over, however it ended.
-pub fn ended(migration: &VirtualMachineMigration) -> bool {
-    let phase = migration
-        .status
-        .as_ref()
-        .map(|status| status.phase)
-        .unwrap_or_default();
-    matches!(
-        phase,
-        MigrationPhase::Succeeded | MigrationPhase::Failed | MigrationPhase::Cancelled
-    )
-}
-
-/// Moves under way that each host sends or receives.
-fn load(migrations: &[Arc<VirtualMachineMigration>]) -> BTreeMap<HostName, i32> {
-    let mut load = BTreeMap::new();
-    for migration in migrations.iter().filter(|migration| !ended(migration)) {
-        let status = migration.status.clone().unwrap_or_default();
-        for side in status
-            .source_assignment
-            .iter()
-            .chain(&status.target_assignment)
-        {
-            *load.entry(side.host.clone()).or_insert(0) += 1;
-        }
-    }
-    load
 }
 
 async fn one(
@@ -84,7 +65,7 @@ async fn one(
     policy: &Policy,
     migration: &VirtualMachineMigration,
     vm: &VirtualMachine,
-    load: &mut BTreeMap<HostName, i32>,
+    load: &mut Load,
 ) {
     let status = migration.status.clone().unwrap_or_default();
     let (rights, vm_status) = (door::rights(vm), vm.status.clone().unwrap_or_default());
@@ -133,7 +114,7 @@ async fn one(
         MigrationStep::Wait => show(context, migration, &message).await,
         MigrationStep::Begin => begin(context, policy, migration, vm, load).await,
         MigrationStep::Record { source, target } => {
-            record(context, migration, vm, &source, &target).await
+            record(context, migration, vm, &source, &target, None).await
         }
         MigrationStep::RequestAbort => {
             context
@@ -154,18 +135,16 @@ async fn one(
                 .await
         }
         MigrationStep::Promote(proof) => {
-            swap(context, vm, assignment::promote(&rights, proof)).await
+            let change = assignment::promote(&rights, proof);
+            swap(context, vm, change, moved(migration)).await
         }
         MigrationStep::PromoteResumed(proof, report) => {
-            swap(
-                context,
-                vm,
-                assignment::promote_resumed(&rights, proof, &report),
-            )
-            .await
+            let change = assignment::promote_resumed(&rights, proof, &report);
+            swap(context, vm, change, moved(migration)).await
         }
         MigrationStep::DropIncoming(proof) => {
-            swap(context, vm, assignment::drop_incoming(&rights, proof)).await
+            let change = assignment::drop_incoming(&rights, proof);
+            swap(context, vm, change, json!({})).await
         }
         MigrationStep::Finish(outcome) => {
             memory.moves.remove(&key);
@@ -211,12 +190,22 @@ async fn show(
         .await
 }
 
-/// An ended move: its rights, then the claims, which follow them. Where the leader dies in between, or a
-/// volume has changed meanwhile, `vms::mend` writes what is left.
+/// What is written beside the rights of a VM that has moved: why it is there. Not before, so that it never tells of
+/// a host where the VM is not.
+fn moved(migration: &VirtualMachineMigration) -> Value {
+    why_there::moved(migration).map_or_else(
+        || json!({}),
+        |report| json!({"placement": why_there::patch(&report)}),
+    )
+}
+
+/// An ended move: its rights with the fields `beside` them, then the claims, which follow them. Where the leader
+/// dies in between, or a volume has changed meanwhile, `vms::mend` writes what is left.
 async fn swap(
     context: &Context,
     vm: &VirtualMachine,
     change: Result<failover::RightsChange, failover::AssignmentError>,
+    beside: Value,
 ) -> Result<(), WriteError> {
     let change = match change {
         Ok(change) => change,
@@ -225,10 +214,9 @@ async fn swap(
             return Ok(());
         }
     };
-    context
-        .writer
-        .swap_status(vm, rights_patch(&change))
-        .await?;
+    let mut status = rights_patch(&change);
+    merge::add(&mut status, beside);
+    context.writer.swap_status(vm, status).await?;
     for volume in volumes_of(context, vm).unwrap_or_default() {
         if let Some(patch) = claims_patch(&context.fleet, change.after(), true, &volume) {
             context.writer.swap_status(volume.as_ref(), patch).await?;
@@ -242,26 +230,16 @@ async fn begin(
     policy: &Policy,
     migration: &VirtualMachineMigration,
     vm: &VirtualMachine,
-    load: &mut BTreeMap<HostName, i32>,
+    load: &mut Load,
 ) -> Result<(), WriteError> {
     let (rights, uid) = (door::rights(vm), door::uid(vm));
     let Some(source) = rights.assignment.clone() else {
         return Ok(());
     };
-    let limit = context.stores.policy().migration.per_host;
-    let full = |host: &HostName, load: &BTreeMap<HostName, i32>| {
-        load.get(host).copied().unwrap_or(0) >= limit
-    };
-    if full(&source.host, load) {
-        return show(
-            context,
-            migration,
-            &format!(
-                "waits for its turn: host {} sends {limit} VMs already",
-                source.host
-            ),
-        )
-        .await;
+    let limits = context.stores.policy().migration;
+    let target = migration.spec.target_host.as_deref();
+    if let Some(why) = load.full(&limits, &source.host, target) {
+        return show(context, migration, &format!("waits for its turn: {why}")).await;
     }
     // The source is no target; a named target is the only one.
     let mut open = context.planner.own().await.fleet().clone();
@@ -276,8 +254,8 @@ async fn begin(
             .is_some_and(|wanted| wanted != name.as_str())
         {
             host.closed = Some("not the host that spec.targetHost names".to_owned());
-        } else if full(name, load) {
-            host.closed = Some(format!("receives {limit} VMs already"));
+        } else if let Some(why) = load.host_full(&limits, name) {
+            host.closed = Some(why);
         }
     }
     if let Some(fleet_vm) = open.vms.get_mut(&uid) {
@@ -317,10 +295,9 @@ async fn begin(
         .swap_status(vm, rights_patch(&change))
         .await?;
     context.planner.own().await.begin_move(&uid, &choice.host);
-    for host in [&source.host, &choice.host] {
-        *load.entry(host.clone()).or_insert(0) += 1;
-    }
-    record(context, migration, vm, &source, &target).await
+    load.begin([&source.host, &choice.host]);
+    let report = why_there::report(migration, &source.host, &choice);
+    record(context, migration, vm, &source, &target, Some(report)).await
 }
 
 async fn record(
@@ -329,11 +306,21 @@ async fn record(
     vm: &VirtualMachine,
     source: &Assignment,
     target: &Assignment,
+    report: Option<PlacementReport>,
 ) -> Result<(), WriteError> {
     tracing::info!(vm = vm.name_any(), from = %source.host, to = %target.host, "moves");
-    let status = json!({"phase": "Preparing", "message": format!("moves from {} to {}", source.host, target.host), "vmUid": vm.uid(),
+    let mut status = json!({"phase": "Preparing", "message": format!("moves from {} to {}", source.host, target.host), "vmUid": vm.uid(),
         "sourceAssignment": source, "targetAssignment": target, "startedAt": clock::wall()});
-    context.writer.swap_status(migration, status).await
+    if let Some(report) = &report {
+        status["placement"] = why_there::patch(report);
+    }
+    context.writer.swap_status(migration, status).await?;
+    let note = why_there::note(migration, &source.host, &target.host, report.as_ref());
+    context
+        .writer
+        .tell(vm, EventType::Normal, "Moves", &note)
+        .await;
+    Ok(())
 }
 
 async fn finish(
@@ -359,3 +346,6 @@ async fn finish(
         context.writer.swap_status(migration, patch).await,
     );
 }
+
+#[cfg(test)]
+mod tests;

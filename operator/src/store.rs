@@ -368,6 +368,10 @@ fn note(
 }
 
 #[cfg(test)]
+#[path = "store_in_memory.rs"]
+mod in_memory;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

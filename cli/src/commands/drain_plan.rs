@@ -22,8 +22,7 @@ pub fn run(planning: &Planning, host: &str) -> Result<()> {
     planning.print(&json, || {
         let mut text = as_table(planning, &planning.fleet, &plan);
         if let Some(after) = &after {
-            let label = planning.say("then:", "之后:");
-            text.push_str(&format!("{label} {}", after.text(planning)));
+            text.push_str(&then_line(planning, after));
         }
         text.push_str(&planning.nothing_changed());
         text
@@ -38,10 +37,72 @@ pub fn rehearse(planning: &Planning, host: &str) -> Result<(Plan, Option<Told>)>
     let name = planning.host(host)?;
     let policy = planning.snapshot.policy();
     let objects = &planning.snapshot.objects;
-    let request = objects.evacuation(&policy, BTreeSet::from([name.clone()]));
+    let migrations = &planning.snapshot.migrations;
+    let request = objects.evacuation(&policy, BTreeSet::from([name.clone()]), migrations);
     let plan = plan_evacuation(&planning.fleet, &request);
     let after = afterwards(planning, &name, &plan);
     Ok((plan, after))
+}
+
+/// The head-room of a host's pool before and after the host is emptied.
+pub struct Redundancy {
+    now: Option<Told>,
+    then: Option<Told>,
+    /// Why it is not known.
+    unknown: Option<String>,
+}
+
+/// What emptying a host makes of its pool's redundancy. A host that never reported is in no pool's count.
+pub fn redundancy(planning: &Planning, host: &str) -> Redundancy {
+    match rehearse(planning, host) {
+        Ok((_, then)) => Redundancy {
+            now: standing(planning, host),
+            then,
+            unknown: None,
+        },
+        Err(why) => Redundancy {
+            now: None,
+            then: None,
+            unknown: Some(format!("{why:#}")),
+        },
+    }
+}
+
+impl Redundancy {
+    /// For people, one line each for now and then.
+    pub fn text(&self, planning: &Planning) -> String {
+        let now = self.now.as_ref().map(|now| {
+            let label = planning.say("now:", "目前:");
+            format!("{label} {}", now.text(planning))
+        });
+        let then = self.then.as_ref().map(|told| then_line(planning, told));
+        let unknown = self.unknown.as_ref().map(|why| {
+            let label = planning.say(
+                "what becomes of the pool's redundancy is not known:",
+                "主机池冗余将如何变化尚不可知:",
+            );
+            format!("{label} {why}\n")
+        });
+        now.into_iter().chain(then).chain(unknown).collect()
+    }
+
+    /// For programs, beside other fields.
+    pub fn json(&self, mut beside: serde_json::Value) -> serde_json::Value {
+        beside["now"] = json!(self.now.as_ref().map(Told::json));
+        beside["then"] = json!(self.then.as_ref().map(Told::json));
+        beside
+    }
+}
+
+fn then_line(planning: &Planning, told: &Told) -> String {
+    let label = planning.say("then:", "之后:");
+    format!("{label} {}", told.text(planning))
+}
+
+fn standing(planning: &Planning, host: &str) -> Option<Told> {
+    let pool = &planning.fleet.hosts.get(&HostName::from(host))?.pool;
+    let report = headroom_report(&planning.fleet, pool)?;
+    Some(planning.headroom(&planning.fleet, &report, pool))
 }
 
 fn afterwards(planning: &Planning, host: &HostName, plan: &Plan) -> Option<Told> {
@@ -76,7 +137,9 @@ fn as_json(fleet: &Fleet, plan: &Plan) -> serde_json::Value {
         .iter()
         .map(|stuck| json!({"virtualMachine": vm_name(fleet, &stuck.vm), "why": stuck.why}))
         .collect();
-    json!({"moves": moves, "stuck": stuck, "endMilliseconds": plan.end_ms, "lowerBoundMilliseconds": plan.bound_ms})
+    let idle = plan.idle.iter().map(|uid| vm_name(fleet, uid));
+    let idle: Vec<_> = idle.collect();
+    json!({"moves": moves, "stuck": stuck, "idle": idle, "endMilliseconds": plan.end_ms, "lowerBoundMilliseconds": plan.bound_ms})
 }
 
 fn as_table(planning: &Planning, fleet: &Fleet, plan: &Plan) -> String {
@@ -111,9 +174,16 @@ fn as_table(planning: &Planning, fleet: &Fleet, plan: &Plan) -> String {
             planning.told(&stuck.why)
         ));
     }
+    for uid in &plan.idle {
+        text.push_str(&format!(
+            "{} {}\n",
+            planning.say("does not run, is left as it is:", "未运行,保持原状:"),
+            vm_name(fleet, uid)
+        ));
+    }
     let verdict = match (plan.moves.is_empty(), plan.stuck.is_empty()) {
         (true, true) => planning
-            .say("The host carries no VM.", "该宿主机上没有虚拟机。")
+            .say("No VM runs on the host.", "该宿主机上没有运行中的虚拟机。")
             .to_owned(),
         (_, true) => format!(
             "{} {}",

@@ -49,6 +49,20 @@ impl Planning {
         })
     }
 
+    /// The site as it is now, for a command that then changes it.
+    ///
+    /// # Errors
+    /// What can not be read.
+    pub async fn of(context: &super::Context) -> Result<Self> {
+        let snapshot = read_site(&context.client).await?;
+        Ok(Self {
+            fleet: snapshot.objects.fleet(closed_by_condition),
+            snapshot,
+            language: context.language,
+            output: context.output,
+        })
+    }
+
     /// Picks one of two texts by language.
     pub fn say<'a>(&self, english: &'a str, chinese: &'a str) -> &'a str {
         self.language.pick(english, chinese)

@@ -149,3 +149,40 @@ fn a_crowded_host_gives_and_a_named_host_is_emptied() {
             .all(|step| step.to.as_str() == "b")
     );
 }
+
+#[test]
+fn a_drain_tells_what_becomes_of_the_redundancy_of_the_pool() {
+    let planning = planning(Output::Table);
+    let told = drain_plan::redundancy(&planning, "a");
+    let text = told.text(&planning);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("now: pool main: N+1 "), "{text}");
+    assert!(lines[1].starts_with("then: pool main: N+1 "), "{text}");
+    let json = told.json(json!({"host": "a"}));
+    assert_eq!(json["host"], "a");
+    assert_eq!(
+        (&json["now"]["state"], &json["then"]["state"]),
+        (&json!("Proven"), &json!("Broken"))
+    );
+    let unknown = drain_plan::redundancy(&planning, "gone").text(&planning);
+    assert!(
+        unknown.contains("is not known") && unknown.contains("gone"),
+        "{unknown}"
+    );
+}
+
+#[test]
+fn a_rehearsal_names_who_can_not_move_and_who_does_not_run() {
+    let mut planning = planning(Output::Table);
+    for (index, phase) in [(0, "Stalled"), (1, "Stopped")] {
+        let vm = &mut planning.snapshot.objects.vms[index];
+        let status = Arc::make_mut(vm).status.as_mut().expect("a status");
+        status.phase = serde_json::from_value(json!(phase)).expect("a phase");
+    }
+    let (plan, _) = drain_plan::rehearse(&planning, "a").expect("a plan");
+    let moved: Vec<&str> = plan.moves.iter().map(|step| step.vm.0.as_str()).collect();
+    assert_eq!(moved, ["u2"]);
+    assert_eq!(plan.stuck.len(), 1);
+    assert!(plan.stuck[0].why.contains("stands still"), "{plan:?}");
+    assert_eq!(plan.idle, ["u1".into()]);
+}

@@ -116,7 +116,7 @@ fn request(
             .filter(|vm| !runs(vm))
             .map(|vm| fleet::uid(vm))
             .collect(),
-        limits: snapshot.objects.evacuation(&policy, BTreeSet::new()).limits,
+        limits: fleet::limits(&policy),
         ..RebalanceRequest::new(pool)
     }
 }

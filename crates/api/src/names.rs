@@ -25,6 +25,8 @@ pub const LABEL_REPLICA: &str = "zhengyun.io/replica";
 pub const LABEL_DEPARTMENT: &str = "zhengyun.io/department";
 /// Label of a migration that the operator made: the host that is emptied by it. Nobody else may set it.
 pub const LABEL_EVACUATES: &str = "zhengyun.io/evacuates";
+/// Annotation of a migration that the operator made: why the VM goes to that host, in one sentence.
+pub const ANNOTATION_WHY: &str = "zhengyun.io/why";
 
 /// Annotation on a host's Lease: boot id of the incarnation that renews it.
 pub const LEASE_BOOT_ID: &str = "zhengyun.io/boot-id";

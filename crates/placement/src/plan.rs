@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{HostName, VmUid};
+use model::{HostName, Priority, VmUid};
 
 /// What the network and the hosts bear.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,9 +83,41 @@ pub struct Plan {
     pub stuck: Vec<Stuck>,
     /// VMs that leave already, by a move that is not of this plan.
     pub leaving: Vec<VmUid>,
+    /// VMs that do not run and keep their seat on a host that is emptied: nothing is left to do for them.
+    pub idle: Vec<VmUid>,
     /// Predicted end of everything, milliseconds.
     pub end_ms: u64,
     /// No schedule of these moves can end sooner, milliseconds: the busiest link, the longest
     /// single move or chain of moves that wait for one another, and the limits on moves at once.
     pub bound_ms: u64,
+}
+
+impl Plan {
+    /// The moves in the order in which they are to begin where not all can at once, each with its urgency:
+    /// the most urgent first, then as they are scheduled. Who makes room is as urgent as the most urgent that
+    /// waits for it.
+    pub fn in_order(&self, priorities: &BTreeMap<VmUid, Priority>) -> Vec<(Priority, &Move)> {
+        let own = |vm: &VmUid| priorities.get(vm).copied().unwrap_or_default();
+        let mut urgency: BTreeMap<&VmUid, Priority> = self
+            .moves
+            .iter()
+            .map(|step| (&step.vm, own(&step.vm)))
+            .collect();
+        // Whoever waits starts later: from the last on, each hands its urgency to those before it.
+        for step in self.moves.iter().rev() {
+            let waits = urgency.get(&step.vm).copied().unwrap_or_default();
+            for before in &step.after {
+                if let Some(urgency) = urgency.get_mut(before) {
+                    *urgency = (*urgency).min(waits);
+                }
+            }
+        }
+        let mut order: Vec<(Priority, &Move)> = self
+            .moves
+            .iter()
+            .map(|step| (urgency.get(&step.vm).copied().unwrap_or_default(), step))
+            .collect();
+        order.sort_by_key(|(urgency, _)| *urgency);
+        order
+    }
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{GIB, any_fleet, host, name, pool, uid, vm};
 use model::{Architecture, HostName, Priority, VmUid, Zone};
 use placement::{
-    EvacuationRequest, Fleet, Limits, Plan, PlanFault, Rules, lint, lint_plan, place,
+    EvacuationRequest, Fleet, Limits, Move, Plan, PlanFault, Rules, lint, lint_plan, place,
     plan_evacuation,
 };
 use proptest::prelude::*;
@@ -54,6 +54,8 @@ fn accounted(fleet: &Fleet, request: &EvacuationRequest) -> Result<(), TestCaseE
     let mut after = fleet.clone();
     for step in &plan.moves {
         prop_assert!(!request.hosts.contains(&step.to));
+        let stays = request.fixed.contains_key(&step.vm) || request.idle.contains(&step.vm);
+        prop_assert!(!stays, "{} can not move", step.vm);
         after.vms.get_mut(&step.vm).unwrap().host = Some(step.to.clone());
     }
     let stuck: BTreeSet<_> = plan.stuck.iter().map(|stuck| &stuck.vm).collect();
@@ -62,13 +64,22 @@ fn accounted(fleet: &Fleet, request: &EvacuationRequest) -> Result<(), TestCaseE
             .host
             .as_ref()
             .is_some_and(|host| request.hosts.contains(host));
-        prop_assert_eq!(remains, stuck.contains(uid), "{}", uid);
+        let idle = request.idle.contains(uid);
+        prop_assert_eq!(remains && !idle, stuck.contains(uid), "{}", uid);
+        prop_assert_eq!(remains && idle, plan.idle.contains(uid), "{}", uid);
     }
     // Who is stuck has no place left, with everybody else moved and none of the hosts open.
     for name in &request.hosts {
         after.hosts.get_mut(name).unwrap().closed = Some("is being emptied".into());
     }
     for stuck in &plan.stuck {
+        if let (Some(why), None) = (
+            request.fixed.get(&stuck.vm),
+            &fleet.vms[&stuck.vm].pinned_to,
+        ) {
+            prop_assert_eq!(&stuck.why, why);
+            continue;
+        }
         prop_assert!(place(&after, &stuck.vm, &BTreeSet::new()).is_err());
         prop_assert!(!stuck.why.is_empty());
     }
@@ -89,6 +100,7 @@ fn accounted(fleet: &Fleet, request: &EvacuationRequest) -> Result<(), TestCaseE
         })
         .filter(|(_, vm)| vm.incoming.is_none() && vm.pinned_to.is_none())
         .map(|(uid, _)| uid.clone())
+        .filter(|uid| !request.fixed.contains_key(uid) && !request.idle.contains(uid))
         .collect();
     let mut emptied = fleet.clone();
     for uid in &waiting {
@@ -112,6 +124,8 @@ proptest! {
         emptied in proptest::collection::btree_set(0..6_usize, 1..3),
         (per_host, per_site) in (1..4_u32, 1..4_u32),
         dirty in proptest::collection::vec(0..2 * GIB, 10),
+        fixed in proptest::collection::btree_set(0..10_usize, 0..3),
+        idle in proptest::collection::btree_set(0..10_usize, 0..3),
     ) {
         let fleet = settled(fleet);
         let hosts: BTreeSet<_> = emptied.into_iter().map(name).filter(|name| fleet.hosts.contains_key(name)).collect();
@@ -120,6 +134,8 @@ proptest! {
             limits: Limits { moves_per_host: per_host, moves_per_site: per_site, ..Limits::default() },
             dirty_bytes_per_second: dirty.into_iter().enumerate().map(|(index, rate)| (uid(index), rate)).collect(),
             priorities: BTreeMap::from([(uid(3), Priority::Critical)]),
+            fixed: fixed.into_iter().map(|index| (uid(index), format!("u{index} is being started"))).collect(),
+            idle: idle.into_iter().map(uid).collect(),
             ..EvacuationRequest::default()
         };
         accounted(&fleet, &request)?;
@@ -190,8 +206,8 @@ fn data_centre() -> impl Strategy<Value = (Fleet, EvacuationRequest)> {
     })
 }
 
-/// Two hundred random cases, the same on every run: nearly all within a tenth of what no
-/// schedule can beat. The few that are not have about as many moves as may run at once.
+/// Two hundred random cases, the same on every run: all but two within a tenth of what no schedule can beat
+/// (1.133 and 1.140). These have about as many moves as may run at once.
 #[test]
 fn the_end_is_close_to_the_lower_bound() {
     let mut runner = TestRunner::deterministic();
@@ -207,8 +223,46 @@ fn the_end_is_close_to_the_lower_bound() {
     }
     ratios.sort_by(f64::total_cmp);
     assert!(sum / 200.0 <= 1.02, "mean {}", sum / 200.0);
-    assert!(ratios[196] <= 1.1, "{:?}", &ratios[190..]);
-    assert!(ratios[199] <= 1.2, "{:?}", &ratios[190..]);
+    assert!(ratios[197] <= 1.1, "{:?}", &ratios[190..]);
+    assert!(ratios[199] <= 1.15, "{:?}", &ratios[190..]);
+}
+
+/// Where not all can begin at once the most urgent does, whatever the schedule's gaps were filled with, and
+/// who makes room for it comes before it.
+#[test]
+fn the_most_urgent_move_begins_first() {
+    let step = |vm: usize, start_ms, after: &[usize]| Move {
+        vm: uid(vm),
+        from: name(0),
+        to: name(1),
+        start_ms,
+        end_ms: start_ms + 1,
+        bytes: 1,
+        after: after.iter().copied().map(uid).collect(),
+        reason: String::new(),
+    };
+    let plan = Plan {
+        moves: vec![
+            step(0, 0, &[]),
+            step(1, 0, &[]),
+            step(2, 5, &[]),
+            step(3, 7, &[1]),
+            step(4, 9, &[3]),
+        ],
+        ..Plan::default()
+    };
+    let priorities = BTreeMap::from([
+        (uid(0), Priority::High),
+        (uid(1), Priority::Low),
+        (uid(2), Priority::Critical),
+        (uid(4), Priority::Critical),
+    ]);
+    let order = plan.in_order(&priorities);
+    let order: Vec<_> = order.iter().map(|(_, step)| step.vm.clone()).collect();
+    assert_eq!(order, [1, 2, 3, 4, 0].map(uid));
+    let order = plan.in_order(&BTreeMap::new());
+    let order: Vec<_> = order.iter().map(|(_, step)| step.vm.clone()).collect();
+    assert_eq!(order, [0, 1, 2, 3, 4].map(uid));
 }
 
 /// One host, equal links: its link is never idle, so the end is the sum of its bytes.
@@ -292,6 +346,9 @@ fn a_spoilt_plan_is_found_out() {
     let mut nowhere = plan.clone();
     nowhere.moves[0].to = name(7);
     assert!(faults(&nowhere).contains(&PlanFault::Closed));
+    let mut contradicts = plan.clone();
+    contradicts.idle.push(uid(1));
+    assert_eq!(faults(&contradicts), [PlanFault::Stays]);
     let mut elsewhere = plan.clone();
     elsewhere.moves[1].from = name(2);
     assert!(faults(&elsewhere).contains(&PlanFault::NotThere));

@@ -70,6 +70,17 @@ impl Scenario {
                             .iter()
                             .map(|(name, vm)| (VmUid(name.clone()), vm.priority))
                             .collect(),
+                        fixed: self
+                            .vms
+                            .iter()
+                            .filter_map(|(name, vm)| Some((VmUid(name.clone()), vm.fixed.clone()?)))
+                            .collect(),
+                        idle: self
+                            .vms
+                            .iter()
+                            .filter(|(_, vm)| vm.idle)
+                            .map(|(name, _)| VmUid(name.clone()))
+                            .collect(),
                         ..EvacuationRequest::default()
                     };
                     let plan = plan_evacuation(engine.fleet(), &request);
@@ -225,6 +236,9 @@ fn tell_plan(told: &mut String, fleet: &Fleet, limits: &Limits, plan: &Plan) {
     }
     for uid in &plan.leaving {
         writeln!(told, "{uid} leaves already").unwrap();
+    }
+    for uid in &plan.idle {
+        writeln!(told, "{uid} does not run and keeps its seat").unwrap();
     }
 }
 

@@ -74,6 +74,44 @@ impl HostWatch {
         )
     }
 
+    /// For tests: hosts that all renew under the boot id of `context_in_memory`.
+    #[cfg(test)]
+    pub(crate) fn serving(names: &[String], policy: &Policy) -> Self {
+        let boot_id = model::BootId::from(crate::context_in_memory::BOOT);
+        let facts = names.iter().map(|name| {
+            let facts = HostFacts {
+                identity: Some(failover::host::incarnation::Identity {
+                    boot_id: boot_id.clone(),
+                    system_uuid: name.clone(),
+                }),
+                lease_boot_id: Some(boot_id.clone()),
+                ..HostFacts::default()
+            };
+            (HostName::from(name.as_str()), facts)
+        });
+        let mut watch = Self {
+            facts: facts.collect(),
+            ..Self::default()
+        };
+        let observer = ObserverFacts {
+            can_write: true,
+            hears: true,
+            disarmed: false,
+            frozen: false,
+        };
+        for changes in 1..=2 {
+            let now = clock::now();
+            for facts in watch.facts.values_mut() {
+                facts.signs.lease = Some(failover::signs::Sign {
+                    changes,
+                    changed_at: now,
+                });
+            }
+            let _ = watch.machines.step(&watch.facts, observer, policy, now);
+        }
+        watch
+    }
+
     /// Proof that a host is off now, if there is one: read or confirmed, and no sign of life since.
     pub fn off(&self, host: &HostName) -> Option<HostStopProof> {
         let facts = self.facts.get(host)?;

@@ -110,7 +110,7 @@ fn request(
         now_s: seconds(jiff::Timestamp::now().as_second()),
         cool_down_s: seconds(policy.cool_down_seconds.into()),
         fixed: fixed(&objects.vms),
-        limits: objects.evacuation(&site, BTreeSet::new()).limits,
+        limits: fleet::limits(&site),
         ..RebalanceRequest::new(pool)
     }
 }
@@ -235,17 +235,17 @@ async fn carry_out(
         let Some(vm) = vm.filter(|vm| !moving(vm)) else {
             continue;
         };
-        let reason = MigrationReason::Rebalance;
-        let started = evacuation::start(context, vm, &step.to, reason, None, migrations);
-        if let Some(waits) = started.await {
+        let start = evacuation::Start {
+            to: &step.to,
+            reason: MigrationReason::Rebalance,
+            why: &step.reason,
+            empties: None,
+            from: None,
+        };
+        let failover = door::policy(&context.stores.policy());
+        if let Some(waits) = start.make(context, vm, migrations, &failover).await {
             tracing::debug!(waits, "a move waits");
-            continue;
         }
-        let note = format!("moves from {} to {}: {}", step.from, step.to, step.reason);
-        context
-            .writer
-            .tell(vm.as_ref(), EventType::Normal, "Rebalance", &note)
-            .await;
     }
 }
 

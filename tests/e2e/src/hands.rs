@@ -54,8 +54,14 @@ pub async fn a_vm_is_moved_by_hand(lab: &Lab, network: &str, other: &str) -> Res
         "zyctl explain vm {name} after its move to {target}: {told:#}"
     );
     let text = zyctl(lab, &["explain", "vm", &name])?;
+    let decided = |line: &str| {
+        let decision = line.trim_start().strip_prefix("decision: ");
+        decision.is_some_and(|decision| decision.contains(&format!(" to {target}: ")))
+    };
     ensure!(
-        text.starts_with(&format!("{name}: ")) && text.contains(&format!("host: {target} ")),
+        text.starts_with(&format!("{name}: "))
+            && text.contains(&format!("host: {target} "))
+            && text.lines().any(decided),
         "zyctl explain vm {name} after its move to {target}: {text}"
     );
     println!(

@@ -194,6 +194,9 @@ pub struct MigrationPolicy {
     /// Migrations that one host sends or receives at once. Default 2.
     #[schemars(extend("x-kubernetes-validations" = safe("perHost", 1, 16, "no VM could move, or moves would starve each other")))]
     pub per_host: i32,
+    /// Migrations under way at once in the whole site. Default 16.
+    #[schemars(extend("x-kubernetes-validations" = safe("perSite", 1, 256, "no VM could move, or the network between racks would starve its guests")))]
+    pub per_site: i32,
     /// Bandwidth of one migration, MiB/s. Default: no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = safe("bandwidthMebibytesPerSecond", 1, 100000, "no VM could move, or the number means nothing")))]
@@ -213,6 +216,7 @@ impl Default for MigrationPolicy {
     fn default() -> Self {
         Self {
             per_host: 2,
+            per_site: 16,
             bandwidth_mebibytes_per_second: None,
             maximum_pause_milliseconds: 300,
             timeout_seconds: 600,

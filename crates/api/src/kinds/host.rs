@@ -112,6 +112,10 @@ pub struct Maintenance {
     /// Move the VMs away (default). With `false` the host only takes no new ones.
     #[serde(default = "yes")]
     pub evacuate: bool,
+    /// When it was asked for, or asked for again: VMs whose moves kept failing before are tried anew. `zyctl drain`
+    /// fills it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Time>,
 }
 
 /// Faults last seen before this moment no longer count.
@@ -288,11 +292,15 @@ pub struct Evacuation {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
-    /// VMs still on the host.
+    /// VMs that run on the host or arrive there; those that were shut down and keep their seat are not counted.
     pub remaining: i32,
-    /// VMs that can not move and why, one sentence each.
+    /// VMs that can not move, or not yet, and why, one sentence each. `phase` is `Blocked` when none other remains
+    /// and none of them is only waited for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<String>,
+    /// `metadata.generation` of the host as it was when this was decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
 }
 
 impl Host {

@@ -126,6 +126,9 @@ pub struct VirtualMachineMigrationStatus {
     /// The assignment that it goes to (the VM's `incoming`). Operator only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_assignment: Option<Assignment>,
+    /// Why it goes there; becomes the VM's `status.placement` when it has moved. Operator only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<super::PlacementReport>,
     /// The operator wants it aborted (cancelled, timed out, target lost): the source aborts and
     /// reports. Operator only.
     pub abort_requested: bool,

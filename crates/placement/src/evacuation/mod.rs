@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::{HostName, Priority, VmUid};
 
 use crate::engine::Engine;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Vm};
 use crate::plan::{Limits, Plan};
 
 pub(crate) use schedule::timed;
@@ -34,6 +34,10 @@ pub struct EvacuationRequest {
     pub dirty_bytes_per_second: BTreeMap<VmUid, u64>,
     /// Who leaves first; a VM that is not named is normal.
     pub priorities: BTreeMap<VmUid, Priority>,
+    /// VMs that can not move now, on whatever host, each with the reason in one sentence.
+    pub fixed: BTreeMap<VmUid, String>,
+    /// VMs that do not run and only keep their seat: there is nothing to move, and they hold nobody up.
+    pub idle: BTreeSet<VmUid>,
     /// A VM that writes faster than its copy proceeds is slowed down until it sends at most
     /// this many per cent of its memory.
     pub sent_percent_max: u64,
@@ -46,6 +50,8 @@ impl Default for EvacuationRequest {
             limits: Limits::default(),
             dirty_bytes_per_second: BTreeMap::new(),
             priorities: BTreeMap::new(),
+            fixed: BTreeMap::new(),
+            idle: BTreeSet::new(),
             sent_percent_max: 300,
         }
     }
@@ -54,6 +60,14 @@ impl Default for EvacuationRequest {
 impl EvacuationRequest {
     fn priority(&self, vm: &VmUid) -> Priority {
         self.priorities.get(vm).copied().unwrap_or_default()
+    }
+
+    /// Whether nothing that is known of the VM itself keeps it from moving now.
+    fn may_move(&self, uid: &VmUid, vm: &Vm) -> bool {
+        vm.incoming.is_none()
+            && vm.pinned_to.is_none()
+            && !self.fixed.contains_key(uid)
+            && !self.idle.contains(uid)
     }
 }
 
@@ -68,5 +82,6 @@ pub fn plan_evacuation_on(engine: &Engine, request: &EvacuationRequest) -> Plan 
     let mut plan = timed(engine.fleet(), request, chosen.steps);
     plan.stuck = chosen.stuck;
     plan.leaving = chosen.leaving;
+    plan.idle = chosen.idle;
     plan
 }

@@ -34,6 +34,7 @@ pub(super) struct Chosen {
     pub steps: Vec<Step>,
     pub stuck: Vec<Stuck>,
     pub leaving: Vec<VmUid>,
+    pub idle: Vec<VmUid>,
 }
 
 /// An attempt: the engine as it would be with all its moves begun.
@@ -69,9 +70,10 @@ pub(super) fn choose(engine: &Engine, request: &EvacuationRequest) -> Chosen {
             let Some(vm) = fleet.vms.get(uid) else {
                 continue;
             };
-            match stays(vm, name, request) {
+            match stays(uid, vm, name, request) {
                 None => waiting.push((request.priority(uid), uid.clone())),
                 Some(Stays::Leaving) => chosen.leaving.push(uid.clone()),
+                Some(Stays::Idle) => chosen.idle.push(uid.clone()),
                 Some(Stays::Stuck(why)) => chosen.stuck.push(Stuck {
                     vm: uid.clone(),
                     host: name.clone(),
@@ -91,16 +93,18 @@ pub(super) fn choose(engine: &Engine, request: &EvacuationRequest) -> Chosen {
     chosen.stuck.sort_by(|one, two| one.vm.cmp(&two.vm));
     chosen.leaving.sort();
     chosen.leaving.dedup();
+    chosen.idle.sort();
     chosen
 }
 
 enum Stays {
     Leaving,
+    Idle,
     Stuck(String),
 }
 
 /// Why a VM on an emptied host is not planned at all.
-fn stays(vm: &Vm, host: &HostName, request: &EvacuationRequest) -> Option<Stays> {
+fn stays(uid: &VmUid, vm: &Vm, host: &HostName, request: &EvacuationRequest) -> Option<Stays> {
     match (&vm.host, &vm.incoming) {
         (Some(at), Some(to)) if request.hosts.contains(to) => Some(Stays::Stuck(format!(
             "it is moving from {at} to {to}: wait for that move to end, or cancel it"
@@ -109,10 +113,11 @@ fn stays(vm: &Vm, host: &HostName, request: &EvacuationRequest) -> Option<Stays>
         (_, Some(_)) => Some(Stays::Stuck(format!(
             "it is being received by {host}: wait for that move to end, or cancel it"
         ))),
+        (_, None) if request.idle.contains(uid) => Some(Stays::Idle),
         (_, None) if vm.pinned_to.is_some() => Some(Stays::Stuck(format!(
             "its data lies only on {host}: move its volumes to a shared pool, or stop it"
         ))),
-        (_, None) => None,
+        (_, None) => request.fixed.get(uid).cloned().map(Stays::Stuck),
     }
 }
 
@@ -319,7 +324,7 @@ impl<'a> Attempt<'a> {
             vm.is_some_and(|vm| {
                 let host = vm.host.as_ref();
                 let emptied = host.is_some_and(|host| self.request.hosts.contains(host));
-                emptied && vm.incoming.is_none() && vm.pinned_to.is_none()
+                emptied && self.request.may_move(mate, vm)
             })
         };
         let mates = group.into_iter().filter(|mate| mate != uid);
@@ -329,7 +334,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Name of a VM that must share its host, is there and does not leave with it. Others of the group may be
-    /// elsewhere, on their way, and draw it away.
+    /// elsewhere, on their way, and draw it away; one that does not run keeps nobody on a host that is emptied.
     fn remains(&self, uid: &VmUid, leave: &[VmUid]) -> Option<String> {
         let host = self.engine.machine(uid)?.host.as_ref()?;
         let group = self.engine.group(uid);
@@ -338,7 +343,8 @@ impl<'a> Attempt<'a> {
             .filter(|mate| *mate != uid && !leave.contains(mate));
         others.find_map(|mate| {
             let vm = self.engine.machine(mate)?;
-            let stays = vm.host.as_ref() == Some(host) && vm.incoming.is_none();
+            let idle = self.request.hosts.contains(host) && self.request.idle.contains(mate);
+            let stays = vm.host.as_ref() == Some(host) && vm.incoming.is_none() && !idle;
             stays.then(|| vm.name.to_string())
         })
     }
@@ -488,7 +494,7 @@ fn neighbours(engine: &Engine, request: &EvacuationRequest) -> Vec<Neighbour> {
             let slot = engine.vm(*vm);
             let free = engine
                 .machine(&slot.uid)
-                .is_some_and(|vm| vm.pinned_to.is_none() && vm.incoming.is_none());
+                .is_some_and(|vm| request.may_move(&slot.uid, vm));
             if free {
                 found.push(Neighbour {
                     size: slot.size,

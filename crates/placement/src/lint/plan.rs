@@ -15,6 +15,8 @@ use crate::storage::StorageRoom;
 pub enum PlanFault {
     /// The VM is not where the move begins, or is moving already.
     NotThere,
+    /// The plan itself says that this VM stays, moves already or has nothing to move.
+    Stays,
     /// The target is not of the fleet, or nothing new may be placed there.
     Closed,
     /// A rule forbids the VM on the target.
@@ -80,7 +82,7 @@ pub fn lint_plan(fleet: &Fleet, limits: &Limits, plan: &Plan) -> Vec<PlanViolati
         .flat_map(|step| [(step.start_ms, true, step), (step.end_ms, false, step)])
         .collect();
     events.sort_by_key(|(at_ms, start, _)| (*at_ms, *start));
-    let mut violations = Vec::new();
+    let mut violations = contradicted(plan);
     for (at_ms, start, step) in events {
         let faults = if start {
             board.begin(limits, step)
@@ -96,6 +98,21 @@ pub fn lint_plan(fleet: &Fleet, limits: &Limits, plan: &Plan) -> Vec<PlanViolati
     violations.extend(board.parted(plan));
     violations.extend(overfull(limits, plan));
     violations
+}
+
+/// Moves of VMs of which the plan says otherwise.
+fn contradicted(plan: &Plan) -> Vec<PlanViolation> {
+    let stuck = plan.stuck.iter().map(|stuck| &stuck.vm);
+    let others = plan.leaving.iter().chain(&plan.idle);
+    let stay: BTreeSet<&VmUid> = stuck.chain(others).collect();
+    let moves = plan.moves.iter().filter(|step| stay.contains(&step.vm));
+    moves
+        .map(|step| PlanViolation {
+            at_ms: step.start_ms,
+            vm: step.vm.clone(),
+            fault: PlanFault::Stays,
+        })
+        .collect()
 }
 
 impl<'a> Board<'a> {
@@ -165,10 +182,13 @@ impl<'a> Board<'a> {
         faults
     }
 
-    /// VMs that shared a host as they must, and do not when all moves have ended.
+    /// VMs that shared a host as they must, and do not when all moves have ended. Who does not run is on none.
     fn parted(&self, plan: &Plan) -> Vec<PlanViolation> {
         let mut groups: BTreeMap<&str, Vec<(&VmUid, &HostName, &HostName)>> = BTreeMap::new();
         for (uid, vm) in &self.fleet.vms {
+            if plan.idle.contains(uid) {
+                continue;
+            }
             let (Some(before), Some(after)) = (&vm.host, self.at.get(uid)) else {
                 continue;
             };

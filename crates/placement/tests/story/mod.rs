@@ -119,6 +119,10 @@ pub struct VmText {
     /// MiB written per second.
     pub dirty: u64,
     pub moved_minutes_ago: Option<u64>,
+    /// Why it can not move now.
+    pub fixed: Option<String>,
+    /// It does not run and keeps its seat.
+    pub idle: bool,
 }
 
 impl Default for VmText {
@@ -147,6 +151,8 @@ impl Default for VmText {
             priority: Priority::Normal,
             dirty: 0,
             moved_minutes_ago: None,
+            fixed: None,
+            idle: false,
         }
     }
 }

@@ -201,6 +201,13 @@ pub(super) fn agents_on_the_rest(cases: &mut Cases) {
     );
     cases.status(
         migrations,
+        AGENT_H1,
+        MOVE,
+        json!({"placement": {"message": "nearer to me"}}),
+        "belongs to the operator",
+    );
+    cases.status(
+        migrations,
         AGENT_H2,
         MOVE,
         json!({"source": {"assignment": assignment("h1", 4), "phase": "HandedOver"}}),

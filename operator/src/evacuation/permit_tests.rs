@@ -1,5 +1,8 @@
 //! The bounds of evacuations, over turns and over leaders.
 
+use serde_json::{Value, json};
+
+use super::super::told::{Outcome, told};
 use super::*;
 
 fn host(evacuation: Value, cleared: Option<&str>) -> Arc<Host> {
@@ -52,7 +55,7 @@ fn a_host_that_waits_for_its_turn_does_not_give_itself_its_permit() {
         let reason = waiting[&HostName::from("h2")].clone();
         let outcome = Outcome::whole("Waiting", 2, reason);
         let why = Why::Fault(Severity::Critical);
-        if let Some(patch) = told(standing(&waits), why, outcome) {
+        if let Some(patch) = told(standing(&waits), None, why, outcome) {
             assert_eq!(patch["phase"], "Waiting");
             assert_eq!(patch.get("startedAt"), None);
             waits = host(patch, None);
@@ -145,98 +148,4 @@ fn what_was_begun_before_another_led_is_no_permit() {
     recall(&mut memory, &wanted, NOW, wall());
     let (permitted, waiting) = permit(&mut memory, &wanted, &policy, NOW);
     assert_eq!((permitted.len(), waiting.len()), (0, 1));
-}
-
-#[test]
-fn what_is_written_begins_once_and_says_why() {
-    let outcome = |remaining, whole| Outcome {
-        remaining,
-        blocked: Vec::new(),
-        retried: Vec::new(),
-        whole,
-    };
-    let why = Why::Fault(Severity::Degraded);
-    let first = told(None, why, outcome(2, None)).expect("new");
-    assert_eq!(
-        (&first["phase"], &first["reason"]),
-        (&json!("Running"), &json!("HardwareFault"))
-    );
-    assert!(first["startedAt"].is_string());
-    let runs = host(first, None);
-    assert_eq!(told(standing(&runs), why, outcome(2, None)), None);
-    let fewer = told(standing(&runs), why, outcome(1, None)).expect("changed");
-    assert_eq!(fewer.get("startedAt"), None);
-    let waited = host(json!({"phase": "Waiting", "remaining": 2}), None);
-    let begun = told(standing(&waited), why, outcome(2, None)).expect("changed");
-    assert!(begun["startedAt"].is_string());
-    assert_eq!(
-        told(standing(&runs), why, outcome(0, Some("Blocked"))).expect("done")["phase"],
-        "Done"
-    );
-}
-
-/// Seen in the demo: a degraded host had been emptied, another died, and the Incident said of the empty one
-/// that its VMs stay for now.
-#[test]
-fn an_empty_host_holds_nothing_back_while_another_failure_breaks_n_1() {
-    let pool = placement::Pool {
-        zones: BTreeSet::new(),
-        architecture: model::Architecture::x86_64,
-        cpu_model: None,
-        cpu_overcommit_percent: 100,
-        memory_overcommit_percent: 100,
-        failures_to_tolerate: 1,
-        mlps_grade: 3,
-    };
-    let host = |stands: bool| placement::Host {
-        pool: "general".to_owned(),
-        closed: (!stands).then(|| "quarantined".to_owned()),
-        stands,
-        cpu: 4,
-        memory_bytes: 4 << 30,
-        storage_pools: BTreeSet::new(),
-        has_network: true,
-        cpu_models: None,
-    };
-    let vm = |name: &str, on: &str| placement::Vm {
-        name: model::NamespacedName::new("oa", name),
-        cpu: 1,
-        memory_bytes: 1 << 30,
-        zones: BTreeSet::new(),
-        architecture: model::Architecture::x86_64,
-        runs_with: placement::Names::default(),
-        storage_pools: placement::Names::default(),
-        new_volumes: BTreeMap::new(),
-        pinned_to: None,
-        mlps_grade: 1,
-        rules: placement::Rules::default(),
-        restarts_elsewhere: true,
-        host: Some(on.into()),
-        incoming: None,
-    };
-    let held = |vms: &[(&str, &str)]| {
-        let fleet = Fleet {
-            pools: BTreeMap::from([("general".to_owned(), pool.clone())]),
-            hosts: BTreeMap::from([("h1".into(), host(false)), ("h2".into(), host(true))]),
-            vms: vms
-                .iter()
-                .map(|(name, on)| ((*name).into(), Box::new(vm(name, on))))
-                .collect(),
-            ..Fleet::default()
-        };
-        let request = EvacuationRequest {
-            hosts: BTreeSet::from(["h1".into()]),
-            ..EvacuationRequest::default()
-        };
-        let degraded = Why::Fault(Severity::Degraded);
-        let object = self::host(Value::Null, None);
-        let wanted = BTreeMap::from([("h1".into(), (object, degraded))]);
-        plan(&Engine::new(fleet), &request, &wanted).1
-    };
-    assert_eq!(held(&[("web-0", "h2")]), BTreeMap::new());
-    let held = held(&[("web-0", "h2"), ("web-1", "h1")]);
-    assert!(
-        held[&HostName::from("h1")].contains("N+1 of pool general would break"),
-        "{held:?}"
-    );
 }

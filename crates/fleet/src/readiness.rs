@@ -1,0 +1,124 @@
+//! Which VMs can be moved now, and what keeps the others: their phase, their deletion, or a move of theirs
+//! that somebody else asked for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::names::LABEL_EVACUATES;
+use api::{MigrationPhase, VirtualMachine, VirtualMachineMigration, VirtualMachinePhase};
+use kube::ResourceExt;
+
+/// Whether a VM can be moved now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It runs, and nothing else is done with it.
+    Movable,
+    /// It does not run and keeps its seat on a host: there is nothing to move.
+    Idle,
+    /// Not now.
+    Fixed {
+        /// Why, one sentence without the VM's name.
+        why: String,
+        /// It ends by itself as a rule: who empties the host waits for it.
+        passes: bool,
+    },
+}
+
+fn fixed(why: impl Into<String>, passes: bool) -> Readiness {
+    Readiness::Fixed {
+        why: why.into(),
+        passes,
+    }
+}
+
+/// Whether a move is over, however it ended.
+pub fn ended(migration: &VirtualMachineMigration) -> bool {
+    let status = migration.status.as_ref();
+    matches!(
+        status.map(|status| status.phase).unwrap_or_default(),
+        MigrationPhase::Succeeded | MigrationPhase::Failed | MigrationPhase::Cancelled
+    )
+}
+
+/// The open moves that do not empty a host, by the VM that they concern.
+pub struct OtherMoves<'a>(BTreeMap<(Option<String>, &'a str), &'a VirtualMachineMigration>);
+
+impl<'a> OtherMoves<'a> {
+    /// Of all moves.
+    pub fn of(migrations: &'a [Arc<VirtualMachineMigration>]) -> Self {
+        let others = migrations.iter().filter(|migration| {
+            !ended(migration) && !migration.labels().contains_key(LABEL_EVACUATES)
+        });
+        let by_vm = others.map(|migration| {
+            let vm = migration.spec.virtual_machine.as_str();
+            ((migration.namespace(), vm), migration.as_ref())
+        });
+        Self(by_vm.collect())
+    }
+
+    /// Whether this VM can be moved now.
+    pub fn readiness(&self, vm: &VirtualMachine) -> Readiness {
+        let name = vm.metadata.name.as_deref().unwrap_or_default();
+        let other = self.0.get(&(vm.namespace(), name));
+        let status = vm.status.as_ref();
+        let said = status.and_then(|status| status.message.as_deref());
+        let because = |what: &str| match said {
+            Some(said) if !said.is_empty() => format!("{what} ({said})"),
+            _ => what.to_owned(),
+        };
+        match status.and_then(|status| status.phase) {
+            Some(VirtualMachinePhase::Stopped) => Readiness::Idle,
+            Some(VirtualMachinePhase::Running) if vm.metadata.deletion_timestamp.is_some() => {
+                fixed("it is being deleted", true)
+            }
+            Some(VirtualMachinePhase::Running) => {
+                other.map_or(Readiness::Movable, |other| asked_for(other))
+            }
+            Some(VirtualMachinePhase::Migrating) => fixed("it is being moved", true),
+            Some(VirtualMachinePhase::Starting) => fixed(because("it is being started"), true),
+            Some(VirtualMachinePhase::Stopping) => fixed(because("it is being shut down"), true),
+            Some(VirtualMachinePhase::Recovering) => {
+                fixed(because("it is being started anew"), true)
+            }
+            Some(VirtualMachinePhase::Pending) | None => {
+                fixed(because("it is not started yet"), true)
+            }
+            Some(VirtualMachinePhase::Stalled) => fixed(
+                "it stands still since a disk failed: it can be moved when its storage answers again, or stop it",
+                false,
+            ),
+            // A leader that has just begun knows nothing of anybody for a moment.
+            Some(VirtualMachinePhase::Unknown) => fixed(
+                because("nobody knows whether it runs: it can be moved when its host answers"),
+                true,
+            ),
+            Some(VirtualMachinePhase::Pinned) => {
+                fixed(because("its only data is on its failed host"), false)
+            }
+            Some(VirtualMachinePhase::Failed) => fixed(
+                because(
+                    "it can not be started, and is tried again elsewhere: look at it, or stop it",
+                ),
+                false,
+            ),
+        }
+    }
+}
+
+/// A VM has one move at a time.
+fn asked_for(migration: &VirtualMachineMigration) -> Readiness {
+    let name = migration.name_any();
+    let said = migration.status.as_ref();
+    let said = said.and_then(|status| status.message.clone());
+    let said = said.map_or_else(String::new, |said| format!(" ({said})"));
+    fixed(
+        format!(
+            "its move {name}, which was asked for before, is not over{said}: wait for it, or cancel it (spec.cancel of {name})"
+        ),
+        true,
+    )
+}
+
+#[cfg(test)]
+#[path = "readiness_tests.rs"]
+mod tests;

@@ -1,0 +1,90 @@
+//! What keeps a VM where it is, phase by phase.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn vm(phase: Value) -> VirtualMachine {
+    serde_json::from_value(json!({
+        "metadata": {"name": "web-1", "namespace": "oa"},
+        "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "disks": [], "networks": []},
+        "status": {"phase": phase, "message": "says why", "assignment": {"host": "h", "bootId": "b", "epoch": 1}}
+    }))
+    .expect("a VM")
+}
+
+fn migration(labels: Value, phase: &str) -> Arc<VirtualMachineMigration> {
+    let migration = serde_json::from_value(json!({
+        "metadata": {"name": "m", "namespace": "oa", "labels": labels},
+        "spec": {"virtualMachine": "web-1", "targetHost": "h2"},
+        "status": {"phase": phase, "message": "no host fits"}
+    }));
+    Arc::new(migration.expect("a migration"))
+}
+
+#[test]
+fn every_phase_says_whether_the_vm_moves_is_waited_for_or_stands() {
+    let none = OtherMoves::of(&[]);
+    let kind = |phase: Value| match none.readiness(&vm(phase)) {
+        Readiness::Movable => "movable",
+        Readiness::Idle => "idle",
+        Readiness::Fixed { why, passes } => {
+            assert!(!why.is_empty());
+            if passes { "waits" } else { "stands" }
+        }
+    };
+    for (phase, wanted) in [
+        ("Running", "movable"),
+        ("Stopped", "idle"),
+        ("Starting", "waits"),
+        ("Migrating", "waits"),
+        ("Stopping", "waits"),
+        ("Recovering", "waits"),
+        ("Pending", "waits"),
+        ("Stalled", "stands"),
+        ("Unknown", "waits"),
+        ("Pinned", "stands"),
+        ("Failed", "stands"),
+    ] {
+        assert_eq!(kind(json!(phase)), wanted, "{phase}");
+    }
+    assert_eq!(kind(Value::Null), "waits");
+    let started = none.readiness(&vm(json!("Starting")));
+    let why = "it is being started (says why)".to_owned();
+    assert_eq!(started, Readiness::Fixed { why, passes: true });
+}
+
+#[test]
+fn a_move_that_somebody_asked_for_keeps_the_vm_until_it_is_over() {
+    let running = vm(json!("Running"));
+    let one =
+        |migration: Arc<VirtualMachineMigration>| OtherMoves::of(&[migration]).readiness(&running);
+    let Readiness::Fixed { why, passes } = one(migration(json!({}), "Pending")) else {
+        panic!("it is the VM's one move");
+    };
+    assert!(
+        passes && why.contains("move m") && why.contains("no host fits"),
+        "{why}"
+    );
+    assert_eq!(one(migration(json!({}), "Failed")), Readiness::Movable);
+    let own = migration(json!({LABEL_EVACUATES: "h"}), "Pending");
+    assert_eq!(one(own), Readiness::Movable, "the move of an evacuation");
+}
+
+#[test]
+fn what_empties_a_host_is_told_who_can_not_move() {
+    let mut stalled = vm(json!("Stalled"));
+    stalled.metadata.uid = Some("stalled".into());
+    let mut idle = vm(json!("Stopped"));
+    idle.metadata.uid = Some("idle".into());
+    let objects = crate::Objects {
+        vms: vec![Arc::new(stalled), Arc::new(idle)],
+        ..crate::Objects::default()
+    };
+    let policy = api::CloudPolicySpec::default();
+    let request = objects.evacuation(&policy, Default::default(), &[]);
+    assert!(request.fixed[&model::VmUid("stalled".into())].contains("stands still"));
+    assert_eq!(request.fixed.len(), 1);
+    assert_eq!(request.idle, [model::VmUid("idle".into())].into());
+    assert_eq!(request.limits.moves_per_site, 16);
+}

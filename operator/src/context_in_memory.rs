@@ -1,0 +1,142 @@
+//! A site for tests: caches that hold given objects, hosts that serve, and an API server that takes every write and
+//! remembers it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::{CloudPolicySpec, Host, VirtualMachine, VirtualMachineMigration};
+use axum::http::Method;
+use fleet::Objects;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::api_in_memory::client;
+use crate::hosts::HostWatch;
+use crate::leader::Leader;
+use crate::runtime::Context;
+use crate::store::Stores;
+use crate::writer::Writer;
+use crate::{door, planner, vms};
+
+/// A write: method, path and body.
+pub(crate) type Written = (Method, String, Value);
+
+/// Boot id of every host.
+pub(crate) const BOOT: &str = "b";
+
+/// The site.
+pub(crate) struct Site {
+    pub(crate) context: Arc<Context>,
+    written: Arc<Mutex<Vec<Written>>>,
+}
+
+/// An object from JSON.
+pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Arc<T> {
+    Arc::new(serde_json::from_value(value).expect("an object"))
+}
+
+/// A host with 16 processors and 64 GiB; `maintenance` as in its spec.
+pub(crate) fn host(name: &str, maintenance: Value, evacuation: Value) -> Arc<Host> {
+    typed(json!({
+        "metadata": {"name": name, "uid": name, "resourceVersion": "1", "generation": 3},
+        "spec": {"pool": "main", "managementAddress": "10.0.0.1", "maintenance": maintenance},
+        "status": {
+            "evacuation": evacuation,
+            "reported": {
+                "incarnation": {"bootId": BOOT, "systemUuid": name}, "domainType": "kvm",
+                "capacity": {"cpu": 16, "memory": "64Gi"}, "cpuModel": "m", "architecture": "x86_64",
+                "vtepAddress": "10.1.0.1", "storagePools": []
+            }
+        }
+    }))
+}
+
+/// A VM of 1 GiB under epoch 1 on a host, with more of its status.
+pub(crate) fn vm(name: &str, priority: &str, host: &str, status: Value) -> Arc<VirtualMachine> {
+    let assignment = json!({"host": host, "bootId": BOOT, "epoch": 1});
+    let mut all = json!({
+        "phase": "Running", "assignment": assignment, "lastEpoch": 1,
+        "runtime": {"assignment": assignment, "phase": "Running", "since": "2026-01-01T00:00:00Z"}
+    });
+    crate::merge::add(&mut all, status);
+    typed(json!({
+        "metadata": {"name": name, "namespace": "oa", "uid": name, "resourceVersion": "1"},
+        "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "disks": [], "networks": [], "priority": priority},
+        "status": all
+    }))
+}
+
+/// A move of a VM to h2, with more of its metadata, spec and status.
+pub(crate) fn migration(
+    name: &str,
+    vm: &str,
+    metadata: Value,
+    spec: Value,
+    status: Value,
+) -> Arc<VirtualMachineMigration> {
+    let mut all = json!({"name": name, "namespace": "oa", "uid": name, "resourceVersion": "1"});
+    crate::merge::add(&mut all, metadata);
+    let mut what = json!({"virtualMachine": vm, "targetHost": "h2", "reason": "Maintenance"});
+    crate::merge::add(&mut what, spec);
+    typed(json!({"metadata": all, "spec": what, "status": status}))
+}
+
+impl Site {
+    /// A site of these objects, whose hosts all renew; its planner has seen them.
+    pub(crate) async fn new(
+        policy: CloudPolicySpec,
+        hosts: Vec<Arc<Host>>,
+        vms: Vec<Arc<VirtualMachine>>,
+        migrations: Vec<Arc<VirtualMachineMigration>>,
+    ) -> Self {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let arrived = written.clone();
+        let client = client(move |method, path, body| {
+            let mut arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
+            arrived.push((method, path, body));
+            let taken =
+                json!({"apiVersion": "v1", "kind": "Taken", "metadata": {"resourceVersion": "2"}});
+            std::future::ready((200, taken))
+        });
+        let leader = Arc::new(Leader::new("a".to_owned()));
+        leader.set_leading(true);
+        let names: Vec<String> = hosts
+            .iter()
+            .filter_map(|host| host.metadata.name.clone())
+            .collect();
+        let pool = typed(json!({
+            "metadata": {"name": "main"}, "spec": {"zones": ["Common"], "architecture": "x86_64"}
+        }));
+        let objects = Objects {
+            host_pools: vec![pool],
+            hosts,
+            vms,
+            ..Objects::default()
+        };
+        let failover = door::policy(&policy);
+        let context = Arc::new(Context {
+            writer: Writer::new(client, leader),
+            hosts: Mutex::new(HostWatch::serving(&names, &failover)),
+            probes: Default::default(),
+            planner: planner::Planner::default(),
+            told: Default::default(),
+            rules: vms::RuleNotes::default(),
+            rebalances: Default::default(),
+            freeze: Default::default(),
+            incidents: Default::default(),
+            fleet: "fleet".to_owned(),
+            stores: Stores::holding(&objects, &migrations, policy),
+        });
+        let fleet = door::fleet(&context, &failover);
+        context.planner.own().await.sync(fleet);
+        Self { context, written }
+    }
+
+    /// Everything written to paths that end so, in order.
+    pub(crate) fn written(&self, method: &Method, end: &str) -> Vec<Value> {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = written
+            .iter()
+            .filter(|(with, path, _)| with == method && path.ends_with(end));
+        wanted.map(|(_, _, body)| body.clone()).collect()
+    }
+}

@@ -1,0 +1,270 @@
+//! Every drain ends, or says what it waits for: turns of an evacuation against an API server in memory.
+
+use axum::http::Method;
+use serde_json::Value;
+
+use super::told::told;
+use super::*;
+use crate::context_in_memory::{Site, host, migration, vm};
+
+/// When the evacuation of these tests began, and when a person asked for it.
+const BEGAN: &str = "2026-01-01T01:00:00Z";
+
+fn known(evacuation: Value) -> Arc<Host> {
+    host("h", Value::Null, evacuation)
+}
+
+/// A host whose maintenance was asked for at that time, emptied since [`BEGAN`].
+fn drained(asked: &str) -> Arc<Host> {
+    let maintenance = json!({"reason": "fans", "evacuate": true, "askedAt": asked});
+    let evacuation =
+        json!({"phase": "Running", "reason": "Maintenance", "startedAt": BEGAN, "remaining": 9});
+    host("h1", maintenance, evacuation)
+}
+
+fn other(name: &str) -> Arc<Host> {
+    host(name, Value::Null, Value::Null)
+}
+
+async fn site(
+    host: Arc<Host>,
+    vms: Vec<Arc<VirtualMachine>>,
+    migrations: Vec<Arc<VirtualMachineMigration>>,
+) -> Site {
+    let hosts = vec![host, other("h2")];
+    Site::new(Default::default(), hosts, vms, migrations).await
+}
+
+/// One turn; what it tells of h1.
+async fn turned(site: &Site, memory: &mut Evacuations) -> Value {
+    let policy = door::policy(&site.context.stores.policy());
+    let migrations = site.context.stores.migrations.state();
+    memory.planned = None;
+    turn(&site.context, memory, &policy, &migrations).await;
+    let told = site.written(&Method::PATCH, "/hosts/h1/status");
+    let last = told.last().expect("it tells");
+    last["status"]["evacuation"].clone()
+}
+
+fn blocked(told: &Value) -> String {
+    let sentences = told["blocked"].as_array().expect("a list");
+    let sentences = sentences.iter().filter_map(Value::as_str);
+    sentences.collect::<Vec<_>>().join("\n")
+}
+
+/// Names of the VMs for which moves were made, in order.
+fn made(site: &Site) -> Vec<String> {
+    let made = site.written(&Method::POST, "/virtualmachinemigrations");
+    let name = |body: &Value| body["spec"]["virtualMachine"].as_str().map(str::to_owned);
+    made.iter().filter_map(name).collect()
+}
+
+#[tokio::test]
+async fn who_stands_still_blocks_and_who_is_shut_down_does_not() {
+    let vms = vec![
+        vm("stalled", "Normal", "h1", json!({"phase": "Stalled"})),
+        vm("off", "Normal", "h1", json!({"phase": "Stopped"})),
+    ];
+    let stalls = site(drained(BEGAN), vms, Vec::new()).await;
+    let told = turned(&stalls, &mut Evacuations::default()).await;
+    assert_eq!(
+        (&told["phase"], &told["remaining"]),
+        (&json!("Blocked"), &json!(1))
+    );
+    assert!(
+        blocked(&told).contains("oa/stalled: it stands still"),
+        "{told}"
+    );
+    assert_eq!(told["observedGeneration"], 3);
+
+    let off = vec![vm("off", "Normal", "h1", json!({"phase": "Stopped"}))];
+    let rests = site(drained(BEGAN), off, Vec::new()).await;
+    let told = turned(&rests, &mut Evacuations::default()).await;
+    assert_eq!(
+        (&told["phase"], &told["remaining"]),
+        (&json!("Done"), &json!(0))
+    );
+    assert!(made(&rests).is_empty());
+}
+
+#[tokio::test]
+async fn who_starts_or_has_another_move_is_waited_for_with_its_reason_and_not_for_ever() {
+    let vms = vec![
+        vm("starts", "Normal", "h1", json!({"phase": "Starting"})),
+        vm("asked", "Normal", "h1", json!({})),
+    ];
+    let status = json!({"phase": "Pending", "message": "no host fits"});
+    let pending = migration("m", "asked", json!({}), json!({"reason": "User"}), status);
+    let site = site(drained(BEGAN), vms, vec![pending]).await;
+    let mut memory = Evacuations::default();
+    let told = turned(&site, &mut memory).await;
+    assert_eq!(
+        (&told["phase"], &told["remaining"]),
+        (&json!("Running"), &json!(2))
+    );
+    let why = blocked(&told);
+    assert!(why.contains("oa/starts: it is being started"), "{why}");
+    assert!(
+        why.contains("oa/asked: its move m") && why.contains("no host fits"),
+        "{why}"
+    );
+    for since in memory.waits.values_mut() {
+        *since = Moment(since.0 - WAITS_MAX);
+    }
+    let told = turned(&site, &mut memory).await;
+    assert_eq!(told["phase"], "Blocked", "{told}");
+    assert!(made(&site).is_empty());
+}
+
+/// So many moves of a VM away from h1 that failed one after the other, the first at that minute.
+fn failures(vm: &str, count: usize) -> Vec<Arc<VirtualMachineMigration>> {
+    let one = |index: usize| {
+        let finished = format!("2026-01-01T02:{index:02}:00Z");
+        let status = json!({"phase": "Failed", "finishedAt": finished, "message": format!("no route {index}")});
+        let labels = json!({"labels": {LABEL_EVACUATES: "h1"}});
+        migration(&format!("{vm}-e1-{index}"), vm, labels, json!({}), status)
+    };
+    (0..count).map(one).collect()
+}
+
+#[tokio::test]
+async fn a_move_that_keeps_failing_blocks_until_a_person_asks_again() {
+    let fails = || vec![vm("fails", "Normal", "h1", json!({}))];
+    for (asked, failed, phase) in [
+        (BEGAN, 4, "Running"),
+        (BEGAN, 5, "Blocked"),
+        ("2026-01-01T03:00:00Z", 5, "Running"),
+    ] {
+        let site = site(drained(asked), fails(), failures("fails", failed)).await;
+        let told = turned(&site, &mut Evacuations::default()).await;
+        assert_eq!(told["phase"], phase, "{asked} {failed}: {told}");
+        let stays = phase == "Blocked";
+        assert_eq!(made(&site).is_empty(), stays, "{asked} {failed}");
+        let why = blocked(&told);
+        assert_eq!(
+            why.contains("failed 5 times") && why.contains("no route 4"),
+            stays,
+            "{why}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn moves_are_made_the_most_urgent_first_and_say_why() {
+    // By name and by size alone the first would be first.
+    let vms = vec![
+        vm("a-test", "Low", "h1", json!({})),
+        vm("b-office", "Normal", "h1", json!({})),
+        vm("c-oa", "Critical", "h1", json!({})),
+    ];
+    let site = site(drained(BEGAN), vms, Vec::new()).await;
+    let mut memory = Evacuations::default();
+    let told = turned(&site, &mut memory).await;
+    assert_eq!(told["phase"], "Running");
+    assert_eq!(made(&site), ["c-oa", "b-office", "a-test"]);
+    let first = &site.written(&Method::POST, "/virtualmachinemigrations")[0];
+    let why = first["metadata"]["annotations"][ANNOTATION_WHY].as_str();
+    assert!(
+        why.is_some_and(|why| why.contains("free memory")),
+        "{first}"
+    );
+    let place = |vm: &str| memory.turn_of(&vm.into());
+    assert_eq!(place("c-oa"), Some((Priority::Critical, 0)));
+    assert!(place("c-oa") < place("b-office") && place("b-office") < place("a-test"));
+}
+
+#[test]
+fn what_is_written_begins_once_and_says_why() {
+    let outcome = |remaining, whole| Outcome {
+        remaining,
+        blocked: Vec::new(),
+        waits: Vec::new(),
+        whole,
+    };
+    let why = Why::Fault(Severity::Degraded);
+    let first = told(None, Some(1), why, outcome(2, None)).expect("new");
+    assert_eq!(
+        (&first["phase"], &first["reason"]),
+        (&json!("Running"), &json!("HardwareFault"))
+    );
+    assert!(first["startedAt"].is_string());
+    let runs = known(first);
+    assert_eq!(told(standing(&runs), Some(1), why, outcome(2, None)), None);
+    let fewer = told(standing(&runs), Some(1), why, outcome(1, None)).expect("changed");
+    assert_eq!(fewer.get("startedAt"), None);
+    let seen = told(standing(&runs), Some(2), why, outcome(2, None)).expect("changed");
+    assert_eq!(seen, json!({"observedGeneration": 2}), "nothing else has");
+    let waited = known(json!({"phase": "Waiting", "remaining": 2}));
+    let begun = told(standing(&waited), Some(1), why, outcome(2, None)).expect("changed");
+    assert!(begun["startedAt"].is_string());
+    assert_eq!(
+        told(standing(&runs), Some(1), why, outcome(0, Some("Blocked"))).expect("done")["phase"],
+        "Done"
+    );
+}
+
+/// Seen in the demo: a degraded host had been emptied, another died, and the Incident said of the empty one
+/// that its VMs stay for now.
+#[test]
+fn an_empty_host_holds_nothing_back_while_another_failure_breaks_n_1() {
+    let pool = placement::Pool {
+        zones: BTreeSet::new(),
+        architecture: model::Architecture::x86_64,
+        cpu_model: None,
+        cpu_overcommit_percent: 100,
+        memory_overcommit_percent: 100,
+        failures_to_tolerate: 1,
+        mlps_grade: 3,
+    };
+    let host = |stands: bool| placement::Host {
+        pool: "general".to_owned(),
+        closed: (!stands).then(|| "quarantined".to_owned()),
+        stands,
+        cpu: 4,
+        memory_bytes: 4 << 30,
+        storage_pools: BTreeSet::new(),
+        has_network: true,
+        cpu_models: None,
+    };
+    let vm = |name: &str, on: &str| placement::Vm {
+        name: model::NamespacedName::new("oa", name),
+        cpu: 1,
+        memory_bytes: 1 << 30,
+        zones: BTreeSet::new(),
+        architecture: model::Architecture::x86_64,
+        runs_with: placement::Names::default(),
+        storage_pools: placement::Names::default(),
+        new_volumes: BTreeMap::new(),
+        pinned_to: None,
+        mlps_grade: 1,
+        rules: placement::Rules::default(),
+        restarts_elsewhere: true,
+        host: Some(on.into()),
+        incoming: None,
+    };
+    let held = |vms: &[(&str, &str)]| {
+        let fleet = Fleet {
+            pools: BTreeMap::from([("general".to_owned(), pool.clone())]),
+            hosts: BTreeMap::from([("h1".into(), host(false)), ("h2".into(), host(true))]),
+            vms: vms
+                .iter()
+                .map(|(name, on)| ((*name).into(), Box::new(vm(name, on))))
+                .collect(),
+            ..Fleet::default()
+        };
+        let request = EvacuationRequest {
+            hosts: BTreeSet::from(["h1".into()]),
+            ..EvacuationRequest::default()
+        };
+        let degraded = Why::Fault(Severity::Degraded);
+        let object = known(Value::Null);
+        let wanted = BTreeMap::from([("h1".into(), (object, degraded))]);
+        plan(&Engine::new(fleet), &request, &wanted).1
+    };
+    assert_eq!(held(&[("web-0", "h2")]), BTreeMap::new());
+    let held = held(&[("web-0", "h2"), ("web-1", "h1")]);
+    assert!(
+        held[&HostName::from("h1")].contains("N+1 of pool general would break"),
+        "{held:?}"
+    );
+}
