@@ -1,7 +1,6 @@
 //! Hosts: gathers what is seen of each, runs `failover`'s state machines every 100 ms, and carries
 //! out what they answer: reads and switches BMCs, writes intents, states and proofs.
 
-pub mod bmc;
 mod certificates;
 mod gather;
 mod power;
