@@ -42,7 +42,11 @@ const RARE_IN: u64 = 25;
 /// Sets the source of rare faults apart from the plan's ("seldom").
 const RARE_KEY: u64 = 0x7365_6c64_6f6d;
 /// Faults of no plan, and why. Each has a drill of its own (`tests/e2e/drills`).
-pub const LEFT_OUT: [(Fault, &str); 2] = [
+pub const LEFT_OUT: [(Fault, &str); 3] = [
+    (
+        Fault::BmcOtherLogin,
+        "a seed keeps the plan that it had before this fault was added; to a round it is what BmcDead is to one of two BMCs",
+    ),
     (
         Fault::Temperature,
         "a processor must be hot for ten minutes before it is a fault, and no fault of a plan lasts so long",
