@@ -32,7 +32,7 @@ bench-placement: ## Measure the planners (SCALE="--hosts N --vms N" through a re
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_placement -- --and target/bench-placement.rows
 
 fuzz-bmc: ## Feed mangled answers of BMCs and statuses of agents to their parsers (CASES=5000000 SEED=1)
-	@ZY_FUZZ_CASES=$(or $(CASES),5000000) ZY_FUZZ_SEED=$(or $(SEED),1) $(CARGO) test $(JOBS) --release -p operator --lib -- mangled no_status no_report
+	@ZY_FUZZ_CASES=$(or $(CASES),5000000) ZY_FUZZ_SEED=$(or $(SEED),1) $(CARGO) test $(JOBS) --release -p bmc -p operator --lib -- mangled no_status no_report
 
 fuzz-placement: ## Play random histories of the delta interface for MINUTES (60)
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin fuzz_placement -- --minutes $(or $(MINUTES),60)

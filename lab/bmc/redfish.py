@@ -2,7 +2,7 @@
 
 Only the driver is ours: it reads and switches the host through `zylab chassis`, and takes
 power supplies, fans and temperatures from `sensors.json` in the host's folder. The mode in
-the file `bmc-mode` makes the BMC slow, lying or another host's.
+the file `bmc-mode` makes the BMC slow, lying, another host's, or refuse the login.
 """
 
 import argparse
@@ -125,6 +125,16 @@ main.app.configure(extra_config={
     "SUSHY_EMULATOR_FAKE_DRIVER": True, "SUSHY_EMULATOR_STATE_DIR": state_folder,
     "SUSHY_EMULATOR_AUTH_FILE": auth_file,
     "SUSHY_EMULATOR_FAKE_SYSTEMS": [{"uuid": read("uuid"), "name": options.host, "power_state": "On", "nics": []}]})
+
+
+def login():
+    """Whoever logs in as declared is refused, as after a password was changed on the BMC alone."""
+    if mode() == "other-login":
+        return "", 401
+    return None
+
+
+main.app.before_request(login)
 main.app.view_functions["thermal_resource"] = thermal
 main.app.add_url_rule("/redfish/v1/Chassis/<identity>/Power", "power_resource", power, methods=["GET"])
 sys.exit(main.app.run(host=options.address, port=int(options.port), threaded=True))

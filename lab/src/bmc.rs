@@ -29,6 +29,8 @@ pub enum Mode {
     Lying,
     /// Reports the UUID of another machine.
     OtherHost,
+    /// Takes another login than the declared one, over Redfish; over IPMI the declared one stays good.
+    OtherLogin,
 }
 
 impl Mode {
@@ -38,6 +40,7 @@ impl Mode {
             Mode::Slow => "slow",
             Mode::Lying => "lying",
             Mode::OtherHost => "other-host",
+            Mode::OtherLogin => "other-login",
         }
     }
 }

@@ -3,9 +3,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::bmc;
@@ -16,9 +19,12 @@ use crate::lifecycle::{operators, start_operator};
 use crate::namespace::{self, Link};
 use crate::process::run;
 
+/// Name of the program, and of the Lease by which one of them leads.
 const OPERATOR: &str = "zhengyun-operator";
 /// Server of a host's shared storage.
 const STORAGE: &str = "bindfs";
+/// So long the API server may take to say who leads.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -66,13 +72,15 @@ pub enum Fault {
     BmcLying,
     /// The BMC reports the UUID of another machine.
     BmcOtherHost,
+    /// The BMC refuses the declared login over Redfish, not over IPMI.
+    BmcOtherLogin,
     /// The API server is down (no host named).
     ApiDown,
     /// The operator is killed and starts again (no host named).
     OperatorKill,
     /// The operator is stopped and stays so (no host named).
     OperatorStop,
-    /// The first operator stands still, and later goes on where it was (no host named).
+    /// The operator that leads stands still, and later goes on where it was (no host named).
     OperatorPause,
 }
 
@@ -134,6 +142,7 @@ pub fn inject(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> 
         Fault::BmcSlow => bmc::set_mode(files, host, bmc::Mode::Slow),
         Fault::BmcLying => bmc::set_mode(files, host, bmc::Mode::Lying),
         Fault::BmcOtherHost => bmc::set_mode(files, host, bmc::Mode::OtherHost),
+        Fault::BmcOtherLogin => bmc::set_mode(files, host, bmc::Mode::OtherLogin),
         Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop | Fault::OperatorPause => {
             bail!("{fault:?} is a fault of the site")
         }
@@ -144,17 +153,37 @@ fn start_operators(files: &LabFiles) -> Result<()> {
     (0..operators(files)?).try_for_each(|number| start_operator(files, number))
 }
 
-fn signal_first_operator(files: &LabFiles, signal: &str) -> Result<()> {
+/// Sends a signal to the operators of that name, or to all.
+fn signal_operators(files: &LabFiles, named: Option<&str>, signal: &str) -> Result<()> {
     for pid in processes(files, "control", OPERATOR)? {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if line
-            .split(|byte| *byte == 0)
-            .any(|word| word == b"operator-0")
-        {
+        let mut words = line.split(|byte| *byte == 0);
+        if named.is_none_or(|name| words.any(|word| word == name.as_bytes())) {
             run("kill", [signal, &pid.to_string()])?;
         }
     }
     Ok(())
+}
+
+/// Name of the operator that leads, by its Lease.
+fn leader(files: &LabFiles) -> Result<String> {
+    let files = files.clone();
+    // A thread of its own: this one may drive a runtime already.
+    let asked = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let client = Client::try_from(controlplane::admin_config(&files).await?)?;
+            let leases: Api<Lease> = Api::namespaced(client, api::names::SYSTEM_NAMESPACE);
+            let held = tokio::time::timeout(LEASE_TIMEOUT, leases.get(OPERATOR)).await??;
+            let holder = held.spec.and_then(|spec| spec.holder_identity);
+            holder.context("the operators' Lease has no holder")
+        })
+    });
+    asked
+        .join()
+        .map_err(|_| anyhow::anyhow!("the thread that asked for the leader panicked"))?
 }
 
 fn inject_site(files: &LabFiles, fault: Fault) -> Result<()> {
@@ -173,7 +202,11 @@ fn inject_site(files: &LabFiles, fault: Fault) -> Result<()> {
                 Ok(())
             }
         }
-        Fault::OperatorPause => signal_first_operator(files, "-STOP"),
+        Fault::OperatorPause => {
+            // Where the API server is down too, nobody can tell who leads; nobody does for long.
+            let leader = leader(files).unwrap_or_else(|_| "operator-0".to_owned());
+            signal_operators(files, Some(&leader), "-STOP")
+        }
         _ => bail!("{fault:?} is a fault of one host"),
     }
 }
@@ -192,7 +225,8 @@ pub fn heal(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> {
             Fault::OperatorStop if processes(files, "control", OPERATOR)?.is_empty() => {
                 start_operators(files)
             }
-            Fault::OperatorPause => signal_first_operator(files, "-CONT"),
+            // Another one may lead by now.
+            Fault::OperatorPause => signal_operators(files, None, "-CONT"),
             _ => Ok(()),
         };
     }
@@ -224,7 +258,7 @@ pub fn heal(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> {
         Fault::PowerLoss => power_on(files, host),
         Fault::KernelHang => namespace::freeze(&namespace::cgroup(lab, host)?, false),
         Fault::BmcDead => bmc::start(files, files.addresses()?, host),
-        Fault::BmcSlow | Fault::BmcLying | Fault::BmcOtherHost => {
+        Fault::BmcSlow | Fault::BmcLying | Fault::BmcOtherHost | Fault::BmcOtherLogin => {
             bmc::set_mode(files, host, bmc::Mode::Ok)
         }
         Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop | Fault::OperatorPause => {

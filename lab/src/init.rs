@@ -217,6 +217,9 @@ fn services(
         pid: None,
         not_before: Instant::now(),
     };
+    // A FUSE server for each host, so that one host's storage can be cut or hung. Locks end at it: the kernel keeps those
+    // of one mount itself and does not hand them on, so QEMU's image locks hold between processes of one host and not
+    // between hosts. What must never run twice is judged by the disk ledger (`lab/judge`), not by a lock.
     let shared = files.shared().display().to_string();
     // Beyond its limits it fails, and does not die: that is how a lab cuts storage off.
     let bindfs = words(&[

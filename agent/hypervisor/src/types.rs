@@ -50,6 +50,13 @@ pub enum Error {
     },
 }
 
+/// Whether a failed start was refused by QEMU's image lock: another process has a disk open for writing. libvirt
+/// has no code for it; these are QEMU's words, and the contract of hypervisors sees them said.
+pub fn tells_of_image_lock(message: &str) -> bool {
+    message.contains("Failed to get \"write\" lock")
+        || message.contains("Is another process using the image")
+}
+
 /// What a host can run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {

@@ -4,6 +4,7 @@
 pub mod claims;
 pub mod images;
 pub mod jobs;
+mod locks;
 pub mod pools;
 pub mod seed;
 pub mod volumes;

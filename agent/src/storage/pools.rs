@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use api::HostStoragePool;
 use hardware::{PoolAnswer, PoolSample};
 
+use super::locks;
+
 /// An answer that takes longer is slow.
 const SLOW: Duration = Duration::from_secs(2);
 /// Without an answer for this long the pool is lost.
@@ -16,8 +18,17 @@ const LOST: Duration = Duration::from_secs(8);
 /// Free space is reported in steps, so that its every change is not a write to the API.
 const STEP_BYTES: u64 = 256 << 20;
 
-/// An answer of a pool: capacity and free bytes, or what went wrong; and how long it took.
-type Answer = (Result<(u64, u64), String>, Duration);
+/// What an answer of a pool says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Measured {
+    capacity: u64,
+    available: u64,
+    /// Image locks work.
+    locks: bool,
+}
+
+/// An answer of a pool, or what went wrong; and how long it took.
+type Answer = (Result<Measured, String>, Duration);
 
 #[derive(Clone, Debug)]
 struct Look {
@@ -103,56 +114,83 @@ fn probe_name() -> std::io::Result<String> {
     Ok(format!(".zhengyun-probe-{}", host.to_string_lossy()))
 }
 
-/// Capacity and free bytes, by writing, as a hung or read-only pool still answers questions.
-fn measure(path: &Path) -> Result<(u64, u64), String> {
+/// By writing, as a hung or read-only pool still answers questions.
+fn measure(path: &Path) -> Result<Measured, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let probe = path.join(probe_name().map_err(failed)?);
-    std::fs::write(&probe, b"probe")
-        .and_then(|()| std::fs::remove_file(&probe))
-        .map_err(failed)?;
+    std::fs::write(&probe, b"probe").map_err(failed)?;
+    let locks = locks::work(&probe);
+    std::fs::remove_file(&probe).map_err(failed)?;
     let stat =
         nix::sys::statvfs::statvfs(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let unit = stat.fragment_size();
-    Ok((
-        stat.blocks() * unit,
-        stat.blocks_available() * unit / STEP_BYTES * STEP_BYTES,
-    ))
+    Ok(Measured {
+        capacity: stat.blocks() * unit,
+        available: stat.blocks_available() * unit / STEP_BYTES * STEP_BYTES,
+        locks: locks.map_err(failed)?,
+    })
 }
 
 fn judge(name: &str, look: &Look, now: Instant) -> HostStoragePool {
-    let report = |state: &str, message: Option<String>, sizes: (u64, u64)| HostStoragePool {
+    let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let report = |state: &str, message: Option<String>, known: Option<Measured>| HostStoragePool {
         name: name.to_owned(),
         state: state.to_owned(),
         message,
-        capacity_bytes: i64::try_from(sizes.0).unwrap_or(i64::MAX),
-        available_bytes: i64::try_from(sizes.1).unwrap_or(i64::MAX),
+        capacity_bytes: known.map_or(0, |known| bytes(known.capacity)),
+        available_bytes: known.map_or(0, |known| bytes(known.available)),
+        image_locks: known.map(|known| known.locks),
     };
     let waited = look
         .pending
         .map_or(Duration::ZERO, |since| now.duration_since(since));
     if waited > LOST {
         let message = format!("no answer for {} s; the storage hangs", waited.as_secs());
-        return report("Lost", Some(message), (0, 0));
+        return report("Lost", Some(message), None);
     }
     match &look.answer {
-        None => report(
-            "Lost",
-            Some("waits for the first answer".to_owned()),
-            (0, 0),
-        ),
-        Some((Err(error), _)) => report("Lost", Some(error.clone()), (0, 0)),
-        Some((Ok(sizes), took)) if *took > SLOW => report(
+        None => report("Lost", Some("waits for the first answer".to_owned()), None),
+        Some((Err(error), _)) => report("Lost", Some(error.clone()), None),
+        Some((Ok(known), took)) if *took > SLOW => report(
             "Slow",
             Some(format!("a small write took {:.1} s", took.as_secs_f64())),
-            *sizes,
+            Some(*known),
         ),
-        Some((Ok(sizes), _)) => report("Ready", None, *sizes),
+        Some((Ok(known), _)) => report("Ready", None, Some(*known)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const GOOD: Measured = Measured {
+        capacity: 2,
+        available: 1,
+        locks: true,
+    };
+
+    #[test]
+    fn whether_locks_work_is_told_as_long_as_the_pool_answers() {
+        let now = Instant::now();
+        let told = |answer: Option<Answer>, waited: Duration| {
+            let look = Look {
+                pending: Some(now),
+                answer,
+            };
+            judge("p", &look, now + waited).image_locks
+        };
+        let without = Measured {
+            locks: false,
+            ..GOOD
+        };
+        assert_eq!(told(Some((Ok(GOOD), SLOW * 2)), Duration::ZERO), Some(true));
+        let good = Some((Ok(without), Duration::ZERO));
+        assert_eq!(told(good.clone(), Duration::ZERO), Some(false));
+        assert_eq!(told(good, LOST * 2), None, "it hangs now");
+        let failed = Some((Err("cut".to_owned()), Duration::ZERO));
+        assert_eq!(told(failed, Duration::ZERO), None);
+    }
 
     #[test]
     fn a_probe_bears_the_name_of_its_host() {
@@ -175,9 +213,9 @@ mod tests {
             )
             .state
         };
-        let good = || Some((Ok((2, 1)), Duration::ZERO));
+        let good = || Some((Ok(GOOD), Duration::ZERO));
         assert_eq!(state(good(), Duration::ZERO), "Ready");
-        assert_eq!(state(Some((Ok((2, 1)), SLOW * 2)), Duration::ZERO), "Slow");
+        assert_eq!(state(Some((Ok(GOOD), SLOW * 2)), Duration::ZERO), "Slow");
         assert_eq!(
             state(
                 Some((Err("read-only".to_owned()), Duration::ZERO)),
@@ -203,7 +241,7 @@ mod tests {
             };
             answer_of(&look, now + waited)
         };
-        let good = || Some((Ok((2, 1)), Duration::from_millis(3)));
+        let good = || Some((Ok(GOOD), Duration::from_millis(3)));
         assert_eq!(
             told(good(), Duration::ZERO),
             Some(PoolAnswer::Answered { milliseconds: 3 })
@@ -225,8 +263,11 @@ mod tests {
     #[test]
     fn a_real_folder_is_measured() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (capacity, available) = measure(folder.path()).expect("sizes");
-        assert!(capacity >= available && capacity > 0);
+        let measured = measure(folder.path()).expect("sizes");
+        assert!(measured.capacity >= measured.available && measured.capacity > 0);
+        assert!(measured.locks, "a local file system has locks");
+        let left = std::fs::read_dir(folder.path()).expect("a folder").count();
+        assert_eq!(left, 0, "the probe is taken away");
         measure(Path::new("/proc/nowhere")).expect_err("can not be written");
     }
 }

@@ -133,12 +133,10 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
     report(context, vm, assignment, RuntimePhase::Running, None, None).await
 }
 
-/// QEMU's image lock refuses a disk that another process has open for writing: the last line of
+/// A disk that another process has open for writing is refused by QEMU's image lock: the last line of
 /// defence, and named, as somebody must look who that is.
 fn start_failure(message: &str) -> CloseReason {
-    let locked = message.contains("Failed to get \"write\" lock")
-        || message.contains("Is another process using the image");
-    if locked {
+    if hypervisor::tells_of_image_lock(message) {
         CloseReason::ImageLocked
     } else {
         CloseReason::StartFailed

@@ -8,7 +8,7 @@ use crate::fault::Fault;
 
 /// Faults with how often each is drawn, of [`WEIGHTS`] together. Those that end a host's life or its
 /// links are drawn more often: that is where two copies could come from.
-const FAULTS: [(Fault, u64); 24] = [
+const FAULTS: [(Fault, u64); 25] = [
     (Fault::PowerLoss, 6),
     (Fault::KernelHang, 6),
     (Fault::ManagementCut, 5),
@@ -30,12 +30,13 @@ const FAULTS: [(Fault, u64); 24] = [
     (Fault::BmcSlow, 1),
     (Fault::BmcLying, 1),
     (Fault::BmcOtherHost, 1),
+    (Fault::BmcOtherLogin, 1),
     (Fault::ApiDown, 2),
     (Fault::OperatorKill, 3),
     (Fault::OperatorPause, 3),
 ];
 /// Sum of all weights above.
-const WEIGHTS: u64 = 55;
+const WEIGHTS: u64 = 56;
 /// Faults that take the place of a drawn one, one time in [`RARE_IN`]. Their chance is a source of its
 /// own, so that a seed keeps the plan that it had before they were added, but for them.
 const RARE: [Fault; 1] = [Fault::OperatorStop];

@@ -1,7 +1,6 @@
 //! Hosts: gathers what is seen of each, runs `failover`'s state machines every 100 ms, and carries
 //! out what they answer: reads and switches BMCs, writes intents, states and proofs.
 
-pub mod bmc;
 mod certificates;
 mod gather;
 mod power;
@@ -295,7 +294,7 @@ async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, ac
         } => {
             let intent = json!({"fencing": {
                 "bootId": boot_id, "startedAt": clock::wall(), "expiresAfterSeconds": expires_after_milliseconds / 1000,
-                "attempts": 0, "reason": host.status.as_ref().and_then(|status| status.state_reason.clone()).unwrap_or_default(),
+                "reason": host.status.as_ref().and_then(|status| status.state_reason.clone()).unwrap_or_default(),
                 "by": context.writer.identity()}});
             if context.writer.settled(host.as_ref()) {
                 logged(
@@ -369,7 +368,7 @@ mod tests {
         };
         let intent = host(json!({"fencing": {
             "bootId": "b1", "startedAt": "2026-01-01T00:00:00Z", "expiresAfterSeconds": 60,
-            "attempts": 0, "reason": "", "by": "operator-a",
+            "reason": "", "by": "operator-a",
         }}));
         assert!(is_own_intent(&intent, "operator-a"));
         assert!(!is_own_intent(&intent, "operator-b"));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Host;
+use bmc::{Bmc, Credentials};
 use failover::Moment;
 use failover::host::fencing::CommandEnd;
 use failover::proof::power::{PowerAnswer, PowerReading, PowerState};
@@ -13,7 +14,6 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use model::HostName;
 
-use super::bmc::{self, Bmc, Credentials};
 use super::lock;
 use crate::clock;
 use crate::runtime::Context;
@@ -35,22 +35,9 @@ pub(super) async fn controllers(
                 .get(&spec.credentials.name)
                 .await
                 .map_err(|error| format!("Secret {}: {error}", spec.credentials.name))?;
-            let field = |name: &str| {
-                let bytes = secret
-                    .data
-                    .as_ref()
-                    .and_then(|data| data.get(name))
-                    .ok_or_else(|| {
-                        format!("Secret {}: key {name} is missing", spec.credentials.name)
-                    })?;
-                String::from_utf8(bytes.0.clone())
-                    .map_err(|_| format!("Secret {}: key {name} is no text", spec.credentials.name))
-            };
-            let credentials = Credentials {
-                username: field("username")?,
-                password: field("password")?,
-            };
-            bmc::connect(spec, credentials).map_err(|error| error.to_string())
+            Credentials::from_secret(&secret)
+                .and_then(|credentials| bmc::connect(spec, credentials))
+                .map_err(|error| error.to_string())
         };
         controllers.push(controller.await);
     }

@@ -117,8 +117,7 @@ impl FenceService {
             why,
         };
         let base = Url::parse(address).map_err(|error| refuse(error.to_string()))?;
-        let tls =
-            super::bmc::tls::client_config(None).map_err(|error| refuse(error.to_string()))?;
+        let tls = wire::tls::client_config(None).map_err(|error| refuse(error.to_string()))?;
         let client = Client::builder()
             .use_preconfigured_tls(tls)
             .timeout(CALL_TIMEOUT)

@@ -4,6 +4,7 @@
 
 mod affected;
 mod evacuated;
+mod locked;
 mod openings;
 mod recall;
 mod retention;

@@ -20,7 +20,7 @@ use kube::ResourceExt;
 use model::{Assignment, HostName, NamespacedName, StopProofKind};
 
 use super::affected::find;
-use super::{now, recall, stored};
+use super::{locked, now, recall, stored};
 use crate::runtime::Context;
 use crate::store::Renewals;
 use crate::{clock, door, evacuation};
@@ -60,6 +60,7 @@ pub(super) fn look(
     let vms = context.stores.vms.state();
     for vm in &vms {
         look_at_guest(crashes, ledger, stored, vm, at);
+        locked::look(ledger, stored, vm, at);
     }
     tell_crashes(crashes, ledger, at, &|host| is_silent(context, host));
     let bound = agent_bound(context);
@@ -301,7 +302,7 @@ pub(super) fn is_gone(
 }
 
 /// It runs under its present assignment, or nobody wants it to.
-fn is_well(vm: &VirtualMachine) -> bool {
+pub(super) fn is_well(vm: &VirtualMachine) -> bool {
     let Some(status) = vm.status.as_ref() else {
         return false;
     };

@@ -1,18 +1,19 @@
-//! Aggregates of host pools and storage pools, and the N+1 proof.
+//! Aggregates of host pools, and the N+1 proof; of storage pools see [`storage`].
 
 pub mod measure;
+mod storage;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api::{Headroom, Host, HostPool, HostPoolStatus, HostState, StoragePoolStatus};
+use api::{Headroom, Host, HostPool, HostPoolStatus, HostState};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use model::{Bytes, VmUid};
 use placement::{Engine, Fleet, Free, HeadroomReport, RoomLeft, Survival, room_left};
 
 use super::rebalance;
-use crate::conditions::{Judged, condition, conditions};
+use crate::conditions::{Judged, conditions};
 use crate::runtime::Context;
 use crate::writer::logged;
 
@@ -50,7 +51,7 @@ pub async fn turn(context: &Arc<Context>) {
             }
         }
     }
-    storage(context).await;
+    storage::turn(context).await;
 }
 
 /// The pools of the fleet on which the VM loop decides, what it decided a moment ago included.
@@ -293,79 +294,6 @@ fn headroom(fleet: &Fleet, pool: &str, report: &HeadroomReport, flavors: &[Size]
         message,
         room_left: told_room(room_left(fleet, pool, flavors)),
         pinned: report.outside.iter().map(name).collect(),
-    }
-}
-
-async fn storage(context: &Arc<Context>) {
-    let (hosts, volumes) = (context.stores.hosts.state(), context.stores.volumes.state());
-    for pool in context.stores.storage_pools.state() {
-        let name = pool.name_any();
-        let status = pool.status.clone().unwrap_or_default();
-        let reports: Vec<_> = hosts
-            .iter()
-            .filter_map(|host| host.reported())
-            .filter_map(|reported| {
-                reported
-                    .storage_pools
-                    .iter()
-                    .find(|report| report.name == name)
-            })
-            .collect();
-        let ready: Vec<_> = reports
-            .iter()
-            .filter(|report| report.state == "Ready")
-            .collect();
-        let fold = |sizes: Vec<i64>| {
-            if pool.spec.shared {
-                sizes.into_iter().max().unwrap_or(0)
-            } else {
-                sizes.into_iter().sum()
-            }
-        };
-        let capacity = fold(ready.iter().map(|report| report.capacity_bytes).collect());
-        let available = fold(ready.iter().map(|report| report.available_bytes).collect());
-        let own: Vec<_> = volumes
-            .iter()
-            .filter(|volume| volume.spec.pool == name)
-            .collect();
-        let allocated: u64 = own
-            .iter()
-            .filter_map(|volume| Bytes::parse(&volume.spec.size).ok())
-            .map(|bytes| bytes.0)
-            .sum();
-        let human = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
-        let all = !reports.is_empty() && ready.len() == reports.len();
-        let message = reports
-            .iter()
-            .find_map(|report| report.message.clone())
-            .unwrap_or_default();
-        let after = StoragePoolStatus {
-            hosts_ready: format!("{}/{}", ready.len(), reports.len()),
-            capacity: human(u64::try_from(capacity).unwrap_or(0)),
-            allocated: human(allocated),
-            capacity_bytes: capacity,
-            available_bytes: available,
-            allocated_bytes: i64::try_from(allocated).unwrap_or(i64::MAX),
-            volumes: i32::try_from(own.len()).unwrap_or(i32::MAX),
-            conditions: condition(
-                &status.conditions,
-                "Ready",
-                all,
-                if all { "Ready" } else { "HostsAffected" },
-                &message,
-                pool.metadata.generation,
-            ),
-        };
-        if after != status && context.writer.settled(pool.as_ref()) {
-            logged(
-                "storage pool",
-                &name,
-                context
-                    .writer
-                    .replace_status(pool.as_ref(), &status, &after)
-                    .await,
-            );
-        }
     }
 }
 

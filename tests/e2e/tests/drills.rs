@@ -64,6 +64,8 @@ async fn drills_are_passed() -> Result<()> {
     ensure!(!drills.is_empty(), "no drill is named so");
     let lab = Lab::up(LabOptions {
         name: "drills".to_owned(),
+        // One leads; where it stands still or dies, the other one takes over.
+        operators: 2,
         ..LabOptions::default()
     })
     .await?;

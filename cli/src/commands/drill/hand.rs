@@ -4,11 +4,10 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use api::{Bmc, BmcProtocol, Host};
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
+use kube::Client;
 
 use super::definition::{Place, Text};
+use super::power;
 use crate::language::Language;
 
 /// Who makes a fault.
@@ -57,7 +56,7 @@ impl Hand {
     pub async fn act(&self, client: &Client, language: Language, act: &Act<'_>) -> Result<()> {
         match self {
             Hand::Lab(lab) => in_lab(lab, act),
-            Hand::Bmc => through_bmc(client, act).await,
+            Hand::Bmc => power::switch(client, act.host, act.heal).await,
             Hand::Person => {
                 eprintln!("{}", language.pick(&act.say.en, &act.say.zh));
                 let done = language.pick("Press Enter when it is done.", "完成后按回车键。");
@@ -85,124 +84,21 @@ fn in_lab(lab: &str, act: &Act<'_>) -> Result<()> {
     if act.at == Place::Host {
         command.arg(act.host);
     }
-    run(command, None).with_context(|| format!("--lab {lab}"))
+    run(command).with_context(|| format!("--lab {lab}"))
 }
 
-async fn through_bmc(client: &Client, act: &Act<'_>) -> Result<()> {
-    let host: Host = Api::all(client.clone()).get(act.host).await?;
-    let namespace = api::names::SYSTEM_NAMESPACE;
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let mut last = None;
-    for bmc in &host.spec.bmcs {
-        let secret = secrets
-            .get(&bmc.credentials.name)
-            .await
-            .with_context(|| format!("Secret {namespace}/{}", bmc.credentials.name))?;
-        let word = |key: &str| {
-            let data = secret.data.as_ref().and_then(|data| data.get(key));
-            let bytes =
-                data.with_context(|| format!("Secret {}: no {key}", bmc.credentials.name))?;
-            Ok::<_, anyhow::Error>(String::from_utf8(bytes.0.clone())?)
-        };
-        let (user, password) = (word("username")?, word("password")?);
-        let result = match bmc.protocol {
-            BmcProtocol::Ipmi => by_ipmi(bmc, &user, &password, act.heal),
-            BmcProtocol::Redfish => by_redfish(bmc, &user, &password, act.heal),
-        };
-        match result {
-            Ok(()) => return Ok(()),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.unwrap_or_else(|| anyhow::anyhow!("host {}: spec.bmcs is empty", act.host)))
-}
-
-fn by_ipmi(bmc: &Bmc, user: &str, password: &str, on: bool) -> Result<()> {
-    let (address, port) = bmc.address.split_once(':').unwrap_or((&bmc.address, "623"));
-    let mut command = Command::new("ipmitool");
-    command
-        .args(["-I", "lanplus", "-H", address, "-p", port, "-U", user, "-E"])
-        .args(["-C", &bmc.cipher_suite.unwrap_or(17).to_string()])
-        .args(["chassis", "power", if on { "on" } else { "off" }])
-        .env("IPMI_PASSWORD", password);
-    run(command, None)
-}
-
-/// Through `curl`, which has every transport that controllers speak. The credentials go through its
-/// standard input, where no list of processes shows them.
-fn by_redfish(bmc: &Bmc, user: &str, password: &str, on: bool) -> Result<()> {
-    let base = bmc.address.trim_end_matches('/');
-    let login = format!("user = \"{}:{}\"\n", quoted(user), quoted(password));
-    let get = |path: &str| -> Result<serde_json::Value> {
-        let mut command = curl();
-        command.arg(format!("{base}{path}"));
-        Ok(serde_json::from_str(&output(command, Some(&login))?)?)
-    };
-    let systems = get("/redfish/v1/Systems")?;
-    let path = systems["Members"][0]["@odata.id"]
-        .as_str()
-        .context("the BMC names no system")?
-        .to_owned();
-    let system = get(&path)?;
-    let target = system["Actions"]["#ComputerSystem.Reset"]["target"]
-        .as_str()
-        .context("the BMC has no reset action")?;
-    let action = if on { "On" } else { "ForceOff" };
-    let mut command = curl();
-    command
-        .args([
-            "--request",
-            "POST",
-            "--header",
-            "Content-Type: application/json",
-        ])
-        .args(["--data", &format!("{{\"ResetType\": \"{action}\"}}")])
-        .arg(format!("{base}{target}"));
-    run(command, Some(&login))
-}
-
-fn curl() -> Command {
-    let mut command = Command::new("curl");
-    // Most controllers come with a certificate that they signed themselves.
-    command.args([
-        "--silent",
-        "--show-error",
-        "--fail",
-        "--insecure",
-        "--max-time",
-        "20",
-        "--config",
-        "-",
-    ]);
-    command
-}
-
-fn quoted(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"")
-}
-
-fn run(command: Command, input: Option<&str>) -> Result<()> {
-    output(command, input).map(drop)
-}
-
-fn output(mut command: Command, input: Option<&str>) -> Result<String> {
+fn run(mut command: Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+    let output = command
+        .stdin(Stdio::null())
+        .output()
         .with_context(|| format!("{name} can not be run; is it installed?"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.unwrap_or_default().as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
     ensure!(
         output.status.success(),
         "{name}: {}",
         String::from_utf8_lossy(&output.stderr).trim()
     );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -214,10 +110,5 @@ mod tests {
         assert!(Hand::Bmc.can("power-loss").is_ok());
         assert!(Hand::Bmc.can("kernel-hang").is_err());
         assert!(Hand::Person.can("kernel-hang").is_ok());
-    }
-
-    #[test]
-    fn a_password_can_not_break_out_of_its_line() {
-        assert_eq!(quoted("a\"b\\c"), "a\\\"b\\\\c");
     }
 }

@@ -3,6 +3,7 @@
 mod condition;
 mod definition;
 mod hand;
+mod power;
 mod report;
 
 use std::path::Path;

@@ -1,7 +1,10 @@
 //! The screen as text, from the objects alone: what is wrong first, then systems, hosts,
 //! what moves, open incidents.
 
-use api::{BusinessSystem, Host, MigrationPhase, VirtualMachineMigration, VirtualMachinePhase};
+use api::{
+    BusinessSystem, Host, HostStoragePool, MigrationPhase, VirtualMachineMigration,
+    VirtualMachinePhase,
+};
 use jiff::Timestamp;
 
 use crate::client::{Site, full_name_of, name_of};
@@ -197,7 +200,8 @@ fn faults(language: Language, hosts: &[Host]) -> String {
     }
 }
 
-/// What a host's agent found that a person must act on: a reason to start nothing, copies that do not end, strays.
+/// What a host's agent found that a person must act on: a reason to start nothing, copies that do not end, strays,
+/// storage without image locks.
 fn alarms(language: Language, hosts: &[Host]) -> String {
     let mut table = match language {
         Language::English => Table::new(["HOST", "WHAT", "DETAIL"]),
@@ -220,6 +224,14 @@ fn alarms(language: Language, hosts: &[Host]) -> String {
         for stray in &reported.strays {
             let what = language.pick("stray: not made by this platform", "非本平台创建的虚拟机");
             table.row([name_of(host), what.to_owned(), stray.clone()]);
+        }
+        let without = |pool: &&HostStoragePool| pool.image_locks == Some(false);
+        for pool in reported.storage_pools.iter().filter(without) {
+            let what = language.pick(
+                "image locks do not work: a second writer is not refused",
+                "映像锁无效:无法阻止重复写入",
+            );
+            table.row([name_of(host), what.to_owned(), pool.name.clone()]);
         }
     }
     if table.is_empty() {
@@ -436,7 +448,11 @@ mod tests {
                 "architecture": "x86_64", "cpuModel": "m", "domainType": "kvm",
                 "versions": {"agent": "1", "libvirt": "1", "qemu": "1"}, "hookVerified": true,
                 "startsForbidden": "the ledger was lost", "strays": ["u1 somebodys-vm"],
-                "closesStuck": ["u2 oa.web-0-u2"]}}}]),
+                "closesStuck": ["u2 oa.web-0-u2"],
+                "storagePools": [
+                    {"name": "good", "state": "Ready", "capacityBytes": 1, "availableBytes": 1, "imageLocks": true},
+                    {"name": "unknown", "state": "Lost", "capacityBytes": 0, "availableBytes": 0},
+                    {"name": "nolock", "state": "Ready", "capacityBytes": 1, "availableBytes": 1, "imageLocks": false}]}}}]),
         )
         .expect("hosts");
         for language in [Language::English, Language::Chinese] {
@@ -444,6 +460,11 @@ mod tests {
             assert!(text.contains("the ledger was lost"), "{text}");
             assert!(text.contains("u1 somebodys-vm"), "{text}");
             assert!(text.contains("u2 oa.web-0-u2"), "{text}");
+            assert!(text.contains("nolock"), "{text}");
+            assert!(
+                !text.contains("good") && !text.contains("unknown"),
+                "{text}"
+            );
         }
         let reported = site.hosts[0].status.as_mut();
         let reported = reported.and_then(|status| status.reported.as_mut());

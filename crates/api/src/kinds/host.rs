@@ -253,8 +253,6 @@ pub struct FencingIntent {
     pub started_at: Time,
     /// After how many seconds the intent is void; nobody sends a command past it.
     pub expires_after_seconds: i32,
-    /// Attempts so far.
-    pub attempts: i32,
     /// Why the host is fenced.
     pub reason: String,
     /// Identity of the operator that wrote it.
@@ -482,6 +480,10 @@ pub struct HostStoragePool {
     pub capacity_bytes: i64,
     /// Bytes free.
     pub available_bytes: i64,
+    /// Whether image locks of QEMU work on it, as one process on this host sees what another one locks. Whether they are
+    /// carried to other hosts is not seen from one host. Absent while the pool does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_locks: Option<bool>,
 }
 
 /// A network seen from one host.

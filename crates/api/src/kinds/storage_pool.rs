@@ -20,6 +20,11 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Kind", type_ = "string", json_path = ".spec.kind"),
     printcolumn(name = "Shared", type_ = "boolean", json_path = ".spec.shared"),
     printcolumn(name = "Hosts", type_ = "string", json_path = ".status.hostsReady"),
+    printcolumn(
+        name = "Locks",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='ImageLocks')].status"
+    ),
     printcolumn(name = "Capacity", type_ = "string", json_path = ".status.capacity"),
     printcolumn(name = "Allocated", type_ = "string", json_path = ".status.allocated"),
     printcolumn(
@@ -104,7 +109,7 @@ pub struct StoragePoolStatus {
     pub allocated_bytes: i64,
     /// Volumes on the pool.
     pub volumes: i32,
-    /// Conditions: `Ready`, `SpaceLow`.
+    /// Conditions: `Ready`; `ImageLocks`: on every host that reports it, image locks of QEMU work.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -1,5 +1,5 @@
 //! Redfish (DMTF DSP0266) over HTTP(S): the system resource for power and UUID, its Reset
-//! action with `ForceOff`. Reads no other resource; answers are bounded in size and time.
+//! action with `ForceOff` or `On`. Reads no other resource; answers are bounded in size and time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use wire::body::BodyError;
 
-use super::{Bmc, BmcError, Credentials, PowerReport, bounded, tls};
+use crate::{Bmc, BmcError, Credentials, PowerReport, Switch, bounded, tls};
 
 /// Largest answer that is read, bytes. Real system resources have 2 to 30 KiB.
 const ANSWER_BYTES: usize = 256 * 1024;
@@ -159,6 +159,7 @@ impl Redfish {
     async fn system(&self, expected_uuid: &str) -> Result<(String, System), BmcError> {
         let systems: Collection = self.get("/redfish/v1/Systems").await?;
         let mut only = None;
+        let mut reported = Vec::new();
         let count = systems.members.len();
         for link in systems.members.into_iter().take(SYSTEMS) {
             let system: System = self.get(&link.id).await?;
@@ -169,15 +170,44 @@ impl Redfish {
             {
                 return Ok((link.id, system));
             }
+            reported.extend(system.uuid.clone());
             only = Some((link.id, system));
         }
         match only {
             Some(single) if count == 1 => Ok(single),
-            Some(_) => {
-                Err(self.malformed(format!("{count} systems, none with UUID {expected_uuid}")))
-            }
+            Some(_) => Err(self.other_machine(&reported, expected_uuid)),
             None => Err(self.malformed("no system")),
         }
+    }
+
+    fn other_machine(&self, reported: &[String], expected_uuid: &str) -> BmcError {
+        let reported = match reported {
+            [] => "that names no UUID".to_owned(),
+            several => several.join(" or "),
+        };
+        BmcError::other_machine(&self.address, &reported, expected_uuid)
+    }
+
+    /// Resets this machine and no other.
+    async fn reset(&self, kind: &str, expected_uuid: &str) -> Result<(), BmcError> {
+        bounded(&self.address, async {
+            let (id, system) = self.system(expected_uuid).await?;
+            let reported = system.uuid.as_slice();
+            if !reported
+                .iter()
+                .any(|uuid| same_machine(uuid, expected_uuid))
+            {
+                return Err(self.other_machine(reported, expected_uuid));
+            }
+            let target = system.actions.reset.map_or_else(
+                || format!("{}/Actions/ComputerSystem.Reset", id.trim_end_matches('/')),
+                |action| action.target,
+            );
+            let body = BTreeMap::from([("ResetType", kind)]);
+            self.send(Method::POST, &target, Some(&body)).await?;
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -210,35 +240,21 @@ impl Bmc for Redfish {
     }
 
     async fn force_off(&self, expected_uuid: &str) -> Result<(), BmcError> {
-        bounded(&self.address, async {
-            let (id, system) = self.system(expected_uuid).await?;
-            if !system
-                .uuid
-                .as_deref()
-                .is_some_and(|uuid| same_machine(uuid, expected_uuid))
-            {
-                return Err(self.malformed("the UUID of another machine; nothing was sent"));
-            }
-            let target = system.actions.reset.map_or_else(
-                || format!("{}/Actions/ComputerSystem.Reset", id.trim_end_matches('/')),
-                |action| action.target,
-            );
-            self.send(
-                Method::POST,
-                &target,
-                Some(&BTreeMap::from([("ResetType", "ForceOff")])),
-            )
-            .await?;
-            Ok(())
-        })
-        .await
+        self.reset("ForceOff", expected_uuid).await
+    }
+}
+
+#[async_trait]
+impl Switch for Redfish {
+    async fn switch_on(&self, expected_uuid: &str) -> Result<(), BmcError> {
+        self.reset("On", expected_uuid).await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::chance::{Chance, cases};
+    use crate::*;
 
     const SYSTEM: &str = r##"{"@odata.id":"/redfish/v1/Systems/1","UUID":"a1234567-89ab-cdef-a123-456789abcdef","PowerState":"Off","Status":{"State":"Disabled","Health":null},"Actions":{"#ComputerSystem.Reset":{"target":"/redfish/v1/Systems/1/Actions/ComputerSystem.Reset","ResetType@Redfish.AllowableValues":["On","ForceOff"]}},"Boot":{"x":[1,2.5,-3e9,true]}}"##;
 

@@ -1,7 +1,7 @@
 //! The controller that the tests of both clients name and log in to.
 
 use api::{Bmc, BmcProtocol, SecretReference};
-use operator::hosts::bmc::Credentials;
+use bmc::Credentials;
 
 /// The machine that it belongs to.
 pub const UUID: &str = "a1234567-89ab-cdef-a123-456789abcdef";

@@ -13,9 +13,9 @@ use anyhow::{Context, Result, ensure};
 use api::BmcProtocol;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use bmc::{BmcError, connect, connect_switch};
 use controller::{UUID, login, spec};
 use failover::proof::power::{PowerAnswer, same_machine};
-use operator::hosts::bmc::{BmcError, connect};
 
 /// A child that ends with the test.
 struct Running(Child);
@@ -92,7 +92,7 @@ async fn ipmi_reads_forces_off_and_reads_back() -> Result<()> {
     let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
     let _simulator = ipmi_simulator(folder.path(), port)?;
     let address = format!("127.0.0.1:{port}");
-    let bmc = connect(&spec(BmcProtocol::Ipmi, address.clone()), login("secret"))?;
+    let bmc = connect_switch(&spec(BmcProtocol::Ipmi, address.clone()), login("secret"))?;
     let deadline = Instant::now() + Duration::from_secs(60);
     let report = loop {
         match bmc.read(UUID).await {
@@ -108,13 +108,21 @@ async fn ipmi_reads_forces_off_and_reads_back() -> Result<()> {
     );
     let other = bmc.force_off("99999999-89ab-cdef-a123-456789abcdef").await;
     assert!(
-        matches!(other, Err(BmcError::Malformed { .. })),
+        matches!(other, Err(BmcError::OtherMachine { .. })),
         "another machine's BMC is told nothing: {other:?}"
     );
     assert_eq!(bmc.read(UUID).await?.power, PowerAnswer::On);
     bmc.force_off(UUID).await?;
     bmc.force_off(UUID).await?;
     assert_eq!(bmc.read(UUID).await?.power, PowerAnswer::Off);
+    let other = bmc.switch_on("99999999-89ab-cdef-a123-456789abcdef").await;
+    assert!(
+        matches!(other, Err(BmcError::OtherMachine { .. })),
+        "{other:?}"
+    );
+    assert_eq!(bmc.read(UUID).await?.power, PowerAnswer::Off);
+    bmc.switch_on(UUID).await?;
+    assert_eq!(bmc.read(UUID).await?.power, PowerAnswer::On);
     let wrong = connect(&spec(BmcProtocol::Ipmi, address), login("wrong"))?
         .read(UUID)
         .await;
@@ -173,7 +181,7 @@ async fn redfish_reads_forces_off_and_reads_back() -> Result<()> {
             .stderr(Stdio::null())
             .spawn()?,
     );
-    let bmc = connect(
+    let bmc = connect_switch(
         &spec(BmcProtocol::Redfish, format!("http://127.0.0.1:{port}")),
         login("secret"),
     )?;
@@ -195,6 +203,14 @@ async fn redfish_reads_forces_off_and_reads_back() -> Result<()> {
     bmc.force_off(UUID).await?;
     // The emulator's own driver changes state 1 to 11 s after the command, as real ones do.
     wait_for(PowerAnswer::Off).await?;
+    let other = bmc.switch_on("99999999-89ab-cdef-a123-456789abcdef").await;
+    let told = other.expect_err("another machine's").to_string();
+    ensure!(
+        told.contains(UUID) && told.contains("99999999-89ab-cdef-a123-456789abcdef"),
+        "both are named: {told}"
+    );
+    bmc.switch_on(UUID).await?;
+    wait_for(PowerAnswer::On).await?;
     Ok(())
 }
 

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use api::BmcProtocol;
+use bmc::{Bmc, CALL_TIMEOUT, PowerReport, connect};
 use controller::{UUID, login, spec};
 use failover::Moment;
 use failover::proof::power::{PowerReading, PowerState};
-use operator::hosts::bmc::{Bmc, CALL_TIMEOUT, PowerReport, connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 

@@ -2,7 +2,7 @@
 
 use rustls::ClientConfig;
 
-use super::BmcError;
+use crate::BmcError;
 
 const FIELD: &str = "spec.bmcs.certificateAuthority";
 

@@ -10,7 +10,7 @@ use failover::proof::power::{PowerAnswer, same_machine};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
-use super::{Bmc, BmcError, Credentials, PowerReport, bounded};
+use crate::{Bmc, BmcError, Credentials, PowerReport, Switch, bounded};
 
 /// Largest answer of the tool that is read, bytes.
 const ANSWER_BYTES: u64 = 16 * 1024;
@@ -142,6 +142,19 @@ impl Ipmi {
             what: "no system GUID".to_owned(),
         })
     }
+
+    /// Commands the power of this machine and of no other.
+    async fn order(&self, power: &str, expected_uuid: &str) -> Result<(), BmcError> {
+        bounded(&self.address, async {
+            let reported = self.uuid().await?;
+            if !same_machine(&reported, expected_uuid) {
+                let address = &self.address;
+                return Err(BmcError::other_machine(address, &reported, expected_uuid));
+            }
+            self.run(&["chassis", "power", power]).await.map(drop)
+        })
+        .await
+    }
 }
 
 /// `address`, `address:port` or `[v6]:port`; never something that the tool could take for
@@ -199,22 +212,20 @@ impl Bmc for Ipmi {
     }
 
     async fn force_off(&self, expected_uuid: &str) -> Result<(), BmcError> {
-        bounded(&self.address, async {
-            if !same_machine(&self.uuid().await?, expected_uuid) {
-                return Err(BmcError::Malformed {
-                    address: self.address.clone(),
-                    what: "the GUID of another machine; nothing was sent".to_owned(),
-                });
-            }
-            self.run(&["chassis", "power", "off"]).await.map(|_| ())
-        })
-        .await
+        self.order("off", expected_uuid).await
+    }
+}
+
+#[async_trait]
+impl Switch for Ipmi {
+    async fn switch_on(&self, expected_uuid: &str) -> Result<(), BmcError> {
+        self.order("on", expected_uuid).await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::*;
 
     #[test]
     fn addresses_are_split_and_options_refused() {

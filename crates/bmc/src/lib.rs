@@ -1,18 +1,24 @@
 //! Management controllers: read the power with the machine's identity, and force it off.
 //!
 //! Both clients answer within a bound, accept answers of bounded size only, and judge
-//! nothing: whose power it is and what it proves is `failover`'s work. Neither client ever
-//! asks for a graceful shutdown or switches anything on.
+//! nothing: whose power it is and what it proves is `failover`'s work. They send no command before
+//! the controller has said that it belongs to the machine that is meant. Neither client ever asks for
+//! a graceful shutdown; to switch a machine on is another trait than the operator's.
 
 pub mod ipmi;
 pub mod redfish;
 pub mod tls;
+
+#[cfg(test)]
+#[path = "../../../operator/src/chance.rs"]
+mod chance;
 
 use std::time::Duration;
 
 use api::{Bmc as BmcSpec, BmcProtocol};
 use async_trait::async_trait;
 use failover::proof::power::PowerAnswer;
+use k8s_openapi::api::core::v1::Secret;
 use thiserror::Error;
 
 /// Longest time that one reading or command may take, all requests together.
@@ -61,6 +67,18 @@ pub enum BmcError {
         /// What it answered, in few words.
         what: String,
     },
+    /// It is another machine's. Nothing was sent.
+    #[error(
+        "{address} belongs to the machine {reported}, and the host registered {registered}; nothing was sent; correct spec.bmcs.address"
+    )]
+    OtherMachine {
+        /// The controller.
+        address: String,
+        /// UUID of the machine that it says it belongs to.
+        reported: String,
+        /// UUID of the machine that was meant.
+        registered: String,
+    },
     /// The declaration can not be used.
     #[error("{field}: {why}")]
     Declaration {
@@ -72,14 +90,12 @@ pub enum BmcError {
 }
 
 impl BmcError {
-    /// Bounded category for metrics and events.
-    pub fn category(&self) -> &'static str {
-        match self {
-            BmcError::TimedOut { .. } => "timed-out",
-            BmcError::Unauthorised { .. } => "unauthorised",
-            BmcError::Unreachable { .. } => "unreachable",
-            BmcError::Malformed { .. } => "malformed",
-            BmcError::Declaration { .. } => "declaration",
+    /// `reported` is cut to the length of a UUID and a little: it is what somebody else wrote.
+    fn other_machine(address: &str, reported: &str, registered: &str) -> Self {
+        BmcError::OtherMachine {
+            address: address.to_owned(),
+            reported: reported.chars().take(120).collect(),
+            registered: registered.to_owned(),
         }
     }
 }
@@ -91,6 +107,29 @@ pub struct Credentials {
     pub username: String,
     /// Password.
     pub password: String,
+}
+
+impl Credentials {
+    /// Those that a Secret holds under `username` and `password`.
+    ///
+    /// # Errors
+    /// When it lacks one of them.
+    pub fn from_secret(secret: &Secret) -> Result<Self, BmcError> {
+        let word = |key: &str| {
+            let name = secret.metadata.name.as_deref().unwrap_or_default();
+            let data = secret.data.as_ref().and_then(|data| data.get(key));
+            let refuse = |what: &str| BmcError::Declaration {
+                field: "spec.bmcs.credentials",
+                why: format!("Secret {name}: key {key} {what}"),
+            };
+            let bytes = data.ok_or_else(|| refuse("is missing"))?;
+            String::from_utf8(bytes.0.clone()).map_err(|_| refuse("is no text"))
+        };
+        Ok(Self {
+            username: word("username")?,
+            password: word("password")?,
+        })
+    }
 }
 
 impl std::fmt::Debug for Credentials {
@@ -111,8 +150,18 @@ pub trait Bmc: Send + Sync {
     /// Forces the machine off, never gracefully. Its success proves nothing.
     ///
     /// # Errors
-    /// Why the command was not accepted.
+    /// Why the command was not accepted; it was not sent where the controller is another machine's.
     async fn force_off(&self, expected_uuid: &str) -> Result<(), BmcError>;
+}
+
+/// A management controller in the hand of a person who tries a failure on purpose.
+#[async_trait]
+pub trait Switch: Bmc {
+    /// Switches the machine on.
+    ///
+    /// # Errors
+    /// Why the command was not accepted; it was not sent where the controller is another machine's.
+    async fn switch_on(&self, expected_uuid: &str) -> Result<(), BmcError>;
 }
 
 /// Makes the client for a declared controller.
@@ -120,6 +169,17 @@ pub trait Bmc: Send + Sync {
 /// # Errors
 /// When the declaration can not be used.
 pub fn connect(spec: &BmcSpec, credentials: Credentials) -> Result<Box<dyn Bmc>, BmcError> {
+    Ok(connect_switch(spec, credentials)?)
+}
+
+/// Makes the client for a declared controller, to switch its machine on as well.
+///
+/// # Errors
+/// When the declaration can not be used.
+pub fn connect_switch(
+    spec: &BmcSpec,
+    credentials: Credentials,
+) -> Result<Box<dyn Switch>, BmcError> {
     Ok(match spec.protocol {
         BmcProtocol::Redfish => Box::new(redfish::Redfish::new(spec, credentials)?),
         BmcProtocol::Ipmi => Box::new(ipmi::Ipmi::new(spec, credentials)?),
