@@ -17,7 +17,10 @@ const AGREE_SECONDS: f64 = 1.0;
 const NOTICED_WITHIN: u64 = 10_000_000_000;
 
 /// Every Incident, the oldest first.
-pub(crate) async fn incidents(lab: &Lab) -> Result<Vec<Incident>> {
+///
+/// # Errors
+/// The API can not be read.
+pub async fn incidents(lab: &Lab) -> Result<Vec<Incident>> {
     let api: Api<Incident> = Api::all(lab.client.clone());
     let mut incidents = api.list(&Default::default()).await?.items;
     incidents.sort_by_key(|incident| incident.spec.opened_at.0);

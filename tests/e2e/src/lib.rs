@@ -5,6 +5,7 @@ pub mod balance;
 pub mod bench;
 pub mod bench_failover;
 pub mod command;
+pub mod declared;
 pub mod disks;
 mod evacuation;
 pub mod fan;
@@ -13,7 +14,10 @@ mod footprint;
 pub mod hands;
 pub mod isolation;
 pub mod ledger;
+pub mod moving;
 pub mod packer;
+pub mod plays;
+pub mod power;
 pub mod recovery;
 pub mod standing;
 #[cfg(test)]

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::plays::{MOVES, PEOPLE, WHOLE_SITE};
+
 /// Stories of failover.
 const STORIES: usize = 60;
 /// Nobody plays it.
@@ -87,5 +89,26 @@ fn every_drill_is_in_the_table_and_every_name_in_it_exists() {
         ];
         let exists = places.iter().any(|place| path(place).is_file());
         assert!(exists, "{program} is neither a test nor a program here");
+    }
+}
+
+#[test]
+fn what_the_long_programs_play_is_in_the_table() {
+    let table = read("drills/README.md");
+    let rows = rows(&table);
+    let programs = [
+        ("moves", &MOVES[..]),
+        ("people", &PEOPLE[..]),
+        ("whole_site", &WHOLE_SITE[..]),
+    ];
+    for (program, played) in programs {
+        let number = |name: &&str| name.trim_end_matches(char::is_alphabetic).parse().ok();
+        let played: BTreeSet<Option<usize>> = played.iter().map(number).collect();
+        let told = rows.iter().filter(|row| {
+            let is_named = || names(row[2]).any(|name| name == program);
+            story(row).is_some() && is_named()
+        });
+        let told: BTreeSet<Option<usize>> = told.map(|row| story(row)).collect();
+        assert_eq!(told, played, "{program}");
     }
 }

@@ -32,7 +32,9 @@ impl Effect {
             "memory-errors" | "memory-uncorrected" | "disk-smart" | "psu" | "fan"
             | "temperature" | "nic-link" => Effect::Hardware,
             "business-cut" => Effect::Business,
-            "bmc-dead" | "bmc-slow" | "bmc-lying" | "bmc-other-host" => Effect::Bmc,
+            "bmc-dead" | "bmc-slow" | "bmc-lying" | "bmc-other-host" | "bmc-other-login" => {
+                Effect::Bmc
+            },
             "agent-kill" | "agent-stop" | "guard-kill" | "libvirtd-kill" | "api-down"
             | "operator-kill" | "operator-stop" | "operator-pause" => Effect::Platform,
             _ => return None,

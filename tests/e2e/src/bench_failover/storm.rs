@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use api::{Host, Incident};
-use judge::history::{self, Entry};
 use kube::{Api, ResourceExt};
 use lab::judges::now;
 use lab::{Fault, Lab, host};
 
 use super::Table;
+use crate::power::fences;
 use crate::watch::hosts;
 
 /// Within it nothing may be forced off: longer than every time-out of a single host, and less than the
@@ -26,16 +26,6 @@ const LOOKED_FOR: Duration = Duration::from_secs(150);
 const TOGETHER: f64 = 0.3;
 /// How often the machines' own record of power is read.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// When hosts were forced off, nanoseconds since 1970.
-fn fences(lab: &Lab) -> Result<Vec<u64>> {
-    let entries = history::read(&host::power_file(&lab.files))?;
-    let forced = entries.into_iter().filter_map(|entry| match entry {
-        Entry::Power(power) if power.by == "bmc" && !power.on => Some(power.at),
-        _ => None,
-    });
-    Ok(forced.collect())
-}
 
 async fn incidents(lab: &Lab) -> Result<usize> {
     let api: Api<Incident> = Api::all(lab.client.clone());

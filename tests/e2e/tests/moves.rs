@@ -1,0 +1,272 @@
+//! Long: what happens to a VM while it moves. Source, target or both die in the copy, are cut off, hang; the
+//! operator is killed, the agent at the hand-over; the move is cancelled; another host wants the VM too; a host
+//! that is being emptied dies. Whatever it is, the VM runs once, on memory that was handed over or from its disks.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use api::{HostState, MigrationPhase, MigrationSourcePhase, VirtualMachineMigration};
+use e2e::command::zyctl;
+use e2e::declared::{LIKE, find, right};
+use e2e::moving::{Move, copy_slowly, targets};
+use e2e::plays::{MOVES, play_each};
+use e2e::watch::{
+    busy_host, host_state, migrations, names_on, on_host, runs, until, until_ready, vms,
+};
+use kube::ResourceExt;
+use lab::{Fault, Lab, LabOptions};
+
+/// Those in which memory is copied as fast as it goes.
+const FAST: [&str; 3] = ["18f", "36", "40"];
+/// A move that is cancelled is over within that time.
+const CANCELLED_WITHIN: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long; make drills plays it"]
+async fn a_vm_that_moves_runs_once_whatever_happens() -> Result<()> {
+    let options = LabOptions {
+        name: "moves".to_owned(),
+        ..LabOptions::default()
+    };
+    play_each(options, &MOVES, async |lab, story| {
+        copy_slowly(lab, !FAST.contains(&story)).await?;
+        match story {
+            "18b" => the_source_dies(lab).await,
+            "18c" => the_target_dies(lab).await,
+            "18d" => both_die(lab).await,
+            "18e" => the_target_is_cut_off(lab).await,
+            "18f" => the_operator_is_killed(lab).await,
+            "18g" => a_person_cancels(lab).await,
+            "19" => the_source_hangs_and_is_forced_off(lab).await,
+            "22" => a_host_that_is_emptied_dies(lab).await,
+            "36" => the_agent_is_killed_at_the_hand_over(lab).await,
+            "40" => a_third_host_wants_the_vm(lab).await,
+            "59" => the_target_dies_before_anything_was_sent(lab).await,
+            _ => bail!("story {story} is not played here"),
+        }
+    })
+    .await
+}
+
+/// A move to the host that has most VMs. It has only been asked for.
+async fn asked_for(lab: &Lab) -> Result<Move> {
+    let vm = find(lab, LIKE).await?;
+    let source = right(&vm)?.host;
+    let targets = targets(lab, source.as_str()).await?;
+    Move::begin(lab, &vm, &targets[0]).await
+}
+
+/// A move whose memory is being copied.
+async fn under_way(lab: &Lab) -> Result<Move> {
+    let begun = asked_for(lab).await?;
+    let copies = MigrationSourcePhase::Migrating;
+    begun.until_source_says(lab, copies).await?;
+    Ok(begun)
+}
+
+/// 18b: nothing was handed over, so what arrived is given up, and the VM starts from its disks elsewhere.
+async fn the_source_dies(lab: &Lab) -> Result<()> {
+    let begun = under_way(lab).await?;
+    lab.fault(Some(begun.source()), Fault::PowerLoss)?;
+    begun.ends(lab, MigrationPhase::Failed).await?;
+    let host = begun.started_anew(lab).await?;
+    ensure!(host != begun.source(), "{LIKE} runs on a host that is off");
+    Ok(())
+}
+
+/// 18c: the source runs on as if nothing had been.
+async fn the_target_dies(lab: &Lab) -> Result<()> {
+    let begun = under_way(lab).await?;
+    lab.fault(Some(&begun.target), Fault::PowerLoss)?;
+    begun.ends(lab, MigrationPhase::Failed).await?;
+    begun.changed_nothing(lab).await
+}
+
+/// 18d: both are proven off, and the VM starts on a third.
+async fn both_die(lab: &Lab) -> Result<()> {
+    let begun = under_way(lab).await?;
+    lab.fault(Some(begun.source()), Fault::PowerLoss)?;
+    lab.fault(Some(&begun.target), Fault::PowerLoss)?;
+    begun.ends(lab, MigrationPhase::Failed).await?;
+    let host = begun.started_anew(lab).await?;
+    ensure!(
+        host != begun.source() && host != begun.target,
+        "{LIKE} runs on {host}, which is off"
+    );
+    Ok(())
+}
+
+/// 18e: the target can not be reached: the source breaks off and runs on; the copy goes once the target is back,
+/// which nobody forced off, as its own VMs answer.
+async fn the_target_is_cut_off(lab: &Lab) -> Result<()> {
+    let begun = under_way(lab).await?;
+    ensure!(
+        !names_on(&lab.client, &begun.target).await?.is_empty(),
+        "no VM of {} answers while it is cut off",
+        begun.target
+    );
+    lab.fault(Some(&begun.target), Fault::ManagementCut)?;
+    let runs_on = MigrationSourcePhase::StillRunning;
+    begun.until_source_says(lab, runs_on).await?;
+    ensure!(
+        lab::host::is_on(&lab.files, &begun.target),
+        "{} was forced off",
+        begun.target
+    );
+    lab.heal(Some(&begun.target), Fault::ManagementCut)?;
+    begun.ends(lab, MigrationPhase::Failed).await?;
+    begun.changed_nothing(lab).await
+}
+
+/// 18f: the next operator finishes what the first began.
+async fn the_operator_is_killed(lab: &Lab) -> Result<()> {
+    let begun = under_way(lab).await?;
+    lab.fault(None, Fault::OperatorKill)?;
+    begun.succeeded(lab).await
+}
+
+/// 18g: the source says that it runs, the target gives up, at once.
+async fn a_person_cancels(lab: &Lab) -> Result<()> {
+    let begun = under_way(lab).await?;
+    let asked = Instant::now();
+    begun.cancel().await?;
+    begun.ends(lab, MigrationPhase::Cancelled).await?;
+    let took = asked.elapsed();
+    ensure!(
+        took <= CANCELLED_WITHIN,
+        "a cancelled move took {took:?} to end"
+    );
+    begun.changed_nothing(lab).await
+}
+
+/// 19: the source is forced off in the copy; what arrived never runs, the VM starts from its disks.
+async fn the_source_hangs_and_is_forced_off(lab: &Lab) -> Result<()> {
+    let begun = under_way(lab).await?;
+    lab.fault(Some(begun.source()), Fault::KernelHang)?;
+    begun.ends(lab, MigrationPhase::Failed).await?;
+    ensure!(
+        !lab::host::is_on(&lab.files, begun.source()),
+        "{} was not forced off",
+        begun.source()
+    );
+    let host = begun.started_anew(lab).await?;
+    ensure!(host != begun.source(), "{LIKE} runs on a host that is off");
+    Ok(())
+}
+
+fn has_ended(migration: &VirtualMachineMigration) -> bool {
+    let status = migration.status.as_ref();
+    status.is_some_and(|status| status.finished_at.is_some())
+}
+
+fn copies(migration: &VirtualMachineMigration) -> bool {
+    let status = migration.status.as_ref();
+    status.is_some_and(|status| status.phase == MigrationPhase::Running)
+}
+
+/// 22: its VMs recover, and no move stays open.
+async fn a_host_that_is_emptied_dies(lab: &Lab) -> Result<()> {
+    let host = busy_host(&lab.client).await?;
+    let lost = names_on(&lab.client, &host).await?;
+    zyctl(lab, &["drain", &host, "--no-wait"])?;
+    until(&lab.client, "a copy to be under way", async || {
+        Ok(migrations(&lab.client).await?.iter().any(copies))
+    })
+    .await?;
+    lab.fault(Some(&host), Fault::PowerLoss)?;
+    let what = format!("{lost:?} to run elsewhere and every move to end");
+    until(&lab.client, &what, async || {
+        let all = vms(&lab.client).await?;
+        let moves = migrations(&lab.client).await?;
+        Ok(on_host(&lab.client, &host).await?.is_empty()
+            && all.iter().all(runs)
+            && moves.iter().all(has_ended))
+    })
+    .await?;
+    zyctl(lab, &["drain", &host, "--undo"])?;
+    lab.heal(Some(&host), Fault::PowerLoss)?;
+    until_ready(&lab.client, &host).await
+}
+
+/// 36: the source has handed over and its agent is killed before the assignment has moved: its ledger tells, and
+/// the move completes. Meanwhile the operator stands still, so that it can not be quicker.
+async fn the_agent_is_killed_at_the_hand_over(lab: &Lab) -> Result<()> {
+    let begun = under_way(lab).await?;
+    lab.fault(None, Fault::OperatorPause)?;
+    let gone = MigrationSourcePhase::HandedOver;
+    begun.until_source_says(lab, gone).await?;
+    lab.fault(Some(begun.source()), Fault::AgentKill)?;
+    let status = begun.vm().await?.status.unwrap_or_default();
+    ensure!(
+        status.assignment.as_ref() == Some(&begun.before),
+        "the assignment had moved before the agent was killed"
+    );
+    lab.heal(None, Fault::OperatorPause)?;
+    begun.succeeded(lab).await
+}
+
+/// 40: a VM that moves is asked to a third host: as long as the first move stands it has no other target, and in
+/// the end it is where the last move that succeeded says.
+async fn a_third_host_wants_the_vm(lab: &Lab) -> Result<()> {
+    let begun = under_way(lab).await?;
+    let targets = targets(lab, begun.source()).await?;
+    let third = targets.iter().find(|host| **host != begun.target);
+    let third = third.context("a third host")?;
+    let vm = begun.vm().await?;
+    let other = VirtualMachineMigration::new(
+        &format!("{LIKE}-third"),
+        serde_json::from_value(serde_json::json!({"virtualMachine": LIKE, "targetHost": third}))?,
+    );
+    let api: kube::Api<VirtualMachineMigration> =
+        kube::Api::namespaced(lab.client.clone(), &vm.namespace().unwrap_or_default());
+    api.create(&Default::default(), &other).await?;
+    let mut second = false;
+    until(&lab.client, "the first move to end", async || {
+        let incoming = begun.vm().await?.status.unwrap_or_default().incoming;
+        let ended = begun.status().await?.finished_at.is_some();
+        second |= !ended && incoming.is_some_and(|incoming| incoming.host.as_str() == third);
+        Ok(ended || second)
+    })
+    .await?;
+    ensure!(!second, "{third} was to receive it while another host was");
+    begun.ends(lab, MigrationPhase::Succeeded).await?;
+    let end = || async { anyhow::Ok(api.get(&other.name_any()).await?.status.unwrap_or_default()) };
+    until(&lab.client, "the second move to end", async || {
+        Ok(end().await?.finished_at.is_some())
+    })
+    .await?;
+    let (end, vm) = (end().await?, begun.vm().await?);
+    let right = vm.status.unwrap_or_default().assignment;
+    let host = right.context("the VM has a host")?.host.to_string();
+    let said = if end.phase == MigrationPhase::Succeeded {
+        third
+    } else {
+        &begun.target
+    };
+    ensure!(
+        host == *said,
+        "the move to {third} ended {:?} ({:?}), and the VM is on {host}",
+        end.phase,
+        end.message
+    );
+    Ok(())
+}
+
+/// 59: the target is ready and dies; the source's agent, which is stopped meanwhile, has sent nothing. The VM
+/// runs on, and nothing of the move stands.
+async fn the_target_dies_before_anything_was_sent(lab: &Lab) -> Result<()> {
+    let vm = find(lab, LIKE).await?;
+    let source = vm.status.unwrap_or_default().assignment;
+    let source = source.context("the VM has a host")?.host.to_string();
+    lab.fault(Some(&source), Fault::AgentStop)?;
+    let begun = asked_for(lab).await?;
+    begun.until_prepared(lab).await?;
+    lab.fault(Some(&begun.target), Fault::PowerLoss)?;
+    until(&lab.client, "the target to be proven off", async || {
+        Ok(host_state(&lab.client, &begun.target).await? == Some(HostState::Fenced))
+    })
+    .await?;
+    lab.heal(Some(&source), Fault::AgentStop)?;
+    begun.ends(lab, MigrationPhase::Failed).await?;
+    begun.changed_nothing(lab).await
+}
