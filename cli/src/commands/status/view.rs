@@ -480,7 +480,7 @@ mod tests {
         let mut site = site();
         site.host_pools = from_value(json!([{"metadata": {"name": "main"},
             "spec": {"zones": ["Common"], "architecture": "x86_64"},
-            "status": {"headroom": {"state": "Proven", "message": "any one host may fail", "unknownFailures": 2,
+            "status": {"headroom": {"state": "Proven", "message": "any one host may fail and every VM finds a place", "unknownFailures": 2,
                 "racks": ["rack a: survived", "rack b: not proven"], "roomLeft": ["3 more 4C8G", "1 more 8C16G"],
                 "worstFailure": "host h7"}}}]))
         .expect("a pool");
