@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{GIB, host, name, pool, uid, vm};
 use model::{Architecture, HostName, VmUid, Zone};
-use placement::{
-    Admission, Engine, Fleet, Headroom, Vm, host_down, prove_headroom, with_hosts,
-};
+use placement::{Admission, Engine, Fleet, Headroom, Vm, host_down, prove_headroom, with_hosts};
 
 /// Hosts of one pool with that much memory each.
 fn fleet(memory: impl IntoIterator<Item = u64>) -> Fleet {

@@ -34,7 +34,7 @@ impl Effect {
             "business-cut" => Effect::Business,
             "bmc-dead" | "bmc-slow" | "bmc-lying" | "bmc-other-host" | "bmc-other-login" => {
                 Effect::Bmc
-            },
+            }
             "agent-kill" | "agent-stop" | "guard-kill" | "libvirtd-kill" | "api-down"
             | "operator-kill" | "operator-stop" | "operator-pause" => Effect::Platform,
             _ => return None,
