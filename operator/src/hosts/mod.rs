@@ -82,6 +82,7 @@ impl HostWatch {
                 identity: Some(failover::host::incarnation::Identity {
                     boot_id: boot_id.clone(),
                     system_uuid: name.clone(),
+                    mac_addresses: std::collections::BTreeSet::new(),
                 }),
                 lease_boot_id: Some(boot_id.clone()),
                 ..HostFacts::default()
