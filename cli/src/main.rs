@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod language;
 mod options;
+mod said;
 mod table;
 
 use std::process::ExitCode;

@@ -188,9 +188,10 @@ pub enum Question {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
         count: u16,
     },
-    /// Declarations are applied: which VMs start where, which wait and why.
+    /// Declarations are applied: which VMs start where, which wait and why; quotas count.
     Apply {
-        /// YAML with BusinessSystems or VirtualMachines, and what they name if it is new.
+        /// YAML with BusinessSystems or VirtualMachines, and Departments, Flavors, Images, Networks and Volumes that are
+        /// new or other than the site's.
         #[arg(short, long = "filename", value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
     },

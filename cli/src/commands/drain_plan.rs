@@ -97,7 +97,7 @@ fn as_table(planning: &Planning, fleet: &Fleet, plan: &Plan) -> String {
             step.to.to_string(),
             seconds(step.start_ms),
             seconds(step.end_ms),
-            step.reason.clone(),
+            planning.told(&step.reason),
         ]);
     }
     if !table.is_empty() {
@@ -108,7 +108,7 @@ fn as_table(planning: &Planning, fleet: &Fleet, plan: &Plan) -> String {
             "{} {}: {}\n",
             planning.say("stays:", "无法迁移:"),
             vm_name(fleet, &stuck.vm),
-            stuck.why
+            planning.told(&stuck.why)
         ));
     }
     let verdict = match (plan.moves.is_empty(), plan.stuck.is_empty()) {

@@ -1,13 +1,14 @@
 //! `zyctl explain vm`: why a VM is where it is, or why it is nowhere.
 
 use anyhow::Result;
-use api::VirtualMachine;
+use api::{Condition, VirtualMachine, VirtualMachinePhase, VirtualMachineStatus};
 use serde_json::json;
 
 use super::Context;
 use crate::client::{find_vm, full_name_of};
 use crate::language::Language;
 use crate::options::Output;
+use crate::said;
 
 /// Explains one VM from its status.
 pub async fn run(context: &Context, vm: &str, namespace: Option<&str>) -> Result<()> {
@@ -17,7 +18,8 @@ pub async fn run(context: &Context, vm: &str, namespace: Option<&str>) -> Result
         return context.print_json(
             &json!({"virtualMachine": full_name_of(&vm), "phase": status.phase,
             "message": status.message, "assignment": status.assignment, "incoming": status.incoming,
-            "placement": status.placement, "proofs": status.proofs, "runtime": status.runtime}),
+            "placement": status.placement, "conditions": status.conditions,
+            "proofs": status.proofs, "runtime": status.runtime}),
         );
     }
     print!("{}", text(context.language, &vm));
@@ -27,21 +29,21 @@ pub async fn run(context: &Context, vm: &str, namespace: Option<&str>) -> Result
 /// The explanation as text.
 fn text(language: Language, vm: &VirtualMachine) -> String {
     let status = vm.status.clone().unwrap_or_default();
-    let mut lines = Vec::new();
+    let told = |text: &str| said::sentence(language, text).into_owned();
     let phase = status
         .phase
         .map_or_else(|| "Pending".to_owned(), |phase| format!("{phase:?}"));
     let mut head = format!("{}: {}", full_name_of(vm), language.state(&phase));
     if let Some(message) = &status.message {
-        head.push_str(&format!(" ({message})"));
+        head.push_str(&format!(" ({})", told(message)));
     }
-    lines.push(head);
+    let mut lines = vec![head];
     if let Some(assignment) = &status.assignment {
         lines.push(format!(
             "{}{} ({} {})",
             language.pick("  host: ", "  宿主机:"),
             assignment.host,
-            language.pick("epoch", "代次"),
+            language.pick("epoch", "纪元"),
             assignment.epoch
         ));
     }
@@ -56,15 +58,14 @@ fn text(language: Language, vm: &VirtualMachine) -> String {
         lines.push(format!(
             "{}{}",
             language.pick("  decision: ", "  决定:"),
-            placement.message
+            told(&placement.message)
         ));
-        for reason in &placement.reasons {
-            lines.push(format!("    + {reason}"));
-        }
-        for removed in &placement.removed {
-            lines.push(format!("    - {removed}"));
-        }
+        let reasons = placement.reasons.iter();
+        lines.extend(reasons.map(|reason| format!("    + {}", told(reason))));
+        let removed = placement.removed.iter();
+        lines.extend(removed.map(|removed| format!("    - {}", told(removed))));
     }
+    lines.extend(wrong(language, &status));
     for proof in &status.proofs {
         lines.push(format!(
             "{}{:?} {}/{}: {}",
@@ -85,20 +86,104 @@ fn text(language: Language, vm: &VirtualMachine) -> String {
     lines.join("\n")
 }
 
+/// Conditions that are not as they should be, a line each. All of a VM's are good when they are `True`; one that is
+/// shut down as its user wants has no host and is not ready, and that is no fault.
+fn wrong(language: Language, status: &VirtualMachineStatus) -> Vec<String> {
+    let stopped = status.phase == Some(VirtualMachinePhase::Stopped);
+    let fault = |one: &&Condition| {
+        one.status != "True" && !(stopped && matches!(one.type_.as_str(), "Scheduled" | "Ready"))
+    };
+    let wrong = status.conditions.iter().filter(fault);
+    wrong
+        .map(|one| {
+            format!(
+                "{}{}={} ({}){}{}",
+                language.pick("  condition: ", "  状况:"),
+                one.type_,
+                one.status,
+                one.reason,
+                language.pick(": ", ":"),
+                said::sentence(language, &one.message)
+            )
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn says_how_many_hosts_each_rule_removed() {
-        let vm: VirtualMachine = serde_json::from_value(json!({
+    fn vm() -> VirtualMachine {
+        let at = "2026-11-25T08:00:00Z";
+        let words = "spec.affinity[0] of oa/web-1 (apart from app=db) names no other VM of the namespace; correct matchLabels, or make the VM";
+        serde_json::from_value(json!({
             "metadata": {"name": "web-1", "namespace": "oa"},
             "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "disks": [], "networks": []},
-            "status": {"phase": "Pending", "message": "no host fits",
-                "placement": {"message": "refused", "removed": ["3 hosts: not enough memory", "1 host: Maintenance"]}}
-        })).expect("a VM");
-        let text = text(Language::Chinese, &vm);
-        assert!(text.contains("oa/web-1: 等待 (no host fits)"), "{text}");
-        assert!(text.contains("    - 3 hosts: not enough memory"), "{text}");
+            "status": {"phase": "Pending", "message": "no host fits (3 hosts: not enough memory; 1 host: planned work)",
+                "conditions": [
+                    {"type": "Scheduled", "status": "False", "reason": "NotPlaced", "message": "needs a host", "lastTransitionTime": at},
+                    {"type": "Ready", "status": "True", "reason": "Running", "message": "runs", "lastTransitionTime": at},
+                    {"type": "RulesObeyed", "status": "False", "reason": "NamesNothing", "message": words, "lastTransitionTime": at}],
+                "placement": {"message": "no host fits (3 hosts: not enough memory; 1 host: planned work)",
+                    "removed": ["3 hosts: not enough memory", "1 host: planned work"]}}
+        }))
+        .expect("a VM")
+    }
+
+    #[test]
+    fn says_in_english_why_a_vm_is_nowhere_and_what_is_wrong_with_it() {
+        assert_eq!(
+            text(Language::English, &vm()),
+            "oa/web-1: Pending (no host fits (3 hosts: not enough memory; 1 host: planned work))\n\
+            \x20 decision: no host fits (3 hosts: not enough memory; 1 host: planned work)\n\
+            \x20   - 3 hosts: not enough memory\n\
+            \x20   - 1 host: planned work\n\
+            \x20 condition: Scheduled=False (NotPlaced): needs a host\n\
+            \x20 condition: RulesObeyed=False (NamesNothing): spec.affinity[0] of oa/web-1 (apart from app=db) names no other VM of the namespace; correct matchLabels, or make the VM\n"
+        );
+    }
+
+    #[test]
+    fn says_in_chinese_why_a_vm_is_nowhere_and_what_is_wrong_with_it() {
+        assert_eq!(
+            text(Language::Chinese, &vm()),
+            "oa/web-1: 等待 (没有满足条件的宿主机(3 台宿主机:内存不足;1 台宿主机:计划维护中))\n\
+            \x20 决定:没有满足条件的宿主机(3 台宿主机:内存不足;1 台宿主机:计划维护中)\n\
+            \x20   - 3 台宿主机:内存不足\n\
+            \x20   - 1 台宿主机:计划维护中\n\
+            \x20 状况:Scheduled=False (NotPlaced):等待分配宿主机\n\
+            \x20 状况:RulesObeyed=False (NamesNothing):oa/web-1 的 spec.affinity[0](与 app=db 分开)未指向命名空间中的任何其他虚拟机;请更正 matchLabels,或创建该虚拟机\n"
+        );
+    }
+
+    #[test]
+    fn that_a_vm_is_shut_down_as_wanted_is_no_fault() {
+        let mut vm = vm();
+        vm.status.as_mut().expect("a status").phase = Some(VirtualMachinePhase::Stopped);
+        let text = text(Language::English, &vm);
+        assert!(
+            !text.contains("Scheduled=") && !text.contains("Ready="),
+            "{text}"
+        );
+        assert!(text.contains("RulesObeyed=False"), "{text}");
+    }
+
+    #[test]
+    fn a_choice_is_told_with_its_reasons() {
+        let mut vm = vm();
+        vm.status = serde_json::from_value(json!({"phase": "Running", "message": "runs",
+            "assignment": {"host": "h1", "bootId": "b", "epoch": 3},
+            "placement": {"host": "h1", "message": "placed on h1", "reasons": [
+                "its 2 wishes about other VMs are met there",
+                "most free memory where as many wishes are met (4096 MiB)"]}}))
+        .expect("a status");
+        assert_eq!(
+            text(Language::Chinese, &vm),
+            "oa/web-1: 运行中 (运行中)\n\
+            \x20 宿主机:h1 (纪元 3)\n\
+            \x20 决定:已放置到 h1\n\
+            \x20   + 在该宿主机上满足其对其他虚拟机的全部 2 项亲和性偏好\n\
+            \x20   + 满足同样多偏好的宿主机中空闲内存最多(4096 MiB)\n"
+        );
     }
 }

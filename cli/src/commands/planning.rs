@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Error, Result, anyhow};
 use fleet::snapshot::Snapshot;
 use fleet::{Objects, closed_by_condition};
 use kube::{Client, Resource};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::client::{connect, list};
 use crate::language::Language;
 use crate::options::{Options, Output};
+use crate::said;
 
 /// A fleet to plan on, and how to answer.
 pub struct Planning {
@@ -35,14 +36,15 @@ impl Planning {
     /// # Errors
     /// What can not be read, and the remedy.
     pub async fn new(options: &Options, file: Option<&PathBuf>) -> Result<Self> {
+        let language = Language::choose(options.language, |name| std::env::var(name).ok());
         let snapshot = match file {
-            Some(file) => read_file(file)?,
+            Some(file) => read_file(language, file)?,
             None => read_site(&connect(options).await?).await?,
         };
         Ok(Self {
             fleet: snapshot.objects.fleet(closed_by_condition),
             snapshot,
-            language: Language::choose(options.language, |name| std::env::var(name).ok()),
+            language,
             output: options.output,
         })
     }
@@ -50,6 +52,19 @@ impl Planning {
     /// Picks one of two texts by language.
     pub fn say<'a>(&self, english: &'a str, chinese: &'a str) -> &'a str {
         self.language.pick(english, chinese)
+    }
+
+    /// An error in the language asked for.
+    pub fn fail(&self, english: impl Into<String>, chinese: impl Into<String>) -> Error {
+        match self.language {
+            Language::English => anyhow!(english.into()),
+            Language::Chinese => anyhow!(chinese.into()),
+        }
+    }
+
+    /// What `placement` says, in the language asked for.
+    pub fn told(&self, sentence: &str) -> String {
+        said::sentence(self.language, sentence).into_owned()
     }
 
     /// Prints the answer in the form that was asked for.
@@ -87,13 +102,24 @@ impl Planning {
     pub fn host(&self, name: &str) -> Result<HostName> {
         let known = |host: &Arc<api::Host>| host.metadata.name.as_deref() == Some(name);
         if !self.snapshot.objects.hosts.iter().any(known) {
-            bail!("host {name} does not exist; see kubectl get zh");
+            return Err(self.fail(
+                format!("host {name} does not exist; see kubectl get zh"),
+                format!("宿主机 {name} 不存在;请查看 kubectl get zh"),
+            ));
         }
         let host = HostName(name.to_owned());
         if !self.fleet.hosts.contains_key(&host) {
-            bail!("host {name} has never reported what it has; see zyctl status");
+            return Err(self.never_reported(name));
         }
         Ok(host)
+    }
+
+    /// A host of which nobody knows what it has.
+    pub fn never_reported(&self, name: &str) -> Error {
+        self.fail(
+            format!("host {name} has never reported what it has; see zyctl status"),
+            format!("宿主机 {name} 从未上报其资源;请查看 zyctl status"),
+        )
     }
 
     /// The pool that is named; when none is, the only one.
@@ -103,7 +129,10 @@ impl Planning {
     pub fn pools(&self, named: Option<&str>) -> Result<Vec<String>> {
         match named {
             Some(pool) if self.fleet.pools.contains_key(pool) => Ok(vec![pool.to_owned()]),
-            Some(pool) => bail!("host pool {pool} does not exist; see kubectl get hp"),
+            Some(pool) => Err(self.fail(
+                format!("host pool {pool} does not exist; see kubectl get hp"),
+                format!("主机池 {pool} 不存在;请查看 kubectl get hp"),
+            )),
             None => Ok(self.fleet.pools.keys().cloned().collect()),
         }
     }
@@ -186,7 +215,7 @@ impl Told {
             "worstFailure": self.worst, "roomLeft": room})
     }
 
-    /// For people, one or two lines.
+    /// For people, one line: the promise, the worst failure, the room left.
     pub fn text(&self, planning: &Planning) -> String {
         let room: Vec<String> = self
             .room
@@ -201,13 +230,21 @@ impl Told {
             true => planning.say("no room left", "没有余量").to_owned(),
             false => room.join(planning.say(", ", "、")),
         };
-        format!(
-            "{} {}: N+1 {} ({}); {room}\n",
-            planning.say("pool", "主机池"),
-            self.pool,
-            planning.language.state(self.state),
-            self.message
-        )
+        let state = planning.language.state(self.state);
+        let worst = self.worst.as_deref().map(|worst| planning.told(worst));
+        let (pool, message) = (&self.pool, &self.message);
+        match planning.language {
+            Language::English => {
+                let worst =
+                    worst.map_or_else(String::new, |worst| format!("; worst failure: {worst}"));
+                format!("pool {pool}: N+1 {state} ({message}){worst}; {room}\n")
+            }
+            Language::Chinese => {
+                let worst =
+                    worst.map_or_else(String::new, |worst| format!(";最危险的故障:{worst}"));
+                format!("主机池 {pool}:N+1 {state}({message}){worst};{room}\n")
+            }
+        }
     }
 }
 
@@ -217,10 +254,16 @@ pub fn vm_name(fleet: &Fleet, uid: &VmUid) -> String {
     vm.map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
 }
 
-fn read_file(file: &Path) -> Result<Snapshot> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("--fleet {}: can not be read", file.display()))?;
-    Snapshot::from_text(&text).with_context(|| format!("--fleet {}", file.display()))
+fn read_file(language: Language, file: &Path) -> Result<Snapshot> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        let why = language.pick("can not be read", "无法读取");
+        anyhow!("--fleet {name}: {why}: {error}")
+    })?;
+    Snapshot::from_text(&text).map_err(|error| match language {
+        Language::English => anyhow!("--fleet {name}: {error}"),
+        Language::Chinese => anyhow!("--fleet {name}:{}", error.chinese()),
+    })
 }
 
 /// Reads everything that a fleet is made of.
@@ -243,8 +286,12 @@ pub async fn read_site(client: &Client) -> Result<Snapshot> {
         shared(client),
         shared(client)
     )?;
-    let (flavors, policies, migrations) =
-        futures::try_join!(shared(client), shared(client), shared(client))?;
+    let (flavors, policies, migrations, departments) = futures::try_join!(
+        shared(client),
+        shared(client),
+        shared(client),
+        shared(client)
+    )?;
     Ok(Snapshot {
         saved_at: String::new(),
         objects: Objects {
@@ -259,5 +306,6 @@ pub async fn read_site(client: &Client) -> Result<Snapshot> {
         flavors,
         policies,
         migrations,
+        departments: Some(departments),
     })
 }

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use api::VirtualMachinePhase;
 use model::{HostName, VmUid};
-use placement::{Goal, Mode, Rebalance, RebalanceRequest, plan_rebalance};
+use placement::{Goal, Mode, Rebalance, RebalanceRequest, headroom_report, plan_rebalance};
 use serde_json::{Value, json};
 
-use super::planning::{Planning, vm_name};
+use super::planning::{Planning, Told, vm_name};
 use crate::language::Language;
 use crate::table::Table;
 
@@ -58,7 +58,10 @@ pub fn answers(planning: &Planning, question: &Question<'_>) -> Result<Vec<(Stri
         let own = |name: &HostName| planning.fleet.hosts.get(name).map(|host| &host.pool);
         pools.retain(|pool| wanted.iter().any(|name| own(name) == Some(pool)));
         if pools.is_empty() {
-            bail!("--consolidate: none of these hosts is of that pool; leave --pool out");
+            return Err(planning.fail(
+                "--consolidate: none of these hosts is of that pool; leave --pool out",
+                "--consolidate:这些宿主机都不属于该主机池;请去掉 --pool",
+            ));
         }
     }
     let plan = |pool: String| {
@@ -118,6 +121,21 @@ fn request(
     }
 }
 
+/// Head-room of the pool as it is, and with the moves made and the emptied hosts switched off.
+fn headroom(planning: &Planning, pool: &str, answer: &Rebalance) -> [Option<Told>; 2] {
+    let mut after = planning.fleet.clone();
+    for step in &answer.plan.moves {
+        if let Some(vm) = after.vms.get_mut(&step.vm) {
+            (vm.host, vm.incoming) = (Some(step.to.clone()), None);
+        }
+    }
+    after.hosts.retain(|name, _| !answer.emptied.contains(name));
+    [&planning.fleet, &after].map(|fleet| {
+        let report = headroom_report(fleet, pool)?;
+        Some(planning.headroom(fleet, &report, pool))
+    })
+}
+
 fn gains(answer: &Rebalance) -> BTreeMap<&VmUid, (u64, u64)> {
     let gains = answer.gains.iter();
     gains
@@ -140,7 +158,9 @@ fn as_json(planning: &Planning, pool: &str, answer: &Rebalance) -> Value {
             })
         })
         .collect();
+    let [before, after] = headroom(planning, pool, answer);
     json!({"pool": pool, "moves": moves, "emptied": answer.emptied, "why": answer.why,
+        "before": before.as_ref().map(Told::json), "after": after.as_ref().map(Told::json),
         "imbalanceBeforePermille": answer.before_permille, "imbalanceAfterPermille": answer.after_permille,
         "endMilliseconds": answer.plan.end_ms})
 }
@@ -156,7 +176,7 @@ fn as_table(planning: &Planning, pool: &str, answer: &Rebalance) -> String {
     ]);
     for step in &answer.plan.moves {
         let gain = gains.get(&step.vm).map_or_else(
-            || step.reason.clone(),
+            || planning.told(&step.reason),
             |(before, after)| format!("{before} → {after} ‰"),
         );
         table.row([
@@ -167,14 +187,15 @@ fn as_table(planning: &Planning, pool: &str, answer: &Rebalance) -> String {
             gain,
         ]);
     }
+    let why = planning.told(&answer.why);
     let mut text = match planning.language {
         Language::English => format!(
-            "pool {pool}: {}; imbalance {} → {} ‰\n",
-            answer.why, answer.before_permille, answer.after_permille
+            "pool {pool}: {why}; imbalance {} → {} ‰\n",
+            answer.before_permille, answer.after_permille
         ),
         Language::Chinese => format!(
-            "主机池 {pool}:{};不均衡度 {} → {} ‰\n",
-            answer.why, answer.before_permille, answer.after_permille
+            "主机池 {pool}:{why};不均衡度 {} → {} ‰\n",
+            answer.before_permille, answer.after_permille
         ),
     };
     if !table.is_empty() {
@@ -185,6 +206,14 @@ fn as_table(planning: &Planning, pool: &str, answer: &Rebalance) -> String {
             "{} {name}\n",
             planning.say("empty afterwards:", "之后清空:")
         ));
+    }
+    let labels = [
+        planning.say("now:", "现在:"),
+        planning.say("then:", "之后:"),
+    ];
+    for (label, told) in labels.into_iter().zip(headroom(planning, pool, answer)) {
+        let told = told.map(|told| told.text(planning));
+        text.extend(told.map(|told| format!("{label} {told}")));
     }
     text
 }

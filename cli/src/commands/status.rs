@@ -1,6 +1,5 @@
 //! `zyctl status`: the whole site on one screen, most pressing first.
 
-mod said;
 mod view;
 
 use anyhow::{Context as _, Result};

@@ -4,7 +4,7 @@ mod apply;
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use api::VirtualMachine;
 use model::{Bytes, HostName, VmUid};
 use placement::{Fleet, Host, HostDown, headroom_report, host_down, with_hosts};
@@ -14,6 +14,7 @@ pub use self::apply::apply;
 
 use super::planning::{Planning, Told, vm_name};
 use crate::language::Language;
+use crate::said;
 use crate::table::Table;
 
 /// A host fails.
@@ -29,9 +30,8 @@ pub fn down(planning: &Planning, name: &str) -> Result<()> {
     };
     let vms = planning.snapshot.objects.vms.iter();
     let turns: BTreeMap<VmUid, _> = vms.map(|vm| (fleet::uid(vm), turn(vm))).collect();
-    let Some(answer) = host_down(&planning.fleet, &host, &turns) else {
-        bail!("host {name} has never reported what it has; see zyctl status");
-    };
+    let answer =
+        host_down(&planning.fleet, &host, &turns).ok_or_else(|| planning.never_reported(name))?;
     let after = after_failure(&planning.fleet, &host, &answer);
     let pool = planning
         .fleet
@@ -104,8 +104,11 @@ fn down_table(planning: &Planning, host: &HostName, answer: &HostDown) -> String
     ]);
     for (uid, choice) in &answer.restarts {
         let (to, why) = match choice {
-            Ok(choice) => (choice.host.to_string(), choice.reasons.join("; ")),
-            Err(refusal) => ("-".to_owned(), refusal.sentence()),
+            Ok(choice) => {
+                let why = said::list(planning.language, &choice.reasons);
+                (choice.host.to_string(), why)
+            }
+            Err(refusal) => ("-".to_owned(), planning.told(&refusal.sentence())),
         };
         table.row([vm_name(&planning.fleet, uid), to, why]);
     }
@@ -159,9 +162,8 @@ pub fn add_hosts(planning: &Planning, new: &NewHosts<'_>) -> Result<()> {
         .take(new.count)
         .map(|name| (name, host.clone()))
         .collect();
-    let Some(more) = with_hosts(&planning.fleet, &added) else {
-        bail!("a host of that name exists");
-    };
+    let more = with_hosts(&planning.fleet, &added)
+        .ok_or_else(|| planning.fail("a host of that name exists", "已有同名的宿主机"))?;
     let told = |fleet: &Fleet| {
         let report = headroom_report(fleet, &host.pool)?;
         Some(planning.headroom(fleet, &report, &host.pool))
@@ -207,7 +209,12 @@ fn description(planning: &Planning, new: &NewHosts<'_>) -> Result<Host> {
     let memory = match new.memory {
         Some(text) => Some(
             Bytes::parse(text)
-                .map_err(|error| anyhow::anyhow!("--memory {text}: {error}; write it like 512Gi"))?
+                .map_err(|error| {
+                    planning.fail(
+                        format!("--memory {text}: {error}; write it like 512Gi"),
+                        format!("--memory {text}:不是有效的大小;请写成 512Gi 的形式"),
+                    )
+                })?
                 .0,
         ),
         None => None,
@@ -219,14 +226,24 @@ fn description(planning: &Planning, new: &NewHosts<'_>) -> Result<Host> {
             let mut pools = planning.pools(None)?;
             match (pools.pop(), pools.is_empty()) {
                 (Some(pool), true) => pool,
-                _ => bail!("--pool: name one of the host pools; see kubectl get hp"),
+                _ => {
+                    return Err(planning.fail(
+                        "--pool: name one of the host pools; see kubectl get hp",
+                        "--pool:请指定一个主机池;请查看 kubectl get hp",
+                    ));
+                }
             }
         }
     };
     let (cpu, memory_bytes) = match (&like, new.cpu, memory) {
         (Some(like), cpu, memory) => (cpu.unwrap_or(like.cpu), memory.unwrap_or(like.memory_bytes)),
         (None, Some(cpu), Some(memory)) => (cpu, memory),
-        _ => bail!("say --like HOST, or both --cpu and --memory"),
+        _ => {
+            return Err(planning.fail(
+                "say --like HOST, or both --cpu and --memory",
+                "请给出 --like HOST,或同时给出 --cpu 与 --memory",
+            ));
+        }
     };
     // A host of the pool reaches what the pool's others reach.
     let peers = planning.fleet.hosts.values();

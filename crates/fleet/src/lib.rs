@@ -7,6 +7,7 @@
 
 pub mod affinity;
 pub mod processor;
+pub mod quota;
 pub mod snapshot;
 pub mod storage;
 pub mod system;

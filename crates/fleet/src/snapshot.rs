@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::{CloudPolicy, Flavor, VirtualMachineMigration};
+use api::{CloudPolicy, Department, Flavor, VirtualMachineMigration};
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub policies: Vec<Arc<CloudPolicy>>,
     /// Moves: who moved a short while ago rests.
     pub migrations: Vec<Arc<VirtualMachineMigration>>,
+    /// Departments with their quotas; none where the file is of a time when they were not saved.
+    pub departments: Option<Vec<Arc<Department>>>,
 }
 
 /// Why a file is no fleet.
@@ -72,6 +74,30 @@ pub enum SnapshotError {
     List(&'static str),
 }
 
+impl SnapshotError {
+    /// The same in Chinese (zh-CN).
+    pub fn chinese(&self) -> String {
+        let anew = "请用 zyctl fleet save 重新保存";
+        match self {
+            SnapshotError::Json(error) => format!("不是 JSON({error});{anew}"),
+            SnapshotError::Form(form) => {
+                format!("form 为 {form},应为 {FORM};请指定由 zyctl fleet save 保存的文件")
+            }
+            SnapshotError::Version(version) => format!(
+                "version 为 {version},本 zyctl 只读取 {VERSION};请使用保存它的 zyctl,或{anew}"
+            ),
+            SnapshotError::Digest => format!("digest 与对象不符,文件在保存后被改动;{anew}"),
+            SnapshotError::Object {
+                kind,
+                index,
+                name,
+                why,
+            } => format!("objects.{kind}[{index}]({name}):{why};{anew}"),
+            SnapshotError::List(list) => format!("objects.{list} 缺失或不是列表;{anew}"),
+        }
+    }
+}
+
 impl Snapshot {
     /// The site's policy, or its defaults.
     pub fn policy(&self) -> api::CloudPolicySpec {
@@ -84,7 +110,7 @@ impl Snapshot {
     /// # Errors
     /// An object has no JSON form.
     pub fn to_text(&self) -> Result<String, serde_json::Error> {
-        let objects = json!({
+        let mut objects = json!({
             "hostPools": values(&self.objects.host_pools)?, "hosts": values(&self.objects.hosts)?,
             "virtualMachines": values(&self.objects.vms)?, "volumes": values(&self.objects.volumes)?,
             "networks": values(&self.objects.networks)?, "images": values(&self.objects.images)?,
@@ -92,6 +118,9 @@ impl Snapshot {
             "flavors": values(&self.flavors)?, "cloudPolicies": values(&self.policies)?,
             "migrations": values(&self.migrations)?,
         });
+        if let Some(departments) = &self.departments {
+            objects["departments"] = json!(values(departments)?);
+        }
         let whole = json!({
             "form": FORM, "version": VERSION, "savedAt": self.saved_at,
             "digest": digest(&objects)?, "objects": objects,
@@ -143,6 +172,10 @@ impl Snapshot {
             flavors: list(lists, "flavors")?,
             policies: list(lists, "cloudPolicies")?,
             migrations: list(lists, "migrations")?,
+            departments: match lists.contains_key("departments") {
+                true => Some(list(lists, "departments")?),
+                false => None,
+            },
         })
     }
 }
@@ -227,6 +260,22 @@ mod tests {
         assert_eq!(read.objects.vms.len(), 1);
     }
 
+    /// A file that was saved before departments were is read, and does not say that there are none.
+    #[test]
+    fn departments_are_saved_and_a_file_without_them_is_read() {
+        let mut snapshot = snapshot();
+        let old = Snapshot::from_text(&snapshot.to_text().expect("text")).expect("a snapshot");
+        assert!(old.departments.is_none());
+        let department = json!({"metadata": {"name": "tourism"}, "spec": {"displayName": "d",
+            "quota": {"cpu": 8, "memory": "16Gi", "storage": "1Ti"}}});
+        let department = serde_json::from_value(department).expect("a department");
+        snapshot.departments = Some(vec![Arc::new(department)]);
+        let new = Snapshot::from_text(&snapshot.to_text().expect("text")).expect("a snapshot");
+        let departments = new.departments.expect("departments");
+        let quota = departments[0].spec.quota.as_ref().expect("a quota");
+        assert_eq!(quota.cpu, 8);
+    }
+
     #[test]
     fn a_file_that_is_no_fleet_is_refused_with_what_is_wrong() {
         let good = snapshot().to_text().expect("text");
@@ -267,7 +316,9 @@ mod tests {
             ),
         ];
         for (text, wanted) in cases {
-            let error = Snapshot::from_text(&text).expect_err(wanted).to_string();
+            let error = Snapshot::from_text(&text).expect_err(wanted);
+            assert!(error.chinese().contains("zyctl fleet save"), "{error}");
+            let error = error.to_string();
             assert!(error.contains(wanted), "{error}");
         }
     }

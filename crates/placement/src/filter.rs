@@ -47,31 +47,67 @@ pub enum Filter {
 impl Filter {
     /// Why, in few words.
     pub fn english(&self) -> String {
-        match self {
-            Filter::Closed(why) => why.clone(),
-            Filter::Pinned => {
-                "it is bound to another host, by its data or by its owner's wish".to_owned()
-            }
-            Filter::NoPool => "the host's pool does not exist".to_owned(),
-            Filter::Zone => "the pool does not serve the zone of its network".to_owned(),
-            Filter::Architecture => "another architecture than its image".to_owned(),
+        self.told().0
+    }
+
+    /// Why, in few words of Chinese (zh-CN). What closes a host, and a contradiction, are the words of others.
+    pub fn chinese(&self) -> String {
+        self.told().1
+    }
+
+    /// In English and in Chinese.
+    fn told(&self) -> (String, String) {
+        let (english, chinese) = match self {
+            Filter::Closed(why) | Filter::Contradiction(why) => return (why.clone(), why.clone()),
             Filter::CpuModel(model) => {
-                format!("it does not offer processor model {model}")
+                return (
+                    format!("it does not offer processor model {model}"),
+                    format!("该宿主机不提供 CPU 型号 {model}"),
+                );
             }
-            Filter::Grade => "the pool's MLPS grade is lower than its system's".to_owned(),
-            Filter::Storage => "a storage pool of its volumes is not ready there".to_owned(),
-            Filter::StorageRoom => {
-                "a storage pool has too little room there for its new volumes".to_owned()
-            }
-            Filter::Network => "not attached to the business network".to_owned(),
-            Filter::NoRack => "it is spread over racks and the host declares none".to_owned(),
-            Filter::Together => "VMs that must share its host are elsewhere".to_owned(),
-            Filter::Contradiction(why) => why.clone(),
-            Filter::Apart => "a VM that must be apart is there".to_owned(),
-            Filter::Cpu => "not enough CPU".to_owned(),
-            Filter::Memory => "not enough memory".to_owned(),
-            Filter::Avoided => "a start failed there".to_owned(),
-        }
+            Filter::Pinned => (
+                "it is bound to another host, by its data or by its owner's wish",
+                "虚拟机已绑定其他宿主机(数据所在或按其设置)",
+            ),
+            Filter::NoPool => (
+                "the host's pool does not exist",
+                "该宿主机所属的主机池不存在",
+            ),
+            Filter::Zone => (
+                "the pool does not serve the zone of its network",
+                "主机池不服务于虚拟机网络所在的网络区",
+            ),
+            Filter::Architecture => ("another architecture than its image", "CPU 架构与镜像不同"),
+            Filter::Grade => (
+                "the pool's MLPS grade is lower than its system's",
+                "主机池的等保级别低于业务系统的等保定级",
+            ),
+            Filter::Storage => (
+                "a storage pool of its volumes is not ready there",
+                "其卷所在的存储池在该宿主机上未就绪",
+            ),
+            Filter::StorageRoom => (
+                "a storage pool has too little room there for its new volumes",
+                "存储池空间不足以创建其新卷",
+            ),
+            Filter::Network => ("not attached to the business network", "未接入业务网络"),
+            Filter::NoRack => (
+                "it is spread over racks and the host declares none",
+                "虚拟机须按机架分散,而该宿主机未声明机架",
+            ),
+            Filter::Together => (
+                "VMs that must share its host are elsewhere",
+                "须与其同宿主机的虚拟机在别处",
+            ),
+            Filter::Apart => (
+                "a VM that must be apart is there",
+                "须与其分开(反亲和)的虚拟机在该宿主机上",
+            ),
+            Filter::Cpu => ("not enough CPU", "CPU 不足"),
+            Filter::Memory => ("not enough memory", "内存不足"),
+            Filter::Avoided => ("a start failed there", "曾在该宿主机上启动失败"),
+        };
+        (english.to_owned(), chinese.to_owned())
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `evacuation` | a timed schedule of moves that empties hosts, and what cannot move |
 //! | `rebalance` | the few moves that improve a pool most, or hosts that can be emptied |
 //! | `what_if` | the same questions about a fleet that is not there yet |
+//! | `words` | the Chinese of all that is said here |
 //! | `lint` | an independent judge of fleets and plans; shares no rule with `filter` |
 //! | `core`, `search`, `roadef` | a general search over the same kind of problem, and its public benchmark |
 //!
@@ -35,6 +36,7 @@ mod rules;
 pub mod search;
 mod storage;
 mod what_if;
+mod words;
 
 pub use engine::Engine;
 pub use evacuation::{EvacuationRequest, plan_evacuation, plan_evacuation_on};
@@ -49,4 +51,5 @@ pub use plan::{Limits, Move, Plan, Stuck};
 pub use rebalance::{Gain, Goal, Mode, Rebalance, RebalanceRequest, plan_rebalance};
 pub use rules::{Domain, Relation, Rules, Side};
 pub use storage::StorageRoom;
-pub use what_if::{Admission, HostDown, admit_all, host_down, with_hosts};
+pub use what_if::{Admission, HostDown, host_down, with_hosts};
+pub use words::phrases;

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{HostName, Priority, VmUid};
+use model::{HostName, VmUid};
 
 use crate::engine::Engine;
-use crate::fleet::{Fleet, Host, Vm};
+use crate::fleet::{Fleet, Host};
 use crate::headroom::{Headroom, HeadroomReport};
 use crate::place::{Choice, Refusal};
 
@@ -105,31 +105,6 @@ pub fn host_down<Turn: Ord + Clone + Default>(
         wait,
         after: engine.headroom_report(&pool),
     })
-}
-
-/// Where new VMs would go, one after the other by priority and size; each must leave N+1 proven.
-/// The engine is left with those that were placed.
-pub fn admit_all(engine: &mut Engine, new: Vec<(Priority, VmUid, Vm)>) -> Vec<(VmUid, Admission)> {
-    let mut order: Vec<_> = new
-        .iter()
-        .map(|(priority, uid, vm)| (*priority, std::cmp::Reverse(vm.memory_bytes), uid.clone()))
-        .collect();
-    order.sort();
-    for (_, uid, vm) in new {
-        engine.upsert_vm(uid, vm);
-    }
-    let nothing = BTreeSet::new();
-    order
-        .into_iter()
-        .map(|(_, _, uid)| {
-            let answer = engine.admit(&uid, &nothing);
-            if !matches!(answer, Admission::Placed(_)) {
-                // Refused, it must not count for those that follow.
-                engine.unassign(&uid);
-            }
-            (uid, answer)
-        })
-        .collect()
 }
 
 /// The fleet with more hosts like one, named after it. None when a name is taken.

@@ -7,7 +7,6 @@ mod images;
 mod networks;
 mod policies;
 pub mod pools;
-pub mod quota;
 pub mod rebalance;
 mod systems;
 mod volumes;

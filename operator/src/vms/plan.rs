@@ -13,7 +13,6 @@ use serde_json::json;
 
 use super::Work;
 use crate::door;
-use crate::reconcile::quota;
 use crate::runtime::Context;
 
 /// Turns a verdict into work, and keeps the fleet true for the VMs that follow.
@@ -53,7 +52,7 @@ pub(super) fn plan(
     };
     if !recovery
         && stopped.is_none()
-        && let Some(why) = quota::exceeded(context, engine.fleet(), &vm)
+        && let Some(why) = exceeds_quota(context, engine.fleet(), &vm)
     {
         let report = json!({"message": why, "removed": [], "reasons": [], "host": null});
         return work.push(Work::Show(vm, VmPhase::Pending, why, Some(report)));
@@ -114,6 +113,18 @@ pub(super) fn plan(
         }
         Err(error) => work.push(Work::Show(vm, verdict.phase, error.to_string(), None)),
     }
+}
+
+/// Why a new VM may not start: its department would use more than its quota.
+fn exceeds_quota(context: &Context, fleet: &Fleet, vm: &VirtualMachine) -> Option<String> {
+    let stores = &context.stores;
+    let ledger = fleet::quota::Ledger {
+        departments: &stores.departments.state(),
+        vms: &stores.vms.state(),
+        volumes: &stores.volumes.state(),
+    };
+    let exceeded = ledger.exceeded(fleet, vm)?;
+    Some(exceeded.english())
 }
 
 /// Keeps the room of a VM of a dead host that waits for another tier: it stands before those that are planned

@@ -4,10 +4,10 @@
 use api::{BusinessSystem, Host, MigrationPhase, VirtualMachineMigration, VirtualMachinePhase};
 use jiff::Timestamp;
 
-use super::said;
 use crate::client::{Site, full_name_of, name_of};
 use crate::commands::incident;
 use crate::language::Language;
+use crate::said;
 use crate::table::Table;
 
 /// Renders the site.
@@ -256,7 +256,7 @@ fn moving(language: Language, migrations: &[VirtualMachineMigration]) -> String 
                 .map_or_else(String::new, |assignment| assignment.host.to_string()),
             language.state(&format!("{:?}", status.phase)),
             language.state(&format!("{:?}", migration.spec.reason)),
-            status.message.unwrap_or_default(),
+            said::sentence(language, &status.message.unwrap_or_default()).into_owned(),
         ]);
     }
     if table.is_empty() {
@@ -285,7 +285,7 @@ fn waiting(language: Language, site: &Site) -> String {
             table.row([
                 full_name_of(vm),
                 language.state(&format!("{phase:?}")),
-                status.message.unwrap_or_default(),
+                said::sentence(language, &status.message.unwrap_or_default()).into_owned(),
             ]);
         }
     }
@@ -298,10 +298,24 @@ fn waiting(language: Language, site: &Site) -> String {
 
 fn redundancy(language: Language, site: &Site) -> String {
     let mut table = match language {
-        Language::English => {
-            Table::new(["POOL", "N+1", "UNPROVEN", "ROOM LEFT", "RACKS", "MESSAGE"])
-        }
-        Language::Chinese => Table::new(["主机池", "N+1", "未证明", "余量", "机架", "说明"]),
+        Language::English => Table::new([
+            "POOL",
+            "N+1",
+            "UNPROVEN",
+            "WORST FAILURE",
+            "ROOM LEFT",
+            "RACKS",
+            "MESSAGE",
+        ]),
+        Language::Chinese => Table::new([
+            "主机池",
+            "N+1",
+            "未证明",
+            "最危险的故障",
+            "余量",
+            "机架",
+            "说明",
+        ]),
     };
     for pool in &site.host_pools {
         let headroom = pool
@@ -310,13 +324,16 @@ fn redundancy(language: Language, site: &Site) -> String {
             .unwrap_or_default()
             .headroom
             .unwrap_or_default();
+        let room = headroom.room_left.iter();
+        let room = room.map(|room| said::sentence(language, room));
         table.row([
             name_of(pool),
             language.state(&headroom.state),
             headroom.unknown_failures.to_string(),
-            headroom.room_left.join(language.pick(", ", "、")),
-            headroom.racks.join(language.pick("; ", ";")),
-            headroom.message,
+            said::sentence(language, &headroom.worst_failure.unwrap_or_default()).into_owned(),
+            room.collect::<Vec<_>>().join(language.pick(", ", "、")),
+            said::list(language, &headroom.racks),
+            said::sentence(language, &headroom.message).into_owned(),
         ]);
     }
     if table.is_empty() {
@@ -442,8 +459,9 @@ mod tests {
         let mut site = site();
         site.host_pools = from_value(json!([{"metadata": {"name": "main"},
             "spec": {"zones": ["Common"], "architecture": "x86_64"},
-            "status": {"headroom": {"state": "Proven", "message": "any one host may fail", "unknownFailures": 2,
-                "racks": ["rack a: survived", "rack b: not proven"], "roomLeft": ["3 more 4C8G"]}}}]))
+            "status": {"headroom": {"state": "Proven", "message": "any one host may fail and every VM finds a place", "unknownFailures": 2,
+                "racks": ["rack a: survived", "rack b: not proven"], "roomLeft": ["3 more 4C8G", "1 more 8C16G"],
+                "worstFailure": "host h7"}}}]))
         .expect("a pool");
         let text = render(Language::English, &site, Timestamp::UNIX_EPOCH);
         let title = text.lines().find(|line| line.starts_with("POOL"));
@@ -452,12 +470,40 @@ mod tests {
         let line = line.expect("the pool's line");
         let at = |column: &str| &line[title.find(column).expect(column)..];
         assert!(at("UNPROVEN").starts_with("2 "), "{text}");
+        assert!(at("WORST FAILURE").starts_with("host h7 "), "{text}");
         assert!(
             at("RACKS").starts_with("rack a: survived; rack b: not proven "),
             "{text}"
         );
         let text = render(Language::Chinese, &site, Timestamp::UNIX_EPOCH);
-        assert!(text.contains("未证明") && text.contains("机架"), "{text}");
+        for told in [
+            "最危险的故障",
+            "宿主机 h7",
+            "4C8G 还可 3 台、8C16G 还可 1 台",
+            "机架 a:可承受;机架 b:未证明",
+            "任何一台宿主机故障,所有虚拟机都能找到新位置",
+        ] {
+            assert!(text.contains(told), "{told}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_vms_wait_for_is_told_in_chinese() {
+        let mut site = site();
+        site.vms = from_value(json!([{"metadata": {"name": "web-0", "namespace": "oa"},
+            "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "disks": [], "networks": []},
+            "status": {"phase": "Pending",
+                "message": "no host fits (2 hosts: not enough memory; 1 host: planned work)"}}]))
+        .expect("a VM");
+        let told = |language| render(language, &site, Timestamp::UNIX_EPOCH);
+        let chinese = "没有满足条件的宿主机(2 台宿主机:内存不足;1 台宿主机:计划维护中)";
+        let text = told(Language::Chinese);
+        assert!(text.contains(chinese), "{text}");
+        let text = told(Language::English);
+        assert!(
+            text.contains("no host fits (2 hosts: not enough memory"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! `zyctl what-if apply`: declarations are applied, in thought.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+mod asked;
+mod declared;
+mod wanted;
 
-use anyhow::{Context as _, Result, bail};
-use api::{BusinessSystem, Flavor, VirtualMachine};
-use kube::ResourceExt;
-use placement::{Admission, Engine, Fleet};
-use serde::de::DeserializeOwned;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use model::VmUid;
+use placement::Engine;
 use serde_json::{Value, json};
 
+use self::asked::Answer;
+use self::declared::Declared;
+use self::wanted::Wanted;
 use crate::commands::planning::{Planning, Told, vm_name};
 use crate::language::Language;
 use crate::table::Table;
@@ -19,190 +23,122 @@ use crate::table::Table;
 /// # Errors
 /// A file that can not be read or holds nothing to place.
 pub fn apply(planning: &Planning, files: &[PathBuf]) -> Result<()> {
-    let Declared {
-        systems,
-        vms: mut new,
-        flavors: more,
-        objects: beside,
-        left_out,
-    } = declared(files)?;
-    let mut objects = planning.snapshot.objects.clone();
-    objects.images.extend(beside.images);
-    objects.networks.extend(beside.networks);
-    objects.volumes.extend(beside.volumes);
-    let mut flavors = planning.snapshot.flavors.clone();
-    flavors.extend(more);
-    for system in &systems {
-        for tier in &system.spec.tiers {
-            let flavor = flavors
-                .iter()
-                .find(|flavor| flavor.name_any() == tier.flavor);
-            let image = objects
-                .images
-                .iter()
-                .find(|image| image.name_any() == tier.image);
-            let at = format!("{} spec.tiers[{}]", system.name_any(), tier.name);
-            let (flavor, image) = match (flavor, image.cloned()) {
-                (Some(flavor), Some(image)) => (flavor, image),
-                (None, _) => bail!(
-                    "{at}.flavor: Flavor {} does not exist; correct the name or create it",
-                    tier.flavor
-                ),
-                (_, None) => bail!(
-                    "{at}.image: Image {} does not exist; correct the name or create it",
-                    tier.image
-                ),
-            };
-            for replica in 0..tier.replicas {
-                let volumes = fleet::system::volumes(Some(&image), system, tier, replica);
-                objects.volumes.extend(volumes.into_iter().map(Arc::new));
-                new.push(fleet::system::vm(Some(flavor), system, tier, replica));
-            }
-        }
+    let declared = Declared::read(planning.language, files)?;
+    let wanted = Wanted::of(planning, &declared)?;
+    if wanted.new.is_empty() && wanted.standing == 0 && wanted.changes.is_empty() {
+        return Err(nothing_to_place(planning, &declared));
     }
-    let there = |vm: &VirtualMachine| {
-        let known = planning.snapshot.objects.vms.iter();
-        known
-            .filter(|known| known.name_any() == vm.name_any())
-            .any(|known| known.namespace() == vm.namespace())
-    };
-    let all = new.len();
-    new.retain(|vm| !there(vm));
-    if all == 0 {
-        let others = if left_out.is_empty() {
-            String::new()
-        } else {
-            format!(", only {}", left_out.join(", "))
-        };
-        bail!("-f: neither a BusinessSystem nor a VirtualMachine is declared there{others}");
-    }
-    let standing = all - new.len();
-    for vm in &mut new {
-        let uid = format!(
-            "new/{}/{}",
-            vm.namespace().unwrap_or_default(),
-            vm.name_any()
-        );
-        vm.metadata.uid = Some(uid);
-    }
-    objects.vms.extend(new.iter().cloned().map(Arc::new));
-    admitted(planning, &objects, &new, standing, &left_out)
-}
-
-/// What files declare.
-#[derive(Default)]
-struct Declared {
-    systems: Vec<BusinessSystem>,
-    vms: Vec<VirtualMachine>,
-    flavors: Vec<Arc<Flavor>>,
-    /// Images, networks and volumes.
-    objects: fleet::Objects,
-    /// Kind and name of what the answer does not count with.
-    left_out: Vec<String>,
-}
-
-impl Declared {
-    fn add(&mut self, value: Value) -> Result<()> {
-        match value.get("kind").and_then(Value::as_str) {
-            Some("BusinessSystem") => self.systems.push(typed(value)?),
-            Some("VirtualMachine") => self.vms.push(typed(value)?),
-            Some("Flavor") => self.flavors.push(Arc::new(typed(value)?)),
-            Some("Image") => self.objects.images.push(Arc::new(typed(value)?)),
-            Some("Network") => self.objects.networks.push(Arc::new(typed(value)?)),
-            Some("Volume") => self.objects.volumes.push(Arc::new(typed(value)?)),
-            Some(_) => self.left_out.push(named(&value)),
-            None => bail!("a document has no kind"),
-        }
-        Ok(())
-    }
-}
-
-fn declared(files: &[PathBuf]) -> Result<Declared> {
-    let mut declared = Declared::default();
-    for file in files {
-        for value in documents(file)? {
-            let added = declared.add(value);
-            added.with_context(|| format!("-f {}", file.display()))?;
-        }
-    }
-    Ok(declared)
-}
-
-/// Tells what the answer does not count with; nothing when it counts with everything.
-fn told_left_out(language: Language, left_out: &[String]) -> String {
-    if left_out.is_empty() {
-        return String::new();
-    }
-    let names = left_out.join(", ");
-    match language {
-        Language::English => format!(
-            "not counted with, as what-if knows Flavor, Image, Network and Volume beside BusinessSystem and VirtualMachine: {names}\n"
-        ),
-        Language::Chinese => format!(
-            "以下对象未计入(除 BusinessSystem、VirtualMachine 外,what-if 只识别 Flavor、Image、Network、Volume):{names}\n"
-        ),
-    }
-}
-
-fn admitted(
-    planning: &Planning,
-    objects: &fleet::Objects,
-    new: &[VirtualMachine],
-    standing: usize,
-    left_out: &[String],
-) -> Result<()> {
-    let mut fleet = objects.fleet(fleet::closed_by_condition);
-    let pending: Vec<_> = new
-        .iter()
-        .filter_map(|vm| {
-            let uid = fleet::uid(vm);
-            Some((vm.spec.priority, uid.clone(), *fleet.vms.remove(&uid)?))
-        })
-        .collect();
-    let mut engine = Engine::new(fleet);
-    let answers = placement::admit_all(&mut engine, pending);
+    let mut engine = Engine::new(wanted.objects.fleet(fleet::closed_by_condition));
+    let answers = asked::ask(&wanted, &mut engine);
     let pools: Vec<String> = engine.fleet().pools.keys().cloned().collect();
-    let told: Vec<Told> = pools
-        .iter()
-        .filter_map(|pool| {
-            let report = engine.headroom_report(pool)?;
-            Some(planning.headroom(engine.fleet(), &report, pool))
-        })
-        .collect();
-    let after = engine.fleet();
-    let why = |answer: &Admission| match answer {
-        Admission::Placed(choice) => choice.reasons.join("; "),
-        Admission::Refused(refusal) => refusal.sentence(),
-        Admission::Breaks { pool, headroom } => breaks(after, pool, headroom),
+    let after = pools.iter().filter_map(|pool| {
+        let report = engine.headroom_report(pool)?;
+        Some(planning.headroom(engine.fleet(), &report, pool))
+    });
+    let outcome = Outcome {
+        after: after.collect(),
+        planning,
+        declared,
+        wanted,
+        engine,
+        answers,
     };
-    let host = |answer: &Admission| match answer {
-        Admission::Placed(choice) => Some(choice.host.clone()),
-        Admission::Refused(_) | Admission::Breaks { .. } => None,
+    planning.print(&outcome.json(), || outcome.text())
+}
+
+fn nothing_to_place(planning: &Planning, declared: &Declared) -> anyhow::Error {
+    let others = |before: &str, between: &str| match declared.left_out.is_empty() {
+        true => String::new(),
+        false => format!("{before}{}", declared.left_out.join(between)),
     };
-    let json: Vec<Value> = answers
-        .iter()
-        .map(|(uid, answer)| {
-            json!({"virtualMachine": vm_name(after, uid), "host": host(answer), "why": why(answer)})
-        })
-        .collect();
-    let json = json!({"virtualMachines": json, "alreadyThere": standing, "leftOut": left_out,
-        "after": told.iter().map(Told::json).collect::<Vec<_>>()});
-    planning.print(&json, || {
+    planning.fail(
+        format!(
+            "-f: neither a BusinessSystem nor a VirtualMachine is declared there{}",
+            others(", only ", ", ")
+        ),
+        format!(
+            "-f:其中既未声明 BusinessSystem,也未声明 VirtualMachine{}",
+            others(",只有 ", "、")
+        ),
+    )
+}
+
+/// What would become of it all.
+struct Outcome<'a> {
+    planning: &'a Planning,
+    declared: Declared,
+    wanted: Wanted,
+    /// With those that were placed.
+    engine: Engine,
+    answers: Vec<(VmUid, Answer)>,
+    /// Head-room of every pool.
+    after: Vec<Told>,
+}
+
+impl Outcome<'_> {
+    fn waited(&self, uid: &VmUid) -> bool {
+        let mut waiting = self.wanted.waiting.iter();
+        waiting.any(|vm| fleet::uid(vm) == *uid)
+    }
+
+    fn json(&self) -> Value {
+        let told = |waited: bool| -> Vec<Value> {
+            let answers = self.answers.iter();
+            let answers = answers.filter(|(uid, _)| self.waited(uid) == waited);
+            answers
+                .map(|(uid, answer)| {
+                    json!({"virtualMachine": vm_name(self.engine.fleet(), uid), "host": answer.host(),
+                        "why": answer.why(&self.engine, Language::English)})
+                })
+                .collect()
+        };
+        let changes = self.wanted.changes.iter();
+        json!({"virtualMachines": told(false), "waitedAlready": told(true), "alreadyThere": self.wanted.standing,
+            "notCounted": changes.map(|change| change.told(Language::English)).collect::<Vec<_>>(),
+            "quotasCounted": self.wanted.departments.is_some(), "leftOut": self.declared.left_out,
+            "after": self.after.iter().map(Told::json).collect::<Vec<_>>()})
+    }
+
+    fn text(&self) -> String {
+        let planning = self.planning;
+        let mut text = self.counts();
         let mut table = Table::new([
             planning.say("VM", "虚拟机"),
             planning.say("HOST", "宿主机"),
             planning.say("WHY", "理由"),
         ]);
-        for (uid, answer) in &answers {
-            let host = host(answer).map_or_else(|| "-".to_owned(), |host| host.to_string());
-            table.row([vm_name(after, uid), host, why(answer)]);
+        for (uid, answer) in &self.answers {
+            let host = answer.host().unwrap_or_else(|| "-".to_owned());
+            let why = answer.why(&self.engine, planning.language);
+            table.row([vm_name(self.engine.fleet(), uid), host, why]);
         }
-        let placed = answers
-            .iter()
-            .filter(|(_, answer)| host(answer).is_some())
-            .count();
-        let waiting = answers.len() - placed;
-        let mut text = match planning.language {
+        if !table.is_empty() {
+            text.push_str(&table.render());
+        }
+        text.extend(self.after.iter().map(|told| told.text(planning)));
+        for change in &self.wanted.changes {
+            let label = planning.say("change not counted:", "未计入的变更:");
+            text.push_str(&format!("{label} {}\n", change.told(planning.language)));
+        }
+        text.push_str(&self.declared.told_left_out(planning.language));
+        if self.wanted.departments.is_none() {
+            text.push_str(planning.say(
+                "quotas are not counted with: the file was saved without departments; save the fleet anew with zyctl fleet save\n",
+                "未计入配额:该文件保存时不含委办局;请用 zyctl fleet save 重新保存\n",
+            ));
+        }
+        text.push_str(&planning.nothing_changed());
+        text
+    }
+
+    /// How many of the declared would start, and wait.
+    fn counts(&self) -> String {
+        let new = self.answers.iter().filter(|(uid, _)| !self.waited(uid));
+        let (placed, waiting): (Vec<_>, Vec<_>) =
+            new.partition(|(_, answer)| answer.host().is_some());
+        let (placed, waiting, standing) = (placed.len(), waiting.len(), self.wanted.standing);
+        let asked = self.wanted.waiting.len();
+        let mut text = match self.planning.language {
             Language::English => format!(
                 "{placed} VMs would start, {waiting} would wait, {standing} are there already\n"
             ),
@@ -210,103 +146,16 @@ fn admitted(
                 format!("{placed} 台虚拟机可以启动,{waiting} 台将等待,{standing} 台已存在\n")
             }
         };
-        if !table.is_empty() {
-            text.push_str(&table.render());
+        if asked > 0 {
+            text.push_str(&match self.planning.language {
+                Language::English => format!(
+                    "{asked} VMs of the site wait for a host already and are asked about with them, in the operator's order\n"
+                ),
+                Language::Chinese => {
+                    format!("站点中另有 {asked} 台虚拟机已在等待宿主机,按控制器的顺序一并计算\n")
+                }
+            });
         }
-        text.extend(told.iter().map(|told| told.text(planning)));
-        text.push_str(&told_left_out(planning.language, left_out));
-        text.push_str(&planning.nothing_changed());
         text
-    })
-}
-
-fn breaks(fleet: &Fleet, pool: &str, headroom: &placement::Headroom) -> String {
-    match headroom {
-        placement::Headroom::Broken { failure, vm } => format!(
-            "N+1 of pool {pool} would break: if host {failure} failed, {} would find no place",
-            vm_name(fleet, vm)
-        ),
-        placement::Headroom::Unknown { failure } => {
-            format!("N+1 of pool {pool} could not be proven for the failure of host {failure}")
-        }
-        placement::Headroom::Proven | placement::Headroom::NotPromised => String::new(),
-    }
-}
-
-/// The documents of a YAML file.
-fn documents(file: &PathBuf) -> Result<Vec<Value>> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("-f {}: can not be read", file.display()))?;
-    let mut values = Vec::new();
-    for document in serde_yaml::Deserializer::from_str(&text) {
-        let value: Value = serde::Deserialize::deserialize(document)
-            .with_context(|| format!("-f {}: it is not YAML", file.display()))?;
-        if !value.is_null() {
-            values.push(value);
-        }
-    }
-    Ok(values)
-}
-
-/// Kind and name, for sentences.
-fn named(value: &Value) -> String {
-    let kind = value.get("kind").and_then(Value::as_str);
-    let name = value.pointer("/metadata/name").and_then(Value::as_str);
-    format!(
-        "{} {}",
-        kind.unwrap_or_default(),
-        name.unwrap_or("without a name")
-    )
-}
-
-fn typed<T: DeserializeOwned>(value: Value) -> Result<T> {
-    let what = named(&value);
-    serde_json::from_value(value).with_context(|| what)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_counted_with_is_named() {
-        let mut declared = Declared::default();
-        for value in [
-            json!({"kind": "Flavor", "metadata": {"name": "2c4g"}, "spec": {"cpu": 2, "memory": "4Gi"}}),
-            json!({"kind": "Department", "metadata": {"name": "archives"}, "spec": {"displayName": "d"}}),
-            json!({"kind": "Secret", "metadata": {"name": "key", "namespace": "archives"}}),
-            json!({"kind": "BusinesSystem"}),
-        ] {
-            declared.add(value).expect("a document");
-        }
-        assert_eq!(declared.flavors.len(), 1);
-        assert_eq!(
-            declared.left_out,
-            [
-                "Department archives",
-                "Secret key",
-                "BusinesSystem without a name"
-            ]
-        );
-        for language in [Language::English, Language::Chinese] {
-            let text = told_left_out(language, &declared.left_out);
-            assert!(
-                text.ends_with("Department archives, Secret key, BusinesSystem without a name\n"),
-                "{text}"
-            );
-            assert_eq!(told_left_out(language, &[]), "");
-        }
-        let chinese = told_left_out(Language::Chinese, &declared.left_out);
-        assert!(chinese.starts_with("以下对象未计入"), "{chinese}");
-    }
-
-    #[test]
-    fn a_document_that_is_none_is_told() {
-        let mut declared = Declared::default();
-        let error = declared.add(json!({"metadata": {}})).expect_err("no kind");
-        assert_eq!(error.to_string(), "a document has no kind");
-        let wrong = json!({"kind": "Flavor", "metadata": {"name": "2c4g"}, "spec": {"cpu": "two"}});
-        let error = declared.add(wrong).expect_err("no number");
-        assert_eq!(error.to_string(), "Flavor 2c4g");
     }
 }

@@ -1,0 +1,260 @@
+//! What the operator, `placement` and agents say in English, in Chinese.
+//!
+//! The API holds English sentences. Each is looked up among the sentences of those that say them, with places
+//! for whatever differs; what stands in a place may be a sentence itself. One that is not known is shown as it
+//! is: better than none.
+
+mod reasons;
+mod tables;
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::sync::LazyLock;
+
+use crate::language::Language;
+
+/// Between sentences that were put together.
+const BETWEEN: &str = "; ";
+
+/// All phrases, those that say the most by themselves first: a general one would hide a special one.
+static BOOK: LazyLock<Vec<Phrase>> = LazyLock::new(|| {
+    let tables = tables::all().into_iter();
+    let all = tables.chain(placement::phrases()).chain(reasons::all());
+    let mut book: Vec<Phrase> = all
+        .map(|(english, chinese)| Phrase::new(&english, chinese))
+        .collect();
+    book.sort_by_key(|phrase| Reverse(phrase.own()));
+    book
+});
+
+/// A sentence in this language.
+pub fn sentence(language: Language, text: &str) -> Cow<'_, str> {
+    match language {
+        Language::English => Cow::Borrowed(text),
+        Language::Chinese => Cow::Owned(chinese(text)),
+    }
+}
+
+/// Several sentences in one line.
+pub fn list(language: Language, texts: &[String]) -> String {
+    let texts = texts.iter().map(|text| sentence(language, text));
+    texts.collect::<Vec<_>>().join(language.pick(BETWEEN, ";"))
+}
+
+fn chinese(text: &str) -> String {
+    if let Some(translated) = known(text) {
+        return translated;
+    }
+    // The longest beginning that is known: sentences may have the separator within.
+    let ends = text.match_indices(BETWEEN).map(|(at, _)| at);
+    let ends: Vec<usize> = ends.collect();
+    for at in ends.iter().rev() {
+        if let Some(translated) = known(&text[..*at]) {
+            return format!("{translated};{}", chinese(&text[at + BETWEEN.len()..]));
+        }
+    }
+    let Some(at) = ends.first() else {
+        return text.to_owned();
+    };
+    let (first, rest) = (&text[..*at], &text[at + BETWEEN.len()..]);
+    match chinese(rest) {
+        unknown if unknown == rest => text.to_owned(),
+        translated => format!("{first};{translated}"),
+    }
+}
+
+fn known(text: &str) -> Option<String> {
+    let mut phrases = BOOK.iter();
+    phrases.find_map(|phrase| {
+        let values = phrase.values(text)?;
+        let values: Vec<String> = values.into_iter().map(chinese).collect();
+        Some(fill(&phrase.chinese, &values))
+    })
+}
+
+/// What may stand in a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// `{}`: any text.
+    Text,
+    /// `{n}`: digits.
+    Number,
+    /// `{w}`: no blank.
+    Word,
+}
+
+impl Place {
+    fn takes(self, value: &str) -> bool {
+        !value.is_empty()
+            && match self {
+                Place::Text => true,
+                Place::Number => value.bytes().all(|byte| byte.is_ascii_digit()),
+                Place::Word => !value.contains(char::is_whitespace),
+            }
+    }
+}
+
+/// A sentence with places for whatever differs.
+struct Phrase {
+    begins: String,
+    /// Each place with what follows it.
+    places: Vec<(Place, String)>,
+    chinese: String,
+}
+
+impl Phrase {
+    fn new(english: &str, chinese: String) -> Self {
+        let (begins, pieces) = pieces(english);
+        let kind = |name: &str| match name {
+            "n" => Place::Number,
+            "w" => Place::Word,
+            _ => Place::Text,
+        };
+        let places = pieces.into_iter();
+        Self {
+            begins: begins.to_owned(),
+            places: places
+                .map(|(name, follows)| (kind(name), follows.to_owned()))
+                .collect(),
+            chinese,
+        }
+    }
+
+    /// Bytes of it that stand beside its places.
+    fn own(&self) -> usize {
+        let follows = self.places.iter().map(|(_, follows)| follows.len());
+        self.begins.len() + follows.sum::<usize>()
+    }
+
+    /// What stands in the places, if the text is this sentence.
+    fn values<'a>(&self, text: &'a str) -> Option<Vec<&'a str>> {
+        let mut values = Vec::with_capacity(self.places.len());
+        let rest = text.strip_prefix(self.begins.as_str())?;
+        stands(&self.places, rest, &mut values).then_some(values)
+    }
+}
+
+/// Whether the text is made of these places, found from the left with as little as possible in each.
+fn stands<'a>(places: &[(Place, String)], text: &'a str, values: &mut Vec<&'a str>) -> bool {
+    let Some(((place, follows), later)) = places.split_first() else {
+        return text.is_empty();
+    };
+    let mut ends: Vec<usize> = text
+        .match_indices(follows.as_str())
+        .map(|(at, _)| at)
+        .collect();
+    if later.is_empty() {
+        // The last one takes all that is left.
+        ends = text
+            .strip_suffix(follows.as_str())
+            .map(str::len)
+            .into_iter()
+            .collect();
+    }
+    for end in ends {
+        if !place.takes(&text[..end]) {
+            continue;
+        }
+        values.push(&text[..end]);
+        if stands(later, &text[end + follows.len()..], values) {
+            return true;
+        }
+        values.pop();
+    }
+    false
+}
+
+/// The text before the first place, and each place's name with the text that follows it.
+fn pieces(text: &str) -> (&str, Vec<(&str, &str)>) {
+    let mut parts = text.split('{');
+    let begins = parts.next().unwrap_or_default();
+    let places = parts.map(|part| part.split_once('}').unwrap_or(("", part)));
+    (begins, places.collect())
+}
+
+fn fill(chinese: &str, values: &[String]) -> String {
+    let (begins, places) = pieces(chinese);
+    let mut text = begins.to_owned();
+    for (index, (name, follows)) in places.into_iter().enumerate() {
+        let index = name.parse().unwrap_or(index);
+        text.push_str(values.get(index).map_or("", String::as_str));
+        text.push_str(follows);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> String {
+        sentence(Language::Chinese, text).into_owned()
+    }
+
+    #[test]
+    fn what_is_known_is_told_in_chinese_with_its_values() {
+        let lost = "the ledger in the run folder was lost: it has no entry for epoch 7 of VM oa/web-0, which runs here; move the VMs away and boot this host anew";
+        let chinese = told(lost);
+        assert!(
+            chinese.contains("纪元 7") && chinese.contains("虚拟机 oa/web-0"),
+            "{chinese}"
+        );
+        assert_eq!(sentence(Language::English, lost), lost);
+        let fails = "the qemu hook /etc/hook fails on reconnect, so a restart of libvirtd would kill VMs: no; no; install zhengyun-qemu-hook there";
+        let chinese = told(fails);
+        assert!(chinese.contains("会终止虚拟机:no; no;请"), "{chinese}");
+        let unknown = "the ledger in the run folder was lost: somehow";
+        assert_eq!(told(unknown), unknown);
+    }
+
+    #[test]
+    fn sentences_within_sentences_are_told_too() {
+        for (english, chinese) in [
+            (
+                "no host fits (3 hosts: not enough memory; 1 host: silent for 3.4 s; its power is being read)",
+                "没有满足条件的宿主机(3 台宿主机:内存不足;1 台宿主机:已静默 3.4 秒,正在读取电源状态)",
+            ),
+            (
+                "2 of its 3 wishes about other VMs are met there, more on none of the hosts that fit",
+                "在该宿主机上满足其 3 项亲和性偏好中的 2 项,满足条件的宿主机中没有一台能满足更多",
+            ),
+            (
+                "no host can be emptied; a stays: oa/v0 can not leave: no host fits (1 host: not enough CPU); b stays: N+1 of the pool would not be proven without it",
+                "没有可以清空的宿主机;a 保留:oa/v0 无法迁出:没有满足条件的宿主机(1 台宿主机:CPU 不足);b 保留:没有它,主机池的 N+1 无法得到证明",
+            ),
+            (
+                "1 host: somebody closed it; it is bound to this host",
+                "1 台宿主机:somebody closed it;已绑定该宿主机",
+            ),
+            (
+                "spec.affinity[0] of oa/web-0 (together with app=web) and spread of tier web of oa/site contradict each other for web-0 and web-1; remove one of them",
+                "oa/web-0 的 spec.affinity[0](与 app=web 同宿主机)与业务系统 oa/site 的层 web 的分散规则相互矛盾(涉及 web-0 与 web-1);请去掉其中之一",
+            ),
+        ] {
+            assert_eq!(told(english), chinese);
+            assert_eq!(sentence(Language::English, english), english);
+        }
+    }
+
+    #[test]
+    fn a_special_sentence_goes_before_a_general_one() {
+        assert_eq!(
+            told("c stays: it is not an open host of pool main"),
+            "c 保留:它不是主机池 main 中可用的宿主机"
+        );
+        assert_eq!(
+            told("c stays: no move gains enough"),
+            "c 保留:没有收益足够的迁移"
+        );
+    }
+
+    #[test]
+    fn a_place_takes_only_what_belongs_there() {
+        assert_eq!(told("host h 1"), "host h 1", "a word has no blank");
+        assert_eq!(
+            told("many hosts: not enough memory"),
+            "many hosts: not enough memory"
+        );
+        assert_eq!(told("host h1"), "宿主机 h1");
+    }
+}

@@ -1,0 +1,211 @@
+//! Sentences of agents, of the operator and of `fleet`, by who says them: `{}` is any text, which may be a sentence
+//! itself, `{n}` digits, `{w}` a word. Places of the Chinese are filled in order, or name one of the English: `{1}`.
+
+use fleet::quota::Exceeded;
+
+type Table = &'static [(&'static str, &'static str)];
+
+/// All tables.
+pub fn all() -> Vec<(String, String)> {
+    let owned = |(english, chinese): &(&str, &str)| ((*english).to_owned(), (*chinese).to_owned());
+    let tables = [AGENTS, OPERATOR, RULES, COMPOSED];
+    let all = tables.into_iter().flatten().map(owned);
+    all.chain([quota()]).collect()
+}
+
+/// A quota that is exceeded; `fleet` has both languages.
+fn quota() -> (String, String) {
+    let place = |number: usize| format!("{{{number}}}");
+    let told = |places: [String; 4]| {
+        let [field, department, needed, allowed] = places;
+        Exceeded {
+            department,
+            field,
+            needed,
+            allowed,
+        }
+    };
+    let english = told([
+        "{w}".to_owned(),
+        "{w}".to_owned(),
+        "{}".to_owned(),
+        "{}".to_owned(),
+    ]);
+    let chinese = told([place(0), place(1), place(2), place(3)]);
+    (english.english(), chinese.chinese())
+}
+
+/// Why a host starts nothing: agent/src/hook_check.rs and alarm.rs.
+const AGENTS: Table = &[
+    ("the qemu hook was not checked yet", "尚未检查 qemu 钩子"),
+    (
+        "the qemu hook {w} lets a start pass that no ledger allows; install zhengyun-qemu-hook there",
+        "qemu 钩子 {} 放行了账本未允许的启动;请在该处安装 zhengyun-qemu-hook",
+    ),
+    (
+        "the qemu hook {w} is not zhengyun-qemu-hook; install it there",
+        "qemu 钩子 {} 不是 zhengyun-qemu-hook;请在该处安装它",
+    ),
+    (
+        "the qemu hook {w} fails on reconnect, so a restart of libvirtd would kill VMs: {}; install zhengyun-qemu-hook there",
+        "qemu 钩子 {} 在重连时失败,重启 libvirtd 会终止虚拟机:{};请在该处安装 zhengyun-qemu-hook",
+    ),
+    (
+        "the qemu hook {w} did not answer {} within {n} s",
+        "qemu 钩子 {} 未应答 {}(时限 {} 秒)",
+    ),
+    (
+        "the qemu hook {w} can not be run: {}; install zhengyun-qemu-hook there",
+        "qemu 钩子 {} 无法运行:{};请在该处安装 zhengyun-qemu-hook",
+    ),
+    (
+        "the ledger in the run folder was lost: it has no entry for epoch {n} of VM {w}/{w}, which runs here; move the VMs away and boot this host anew",
+        "运行目录中的账本已丢失:其中没有纪元 {} 的记录,而虚拟机 {}/{} 正以该纪元在此运行;请迁走虚拟机并重启该宿主机",
+    ),
+];
+
+/// What the operator decided about VMs and pools, and made of reasons.
+const OPERATOR: Table = &[
+    ("placed on {w}", "已放置到 {}"),
+    ("assigned to {w}", "已分配到 {}"),
+    (
+        "N+1 of pool {w} would break: if host {w} failed, {w} would find no place; add a host or remove a VM before starting {w}",
+        "主机池 {} 的 N+1 将被破坏:若宿主机 {} 故障,{} 将找不到位置;启动 {} 之前请增加宿主机或移除虚拟机",
+    ),
+    (
+        "N+1 of pool {w} could not be proven for the failure of host {w}; add a host or remove a VM before starting {w}",
+        "主机池 {} 在宿主机 {} 故障情形下的 N+1 无法得到证明;启动 {} 之前请增加宿主机或移除虚拟机",
+    ),
+    ("not registered", "尚未登记"),
+    ("not watched yet", "尚未开始监视"),
+    ("volume {w}", "卷 {}"),
+    ("a volume of spec.disks", "spec.disks 中的一个卷"),
+    (
+        "volume {w} of spec.disks[{w}], which does not exist; create it or correct the name",
+        "spec.disks[{1}] 的卷 {0} 不存在;请创建该卷或更正名称",
+    ),
+    (
+        "any one host may fail and every VM finds a place",
+        "任何一台宿主机故障,所有虚拟机都能找到新位置",
+    ),
+    (
+        "spec.failuresToTolerate is 0",
+        "spec.failuresToTolerate 为 0,未作承诺",
+    ),
+    (
+        "if host {w} failed, {w} would find no place; add a host or remove a VM",
+        "若宿主机 {} 故障,{} 将找不到位置;请增加宿主机或移除虚拟机",
+    ),
+    (
+        "not proven for the failure of host {w}; add a host or remove a VM",
+        "宿主机 {} 故障的情形未能证明;请增加宿主机或移除虚拟机",
+    ),
+    ("survived", "可承受"),
+    ("not proven", "未证明"),
+    ("{w} would find no place", "{} 将找不到位置"),
+    ("{n} more {w}", "{1} 还可 {0} 台"),
+    ("moves from {w} to {w}", "正从 {} 迁往 {}"),
+];
+
+/// Rules of VMs about one another: crates/fleet/src/affinity.rs.
+const RULES: Table = &[
+    (
+        "{} and {} contradict each other for {w} and {w}; remove one of them",
+        "{}与{}相互矛盾(涉及 {} 与 {});请去掉其中之一",
+    ),
+    (
+        "{} names no other VM of the namespace; correct matchLabels, or make the VM",
+        "{}未指向命名空间中的任何其他虚拟机;请更正 matchLabels,或创建该虚拟机",
+    ),
+    (
+        "spread of tier {w} of {w}/{w}",
+        "业务系统 {1}/{2} 的层 {0} 的分散规则",
+    ),
+];
+
+/// Sentences that are put together of several pieces.
+const COMPOSED: Table = &[
+    (
+        "spec.affinity[{n}] of {w} (together with {w})",
+        "{1} 的 spec.affinity[{0}](与 {2} 同宿主机)",
+    ),
+    (
+        "spec.affinity[{n}] of {w} (apart from {w})",
+        "{1} 的 spec.affinity[{0}](与 {2} 分开)",
+    ),
+    ("rack {w}: {}", "机架 {}:{}"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Source text, or a sentence, with every place as `{}`.
+    fn with_places(source: &str) -> String {
+        let mut text = String::new();
+        for (index, part) in source.split('{').enumerate() {
+            match part.split_once('}') {
+                _ if index == 0 => text.push_str(part),
+                Some((name, rest)) if !name.contains(char::is_whitespace) => {
+                    text.push_str(&format!("{{}}{rest}"))
+                }
+                _ => text.push_str(&format!("{{{part}")),
+            }
+        }
+        text
+    }
+
+    /// Source text of a folder, every place as `{}`.
+    fn source(folder: &Path) -> String {
+        let files = std::fs::read_dir(folder).expect("a folder of sources");
+        let files = files.map(|file| file.expect("a file").path());
+        files
+            .map(|file| match file.is_dir() {
+                true => source(&file),
+                false => with_places(&std::fs::read_to_string(file).expect("a source file")),
+            })
+            .collect()
+    }
+
+    /// A sentence that was changed where it is said has no Chinese any more.
+    #[test]
+    fn every_sentence_is_said_by_somebody() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for (table, folder) in [
+            (AGENTS, "agent/src"),
+            (OPERATOR, "operator/src"),
+            (RULES, "crates/fleet/src"),
+        ] {
+            let source = source(&root.join(folder));
+            for (english, chinese) in table {
+                let english = with_places(english);
+                assert!(source.contains(&format!("\"{english}\"")), "{english}");
+                let places = |text: &str| with_places(text).matches("{}").count();
+                assert_eq!(places(&english), places(chinese), "{english}");
+            }
+        }
+        let rules = source(&root.join("crates/fleet/src"));
+        for piece in [
+            "spec.affinity[{}] of {}/{} ({} {})",
+            "together with",
+            "apart from",
+        ] {
+            assert!(rules.contains(&format!("\"{piece}\"")), "{piece}");
+        }
+    }
+
+    #[test]
+    fn a_quota_is_told_as_fleet_tells_it() {
+        let exceeded = Exceeded {
+            department: "tourism".to_owned(),
+            field: "memory".to_owned(),
+            needed: "17.0 GiB".to_owned(),
+            allowed: "16.0 GiB".to_owned(),
+        };
+        let told = crate::said::sentence(crate::language::Language::Chinese, &exceeded.english())
+            .into_owned();
+        assert_eq!(told, exceeded.chinese());
+    }
+}
