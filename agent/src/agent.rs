@@ -271,10 +271,16 @@ async fn converge(context: &Arc<Context>) -> &'static str {
         if context.freezer.acts() {
             storage_turn(context, &memory);
         }
-        if let Err(error) = std::fs::write(context.options.run_dir.join("loop"), "") {
+        if let Err(error) = tell_guard(context) {
             tracing::error!(%error, "the loop file can not be written; the guard will report the agent as stuck");
         }
     }
+}
+
+/// Tells the guard that the loop went round.
+fn tell_guard(context: &Context) -> std::io::Result<()> {
+    let now = guard::clock::now()?;
+    guard::pulse::tell(&context.options.run_dir, &context.boot_id, now)
 }
 
 fn remember(memory: &mut Memory, event: &Event) {

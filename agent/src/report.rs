@@ -1,6 +1,7 @@
 //! The host's report: incarnation, capacity, pools, networks, faults. Looked at once a second and when a
 //! fault was raised or cleared; never written while it is the same.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,7 +95,7 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
         incarnation: Incarnation {
             boot_id: context.boot_id.to_string(),
             system_uuid: system_uuid(context)?,
-            mac_addresses: mac_addresses(context),
+            mac_addresses: mac_addresses(&context.options.hardware.sysfs_root),
         },
         capacity: capacity(context),
         architecture: if context.node.architecture == "aarch64" {
@@ -186,7 +187,7 @@ fn pools(context: &Context, probes: &PoolProbes) -> Vec<HostStoragePool> {
         .map(|pool| {
             probes.look(
                 &pool.metadata.name.clone().unwrap_or_default(),
-                std::path::Path::new(&pool.spec.path),
+                Path::new(&pool.spec.path),
                 now,
             )
         })
@@ -220,23 +221,48 @@ fn system_uuid(context: &Context) -> Result<String> {
         .to_lowercase())
 }
 
-/// Hardware addresses of NICs that are devices, not bridges, taps or tunnels.
-fn mac_addresses(context: &Context) -> Vec<String> {
-    let folder = context.options.hardware.sysfs_root.join("class/net");
-    let mut addresses: Vec<String> = std::fs::read_dir(folder)
+/// NICs that a report names at most.
+const NICS_MAX: usize = 64;
+
+/// Hardware addresses that tell this machine from others, sorted: what its NICs were made with.
+fn mac_addresses(sysfs_root: &Path) -> Vec<String> {
+    let mut addresses: Vec<String> = std::fs::read_dir(sysfs_root.join("class/net"))
         .into_iter()
         .flatten()
         .flatten()
-        .filter(|entry| {
-            ["lo", "zy", "vnet", "br", "vx"]
-                .iter()
-                .all(|prefix| !entry.file_name().to_string_lossy().starts_with(prefix))
-        })
-        .filter_map(|entry| std::fs::read_to_string(entry.path().join("address")).ok())
-        .map(|address| address.trim().to_owned())
+        .filter_map(|entry| made_with(&entry.path()))
         .collect();
     addresses.sort();
+    addresses.dedup();
+    addresses.truncate(NICS_MAX);
     addresses
+}
+
+/// The address that a NIC was made with. None for what is no device (bridges, bonds, taps: their
+/// addresses are drawn, or stand on a disk that can be cloned), for functions of another NIC, for
+/// NICs on USB (a board's way to its BMC has one address on all boards of its make), and for
+/// addresses that software has set.
+fn made_with(nic: &Path) -> Option<String> {
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(nic.join(name)).ok()?;
+        Some(text.trim().to_ascii_lowercase())
+    };
+    let device = nic.join("device");
+    if !device.exists() || device.join("physfn").exists() {
+        return None;
+    }
+    let subsystem = std::fs::read_link(device.join("subsystem"));
+    if subsystem.is_ok_and(|path| path.ends_with("usb")) {
+        return None;
+    }
+    // A member of a bond bears the bond's address.
+    let own = read("bonding_slave/perm_hwaddr");
+    let permanent = || {
+        // NET_ADDR_PERM of linux/netdevice.h.
+        let set = read("addr_assign_type").is_some_and(|kind| kind != "0");
+        if set { None } else { read("address") }
+    };
+    own.or_else(permanent).filter(|address| !address.is_empty())
 }
 
 #[cfg(test)]
@@ -260,5 +286,67 @@ mod tests {
         assert_eq!(unread.len(), 2, "{unread:?}");
         assert!(unread[0].starts_with("certificate qemu-server: /etc/pki/qemu/server-cert.pem"));
         assert!(unread[1].starts_with("certificate agent: "));
+    }
+
+    #[test]
+    fn a_machine_is_told_by_what_its_nics_were_made_with() {
+        let root = tempfile::tempdir().expect("a folder");
+        let nic = |name: &str, bus: Option<&str>, files: &[(&str, &str)]| {
+            let folder = root.path().join("class/net").join(name);
+            std::fs::create_dir_all(&folder).expect("a NIC");
+            if let Some(bus) = bus {
+                std::fs::create_dir_all(folder.join("device")).expect("a device");
+                let subsystem = folder.join("device/subsystem");
+                std::os::unix::fs::symlink(format!("../../bus/{bus}"), subsystem).expect("a bus");
+            }
+            for (file, text) in files {
+                let path = folder.join(file);
+                std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+                std::fs::write(path, format!("{text}\n")).expect("a file");
+            }
+        };
+        let pci = Some("pci");
+        nic(
+            "eth1",
+            pci,
+            &[("address", "0C:C4:7A:00:00:02"), ("addr_assign_type", "0")],
+        );
+        nic("eth0", pci, &[("address", "0c:c4:7a:00:00:01")]);
+        let bonded = ("bonding_slave/perm_hwaddr", "0c:c4:7a:00:00:03");
+        nic(
+            "eth2",
+            pci,
+            &[
+                ("address", "0c:c4:7a:00:00:01"),
+                ("addr_assign_type", "3"),
+                bonded,
+            ],
+        );
+        nic("bond0", None, &[("address", "0c:c4:7a:00:00:01")]);
+        nic("virbr0", None, &[("address", "52:54:00:00:00:01")]);
+        nic("usb0", Some("usb"), &[("address", "0c:c4:7a:00:00:99")]);
+        nic(
+            "eth3",
+            pci,
+            &[("address", "0c:c4:7a:00:00:98"), ("addr_assign_type", "3")],
+        );
+        nic(
+            "eth4",
+            pci,
+            &[
+                ("address", "0c:c4:7a:00:00:97"),
+                ("device/physfn/vendor", "0x8086"),
+            ],
+        );
+        nic("eth5", pci, &[]);
+        assert_eq!(
+            mac_addresses(root.path()),
+            [
+                "0c:c4:7a:00:00:01",
+                "0c:c4:7a:00:00:02",
+                "0c:c4:7a:00:00:03"
+            ]
+        );
+        assert!(mac_addresses(&root.path().join("nowhere")).is_empty());
     }
 }

@@ -17,6 +17,8 @@ use crate::namespace::{self, Link};
 use crate::process::run;
 
 const OPERATOR: &str = "zhengyun-operator";
+/// Server of a host's shared storage.
+const STORAGE: &str = "bindfs";
 
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -41,7 +43,8 @@ pub enum Fault {
     BusinessCut,
     /// The shared storage hangs, as a hard NFS mount does.
     StorageHang,
-    /// The shared storage fails at once.
+    /// The shared storage fails at once: nothing there can be written or opened any more. What is open
+    /// can still be read.
     StorageCut,
     /// The agent is killed and starts again.
     AgentKill,
@@ -119,8 +122,8 @@ pub fn inject(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> 
         Fault::NicLink => namespace::set_link(lab, number, Link::Business, false),
         Fault::ManagementCut => namespace::cut(lab, number, Link::Management, true),
         Fault::BusinessCut => namespace::cut(lab, number, Link::Business, true),
-        Fault::StorageHang => signal(files, host, "bindfs", "-STOP"),
-        Fault::StorageCut => stop_service(files, host, "bindfs", "bindfs"),
+        Fault::StorageHang => signal(files, host, STORAGE, "-STOP"),
+        Fault::StorageCut => cut_storage(files, host, true),
         Fault::AgentKill => signal(files, host, "zhengyun-agent", "-KILL"),
         Fault::AgentStop => stop_service(files, host, "agent", "zhengyun-agent"),
         Fault::GuardKill => signal(files, host, "zhengyun-guard", "-KILL"),
@@ -214,8 +217,8 @@ pub fn heal(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> {
         Fault::NicLink => namespace::set_link(lab, number, Link::Business, true),
         Fault::ManagementCut => namespace::cut(lab, number, Link::Management, false),
         Fault::BusinessCut => namespace::cut(lab, number, Link::Business, false),
-        Fault::StorageHang => signal(files, host, "bindfs", "-CONT"),
-        Fault::StorageCut => allow_service(files, host, "bindfs"),
+        Fault::StorageHang => signal(files, host, STORAGE, "-CONT"),
+        Fault::StorageCut => cut_storage(files, host, false),
         Fault::AgentStop => allow_service(files, host, "agent"),
         Fault::AgentKill | Fault::GuardKill | Fault::LibvirtdKill => Ok(()),
         Fault::PowerLoss => power_on(files, host),
@@ -258,6 +261,41 @@ fn sensor(files: &LabFiles, host: &str, name: &str, value: Value) -> Result<()> 
     bmc::show_over_ipmi(files, host)
 }
 
+/// Lets the server of a host's shared storage write and open nothing, by its limits, or everything again.
+/// What others hold open stays open, as with a real mount that comes back; a server that is killed would
+/// leave it dead for ever. The server ignores SIGXFSZ (`init`), so that it fails where it may not write.
+fn cut_storage(files: &LabFiles, host: &str, cut: bool) -> Result<()> {
+    let pids = processes(files, host, STORAGE)?;
+    if pids.is_empty() {
+        bail!("{STORAGE} does not run on {host}");
+    }
+    pids.into_iter().try_for_each(|pid| limit(pid, cut))
+}
+
+/// Sets the limits of one process: the soft ones, which stand before the colon.
+fn limit(pid: i32, cut: bool) -> Result<()> {
+    let (size, opened) = match cut {
+        true => ("0".to_owned(), "0".to_owned()),
+        false => ("unlimited".to_owned(), most_open_files(pid)?),
+    };
+    let pid = pid.to_string();
+    let limits = [format!("--fsize={size}:"), format!("--nofile={opened}:")];
+    run("prlimit", ["--pid", &pid, &limits[0], &limits[1]])?;
+    Ok(())
+}
+
+/// The hard limit of open files of a process.
+fn most_open_files(pid: i32) -> Result<String> {
+    let path = format!("/proc/{pid}/limits");
+    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = text.lines().find(|line| line.starts_with("Max open files"));
+    // Soft limit, hard limit, unit.
+    let hard = line.and_then(|line| line.split_whitespace().rev().nth(1));
+    Ok(hard
+        .with_context(|| format!("{path} tells no limit"))?
+        .to_owned())
+}
+
 fn signal(files: &LabFiles, host: &str, program: &str, signal: &str) -> Result<()> {
     let pids = processes(files, host, program)?;
     if pids.is_empty() {
@@ -278,4 +316,51 @@ fn stop_service(files: &LabFiles, host: &str, service: &str, program: &str) -> R
 fn allow_service(files: &LabFiles, host: &str, service: &str) -> Result<()> {
     fs::remove_file(files.host(host).join("stopped").join(service))
         .with_context(|| format!("{service} of {host} is not stopped"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    /// A program that writes a line to a file that it holds open for each line that it is told, and says whether it could.
+    fn writer(file: &Path) -> Child {
+        let script = r#"exec 3>>"$0"; while read -r line; do
+            if echo "$line" >&3; then echo written; else echo failed; fi
+            if (: <"$0"); then echo opened; else echo failed; fi
+        done"#;
+        let path = file.to_str().expect("a path");
+        Command::new("env")
+            .args(["--ignore-signal=XFSZ", "bash", "-c", script, path])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a writer")
+    }
+
+    #[test]
+    fn a_server_that_is_cut_off_fails_and_goes_on_with_what_it_holds_open() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut child = writer(&folder.path().join("file"));
+        let pid = i32::try_from(child.id()).expect("a pid");
+        let mut input = child.stdin.take().expect("its input");
+        let output = child.stdout.take().expect("its output");
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(output));
+        let mut tries = || {
+            writeln!(input, "word").expect("told");
+            [(); 2].map(|()| lines.next().expect("an answer").expect("text"))
+        };
+        assert_eq!(tries(), ["written", "opened"]);
+        limit(pid, true).expect("cut");
+        assert_eq!(tries(), ["failed", "failed"]);
+        limit(pid, false).expect("healed");
+        assert_eq!(tries(), ["written", "opened"]);
+        drop(input);
+        assert!(child.wait().expect("its end").success());
+        let text = fs::read_to_string(folder.path().join("file")).expect("what it wrote");
+        assert_eq!(text, "word\nword\n");
+    }
 }

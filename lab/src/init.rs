@@ -218,7 +218,10 @@ fn services(
         not_before: Instant::now(),
     };
     let shared = files.shared().display().to_string();
+    // Beyond its limits it fails, and does not die: that is how a lab cuts storage off.
     let bindfs = words(&[
+        "env",
+        "--ignore-signal=XFSZ",
         "bindfs",
         "-f",
         "--multithreaded",

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use failover::Moment;
-use failover::guard::heartbeats::HeartbeatReport;
+use failover::guard::heartbeats::{HeartbeatReport, Heartbeats};
 use failover::host::incarnation::{Identity, Registration, register};
 use failover::migration::{MigrationFacts, MigrationStep};
 use failover::proof::self_fence::GuardRegistration;
@@ -172,6 +172,7 @@ fn no_report_takes_an_identity_that_is_not_its_own() {
         "11111111222233334444555555555555",
     ];
     const BOOTS: [&str; 4] = ["b1", "b2", "b0", ""];
+    const NICS: [&[&str]; 3] = [&[], &["0c:c4:7a:00:00:01"], &["0c:c4:7a:00:00:02"]];
     let mut chance = Chance::from_environment();
     let others = [(UUIDS[1].to_owned(), "h9".to_owned())];
     let retired = BTreeSet::from(["b0".into()]);
@@ -180,6 +181,10 @@ fn no_report_takes_an_identity_that_is_not_its_own() {
         let mut identity = || Identity {
             boot_id: BOOTS[chance.below(4)].into(),
             system_uuid: UUIDS[chance.below(6)].to_owned(),
+            mac_addresses: NICS[chance.below(3)]
+                .iter()
+                .map(|it| (*it).to_owned())
+                .collect(),
         };
         let (reported, known) = (identity(), identity());
         let accepted = (chance.below(2) == 0).then_some(known);
@@ -194,6 +199,13 @@ fn no_report_takes_an_identity_that_is_not_its_own() {
         if matches!(verdict, Registration::Accept | Registration::Retire(_)) {
             accepted_some += 1;
             assert_eq!(lease, reported.boot_id, "{reported:?}");
+            if let Some(accepted) = &accepted {
+                let (known, told) = (&accepted.mac_addresses, &reported.mac_addresses);
+                assert!(
+                    known.is_empty() || told.is_empty() || known == told,
+                    "{accepted:?} {reported:?}"
+                );
+            }
             assert_ne!(reported.boot_id.as_str(), "b0", "retired");
             assert_eq!(
                 reported.system_uuid.replace('-', ""),
@@ -205,25 +217,75 @@ fn no_report_takes_an_identity_that_is_not_its_own() {
     assert!(accepted_some > 0);
 }
 
-/// What a guard writes into its Lease is read or is nothing; what can not be read is not armed.
+/// What a guard writes of itself into its Lease is read or is nothing; what can not be read is not
+/// armed, and what is armed says so.
 #[test]
-fn no_mangled_annotation_panics_or_arms() {
+fn no_mangled_registration_panics_or_arms() {
     let guard = r#"{"armed":false,"contractMilliseconds":20000,"watchdogMilliseconds":20000,"pools":["p"]}"#;
-    let heartbeats =
-        r#"{"pools":{"p":{"h2":{"beat":7,"since":1000,"until":2000}}},"token":["op-1",1500]}"#;
+    let whole: GuardRegistration = serde_json::from_str(guard).expect("the sample is one");
+    assert_eq!(whole.contract_milliseconds, 20_000);
     let mut chance = Chance::from_environment();
+    let (mut read, mut armed) = (0_u64, 0_u64);
     for _ in 0..cases() {
         let bytes = chance.mangle(guard.as_bytes());
         let text = String::from_utf8_lossy(&bytes);
-        let registration: GuardRegistration = serde_json::from_str(&text).unwrap_or_default();
-        if registration.armed {
-            let document: Value = serde_json::from_str(&text).expect("it was read");
-            assert_eq!(document["armed"], true, "{text}");
-        }
-        let bytes = chance.mangle(heartbeats.as_bytes());
-        // Read or refused; either way it ends.
-        let _ = HeartbeatReport::parse(&String::from_utf8_lossy(&bytes));
+        let Ok(registration) = serde_json::from_str::<GuardRegistration>(&text) else {
+            continue;
+        };
+        read += 1;
+        let document: Value = serde_json::from_str(&text).expect("it was read");
+        assert_eq!(document["armed"], registration.armed, "{text}");
+        armed += u64::from(registration.armed);
     }
+    assert!(
+        0 < armed && armed < read && read < cases(),
+        "{armed} of {read}"
+    );
+}
+
+/// What a guard writes of others' hearts into its Lease is read or is nothing; what is read tells
+/// of nobody that it does not name, nor of itself, and nothing longer than the operator has waited.
+#[test]
+fn no_mangled_report_of_heartbeats_panics_or_tells_more_than_it_can_know() {
+    let sample = r#"{"token":"op-1/1","tokenSeenAt":1500,"pools":{"p":{"h2":{"beat":7,"since":1000,"until":60000}}}}"#;
+    let own = HostName::from("h1");
+    let told = |report: HeartbeatReport| {
+        let mut heartbeats = Heartbeats::default();
+        assert_eq!(heartbeats.token("op-1", Moment(1_000)), "op-1/1");
+        heartbeats.take(&own, &"b1".into(), report, Moment(4_000));
+        heartbeats
+    };
+    let silence = |heartbeats: &Heartbeats, host: &HostName, pool: &str| {
+        let evidence = heartbeats.evidence(host, pool, Moment(1_000));
+        evidence.map(|evidence| evidence.unchanged_milliseconds)
+    };
+    let whole = HeartbeatReport::parse(sample).expect("the sample is a report");
+    assert_eq!(silence(&told(whole), &"h2".into(), "p"), Some(3_000));
+    let mut chance = Chance::from_environment();
+    let (mut read, mut proving) = (0_u64, 0_u64);
+    for _ in 0..cases() {
+        let bytes = chance.mangle(sample.as_bytes());
+        let text = String::from_utf8_lossy(&bytes);
+        let Some(report) = HeartbeatReport::parse(&text) else {
+            continue;
+        };
+        read += 1;
+        let heartbeats = told(report.clone());
+        assert_eq!(heartbeats.sign(&own), None, "{text}");
+        for (pool, runs) in &report.pools {
+            for host in runs.keys() {
+                let silence = silence(&heartbeats, host, pool);
+                proving += u64::from(silence.is_some());
+                assert!(silence.is_none_or(|silence| silence <= 3_000), "{text}");
+                let contradiction = heartbeats.contradiction(host, pool, u64::MAX, Moment(4_000));
+                assert_eq!(contradiction, None, "a first word is no change: {text}");
+            }
+        }
+    }
+    assert!(
+        0 < proving && proving < read && read < cases(),
+        "{proving} of {read}"
+    );
 }
 
 /// What one side of a move, or anybody in its name, may write into the move's object: every other time about

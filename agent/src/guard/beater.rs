@@ -54,7 +54,7 @@ impl Beater {
         }));
         let stop = Arc::new(AtomicBool::new(false));
         let mut work = Work {
-            count: first_count(&slots, &host),
+            count: 0,
             slots,
             host,
             boot_id,
@@ -64,6 +64,8 @@ impl Beater {
         };
         let (shared, stopped) = (state.clone(), stop.clone());
         thread::spawn(move || {
+            // Here and not before: it reads the pool, which may hang, and whoever starts a beater renews the Lease.
+            work.count = first_count(&work.slots, &work.host);
             while !stopped.load(Ordering::Acquire) {
                 let Ok(began) = clock::now() else { return };
                 work.round(&shared, began);
@@ -163,6 +165,28 @@ mod tests {
             );
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    #[test]
+    fn a_pool_that_hangs_holds_up_nobody_who_starts_to_beat_on_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let slots = Slots::new(folder.path(), false);
+        std::fs::create_dir(folder.path().join("heartbeat")).expect("a folder of slots");
+        // Whoever opens it to read waits for a writer who never comes.
+        let slot = folder.path().join("heartbeat/h1.beat");
+        nix::unistd::mkfifo(&slot, nix::sys::stat::Mode::S_IRWXU).expect("a slot that hangs");
+        let (started, hears) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            started.send(Beater::on(
+                slots,
+                "h1".into(),
+                "b".to_owned(),
+                Policy::default(),
+            ))
+        });
+        let beater = hears.recv_timeout(Duration::from_secs(30));
+        let beater = beater.expect("the guard goes on");
+        assert_eq!(beater.state().beaten_at, None);
     }
 
     #[test]

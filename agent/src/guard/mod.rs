@@ -12,6 +12,8 @@ pub mod clock;
 pub mod files;
 mod ioctl;
 mod kill;
+mod pace;
+pub mod pulse;
 mod renewal;
 mod site;
 mod slot;
@@ -19,12 +21,12 @@ pub mod watchdog;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use api::names::{
     LEASE_API_SEEN, LEASE_BOOT_ID, LEASE_GUARD, LEASE_GUARD_WHY, LEASE_HEARTBEATS, LEASE_LOOP_AGE,
-    LEASE_LOOP_NEVER, SYSTEM_NAMESPACE,
+    SYSTEM_NAMESPACE,
 };
 use failover::guard::heartbeats::HeartbeatReport;
 use failover::guard::{GuardMemory, NotArmed, Readiness, arm, incarnation};
@@ -39,6 +41,7 @@ use tokio::sync::mpsc;
 
 use self::beater::Beater;
 use self::files::Firings;
+use self::pace::Pace;
 use self::renewal::{Renewal, Renewed, renew};
 use self::site::Site;
 use self::watchdog::Watchdog;
@@ -108,8 +111,7 @@ struct Guard {
     watchdog: Option<(Box<dyn Watchdog>, Duration)>,
     watchdog_problem: String,
     watchdog_due: Moment,
-    renewal_due: Moment,
-    renewing: bool,
+    pace: Pace,
     version: Option<String>,
     token: Option<(String, Moment)>,
     ended: mpsc::UnboundedSender<Ended>,
@@ -121,9 +123,11 @@ impl Guard {
             .with_context(|| format!("--run-dir {}", options.run_dir.display()))?;
         let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)
             .with_context(|| format!("--kubeconfig {}", options.kubeconfig.display()))?;
-        let client = Client::try_from(
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?,
-        )?;
+        let contexts = KubeConfigOptions::default();
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &contexts).await?;
+        // What is refused is tried again by `Pace`, not eight times within a call.
+        config.default_retry = false;
+        let client = Client::try_from(config)?;
         let boot_id = boot_id()?;
         let memory = files::load(&options.run_dir, &boot_id)
             .with_context(|| format!("the guard's memory in {}", options.run_dir.display()))?;
@@ -139,8 +143,7 @@ impl Guard {
             watchdog: None,
             watchdog_problem: "not opened yet".to_owned(),
             watchdog_due: Moment(0),
-            renewal_due: Moment(0),
-            renewing: false,
+            pace: Pace::default(),
             version: None,
             token: None,
             ended,
@@ -165,8 +168,7 @@ impl Guard {
             self.site_due = now.plus(SITE_EVERY);
             self.read_site();
         }
-        if now >= self.renewal_due && !self.renewing && self.memory.may_renew() {
-            self.renewal_due = now.plus(self.policy().lease_interval_milliseconds);
+        if self.pace.is_due(now) && self.memory.may_renew() {
             self.send_renewal(now)?;
         }
         self.store();
@@ -303,7 +305,11 @@ impl Guard {
         arm(&ready, &self.memory, self.site.policy.as_ref())
     }
 
-    fn renewal(&self, registered: &Result<GuardRegistration, NotArmed>) -> Result<Renewal> {
+    fn renewal(
+        &self,
+        registered: &Result<GuardRegistration, NotArmed>,
+        now: Moment,
+    ) -> Result<Renewal> {
         let states: Vec<_> = self
             .beaters
             .iter()
@@ -312,6 +318,7 @@ impl Guard {
         let watches = states.iter().map(|(pool, state)| (*pool, &state.watch));
         let report = HeartbeatReport::of(self.token.clone(), watches);
         let boot_id = incarnation(&BootId::new(self.boot_id.as_str()), self.memory.firings);
+        let loop_age = pulse::age(&self.options.run_dir, &boot_id, now);
         let why = registered.as_ref().err().map(serde_json::to_string);
         let guard = serde_json::to_string(&registered.clone().unwrap_or_default())?;
         let heartbeats = (!self.beaters.is_empty()).then(|| serde_json::to_string(&report));
@@ -320,10 +327,7 @@ impl Guard {
             interval: Duration::from_millis(self.policy().lease_interval_milliseconds),
             annotations: BTreeMap::from([
                 (LEASE_BOOT_ID, Some(boot_id.0)),
-                (
-                    LEASE_LOOP_AGE,
-                    Some(loop_age(&self.options.run_dir).to_string()),
-                ),
+                (LEASE_LOOP_AGE, loop_age.map(|age| age.to_string())),
                 (LEASE_GUARD, Some(guard)),
                 (LEASE_GUARD_WHY, why.transpose()?),
                 (LEASE_HEARTBEATS, heartbeats.transpose()?),
@@ -341,11 +345,12 @@ impl Guard {
             let problems = "the guard's memory could not be written".to_owned();
             registered = Err(NotArmed::NoHeartbeatPool { problems });
         }
-        let renewal = self.renewal(&registered)?;
-        self.renewing = true;
+        let sent_at = clock::now()?;
+        let renewal = self.renewal(&registered, sent_at)?;
+        self.pace
+            .sent(sent_at, self.policy().lease_interval_milliseconds);
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
         let (version, ended) = (self.version.clone(), self.ended.clone());
-        let sent_at = clock::now()?;
         tokio::spawn(async move {
             let result = bounded(renew(&leases, &renewal, version)).await;
             // Nobody listens any more only when the guard is ending.
@@ -373,7 +378,7 @@ impl Guard {
                 registration,
                 result: Ok(renewed),
             } => {
-                self.renewing = false;
+                self.pace.acknowledged();
                 self.memory.acknowledged(sent_at, &registration);
                 self.version = renewed.version;
                 self.see_token(renewed.token)?;
@@ -382,7 +387,7 @@ impl Guard {
             Ended::Renewal {
                 result: Err(error), ..
             } => {
-                self.renewing = false;
+                self.pace.failed();
                 // It may have arrived: the next one reads the Lease first.
                 self.version = None;
                 tracing::warn!(error = format!("{error:#}"), "the Lease was not renewed");
@@ -407,7 +412,7 @@ impl Guard {
             let now = clock::now()?;
             self.token = Some((token, now));
             let half = self.policy().heartbeat_interval_milliseconds / 2;
-            self.renewal_due = self.renewal_due.min(now.plus(half));
+            self.pace.no_later_than(now.plus(half));
         }
         Ok(())
     }
@@ -433,10 +438,10 @@ impl Guard {
     async fn stop(mut self) -> Result<()> {
         if self.memory.bound().is_some() && self.memory.may_renew() {
             let registration = GuardRegistration::default();
-            let renewal = self.renewal(&Err(NotArmed::Stopping))?;
+            let sent_at = clock::now()?;
+            let renewal = self.renewal(&Err(NotArmed::Stopping), sent_at)?;
             self.memory.offer(&registration);
             let leases: Api<Lease> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
-            let sent_at = clock::now()?;
             match bounded(renew(&leases, &renewal, None)).await {
                 Ok(_) => self.memory.acknowledged(sent_at, &registration),
                 Err(error) => tracing::warn!(
@@ -463,12 +468,6 @@ async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
         .context("the API server did not answer in time")?
 }
 
-/// Milliseconds since the agent's converge loop last went round; [`LEASE_LOOP_NEVER`] when nobody knows.
-fn loop_age(run_dir: &Path) -> u64 {
-    let modified = std::fs::metadata(run_dir.join("loop")).and_then(|metadata| metadata.modified());
-    let age = modified
-        .ok()
-        .and_then(|modified| SystemTime::now().duration_since(modified).ok());
-    let known = age.and_then(|age| u64::try_from(age.as_millis()).ok());
-    known.unwrap_or(LEASE_LOOP_NEVER)
-}
+#[cfg(test)]
+#[path = "renewing_tests.rs"]
+mod tests;

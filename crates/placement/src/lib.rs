@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `filter` | the hard rules, in one place for every planner |
 //! | `place` | one VM: which host, or how many hosts each rule removed |
+//! | `admit` | a new VM: the best host with which N+1 is still proven, or what was tried |
 //! | `engine` | the same from indexes that are kept between questions |
 //! | `headroom` | N+1 per host and rack, room left, the most dangerous failure |
 //! | `evacuation` | a timed schedule of moves that empties hosts, and what cannot move |
@@ -20,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admit;
 pub mod core;
 mod engine;
 mod evacuation;
@@ -38,6 +40,7 @@ mod storage;
 mod what_if;
 mod words;
 
+pub use admit::{Admission, Tried};
 pub use engine::Engine;
 pub use evacuation::{EvacuationRequest, plan_evacuation, plan_evacuation_on};
 pub use filter::Filter;
@@ -51,5 +54,5 @@ pub use plan::{Limits, Move, Plan, Stuck};
 pub use rebalance::{Gain, Goal, Mode, Rebalance, RebalanceRequest, plan_rebalance};
 pub use rules::{Domain, Relation, Rules, Side};
 pub use storage::StorageRoom;
-pub use what_if::{Admission, HostDown, host_down, with_hosts};
+pub use what_if::{HostDown, host_down, with_hosts};
 pub use words::phrases;

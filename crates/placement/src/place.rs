@@ -30,9 +30,10 @@ impl Choice {
         if weighed.anchored {
             reasons.push("VMs that must share its host are there".to_owned());
         }
-        let hosts = match weighed.failed {
-            Some(false) => "the hosts that fit and on which no start of it failed",
-            Some(true) | None => "the hosts that fit",
+        let hosts = match (weighed.failed, weighed.others_break) {
+            (Some(false), false) => "the hosts that fit and on which no start of it failed",
+            (Some(true) | None, false) => "the hosts that fit",
+            (_, true) => "the hosts that fit, without those on which N+1 would break",
         };
         if weighed.failed == Some(true) {
             reasons.push("starts of it failed on every host that fits".to_owned());
@@ -68,6 +69,8 @@ pub(crate) struct Weighed {
     pub unmet: u32,
     /// Free memory.
     pub free_bytes: u64,
+    /// Hosts were left out because N+1 would break with it there.
+    pub others_break: bool,
 }
 
 /// Why no host was.
@@ -140,6 +143,7 @@ pub fn place(fleet: &Fleet, uid: &VmUid, avoid: &BTreeSet<HostName>) -> Result<C
                 failed: (!avoid.is_empty()).then_some(!wanted),
                 unmet,
                 free_bytes,
+                others_break: false,
             };
             Ok(Choice::of(host.clone(), &scene.bundle.vm, &weighed))
         }

@@ -7,51 +7,8 @@ use model::{HostName, VmUid};
 
 use crate::engine::Engine;
 use crate::fleet::{Fleet, Host};
-use crate::headroom::{Headroom, HeadroomReport};
+use crate::headroom::HeadroomReport;
 use crate::place::{Choice, Refusal};
-
-/// Whether a new VM may start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// It has a host, and N+1 holds with it.
-    Placed(Choice),
-    /// No host fits.
-    Refused(Refusal),
-    /// A host fits, but with the VM on it its pool's N+1 would not be proven.
-    Breaks {
-        /// The pool.
-        pool: String,
-        /// What the proof found with the VM there.
-        headroom: Headroom,
-    },
-}
-
-impl Engine {
-    /// The rule for new VMs: a place, and N+1 still proven. Assigned when placed, as before when
-    /// not. A VM that is pinned, or that stays down with its host, takes part in no other
-    /// failure than by the room that it takes.
-    pub fn admit(&mut self, uid: &VmUid, avoid: &BTreeSet<HostName>) -> Admission {
-        let choice = match self.place(uid, avoid) {
-            Ok(choice) => choice,
-            Err(refusal) => return Admission::Refused(refusal),
-        };
-        let host = self.fleet().hosts.get(&choice.host);
-        let Some(pool) = host.map(|host| host.pool.clone()) else {
-            return Admission::Refused(Refusal::default());
-        };
-        let before = self.machine(uid).cloned();
-        self.assign(uid, &choice.host);
-        match self.prove_headroom(&pool) {
-            Headroom::Proven | Headroom::NotPromised => Admission::Placed(choice),
-            headroom => {
-                if let Some(before) = before {
-                    self.upsert_vm(uid.clone(), before);
-                }
-                Admission::Breaks { pool, headroom }
-            }
-        }
-    }
-}
 
 /// What becomes of the VMs of a host that fails.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Answers judged on both sides by trying everything, on fleets of up to six hosts and ten VMs with
 //! rules of every kind: a choice is legal by the independent lint and tied for the best of all hosts, a
-//! refusal is truly impossible, a proof of N+1 has a witness and a refutation none, and a plan never
+//! refusal is truly impossible, for the sake of N+1 too, a proof of N+1 has a witness and a refutation none, and a plan never
 //! passes through an illegal state. What makes a host the best is written anew here.
 #![allow(clippy::unwrap_used)]
 
@@ -10,11 +10,11 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use common::{GIB, any_fleet, any_model, any_rules, any_storage, name};
-use model::{HostName, VmUid};
+use model::{Architecture, HostName, VmUid};
 use placement::{
-    Domain, EvacuationRequest, Fleet, Goal, Headroom, Limits, Mode, Plan, RebalanceRequest,
-    Relation, Side, StorageRoom, Violation, Vm, lint, lint_plan, place, plan_evacuation,
-    plan_rebalance, prove_headroom,
+    Admission, Domain, Engine, EvacuationRequest, Fleet, Goal, Headroom, Limits, Mode, Plan,
+    RebalanceRequest, Relation, Side, StorageRoom, Violation, Vm, lint, lint_plan, place,
+    plan_evacuation, plan_rebalance, prove_headroom,
 };
 use proptest::prelude::*;
 
@@ -243,10 +243,49 @@ fn survives(fleet: &Fleet, failed: &HostName) -> bool {
     }
     let usable = fleet.hosts.iter().filter(|(name, host)| {
         let open = host.stands && host.closed.is_none() && host.has_network;
-        *name != failed && open && host.pool == "main"
+        *name != failed && open && host.pool == fleet.hosts[failed].pool
     });
     let usable: Vec<&HostName> = usable.map(|(name, _)| name).collect();
     possible(&after, &lint(&after), &lost, &usable)
+}
+
+/// Whether every failure of one host of a pool is survived.
+fn kept(fleet: &Fleet, pool: &str) -> bool {
+    let standing = fleet.hosts.iter();
+    let mut standing = standing.filter(|(_, host)| host.stands && host.pool == pool);
+    standing.all(|(failed, _)| survives(fleet, failed))
+}
+
+/// An answer about a new VM against trying it on every host.
+fn judge_admission(fleet: &Fleet, uid: &VmUid, answer: &Admission) -> Result<(), TestCaseError> {
+    let hosts = fleet.hosts.keys();
+    let fit: Vec<&HostName> = hosts.filter(|host| takes(fleet, uid, host)).collect();
+    let keeps = |host: &HostName| {
+        let mut with = fleet.clone();
+        with.vms.get_mut(uid).unwrap().host = Some(host.clone());
+        kept(&with, &fleet.hosts[host].pool)
+    };
+    match answer {
+        Admission::Placed(choice) => {
+            prop_assert!(fit.contains(&&choice.host), "{uid} does not fit");
+            prop_assert!(keeps(&choice.host), "{uid} breaks N+1 on {}", choice.host);
+            let chosen = worth(fleet, uid, &choice.host);
+            for other in fit {
+                let better = worth(fleet, uid, other) < chosen;
+                prop_assert!(!better || !keeps(other), "{uid}: {other} is better");
+            }
+        }
+        Admission::Refused(_) => prop_assert!(fit.is_empty(), "{uid} fits on {fit:?}"),
+        Admission::Breaks { tried, .. } => {
+            prop_assert!(!fit.is_empty() && tried.all);
+            let pools = fit.iter().map(|host| fleet.hosts[*host].pool.clone());
+            prop_assert_eq!(&pools.collect::<BTreeSet<_>>(), &tried.pools);
+            for host in fit {
+                prop_assert!(!keeps(host), "{uid} could be on {host}");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Every state on the way is played and judged; who must share a host may be apart on the way.
@@ -300,6 +339,47 @@ proptest! {
             }
             Headroom::Unknown { failure } => prop_assert!(false, "{failure} is unknown"),
             Headroom::NotPromised => prop_assert!(false, "it is promised"),
+        }
+    }
+
+    #[test]
+    fn a_new_vm_is_refused_only_if_n_plus_1_breaks_wherever_it_is(
+        fleet in fleets(),
+        begun in 0..4_usize,
+        alike in any::<bool>(),
+        stay in proptest::collection::vec(proptest::bool::weighted(0.15), VMS),
+    ) {
+        let mut fleet = fleet;
+        if alike && let Some(other) = fleet.pools.get_mut("other") {
+            other.architecture = Architecture::x86_64;
+        }
+        for (vm, stays) in fleet.vms.values_mut().zip(stay) {
+            vm.restarts_elsewhere = !stays;
+        }
+        let uids: Vec<VmUid> = fleet.vms.keys().cloned().collect();
+        let mut engine = Engine::new(fleet);
+        for (index, uid) in uids.iter().enumerate() {
+            let nothing = BTreeSet::new();
+            if index < begun {
+                // Who was there before; N+1 may be broken already.
+                match engine.place(uid, &nothing) {
+                    Ok(choice) => engine.assign(uid, &choice.host),
+                    Err(_) => engine.remove_vm(uid),
+                }
+                continue;
+            }
+            let before = engine.fleet().clone();
+            let answer = engine.admit(uid, &nothing);
+            judge_admission(&before, uid, &answer)?;
+            match answer {
+                Admission::Placed(choice) => {
+                    prop_assert_eq!(engine.fleet().vms[uid].host.as_ref(), Some(&choice.host));
+                }
+                _ => {
+                    prop_assert_eq!(engine.fleet(), &before);
+                    engine.remove_vm(uid);
+                }
+            }
         }
     }
 

@@ -72,6 +72,13 @@ fn accounted(fleet: &Fleet, request: &EvacuationRequest) -> Result<(), TestCaseE
         prop_assert!(place(&after, &stuck.vm, &BTreeSet::new()).is_err());
         prop_assert!(!stuck.why.is_empty());
     }
+    // People are told names.
+    let reasons = plan.moves.iter().map(|step| &step.reason);
+    for told in reasons.chain(plan.stuck.iter().map(|stuck| &stuck.why)) {
+        let mut words = told.split(|letter: char| !letter.is_alphanumeric());
+        let shown = words.find(|word| fleet.vms.contains_key(&VmUid((*word).to_owned())));
+        prop_assert_eq!(shown, None, "{}", told);
+    }
     prop_assert!(plan.end_ms >= plan.bound_ms);
     // Where all that may move could find a place with nobody else moved, none is stuck.
     let waiting: Vec<VmUid> = (fleet.vms.iter())

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{GIB, any_fleet, any_vm, host, name, pool, uid, vm};
 use model::{Architecture, HostName, VmUid, Zone};
 use placement::{
-    Engine, Failure, Fleet, Headroom, Survival, Vm, headroom_report, lint, place, prove_headroom,
-    room_left,
+    Admission, Engine, Failure, Fleet, Headroom, Survival, Vm, headroom_report, lint, place,
+    prove_headroom, room_left,
 };
 use proptest::prelude::*;
 
@@ -148,8 +148,11 @@ proptest! {
             prop_assert!(told.survival != Survival::Proven || told.fills_permille <= 1_000);
         }
         if let Some(worst) = report.most_dangerous() {
-            let broken = report.hosts.iter().any(|told| told.survival != Survival::Proven);
+            let all = || report.hosts.iter().chain(&report.racks);
+            let broken = all().any(|told| told.survival != Survival::Proven);
             prop_assert_eq!(worst.survival != Survival::Proven, broken);
+            let same = all().filter(|told| told.survival == worst.survival);
+            prop_assert_eq!(same.map(|told| told.fills_permille).max(), Some(worst.fills_permille));
         }
     }
 
@@ -197,21 +200,22 @@ proptest! {
     #[test]
     fn room_left_is_what_new_vms_meet(fleet in fleets(), cpu in 1..3_u64, memory in 1..4_u64) {
         let left = room_left(&fleet, "main", &[("size".into(), cpu, memory * GIB)]);
-        // One after the other, as they would come.
+        // One after the other, as they would come, each asked of an engine that knows nothing of the others.
         let mut fleet = fleet;
         fleet.hosts.retain(|_, host| host.pool == "main");
         let mut more = 0;
-        loop {
-            let new = VmUid(format!("new{more}"));
-            let mut wanted = vm("new", cpu, memory);
-            wanted.storage_pools.clear();
-            fleet.vms.insert(new.clone(), wanted.into());
-            let Ok(choice) = place(&fleet, &new, &BTreeSet::new()) else { break };
-            fleet.vms.get_mut(&new).unwrap().host = Some(choice.host);
-            if prove_headroom(&fleet, "main") != Headroom::Proven {
-                break;
+        if prove_headroom(&fleet, "main") == Headroom::Proven {
+            loop {
+                let new = VmUid(format!("new{more}"));
+                let mut wanted = vm("new", cpu, memory);
+                wanted.storage_pools.clear();
+                fleet.vms.insert(new.clone(), wanted.into());
+                let mut engine = Engine::new(fleet);
+                let answer = engine.admit(&new, &BTreeSet::new());
+                fleet = engine.into_fleet();
+                let Admission::Placed(_) = answer else { break };
+                more += 1;
             }
-            more += 1;
         }
         prop_assert_eq!(left[0].more, more);
     }

@@ -6,10 +6,10 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{GIB, any_fleet, host, name, pool, uid, vm};
-use model::{Architecture, Zone};
+use model::{Architecture, HostName, Zone};
 use placement::{
-    Fleet, Goal, Headroom, Mode, Rebalance, RebalanceRequest, Relation, Rules, lint, lint_plan,
-    place, plan_rebalance, prove_headroom,
+    EvacuationRequest, Fleet, Goal, Headroom, Mode, Rebalance, RebalanceRequest, Relation, Rules,
+    lint, lint_plan, place, plan_evacuation, plan_rebalance, prove_headroom,
 };
 use proptest::prelude::*;
 
@@ -94,6 +94,7 @@ proptest! {
         let answer = plan_rebalance(&fleet, &request);
         prop_assert_eq!(lint_plan(&fleet, &request.limits, &answer.plan), vec![]);
         prop_assert!(answer.plan.moves.len() <= moves_max);
+        prop_assert!(answer.emptied.len() >= one_by_one(&fleet, &request));
         let mut after = carried_out(&fleet, &answer);
         for name in &answer.emptied {
             prop_assert!(after.vms.values().all(|vm| vm.host.as_ref() != Some(name)));
@@ -103,6 +104,128 @@ proptest! {
             prop_assert_eq!(prove_headroom(&after, "main"), Headroom::Proven);
         }
     }
+}
+
+/// How many hosts are emptied one by one, the least loaded first: each if the schedule of an evacuation empties it too,
+/// within the moves that are allowed, and N+1 is not worse without it.
+fn one_by_one(fleet: &Fleet, request: &RebalanceRequest) -> usize {
+    let promised = prove_headroom(fleet, "main") == Headroom::Proven;
+    let used = |name: &HostName| {
+        let there = fleet
+            .vms
+            .values()
+            .filter(|vm| vm.places().any(|at| at == name));
+        there.map(|vm| vm.memory_bytes).sum::<u64>()
+    };
+    let open = fleet
+        .hosts
+        .iter()
+        .filter(|(_, host)| host.pool == "main" && host.closed.is_none());
+    let mut order: Vec<(u64, &HostName)> = open.map(|(name, _)| (used(name), name)).collect();
+    order.sort();
+    let mut emptied = BTreeSet::new();
+    for (_, name) in order {
+        let mut hosts = emptied.clone();
+        hosts.insert(name.clone());
+        let plan = plan_evacuation(
+            fleet,
+            &EvacuationRequest {
+                hosts: hosts.clone(),
+                ..EvacuationRequest::default()
+            },
+        );
+        let mut after = fleet.clone();
+        for step in &plan.moves {
+            after.vms.get_mut(&step.vm).unwrap().host = Some(step.to.clone());
+        }
+        after.hosts.retain(|name, _| !hosts.contains(name));
+        let moves = plan.stuck.is_empty()
+            && plan.leaving.is_empty()
+            && plan.moves.len() <= request.moves_max;
+        if moves && (!promised || prove_headroom(&after, "main") == Headroom::Proven) {
+            emptied = hosts;
+        }
+    }
+    emptied.len()
+}
+
+/// Emptying the host with the least on it takes a piece of both holes that two others would need whole.
+fn least_loaded_is_in_the_way() -> Fleet {
+    let mut fleet = plain(6);
+    for (index, memory) in [14, 15, 15, 42, 42, 36].into_iter().enumerate() {
+        fleet.hosts.get_mut(&name(index)).unwrap().memory_bytes = memory * GIB;
+    }
+    fleet.pools.get_mut("main").unwrap().failures_to_tolerate = 0;
+    let sizes = [
+        (0, 7),
+        (0, 7),
+        (1, 6),
+        (1, 6),
+        (1, 3),
+        (2, 6),
+        (2, 6),
+        (2, 3),
+        (3, 30),
+        (4, 30),
+        (5, 30),
+    ];
+    for (index, (at, memory)) in sizes.into_iter().enumerate() {
+        let mut new = vm(&format!("v{index}"), 1, memory);
+        new.host = Some(name(at));
+        fleet.vms.insert(uid(index), new.into());
+    }
+    fleet
+}
+
+#[test]
+fn the_search_empties_more_where_one_by_one_fails() {
+    let fleet = least_loaded_is_in_the_way();
+    let request = RebalanceRequest {
+        goal: Goal::Consolidate(BTreeSet::new()),
+        ..RebalanceRequest::new("main")
+    };
+    assert_eq!(one_by_one(&fleet, &request), 1);
+    let answer = plan_rebalance(&fleet, &request);
+    assert_eq!(
+        answer.emptied,
+        BTreeSet::from([name(1), name(2)]),
+        "{}",
+        answer.why
+    );
+    assert_eq!(lint_plan(&fleet, &request.limits, &answer.plan), vec![]);
+    assert_eq!(answer.plan.moves.len(), 6);
+    assert_eq!(
+        plan_rebalance(&fleet, &request),
+        answer,
+        "one seed, one plan"
+    );
+    // Within the moves that are allowed: two suffice for the host that is emptied alone.
+    let few = RebalanceRequest {
+        moves_max: 5,
+        ..request.clone()
+    };
+    assert_eq!(
+        plan_rebalance(&fleet, &few).emptied,
+        BTreeSet::from([name(0)])
+    );
+    // Of hosts that are named, each that stays is told why.
+    let named = RebalanceRequest {
+        goal: Goal::Consolidate((0..3).map(name).collect()),
+        ..request.clone()
+    };
+    assert_eq!(
+        plan_rebalance(&fleet, &named).why,
+        "2 hosts can be emptied; h0 stays: so more hosts can be emptied"
+    );
+    // Who may not move now keeps the search away, not only the first way.
+    let fixed = RebalanceRequest {
+        fixed: BTreeSet::from([uid(2)]),
+        ..request
+    };
+    assert_eq!(
+        plan_rebalance(&fleet, &fixed).emptied,
+        BTreeSet::from([name(0)])
+    );
 }
 
 fn plain(hosts: usize) -> Fleet {

@@ -13,8 +13,8 @@ use std::path::Path;
 
 use model::{HostName, VmUid};
 use placement::{
-    Engine, EvacuationRequest, Fleet, Goal, Headroom, Limits, Mode, Plan, RebalanceRequest,
-    Survival, lint, lint_plan, place, plan_evacuation, plan_rebalance, room_left,
+    Admission, Engine, EvacuationRequest, Failure, Fleet, Goal, Headroom, Limits, Mode, Plan,
+    RebalanceRequest, Survival, lint, lint_plan, place, plan_evacuation, plan_rebalance, room_left,
 };
 use story::{Ask, GIB, Scenario};
 
@@ -35,6 +35,11 @@ impl Scenario {
                     if let Ok(choice) = answer {
                         engine.assign(&uid, &choice.host);
                     }
+                }
+                Ask::Admit(name) => {
+                    let uid = VmUid(name.clone());
+                    let answer = engine.admit(&uid, &BTreeSet::new());
+                    tell_admission(&mut told, &uid, answer);
                 }
                 Ask::Batch(names) => {
                     let pending: Vec<_> = names
@@ -137,6 +142,31 @@ fn tell_choice(
     .unwrap();
 }
 
+fn tell_admission(told: &mut String, uid: &VmUid, answer: Admission) {
+    match answer {
+        Admission::Placed(choice) => tell_choice(told, uid, &Ok(choice)),
+        Admission::Refused(refusal) => tell_choice(told, uid, &Err(refusal)),
+        Admission::Breaks {
+            pool,
+            headroom,
+            tried,
+        } => {
+            let why = match headroom {
+                Headroom::Broken { failure, vm } => {
+                    format!("if {failure} failed, {vm} would find no place")
+                }
+                other => format!("{other:?}"),
+            };
+            let tried = tried.sentence();
+            writeln!(
+                told,
+                "{uid} waits: N+1 of {pool} would break: {why}; {tried}"
+            )
+            .unwrap();
+        }
+    }
+}
+
 fn tell_headroom(told: &mut String, engine: &mut Engine, pool: &str) {
     let Some(report) = engine.headroom_report(pool) else {
         return writeln!(told, "pool {pool} is unknown").unwrap();
@@ -150,7 +180,9 @@ fn tell_headroom(told: &mut String, engine: &mut Engine, pool: &str) {
         Headroom::NotPromised => "N+1 is not promised".to_owned(),
     };
     writeln!(told, "{sentence}").unwrap();
-    for told_of in report.racks.iter().chain(report.most_dangerous()) {
+    let worst = report.most_dangerous();
+    let host = worst.filter(|worst| matches!(worst.failure, Failure::Host(_)));
+    for told_of in report.racks.iter().chain(host) {
         let survival = match &told_of.survival {
             Survival::Proven => "survived".to_owned(),
             Survival::Unknown => "unknown".to_owned(),
@@ -162,6 +194,9 @@ fn tell_headroom(told: &mut String, engine: &mut Engine, pool: &str) {
             "{failure}: {survival}; VMs lost: {lost}, filling {fills} per mille of the room elsewhere"
         )
         .unwrap();
+    }
+    if let Some(rack) = worst.filter(|_| host.is_none()) {
+        writeln!(told, "most dangerous: {}", rack.failure).unwrap();
     }
     for uid in report.outside {
         writeln!(told, "{uid} stands outside").unwrap();

@@ -417,6 +417,35 @@ fn an_outage_that_nobody_tells_is_red() {
     assert_eq!(rules(&history, &one_restart()), ["outage-untold"]);
 }
 
+/// The storage of h1 fails for 15 s; its guest stands still meanwhile and goes on.
+fn cut(told_of: &str) -> Vec<Entry> {
+    let mut history = clean();
+    history.retain(|entry| {
+        matches!(
+            entry,
+            Entry::Begin { .. } | Entry::Rest { .. } | Entry::Disk { .. }
+        )
+    });
+    history.push(right(1, "h1", 1));
+    history.push(fault("storage-cut", Some("h1"), 20));
+    history.push(heal("storage-cut", Some("h1"), 35));
+    let cause = format!("hardware/{told_of}/storage-pool/shared/StorageLost");
+    let object = incident(&cause, told_of, 15.0);
+    history.push(Entry::Incident { object });
+    history
+}
+
+#[test]
+fn a_guest_may_stand_still_while_its_storage_is_cut_and_does_not_boot() {
+    let told = cut("h1");
+    assert_eq!(rules(&told, &probes(20..35, |_| 1)), [""; 0]);
+    assert_eq!(rules(&told, &one_restart()), ["reboot"]);
+    assert_eq!(
+        rules(&cut("h2"), &probes(20..35, |_| 1)),
+        ["incident-without-cause"]
+    );
+}
+
 #[test]
 fn a_storm_covers_the_deaths_in_it() {
     let mut history = clean();

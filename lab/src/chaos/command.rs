@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::Options;
-use super::plan::{LEFT_OUT, Plan};
+use super::plan::Plan;
 use crate::fault::Fault;
 use crate::lifecycle::{Lab, LabOptions};
 
@@ -84,9 +84,6 @@ fn print_plan(options: &Options) {
     for (number, blows) in plan.take(ROUNDS_SHOWN).enumerate() {
         let blows: Vec<String> = blows.iter().map(ToString::to_string).collect();
         println!("round {}: {}", number + 1, blows.join(" · "));
-    }
-    for (fault, why) in LEFT_OUT {
-        println!("never {}: {why}", fault.name());
     }
 }
 

@@ -101,6 +101,7 @@ pub fn judge(
         lease_confirmed_unchanged: false,
         assigned_at,
         probe_answered_at: context.probes.of_host(name.as_str()).answered,
+        at: now,
     };
     let incarnation = (name, &identity.boot_id);
     let memory = &mut watch.self_fencing;

@@ -9,7 +9,7 @@ use api::{Headroom, Host, HostPool, HostPoolStatus, HostState, StoragePoolStatus
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use model::{Bytes, VmUid};
-use placement::{Engine, Fleet, Free, HeadroomReport, Survival, room_left};
+use placement::{Engine, Fleet, Free, HeadroomReport, RoomLeft, Survival, room_left};
 
 use super::rebalance;
 use crate::conditions::{Judged, condition, conditions};
@@ -230,6 +230,23 @@ async fn tell(context: &Context, pool: &HostPool, after: &Headroom) {
         .await;
 }
 
+/// How many more fit of each size, the most first. Of a size that does not fit nothing is said beside those that do; when
+/// none fits it is said of each.
+fn told_room(mut room: Vec<RoomLeft>) -> Vec<String> {
+    room.sort_by(|one, two| {
+        two.more
+            .cmp(&one.more)
+            .then_with(|| one.name.cmp(&two.name))
+    });
+    if room.iter().all(|room| room.more == 0) {
+        let none = room.iter().map(|room| format!("0 more {} fit", room.name));
+        return none.collect();
+    }
+    let some = room.iter().filter(|room| room.more > 0);
+    some.map(|room| format!("{} more {}", room.more, room.name))
+        .collect()
+}
+
 /// The report in words, with the room left in sizes that people know.
 fn headroom(fleet: &Fleet, pool: &str, report: &HeadroomReport, flavors: &[Size]) -> Headroom {
     let name = |uid: &VmUid| {
@@ -258,15 +275,6 @@ fn headroom(fleet: &Fleet, pool: &str, report: &HeadroomReport, flavors: &[Size]
             format!("not proven for the failure of host {failure}; add a host or remove a VM"),
         ),
     };
-    let mut room: Vec<_> = room_left(fleet, pool, flavors)
-        .into_iter()
-        .filter(|room| room.more > 0)
-        .collect();
-    room.sort_by(|one, two| {
-        two.more
-            .cmp(&one.more)
-            .then_with(|| one.name.cmp(&two.name))
-    });
     let racks = report.racks.iter().map(|rack| {
         let told = match &rack.survival {
             Survival::Proven => "survived".to_owned(),
@@ -283,10 +291,7 @@ fn headroom(fleet: &Fleet, pool: &str, report: &HeadroomReport, flavors: &[Size]
             .most_dangerous()
             .map(|failure| failure.failure.to_string()),
         message,
-        room_left: room
-            .into_iter()
-            .map(|room| format!("{} more {}", room.more, room.name))
-            .collect(),
+        room_left: told_room(room_left(fleet, pool, flavors)),
         pinned: report.outside.iter().map(name).collect(),
     }
 }
@@ -361,5 +366,31 @@ async fn storage(context: &Arc<Context>) {
                     .await,
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_told_of_what_fits_and_else_that_nothing_does() {
+        let told = |counts: [u64; 3]| {
+            let names = ["1C2G", "4C8G", "8C16G"];
+            let room = names.iter().zip(counts);
+            told_room(
+                room.map(|(name, more)| RoomLeft {
+                    name: (*name).to_owned(),
+                    more,
+                })
+                .collect(),
+            )
+        };
+        assert_eq!(told([1, 3, 0]), ["3 more 4C8G", "1 more 1C2G"]);
+        assert_eq!(
+            told([0, 0, 0]),
+            ["0 more 1C2G fit", "0 more 4C8G fit", "0 more 8C16G fit"]
+        );
+        assert_eq!(told_room(Vec::new()), Vec::<String>::new());
     }
 }

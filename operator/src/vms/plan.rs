@@ -8,7 +8,7 @@ use failover::recovery::slot;
 use failover::vm::{VmDecision, VmPhase, VmVerdict};
 use failover::{Policy, assignment};
 use model::{HostName, VmUid};
-use placement::{Admission, Engine, Fleet, Headroom};
+use placement::{Admission, Engine, Fleet, Headroom, Tried};
 use serde_json::json;
 
 use super::Work;
@@ -71,8 +71,12 @@ pub(super) fn plan(
             };
             return work.push(Work::Show(vm, phase, refusal.sentence(), Some(report)));
         }
-        Admission::Breaks { pool, headroom } => {
-            let why = breaks_headroom(engine.fleet(), &pool, &headroom, &uid);
+        Admission::Breaks {
+            pool,
+            headroom,
+            tried,
+        } => {
+            let why = breaks_headroom(engine.fleet(), (&pool, &headroom), &tried, &uid);
             let report = json!({"message": why, "removed": [], "reasons": [], "host": null});
             return work.push(Work::Show(vm, VmPhase::Pending, why, Some(report)));
         }
@@ -185,20 +189,25 @@ fn ask(
     answer
 }
 
-/// Why a new VM may not start: the pool would no longer survive the loss of a host.
-fn breaks_headroom(fleet: &Fleet, pool: &str, headroom: &Headroom, uid: &VmUid) -> String {
+/// Why a new VM may not start: the pool would no longer survive the loss of a host, wherever the VM was.
+fn breaks_headroom(
+    fleet: &Fleet,
+    (pool, headroom): (&str, &Headroom),
+    tried: &Tried,
+    uid: &VmUid,
+) -> String {
     let label = |uid: &VmUid| {
         let vm = fleet.vms.get(uid);
         vm.map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
     };
-    let name = label(uid);
+    let (name, tried) = (label(uid), tried.sentence());
     match headroom {
         Headroom::Broken { failure, vm } => format!(
-            "N+1 of pool {pool} would break: if host {failure} failed, {} would find no place; add a host or remove a VM before starting {name}",
+            "N+1 of pool {pool} would break: if host {failure} failed, {} would find no place; {tried}; add a host or remove a VM before starting {name}",
             label(vm)
         ),
         Headroom::Unknown { failure } => format!(
-            "N+1 of pool {pool} could not be proven for the failure of host {failure}; add a host or remove a VM before starting {name}"
+            "N+1 of pool {pool} could not be proven for the failure of host {failure}; {tried}; add a host or remove a VM before starting {name}"
         ),
         Headroom::Proven | Headroom::NotPromised => String::new(),
     }

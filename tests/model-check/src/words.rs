@@ -195,12 +195,13 @@ pub fn self_fenced(host: u8, boot: u8) -> Option<HostStopProof> {
     let mut heartbeats = Heartbeats::default();
     let token = heartbeats.token("operator", Moment(0));
     let report = HeartbeatReport::of(Some((token, Moment(0))), [("pool", &watch)]);
-    heartbeats.take(&"observer".into(), &"o".into(), report, Moment(0));
+    heartbeats.take(&"observer".into(), &"o".into(), report, run.until);
     let look = LastLook {
         lease_changed_at: Moment(0),
         lease_confirmed_unchanged: true,
         assigned_at: Moment(0),
         probe_answered_at: None,
+        at: run.until,
     };
     let incarnation = (&host_name(host), &boot_id(host, boot));
     self_fence::self_fenced(incarnation, &guard, &heartbeats, &look, &policy).ok()

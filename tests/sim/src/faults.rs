@@ -95,6 +95,12 @@ pub enum Fault {
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },
+    /// A host is cut off from the business network: its VMs run on, and nobody reaches them.
+    BusinessCut {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
     /// The management switch reboots: every host is cut off.
     SwitchReboot {
         #[serde(rename = "for", deserialize_with = "seconds")]
@@ -176,9 +182,19 @@ pub enum Fault {
     /// A host's agent says of a VM what is not so: that another host's copy is closed, handed over and
     /// running, and that a copy of epochs that nobody has issued is.
     FalseWord { host: HostIndex, vm: VmIndex },
+    /// A host's guard tells of all other hosts' heartbeats what is not so: a beat beyond all measure that has
+    /// not changed for ever.
+    FalseBeats {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
     /// A machine that booted a clone of a host's disk reports and renews under its name.
     Twin {
         host: HostIndex,
+        /// It has the host's system UUID too, and NICs of its own.
+        #[serde(default)]
+        same_uuid: bool,
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },
@@ -278,6 +294,12 @@ pub enum Fault {
         host: HostIndex,
         #[serde(default)]
         clone_of: Option<HostIndex>,
+    },
+    /// NICs of a host are replaced, one or all of them; its next boot finds the new ones.
+    ReplaceNics {
+        host: HostIndex,
+        #[serde(default)]
+        all: bool,
     },
     /// The API server's storage is full: it answers reads and refuses writes.
     ApiReadOnly {

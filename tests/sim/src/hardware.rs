@@ -12,6 +12,7 @@ use failover::guard::{Readiness, arm, incarnation};
 use failover::proof::power::PowerAnswer;
 use failover::proof::self_fence::GuardRegistration;
 
+use crate::liars::false_beats;
 use crate::machine::{Bmc, boot_id};
 use crate::mutant::Mutant;
 use crate::world::{Event, World};
@@ -208,10 +209,13 @@ impl World {
         let age = self.now - machine.agent.loop_at + machine.clock_jump;
         let boot = machine.boot_id.clone();
         let report = self.plan.heartbeat.then(|| {
-            Rc::new(HeartbeatReport::of(
-                machine.token.clone(),
-                [(POOL, &machine.watch)],
-            ))
+            let lies = self.now < machine.lies_until;
+            let told = HeartbeatReport::of(machine.token.clone(), [(POOL, &machine.watch)]);
+            Rc::new(if lies {
+                false_beats(told, host, &self.names)
+            } else {
+                told
+            })
         });
         let guard = registration.clone();
         let api_seen = machine.memory.word();

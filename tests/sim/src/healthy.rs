@@ -58,6 +58,7 @@ impl World {
                 health.switches_break = true;
             }
             Fault::Replace { host, .. }
+            | Fault::ReplaceNics { host, .. }
             | Fault::Twin { host, .. }
             | Fault::LedgerLost { host }
             | Fault::DisksFail { host, .. }

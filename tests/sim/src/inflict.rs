@@ -9,7 +9,7 @@ use model::{Assignment, VmUid};
 
 use crate::api::{MoveObject, VmObject};
 use crate::faults::Fault;
-use crate::machine::{Bmc, DomainState};
+use crate::machine::{Bmc, DomainState, nics};
 use crate::operator::name;
 use crate::world::{Event, World};
 
@@ -38,6 +38,7 @@ impl World {
             Fault::ManagementCut { host, span } => {
                 self.machines[host.0].management_until = now + span;
             }
+            Fault::BusinessCut { host, span } => self.machines[host.0].business_until = now + span,
             Fault::StorageCut { host, span } => self.machines[host.0].storage_until = now + span,
             Fault::SwitchReboot { span } => {
                 for machine in &mut self.machines {
@@ -76,7 +77,17 @@ impl World {
                     Some(other) => self.machines[other.0].uuid.clone(),
                     None => format!("{:08}-7777-4777-8777-777777777777", host.0 + 1),
                 };
-                self.machines[host.0].uuid = uuid;
+                let machine = &mut self.machines[host.0];
+                (machine.uuid, machine.nics) = (uuid, nics(host.0, "cc"));
+            }
+            Fault::ReplaceNics { host, all } => {
+                let old = &mut self.machines[host.0].nics;
+                let mut new = nics(host.0, "dd");
+                if !all {
+                    new.pop_first();
+                    new.extend(old.pop_first());
+                }
+                *old = new;
             }
             Fault::ApiLossy { span } => self.outage.lossy_until = now + span,
             Fault::AgentCrash { host, span } => self.agent_down(host.0, span),
@@ -86,7 +97,12 @@ impl World {
             }
             Fault::GuardStop { host, span } => self.machines[host.0].guard_until = now + span,
             Fault::FalseWord { host, vm } => self.false_word(host.0, vm.0),
-            Fault::Twin { host, span } => self.twin_turn(host.0, now + span),
+            Fault::FalseBeats { host, span } => self.machines[host.0].lies_until = now + span,
+            Fault::Twin {
+                host,
+                span,
+                same_uuid,
+            } => self.twin_turn(host.0, now + span, same_uuid),
             Fault::OperatorClock { operator, ahead } => {
                 self.operators[operator.0].wall_ahead = ahead;
             }
@@ -405,13 +421,14 @@ impl World {
         for host in 0..self.machines.len() {
             let machine = &mut self.machines[host];
             (machine.management_until, machine.storage_until) = (0, 0);
+            machine.business_until = 0;
             machine.hung_until = machine.hung_until.min(now);
             machine.bmc = (Bmc::Honest, 0);
             machine.second_bmc = machine.second_bmc.map(|_| (Bmc::Honest, 0));
             machine.bmc_dark_until = 0;
             (machine.start_hangs_until, machine.start_fails_until) = (0, 0);
             (machine.close_hangs_until, machine.disks_fail_until) = (0, 0);
-            machine.clearing_hangs_until = 0;
+            (machine.clearing_hangs_until, machine.lies_until) = (0, 0);
             (machine.guard_until, machine.clock_jump) = (0, 0);
             machine.agent.stale_until = 0;
             machine.agent.stuck_until = machine.agent.stuck_until.min(now);

@@ -8,6 +8,7 @@ use failover::agent::freeze::ApiMemory;
 use failover::agent::ledger::Entry;
 use failover::guard::GuardMemory;
 use failover::guard::observer::PoolWatch;
+use failover::host::incarnation::Identity;
 use model::{BootId, Epoch, VmUid};
 
 use crate::api::Objects;
@@ -125,10 +126,14 @@ pub struct Machine {
     pub boot_id: BootId,
     /// SMBIOS UUID.
     pub uuid: String,
+    /// Addresses of its NICs.
+    pub nics: BTreeSet<String>,
     /// Its processes stand still until then; guests may run on.
     pub hung_until: u64,
     /// Cut off from the management network until then.
     pub management_until: u64,
+    /// Cut off from the business network until then.
+    pub business_until: u64,
     /// Cut off from storage until then.
     pub storage_until: u64,
     /// What its BMC does, until when.
@@ -159,6 +164,8 @@ pub struct Machine {
     pub fed_at: u64,
     /// What the guard saw of others' heartbeats.
     pub watch: PoolWatch,
+    /// Its guard tells others' heartbeats falsely until then.
+    pub lies_until: u64,
     /// The operator's token that the guard saw last, and when.
     pub token: Option<(String, Moment)>,
     /// Active domains, by uid of the VM.
@@ -175,7 +182,22 @@ pub struct Machine {
     pub agent: Agent,
 }
 
+/// The two NICs of a host's board of some make, `aa` being that of the first.
+pub fn nics(host: usize, make: &str) -> BTreeSet<String> {
+    let nic = |port| format!("0c:c4:{make}:00:{:02x}:{port:02x}", host + 1);
+    (1..=2).map(nic).collect()
+}
+
 impl Machine {
+    /// What its agent reports of the boot that runs.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            boot_id: self.boot_id.clone(),
+            system_uuid: self.uuid.clone(),
+            mac_addresses: self.nics.clone(),
+        }
+    }
+
     /// A host that runs, under its first boot.
     pub fn new(index: usize) -> Self {
         Self {
@@ -184,8 +206,10 @@ impl Machine {
             boots: 1,
             boot_id: boot_id(index, 1),
             uuid: format!("{:08}-2222-3333-4444-555555555555", index + 10_000_001),
+            nics: nics(index, "aa"),
             hung_until: 0,
             management_until: 0,
+            business_until: 0,
             storage_until: 0,
             bmc: (Bmc::Honest, 0),
             second_bmc: None,
@@ -201,6 +225,7 @@ impl Machine {
             guard: GuardMemory::default(),
             fed_at: 0,
             watch: PoolWatch::default(),
+            lies_until: 0,
             token: None,
             domains: BTreeMap::new(),
             ledger: BTreeMap::new(),

@@ -34,6 +34,10 @@ pub enum Mutant {
     Hasty,
     /// The operator sees no renewal of the first host any more.
     DeafToOne,
+    /// The operator knows machines by their system UUID alone.
+    UuidAlone,
+    /// The operator hears of heartbeats from one host only, which may lie.
+    BelievesOne,
     /// The operator forces off although a person has disarmed failover.
     IgnoresDisarm,
     /// The operator restarts VMs of dead hosts only in the first seconds of each two minutes.
@@ -56,7 +60,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them, with the name that the command line takes.
-    pub const ALL: [(&'static str, Mutant); 22] = [
+    pub const ALL: [(&'static str, Mutant); 24] = [
         ("trusts-command", Mutant::TrustsCommand),
         ("no-compare-and-swap", Mutant::NoCompareAndSwap),
         ("trusts-any-bmc", Mutant::TrustsAnyBmc),
@@ -70,6 +74,8 @@ impl Mutant {
         ("never-fences", Mutant::NeverFences),
         ("hasty", Mutant::Hasty),
         ("deaf-to-one", Mutant::DeafToOne),
+        ("uuid-alone", Mutant::UuidAlone),
+        ("believes-one", Mutant::BelievesOne),
         ("ignores-disarm", Mutant::IgnoresDisarm),
         ("dawdles", Mutant::Dawdles),
         ("agent-stops-vms", Mutant::AgentStopsVms),

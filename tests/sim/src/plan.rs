@@ -2,6 +2,8 @@
 //! scenario. What a seed may combine, and what it may not because no operator could tell it
 //! from death, is decided here and explained in `tests/sim/README.md`.
 
+use std::collections::BTreeSet;
+
 use crate::faults::{BmcMode, Fault, HostIndex, OperatorIndex, VmIndex};
 use crate::rng::Rng;
 use crate::story::Pattern;
@@ -185,9 +187,23 @@ impl Plan {
                 }
             }
             3..=4 => self.push(at, Fault::Hang { host, span }),
-            5 => self.push(at, Fault::Reboot { host }),
-            6..=7 => self.push(at, Fault::ManagementCut { host, span }),
-            8 => self.push(at, Fault::StorageCut { host, span }),
+            5 => {
+                // Not drawn, as below.
+                if later.is_multiple_of(3) {
+                    self.push(at, Fault::ReplaceNics { host, all: false });
+                }
+                self.push(at, Fault::Reboot { host });
+            }
+            6..=7 => {
+                self.push(at, Fault::ManagementCut { host, span });
+                self.add_false_beats(at, host, span);
+                self.add_business_cut(at, host, span);
+            }
+            8 => {
+                self.push(at, Fault::StorageCut { host, span });
+                let host = HostIndex((host.0 + 1) % self.hosts);
+                self.add_business_cut(at, host, span);
+            }
             9 => self.push(at, Fault::SwitchReboot { span }),
             10..=12 => self.add_bad_bmc(at, host, span, rng),
             13 => self.push(
@@ -302,7 +318,14 @@ impl Plan {
             }
             _ => match rng.below(8) {
                 5 => self.push(at, Fault::FalseWord { host, vm }),
-                6 => self.push(at, Fault::Twin { host, span }),
+                6 => self.push(
+                    at,
+                    Fault::Twin {
+                        host,
+                        span,
+                        same_uuid: span.is_multiple_of(2),
+                    },
+                ),
                 7 => {
                     let ahead = rng.chance(500);
                     self.push(at, Fault::OperatorClock { operator, ahead });
@@ -325,6 +348,22 @@ impl Plan {
                     self.push(at + rng.range(1_000, 15_000), Fault::Confirm { host });
                 }
             },
+        }
+    }
+
+    /// Of two cut hosts one of whose heartbeat its neighbour lies meanwhile. Not drawn: the other schedules keep
+    /// their stories.
+    fn add_false_beats(&mut self, at: u64, cut: HostIndex, span: u64) {
+        if self.heartbeat && span.is_multiple_of(2) {
+            let host = HostIndex((cut.0 + 1) % self.hosts);
+            self.push(at, Fault::FalseBeats { host, span });
+        }
+    }
+
+    /// Where VMs are probed, a host in three is cut off from their users too. Not drawn either.
+    fn add_business_cut(&mut self, at: u64, host: HostIndex, span: u64) {
+        if self.probes && span.is_multiple_of(3) {
+            self.push(at, Fault::BusinessCut { host, span });
         }
     }
 
@@ -356,19 +395,64 @@ impl Plan {
                     span: span + 20_000,
                 },
             ),
-            1 => self.push(soon, Fault::ManagementCut { host, span: long }),
+            1 => {
+                self.push(soon, Fault::ManagementCut { host, span: long });
+                self.add_false_beats(at, host, long);
+            }
             2 => {
                 self.push(soon, Fault::ManagementCut { host, span: long });
                 self.push(soon, Fault::StorageCut { host, span: long });
+                self.add_false_beats(at, host, long);
             }
             3 => self.push(soon, Fault::PowerLoss { host, bmc: false }),
             _ => {}
         }
     }
 
+    /// What nobody could tell from the truth is left out.
+    fn keep_honest_enough(&mut self) {
+        self.keep_a_witness();
+        self.keep_bmcs_honest();
+    }
+
+    /// An observer that lies can not be told from one that does not where no other one sees the host: such
+    /// schedules silence one host beside it at most, and lose no messages.
+    fn keep_a_witness(&mut self) {
+        let lies = |fault: &Fault| match fault {
+            Fault::FalseBeats { host, .. } => Some(*host),
+            _ => None,
+        };
+        let liars: BTreeSet<_> = self
+            .faults
+            .iter()
+            .filter_map(|it| lies(&it.fault))
+            .collect();
+        let silenced = |fault: &Fault| match fault {
+            Fault::PowerLoss { host, .. }
+            | Fault::Hang { host, .. }
+            | Fault::Reboot { host }
+            | Fault::ManagementCut { host, .. }
+            | Fault::StorageCut { host, .. }
+            | Fault::GuardStop { host, .. }
+            | Fault::Twin { host, .. } => Some(*host),
+            _ => None,
+        };
+        let silent = self.faults.iter().filter_map(|it| silenced(&it.fault));
+        let hosts: BTreeSet<_> = silent.chain(liars.iter().copied()).collect();
+        let lost = |timed: &Timed| {
+            matches!(
+                timed.fault,
+                Fault::SwitchReboot { .. } | Fault::ApiLossy { .. } | Fault::ApiDown { .. }
+            )
+        };
+        if liars.len() > 1 || hosts.len() > 2 || self.faults.iter().any(lost) {
+            self.faults.retain(|timed| lies(&timed.fault).is_none());
+        }
+    }
+
     /// A BMC that says Off of a running host, while nothing else shows that it lives, can not be
     /// told from a dead host by anybody: such schedules get a silent BMC instead.
-    fn keep_honest_enough(&mut self) {
+    fn keep_bmcs_honest(&mut self) {
         let silences = |fault: &Fault| {
             matches!(
                 fault,

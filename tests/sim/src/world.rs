@@ -9,7 +9,6 @@ use failover::Policy;
 use failover::agent::ledger::EpochState;
 use failover::assignment::Rights;
 use failover::copy::{CopyPhase, CopyReport};
-use failover::host::incarnation::Identity;
 use failover::proof::power::PowerReading;
 use failover::vm::{VmPhase, Wanted};
 use model::{Assignment, BootId, Epoch, HostName, VmUid};
@@ -59,8 +58,8 @@ pub enum Event {
     AgentUp(usize, u64),
     /// A message of a host's agent that was given up arrives after all.
     Late(usize, Box<Patch>),
-    /// Another machine under a host's name: it reports and renews, until then.
-    Twin(usize, u64),
+    /// Another machine under a host's name, with its system UUID or another: it reports and renews, until then.
+    Twin(usize, u64, bool),
     /// libvirt or QEMU on a host, in a boot, takes its next step.
     Libvirt(usize, u64, Step),
     /// The guard's turn.
@@ -204,10 +203,7 @@ impl World {
         let two = self.plan.bmcs > 1;
         for machine in &mut self.machines {
             machine.second_bmc = two.then_some((Bmc::Honest, 0));
-            let identity = Identity {
-                boot_id: machine.boot_id.clone(),
-                system_uuid: machine.uuid.clone(),
-            };
+            let identity = machine.identity();
             self.api.objects.hosts.push(Rc::new(HostObject {
                 accepted: Some(identity.clone()),
                 reported: Some(identity),
@@ -385,7 +381,7 @@ impl World {
                     self.apply(host, *patch);
                 }
             }
-            Event::Twin(host, until) => self.twin_turn(host, until),
+            Event::Twin(host, until, same) => self.twin_turn(host, until, same),
             Event::Libvirt(host, boot, step) => self.libvirt(host, boot, step),
             Event::Guard(host) => self.guard_turn(host),
             Event::PowerOn(host) => self.power_on(host),

@@ -57,6 +57,22 @@ fn an_operator_that_dawdles_is_caught_by_the_bound() {
     assert_eq!(caught(Mutant::Dawdles), "in-time");
 }
 
+/// One observer that lies is enough to start a VM twice, if nobody else is heard.
+#[test]
+fn believing_one_observer_alone_is_caught() {
+    let scenario = "41c-an-observer-lies-about-a-host-that-beats";
+    let text = differs(scenario, Mutant::BelievesOne);
+    assert!(text.contains("one-writer"), "{text}");
+}
+
+/// Another machine with a host's name and UUID is taken for its next boot, unless its NICs are looked at.
+#[test]
+fn knowing_machines_by_their_uuid_alone_is_caught() {
+    let scenario = "33e-a-second-machine-with-the-same-name-and-uuid";
+    let text = differs(scenario, Mutant::UuidAlone);
+    assert!(text.contains("one-writer"), "{text}");
+}
+
 /// A start that hung goes on after its epoch was closed: only the hook stands in its way.
 #[test]
 fn a_hook_that_lets_a_closed_epoch_start_is_caught() {

@@ -65,10 +65,12 @@ pub struct HostPoolSpec {
     #[serde(default = "default_memory_overcommit")]
     #[schemars(range(min = 100, max = 200))]
     pub memory_overcommit_percent: i32,
-    /// How many hosts may fail at once with every VM still finding a place. Default 1 (N+1).
-    /// With 0 the pool gives no such promise.
+    /// How many hosts may fail with every VM still finding a place: 1 (N+1, the default), which is proven for every
+    /// host, or 0, and the pool gives no such promise. More at once is proven for nothing but declared racks, which
+    /// `status.headroom.racks` tells.
     #[serde(default = "default_failures")]
-    #[schemars(range(min = 0, max = 2))]
+    #[schemars(range(min = 0))]
+    #[x_kube(validation = Rule::new("self <= 1").message(Message::Expression("'failuresToTolerate: ' + string(self) + ' failures at once can not be proven, only every single one; write 1, or 0 for a pool that promises nothing'".into())))]
     pub failures_to_tolerate: i32,
     /// Highest MLPS grade (等保定级) of systems that may run here, 1 to 4. Default 3.
     #[serde(default = "default_grade")]
@@ -123,7 +125,7 @@ pub struct HostPoolStatus {
 pub struct Headroom {
     /// `Proven`, `Broken`, `Unknown`, `NotPromised`.
     pub state: String,
-    /// The most dangerous single failure: a host or a rack.
+    /// The most dangerous failure: of a host, or of a rack where racks are declared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worst_failure: Option<String>,
     /// The proof or what breaks it, in one sentence.
@@ -133,7 +135,7 @@ pub struct Headroom {
     /// What the loss of each declared rack would do. Told, not promised.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub racks: Vec<String>,
-    /// Room left in flavors a person knows: `3 more 4C8G`.
+    /// Room left in flavors a person knows: `3 more 4C8G`; `0 more 4C8G fit` for each flavor when none of any fits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub room_left: Vec<String>,
     /// VMs that stand outside the proof: their only data is on one host's local pool, or their rules

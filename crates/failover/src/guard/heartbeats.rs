@@ -9,8 +9,13 @@
 //! Clocks of two machines are never compared. That a run lies after the last change of the
 //! host's Lease is known by cause and effect: the operator writes a token after it saw that
 //! change, the observer notes on its own clock when it saw the token, and only what it saw
-//! after that counts. How long it saw it is told by the observer's clock alone. So reports may
-//! come as late as they like, and a pause of the operator lengthens no window.
+//! after that counts. How long it saw it is told by the observer's clock, and can not be longer
+//! than the operator has waited since it wrote the token. So reports may come as late as they
+//! like, and a pause of the operator lengthens no window.
+//!
+//! Observers may lie or be mistaken, so what each told is kept by (observer, pool, host): a beat
+//! is compared only with what the same observer told of it before. Whoever sees it change proves
+//! life, and nobody else's numbers undo that, neither in the signal nor against the evidence.
 
 use std::collections::BTreeMap;
 
@@ -26,6 +31,8 @@ use crate::time::Moment;
 const REPORT_BYTES_MAX: usize = 16 * 1024;
 /// Tokens of an observer that are remembered.
 const ANCHORS_MAX: usize = 64;
+/// Beats of an observer that are remembered beyond its last report.
+const TOLD_MAX: usize = 1024;
 
 /// What one observer tells with each renewal of its Lease. Times are its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,12 +85,37 @@ struct Anchor {
     seen_at: Moment,
 }
 
+/// What one observer told of one host's heartbeat on one pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    beat: u64,
+    /// When it last told another beat than before, on the operator's clock.
+    changed_at: Option<Moment>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Observer {
     boot_id: Option<BootId>,
     arrived_at: Moment,
     report: HeartbeatReport,
     anchors: Vec<Anchor>,
+    /// By pool and host. Outlives a boot of the observer: beats are not told by its clock.
+    told: BTreeMap<(String, HostName), Told>,
+}
+
+impl Observer {
+    /// How long ago the last change can have been that it told of: by the operator's clock since
+    /// it told so, or by its own since it first saw the new beat, whichever is longer.
+    fn since_change(&self, pool: &str, host: &HostName, now: Moment) -> Option<u64> {
+        let told = self.told.get(&(pool.to_owned(), host.clone()))?;
+        let by_operator = now.since(told.changed_at?);
+        let run = self.report.pools.get(pool).and_then(|runs| runs.get(host));
+        let by_observer = run.map_or(0, |run| {
+            let seen = run.until.since(run.since);
+            seen.saturating_add(now.since(self.arrived_at))
+        });
+        Some(by_operator.max(by_observer))
+    }
 }
 
 /// Evidence about one host on one pool, from one observer.
@@ -99,7 +131,7 @@ pub struct Evidence {
 #[derive(Clone, Debug, Default)]
 pub struct Heartbeats {
     observers: BTreeMap<HostName, Observer>,
-    signs: BTreeMap<HostName, (u64, Sign)>,
+    signs: BTreeMap<HostName, Sign>,
     asked: BTreeMap<String, Moment>,
     tokens: u64,
 }
@@ -129,11 +161,13 @@ impl Heartbeats {
         report: HeartbeatReport,
         now: Moment,
     ) {
+        self.note_changes(observer, &report, now);
         let known = self.observers.entry(observer.clone()).or_default();
         if known.boot_id.as_ref() != Some(boot_id) {
             // Its clock began anew.
             *known = Observer {
                 boot_id: Some(boot_id.clone()),
+                told: std::mem::take(&mut known.told),
                 ..Observer::default()
             };
         }
@@ -153,39 +187,74 @@ impl Heartbeats {
             }
         }
         known.arrived_at = now;
-        for (host, run) in report.pools.values().flatten() {
-            if host == observer {
-                continue;
-            }
-            let first = (
-                run.beat,
-                Sign {
-                    changes: 1,
-                    changed_at: now,
-                },
-            );
-            let (beat, sign) = self.signs.entry(host.clone()).or_insert(first);
-            // A beat only grows; a lower one is an older look of a slower observer.
-            if *beat < run.beat {
-                *beat = run.beat;
-                *sign = Sign {
-                    changes: sign.changes + 1,
-                    changed_at: now,
+        known.report = report;
+    }
+
+    /// Compares each beat of a report with what the same observer told of it before.
+    fn note_changes(&mut self, observer: &HostName, report: &HeartbeatReport, now: Moment) {
+        for (pool, runs) in &report.pools {
+            for (host, run) in runs.iter().filter(|(host, _)| *host != observer) {
+                let key = (pool.clone(), host.clone());
+                let before = self
+                    .observers
+                    .get(observer)
+                    .and_then(|known| known.told.get(&key).copied());
+                let changed = match before {
+                    Some(before) => before.beat != run.beat,
+                    // An observer that begins to look has seen a change when the beat is beyond
+                    // what all others told.
+                    None => self.highest_told(&key).is_some_and(|beat| beat < run.beat),
                 };
+                if changed || !self.signs.contains_key(host) {
+                    let sign = self.signs.entry(host.clone()).or_insert(Sign {
+                        changes: 0,
+                        changed_at: now,
+                    });
+                    *sign = Sign {
+                        changes: sign.changes + 1,
+                        changed_at: now,
+                    };
+                }
+                let changed_at = if changed {
+                    Some(now)
+                } else {
+                    before.and_then(|before| before.changed_at)
+                };
+                let told = Told {
+                    beat: run.beat,
+                    changed_at,
+                };
+                let known = self.observers.entry(observer.clone()).or_default();
+                known.told.insert(key, told);
             }
         }
-        known.report = report;
+        if let Some(known) = self.observers.get_mut(observer)
+            && known.told.len() > TOLD_MAX
+        {
+            known.told.retain(|(pool, host), _| {
+                let runs = report.pools.get(pool);
+                runs.is_some_and(|runs| runs.contains_key(host))
+            });
+        }
+    }
+
+    fn highest_told(&self, key: &(String, HostName)) -> Option<u64> {
+        let told = self.observers.values().filter_map(|it| it.told.get(key));
+        told.map(|told| told.beat).max()
     }
 
     /// Forgets hosts that are gone.
     pub fn retain(&mut self, keep: impl Fn(&HostName) -> bool) {
         self.observers.retain(|host, _| keep(host));
         self.signs.retain(|host, _| keep(host));
+        for observer in self.observers.values_mut() {
+            observer.told.retain(|(_, host), _| keep(host));
+        }
     }
 
     /// A host's heartbeat as others see it.
     pub fn sign(&self, host: &HostName) -> Option<Sign> {
-        self.signs.get(host).map(|(_, sign)| *sign)
+        self.signs.get(host).copied()
     }
 
     /// Observers that look at a host now: their reports are recent and name it.
@@ -218,21 +287,23 @@ impl Heartbeats {
     }
 
     /// The longest silence of a host on a pool that any observer saw wholly after `floor`, which
-    /// is a moment on the operator's clock.
+    /// is a moment on the operator's clock. It rests on one observer's word: see
+    /// [`Heartbeats::contradiction`].
     pub fn evidence(&self, host: &HostName, pool: &str, floor: Moment) -> Option<Evidence> {
         let of = |(name, observer): (&HostName, &Observer)| {
             if name == host {
                 return None;
             }
             let run = observer.report.pools.get(pool)?.get(host)?;
-            let anchors = observer.anchors.iter();
-            let seen_at = anchors
-                .filter(|anchor| anchor.asked_at >= floor)
-                .map(|anchor| anchor.seen_at)
-                .min()?;
+            let young = |anchor: &&Anchor| anchor.asked_at >= floor;
+            let anchors = observer.anchors.iter().filter(young);
+            let seen = |anchor: &Anchor| {
+                let seen = run.until.since(run.since.max(anchor.seen_at));
+                seen.min(observer.arrived_at.since(anchor.asked_at))
+            };
             Some(Evidence {
                 observer: name.clone(),
-                unchanged_milliseconds: run.until.since(run.since.max(seen_at)),
+                unchanged_milliseconds: anchors.map(seen).max()?,
             })
         };
         self.observers
@@ -240,158 +311,25 @@ impl Heartbeats {
             .filter_map(of)
             .max_by_key(|evidence| evidence.unchanged_milliseconds)
     }
+
+    /// An observer that told of a change of a host's heartbeat on a pool which can have been less
+    /// than so long ago: it contradicts whoever says that there was none for so long.
+    pub fn contradiction(
+        &self,
+        host: &HostName,
+        pool: &str,
+        milliseconds: u64,
+        now: Moment,
+    ) -> Option<HostName> {
+        let saw = |(name, observer): &(&HostName, &Observer)| {
+            let since = observer.since_change(pool, host, now);
+            *name != host && since.is_some_and(|since| since < milliseconds)
+        };
+        let found = self.observers.iter().find(saw);
+        found.map(|(name, _)| name.clone())
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report(token: Option<(&str, u64)>, beat: u64, since: u64, until: u64) -> HeartbeatReport {
-        let run = Run {
-            beat,
-            since: Moment(since),
-            until: Moment(until),
-        };
-        HeartbeatReport {
-            token: token.map(|(token, _)| token.to_owned()),
-            token_seen_at: token.map(|(_, at)| Moment(at)),
-            pools: BTreeMap::from([("p".to_owned(), BTreeMap::from([("h2".into(), run)]))]),
-        }
-    }
-
-    fn take(heartbeats: &mut Heartbeats, boot: &str, report: HeartbeatReport, now: u64) {
-        heartbeats.take(&"h1".into(), &boot.into(), report, Moment(now));
-    }
-
-    fn unchanged(heartbeats: &Heartbeats, floor: u64) -> Option<u64> {
-        heartbeats
-            .evidence(&"h2".into(), "p", Moment(floor))
-            .map(|evidence| evidence.unchanged_milliseconds)
-    }
-
-    #[test]
-    fn only_what_was_seen_after_the_token_counts_however_late_it_arrives() {
-        let mut heartbeats = Heartbeats::default();
-        take(&mut heartbeats, "b", report(None, 7, 500_000, 560_000), 100);
-        assert_eq!(
-            unchanged(&heartbeats, 0),
-            None,
-            "seen, but nobody knows when"
-        );
-        let token = heartbeats.token("op", Moment(1_000));
-        take(
-            &mut heartbeats,
-            "b",
-            report(Some((&token, 550_000)), 7, 500_000, 560_000),
-            90_000,
-        );
-        assert_eq!(unchanged(&heartbeats, 1_000), Some(10_000));
-        assert_eq!(
-            unchanged(&heartbeats, 1_001),
-            None,
-            "the token is older than the Lease's change"
-        );
-    }
-
-    #[test]
-    fn tokens_of_another_operator_and_of_another_boot_count_for_nothing() {
-        let mut heartbeats = Heartbeats::default();
-        let token = heartbeats.token("op", Moment(1_000));
-        take(
-            &mut heartbeats,
-            "b",
-            report(Some(("other/1", 5)), 7, 0, 60_000),
-            90_000,
-        );
-        assert_eq!(unchanged(&heartbeats, 0), None);
-        take(
-            &mut heartbeats,
-            "b",
-            report(Some((&token, 5)), 7, 0, 60_000),
-            90_000,
-        );
-        assert_eq!(unchanged(&heartbeats, 0), Some(59_995));
-        take(&mut heartbeats, "c", report(None, 7, 0, 60_000), 90_000);
-        assert_eq!(unchanged(&heartbeats, 0), None, "its clock began anew");
-    }
-
-    #[test]
-    fn an_anchor_outlives_later_tokens() {
-        let mut heartbeats = Heartbeats::default();
-        let first = heartbeats.token("op", Moment(1_000));
-        take(
-            &mut heartbeats,
-            "b",
-            report(Some((&first, 100)), 7, 0, 200),
-            1_500,
-        );
-        let second = heartbeats.token("op", Moment(30_000));
-        take(
-            &mut heartbeats,
-            "b",
-            report(Some((&second, 29_000)), 7, 0, 40_000),
-            41_000,
-        );
-        assert_eq!(unchanged(&heartbeats, 1_000), Some(39_900));
-        assert_eq!(unchanged(&heartbeats, 20_000), Some(11_000));
-        assert!(heartbeats.has_answered_since(&"h1".into(), Moment(30_000)));
-        assert!(!heartbeats.has_answered_since(&"h1".into(), Moment(30_001)));
-    }
-
-    #[test]
-    fn nobody_tells_of_itself() {
-        let mut heartbeats = Heartbeats::default();
-        let token = heartbeats.token("op", Moment(0));
-        heartbeats.take(
-            &"h2".into(),
-            &"b".into(),
-            report(Some((&token, 0)), 7, 0, 60_000),
-            Moment(9),
-        );
-        assert_eq!(unchanged(&heartbeats, 0), None);
-        assert_eq!(heartbeats.sign(&"h2".into()), None);
-    }
-
-    #[test]
-    fn the_sign_changes_with_a_higher_beat_only() {
-        let mut heartbeats = Heartbeats::default();
-        take(&mut heartbeats, "b", report(None, 7, 0, 0), 1_000);
-        take(&mut heartbeats, "b", report(None, 6, 0, 0), 2_000);
-        let sign = heartbeats.sign(&"h2".into()).unwrap();
-        assert_eq!((sign.changes, sign.changed_at), (1, Moment(1_000)));
-        take(&mut heartbeats, "b", report(None, 8, 0, 0), 3_000);
-        assert_eq!(heartbeats.sign(&"h2".into()).unwrap().changes, 2);
-        let policy = Policy::default();
-        assert_eq!(
-            heartbeats
-                .observers(&"h2".into(), &policy, Moment(7_000))
-                .len(),
-            1
-        );
-        assert!(
-            heartbeats
-                .observers(&"h2".into(), &policy, Moment(7_001))
-                .is_empty()
-        );
-    }
-
-    #[test]
-    fn hostile_reports_are_read_as_none() {
-        for text in [
-            "",
-            "null",
-            "{\"pools\":3}",
-            "{\"pools\":{\"p\":[]}}",
-            "{\"tokenSeenAt\":-1}",
-        ] {
-            assert_eq!(HeartbeatReport::parse(text), None, "{text}");
-        }
-        assert_eq!(
-            HeartbeatReport::parse(&" ".repeat(REPORT_BYTES_MAX + 1)),
-            None
-        );
-        let whole = report(Some(("t", 1)), 7, 1, 2);
-        let text = serde_json::to_string(&whole).unwrap();
-        assert_eq!(HeartbeatReport::parse(&text), Some(whole));
-    }
-}
+#[path = "heartbeats_tests.rs"]
+mod tests;

@@ -35,6 +35,7 @@ impl Site {
                 identity: Some(Identity {
                     boot_id: "b1".into(),
                     system_uuid: UUID.to_owned(),
+                    mac_addresses: std::collections::BTreeSet::new(),
                 }),
                 lease_boot_id: Some("b1".into()),
                 bmcs: 1,

@@ -1,6 +1,10 @@
 //! Registration of incarnations: which boot of which machine stands behind a host's name.
 //! A new boot id of the same machine retires the old one for ever. Everything doubtful is
 //! refused, and gives no proof.
+//!
+//! A machine is known by its system UUID and by the addresses of its NICs: what says the UUID of
+//! another one and has none of its NICs is not that one. What else could tell and does not yet is
+//! in decision 0023.
 
 use std::collections::BTreeSet;
 
@@ -18,6 +22,9 @@ pub struct Identity {
     pub boot_id: BootId,
     /// SMBIOS system UUID.
     pub system_uuid: String,
+    /// Hardware addresses of its physical NICs; empty where they are not known.
+    #[serde(default)]
+    pub mac_addresses: BTreeSet<String>,
 }
 
 /// System UUIDs that vendors ship on many machines, so they identify none.
@@ -70,6 +77,16 @@ pub enum IdentityProblem {
         /// UUID accepted.
         accepted: String,
     },
+    /// Another boot with the UUID of the accepted one, on a machine that has none of its NICs.
+    #[error(
+        "reported.incarnation.macAddresses: this boot has the NICs {reported}, none of those that were registered with this name and system UUID ({accepted}), so it is taken for another machine, and proves nothing; if it is one, take it out of use and give it a UUID of its own; if only its NICs were replaced, switch it off until its VMs run elsewhere, then delete the Host and create it anew"
+    )]
+    OtherNics {
+        /// Addresses reported.
+        reported: String,
+        /// Addresses accepted.
+        accepted: String,
+    },
     /// A boot id that was retired shows life.
     #[error(
         "boot {0} was retired and shows life again; two machines use this name, or a disk was cloned"
@@ -119,12 +136,47 @@ pub fn register(
             accepted: accepted.system_uuid.clone(),
         });
     }
+    // Within one boot it is one machine, whatever is plugged in: boot ids are drawn anew.
+    if let Some(accepted) = accepted
+        && accepted.boot_id != reported.boot_id
+        && let Some(problem) = other_nics(accepted, reported)
+    {
+        return Registration::Refuse(problem);
+    }
     match accepted {
         Some(accepted) if accepted.boot_id == reported.boot_id => Registration::Same,
         _ if lease_boot_id != Some(&reported.boot_id) => Registration::Wait,
         None => Registration::Accept,
         Some(accepted) => Registration::Retire(accepted.boot_id.clone()),
     }
+}
+
+/// Whether both machines told their NICs and have none in common.
+fn other_nics(accepted: &Identity, reported: &Identity) -> Option<IdentityProblem> {
+    let (known, told) = (nics(accepted), nics(reported));
+    let list = |addresses: &BTreeSet<String>| {
+        let words: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        words.join(", ")
+    };
+    (!known.is_empty() && !told.is_empty() && known.is_disjoint(&told)).then(|| {
+        IdentityProblem::OtherNics {
+            reported: list(&told),
+            accepted: list(&known),
+        }
+    })
+}
+
+/// The addresses that can tell machines apart: not those that are all zeros or no address.
+fn nics(identity: &Identity) -> BTreeSet<String> {
+    let addresses = identity.mac_addresses.iter();
+    addresses
+        .map(|address| address.trim().to_ascii_lowercase())
+        .filter(|address| {
+            address
+                .bytes()
+                .any(|byte| !matches!(byte, b'0' | b':' | b'-'))
+        })
+        .collect()
 }
 
 fn is_uuid(text: &str) -> bool {
@@ -142,6 +194,14 @@ mod tests {
         Identity {
             boot_id: boot.into(),
             system_uuid: uuid.to_owned(),
+            mac_addresses: BTreeSet::new(),
+        }
+    }
+
+    fn with_nics(boot: &str, addresses: &[&str]) -> Identity {
+        Identity {
+            mac_addresses: addresses.iter().map(|it| (*it).to_owned()).collect(),
+            ..identity(boot, UUID)
         }
     }
 
@@ -188,6 +248,58 @@ mod tests {
             judge(Some(&second), &["b1", "b0"], &identity("b3", UUID), "b1"),
             Registration::Wait,
             "a Lease not renewed since is only old"
+        );
+    }
+
+    #[test]
+    fn a_boot_with_none_of_the_registered_nics_is_another_machines() {
+        let first = with_nics("b1", &["0c:c4:7a:00:00:01", "0c:c4:7a:00:00:02"]);
+        let boots =
+            |addresses: &[&str]| judge(Some(&first), &[], &with_nics("b2", addresses), "b2");
+        let retired = Registration::Retire("b1".into());
+        let refused = boots(&["0c:c4:7a:00:00:09"]);
+        let Registration::Refuse(problem @ IdentityProblem::OtherNics { .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        let text = problem.to_string();
+        for word in [
+            "macAddresses",
+            "0c:c4:7a:00:00:09",
+            "0c:c4:7a:00:00:01, 0c:c4:7a:00:00:02",
+            "delete the Host and create it anew",
+        ] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        for (same, why) in [
+            (
+                &["0C:C4:7A:00:00:02", "0c:c4:7a:00:00:09"] as &[&str],
+                "one was replaced",
+            ),
+            (&[], "it does not tell"),
+            (&["00:00:00:00:00:00"], "no address"),
+        ] {
+            assert_eq!(boots(same), retired, "{why}");
+        }
+        let untold = identity("b1", UUID);
+        assert_eq!(
+            judge(
+                Some(&untold),
+                &[],
+                &with_nics("b2", &["0c:c4:7a:00:00:09"]),
+                "b2"
+            ),
+            retired,
+            "none were registered"
+        );
+        assert_eq!(
+            judge(
+                Some(&first),
+                &[],
+                &with_nics("b1", &["0c:c4:7a:00:00:09"]),
+                "b1"
+            ),
+            Registration::Same,
+            "one boot is one machine"
         );
     }
 

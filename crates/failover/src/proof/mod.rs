@@ -15,6 +15,16 @@
 //! second later: a new incarnation may not start an old epoch. Nothing here decides what
 //! is done with a proof.
 //!
+//! What the seal guarantees is that evidence was **checked**: whoever holds a proof passed facts
+//! that meet the rule of its kind, about exactly this copy or incarnation. It does not guarantee
+//! where these facts **come from**: [`storage::StorageCut`] (through its `read_back`), the retired
+//! boots of [`HostStopProof::rebooted`], [`CopyReport`] and [`power::PowerReading`] are plain values
+//! that their caller makes, and a caller that invents one gets its proof. That they are true is the
+//! shells' affair, in few places: `operator/src/door.rs` (reports, which the API server's admission
+//! lets only the host's own agent write), `operator/src/hosts/gather.rs` (boots, by way of
+//! `host::incarnation`), `operator/src/hosts/bmc` and `hosts/storage.rs` (readings of the BMC and
+//! of the storage's server).
+//!
 //! Nobody else can make one, copy one, or change what one is about:
 //!
 //! ```compile_fail,E0451

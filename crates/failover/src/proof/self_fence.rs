@@ -4,7 +4,9 @@
 //! keeps the host alive, and reads the host's unchanged, for contract + watchdog + margin.
 //! The window begins at the latest of the host's last Lease change, its last heartbeat
 //! change and the assignment's writing. What observers saw, and after what, is in
-//! `guard::heartbeats`; gathering it is the shell's work.
+//! `guard::heartbeats`; gathering it is the shell's work. One observer is enough, and any other
+//! one that saw the heartbeat change within the window vetoes: where nobody else looks, or all
+//! that look are wrong, a false word can not be told from a true one.
 
 use std::collections::BTreeSet;
 
@@ -42,6 +44,8 @@ pub struct LastLook {
     pub assigned_at: Moment,
     /// When a probe of a VM on this host was last answered.
     pub probe_answered_at: Option<Moment>,
+    /// When this look is taken, on the operator's clock.
+    pub at: Moment,
 }
 
 impl LastLook {
@@ -72,6 +76,14 @@ pub enum SelfFenceError {
         waited: String,
         /// Seconds needed.
         needed: String,
+    },
+    /// One observer saw no heartbeat, another one saw it change meanwhile.
+    #[error("pool {pool}: {observer} saw the heartbeat change within the window; it beats")]
+    Contradicted {
+        /// The pool.
+        pool: String,
+        /// Who saw it change.
+        observer: HostName,
     },
     /// The Lease was not confirmed unchanged.
     #[error("the Lease was not confirmed unchanged by a quorum read")]
@@ -126,6 +138,12 @@ pub fn self_fenced(
                 needed: seconds(needed),
             });
         }
+        if let Some(observer) = heartbeats.contradiction(host, pool, needed, look.at) {
+            return Err(SelfFenceError::Contradicted {
+                pool: pool.clone(),
+                observer,
+            });
+        }
         observers.insert(evidence.observer.0);
     }
     if !look.lease_confirmed_unchanged {
@@ -172,12 +190,24 @@ mod tests {
             lease_confirmed_unchanged: true,
             assigned_at: Moment(0),
             probe_answered_at: None,
+            at: Moment(60_000),
         }
     }
 
     /// An observer that looks once a second, is asked at 0, and whose clock is a day ahead.
     fn watched(seconds: u64, observer: &str, edit: impl Fn(u64, &mut Round)) -> Heartbeats {
-        let (mut heartbeats, mut watch) = (Heartbeats::default(), PoolWatch::default());
+        let mut heartbeats = Heartbeats::default();
+        watch_on(&mut heartbeats, seconds, observer, edit);
+        heartbeats
+    }
+
+    fn watch_on(
+        heartbeats: &mut Heartbeats,
+        seconds: u64,
+        observer: &str,
+        edit: impl Fn(u64, &mut Round),
+    ) {
+        let mut watch = PoolWatch::default();
         let token = heartbeats.token("op", Moment(0));
         for second in 0..=seconds {
             let at = Moment(86_400_000 + second * 1000);
@@ -198,7 +228,6 @@ mod tests {
                 Moment(second * 1000),
             );
         }
-        heartbeats
     }
 
     fn verdict(heartbeats: &Heartbeats, look: &LastLook) -> Result<HostStopProof, SelfFenceError> {
@@ -242,6 +271,45 @@ mod tests {
             Err(SelfFenceError::Unobserved("p".to_owned())),
             "a host does not observe itself"
         );
+    }
+
+    /// Found by an audit: the numbers of one observer proved it alone, whatever others saw.
+    #[test]
+    fn who_saw_a_beat_within_the_window_vetoes_whoever_saw_none() {
+        let last_beat = |at: u64| {
+            move |second: u64, round: &mut Round| {
+                round.seen.insert("h1".into(), 7 + second.min(at));
+            }
+        };
+        let both = |at| {
+            let mut heartbeats = watched(60, "liar", |_, _| {});
+            watch_on(&mut heartbeats, 60, "h3", last_beat(at));
+            heartbeats
+        };
+        assert!(
+            verdict(&both(0), &look()).is_ok(),
+            "the other one saw none either"
+        );
+        assert!(
+            verdict(&both(10), &look()).is_ok(),
+            "the window began with the last beat"
+        );
+        for at in [11, 30, 60] {
+            assert_eq!(
+                verdict(&both(at), &look()),
+                Err(SelfFenceError::Contradicted {
+                    pool: "p".to_owned(),
+                    observer: "h3".into()
+                }),
+                "{at}"
+            );
+        }
+        // An observer whose own storage hung for a moment has seen no beat.
+        let mut hung = watched(60, "h2", |_, _| {});
+        watch_on(&mut hung, 60, "h3", |second, round| {
+            round.own = second != 40;
+        });
+        assert!(verdict(&hung, &look()).is_ok());
     }
 
     #[test]

@@ -21,12 +21,25 @@ impl Engine {
     /// # Errors
     /// How many hosts each rule removed.
     pub fn place(&self, uid: &VmUid, avoid: &BTreeSet<HostName>) -> Result<Choice, Refusal> {
+        self.place_except(uid, avoid, &BTreeSet::new())
+    }
+
+    /// The same without some hosts, by number, on which N+1 would break.
+    ///
+    /// # Errors
+    /// How many hosts each rule removed; these are not counted.
+    pub(crate) fn place_except(
+        &self,
+        uid: &VmUid,
+        avoid: &BTreeSet<HostName>,
+        except: &BTreeSet<u32>,
+    ) -> Result<Choice, Refusal> {
         let (Some(vm), Some(number)) = (self.machine(uid), self.vm_number(uid)) else {
             return Err(Refusal::default());
         };
         let slot = self.vm(number);
         if let Some(bundle) = self.bundle(uid, vm, slot) {
-            return self.place_bundle(number, &bundle, avoid);
+            return self.place_bundle(number, &bundle, (avoid, except));
         }
         if let Some(why) = &vm.rules.contradiction {
             let mut refusal = Refusal::default();
@@ -35,26 +48,27 @@ impl Engine {
             return Err(refusal);
         }
         let own: Vec<u32> = vm.places().filter_map(|name| self.number(name)).collect();
-        let mut best = self.own_hosts(vm, number, &own, avoid);
+        let judged = |host: &u32, own| {
+            let judged = self.judged(vm, number, *host, own, avoid);
+            judged.filter(|_| !except.contains(host))
+        };
+        // The hosts on which it is now are judged one by one: what it takes itself does not count.
+        let mut best = own.iter().filter_map(|host| judged(host, true)).max();
         match &vm.pinned_to {
             Some(pinned) => {
                 let there = self.number(pinned).filter(|there| !own.contains(there));
-                let judged = |host| self.judged(vm, number, host, false, avoid);
-                best = best.max(there.and_then(judged));
+                best = best.max(there.and_then(|host| judged(&host, false)));
             }
             None => {
                 let set = BTreeSet::from([number]);
                 let (wished, unmet) = self.wished(slot);
                 let others = wished.iter().filter(|host| !own.contains(host));
-                best = best.max(
-                    others
-                        .filter_map(|host| self.judged(vm, number, *host, false, avoid))
-                        .max(),
-                );
+                best = best.max(others.filter_map(|host| judged(host, false)).max());
                 for (_, shelf) in self.kinds.allowed(slot.class) {
                     let fitting = shelf.fitting(slot.size).filter(|entry| {
                         !own.contains(&entry.host)
                             && !wished.contains(&entry.host)
+                            && !except.contains(&entry.host)
                             && !self.mates(&slot.apart, entry.host, &set)
                     });
                     // The first that is not avoided is the best; the first of all is what is
@@ -72,7 +86,7 @@ impl Engine {
                 }
             }
         }
-        self.chosen(best, vm, (false, avoid))
+        self.chosen(best, vm, (false, avoid, except))
             .ok_or_else(|| self.refusal(vm, number, &own))
     }
 
@@ -80,7 +94,7 @@ impl Engine {
         &self,
         best: Option<Candidate>,
         vm: &Vm,
-        (anchored, avoid): (bool, &BTreeSet<HostName>),
+        (anchored, avoid, except): (bool, &BTreeSet<HostName>, &BTreeSet<u32>),
     ) -> Option<Choice> {
         let (wanted, Reverse(unmet), free_bytes, _, host) = best?;
         let weighed = Weighed {
@@ -88,6 +102,7 @@ impl Engine {
             failed: (!avoid.is_empty()).then_some(!wanted),
             unmet,
             free_bytes,
+            others_break: !except.is_empty(),
         };
         let name = self.host(host).name.clone();
         Some(Choice::of(name, vm, &weighed))
@@ -99,13 +114,13 @@ impl Engine {
         &self,
         number: u32,
         bundle: &Bundle,
-        avoid: &BTreeSet<HostName>,
+        (avoid, except): (&BTreeSet<HostName>, &BTreeSet<u32>),
     ) -> Result<Choice, Refusal> {
         let (mut refusal, mut best) = (Refusal::default(), None);
         let parts = self.parts(bundle);
         for (name, host) in self.fleet.hosts.keys().filter_map(|name| {
             let host = self.number(name)?;
-            Some((name, host))
+            (!except.contains(&host)).then_some((name, host))
         }) {
             match self.removes_bundle(bundle, &parts, host) {
                 Ok(free) => {
@@ -118,7 +133,7 @@ impl Engine {
             }
         }
         let anchored = !bundle.anchors.is_empty();
-        self.chosen(best, &bundle.vm, (anchored, avoid))
+        self.chosen(best, &bundle.vm, (anchored, avoid, except))
             .ok_or(refusal)
     }
 
@@ -287,18 +302,6 @@ impl Engine {
         let free = self.there(number, host, own).free.memory_bytes;
         let unmet = Reverse(self.unmet(number, host));
         Some((wanted, unmet, free, Reverse(there.rank), host))
-    }
-
-    /// The hosts on which it is now are judged one by one: what it takes itself does not count.
-    fn own_hosts(
-        &self,
-        vm: &Vm,
-        number: u32,
-        own: &[u32],
-        avoid: &BTreeSet<HostName>,
-    ) -> Option<Candidate> {
-        let judged = |host: &u32| self.judged(vm, number, *host, true, avoid);
-        own.iter().filter_map(judged).max()
     }
 
     /// Counts hosts by rule, kind by kind.

@@ -228,6 +228,12 @@ impl<'a> Attempt<'a> {
         all.into_iter().map(of).collect()
     }
 
+    /// The VM's name for people, with its namespace: names are unique in one only.
+    fn name(&self, uid: &VmUid) -> String {
+        let vm = self.engine.machine(uid);
+        vm.map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
+    }
+
     fn is_settled(&self, uid: &VmUid) -> bool {
         let number = self.engine.vm_number(uid);
         number.is_some_and(|number| self.settled.contains(&number))
@@ -277,13 +283,13 @@ impl<'a> Attempt<'a> {
         for mate in mates {
             if !self.engine.may_run(&mate, &to) {
                 self.take_back(before);
-                let name = self.engine.machine(&mate).map(|vm| vm.name.to_string());
-                let name = name.unwrap_or_else(|| mate.to_string());
                 return Err(format!(
-                    "{name}, which must share its host, finds no place with it on {to}"
+                    "{}, which must share its host, finds no place with it on {to}",
+                    self.name(&mate)
                 ));
             }
-            self.leave(&mate, &to, format!("shares its host with {uid}"));
+            let reason = format!("shares its host with {}", self.name(uid));
+            self.leave(&mate, &to, reason);
         }
         Ok(())
     }
@@ -429,7 +435,7 @@ impl<'a> Attempt<'a> {
                 continue;
             }
             let index = self.steps.len();
-            let reason = format!("makes room on {host} for {}", slot.uid);
+            let reason = format!("makes room on {host} for {}", self.name(&slot.uid));
             let before = self.engine.machine(&other).cloned();
             if self.go(&other, elsewhere, reason).is_err() {
                 continue;
@@ -440,7 +446,7 @@ impl<'a> Attempt<'a> {
             }
             self.engine.end_move(&other, true);
             self.vacated.entry(host.clone()).or_default().push(index);
-            let reason = format!("fits once {other} has left");
+            let reason = format!("fits once {} has left", self.name(&other));
             if self.go(&slot.uid, host.clone(), reason).is_err() {
                 self.vacated.entry(host).or_default().pop();
                 self.take_back(index);

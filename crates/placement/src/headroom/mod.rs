@@ -7,8 +7,7 @@
 //! for certain, and a bounded search settles most of what lies between; the rest is *unknown*,
 //! which is said and counted.
 //!
-//! Deliberately outside: the pool's second failure (`failures_to_tolerate` above one is proven
-//! for one failure at a time), and VMs that no other host could take over whatever its room: those
+//! Deliberately outside: a second host that fails at once (the API allows no pool to ask for it), and VMs that no other host could take over whatever its room: those
 //! pinned to a host, and those whose rules contradict each other. They are listed.
 
 mod bounds;
@@ -115,15 +114,16 @@ impl HeadroomReport {
             .count()
     }
 
-    /// The host whose failure leaves the least slack: broken before unknown before proven, then
-    /// the one whose VMs fill the most of what the others have free, ties by name.
+    /// The host or declared rack whose failure leaves the least slack: broken before unknown before proven,
+    /// then the one whose VMs fill the most of what the others have free; ties by name, hosts before racks. A rack
+    /// of one host is that host.
     pub fn most_dangerous(&self) -> Option<&FailureReport> {
         let rank = |survival: &Survival| match survival {
             Survival::Broken(_) => 0,
             Survival::Unknown => 1,
             Survival::Proven => 2,
         };
-        self.hosts.iter().min_by_key(|report| {
+        self.hosts.iter().chain(&self.racks).min_by_key(|report| {
             (
                 rank(&report.survival),
                 std::cmp::Reverse(report.fills_permille),

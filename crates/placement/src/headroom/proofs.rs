@@ -86,6 +86,27 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Whether it is certain that a VM, which is nowhere yet, and what a host's failure loses do not find places
+    /// together in what remains of the pool.
+    pub(crate) fn never_survived_with(&self, vm: u32, pool: &str, failure: &HostName) -> bool {
+        let Some(failed) = self.number(failure) else {
+            return false;
+        };
+        let failed = BTreeSet::from([failed]);
+        let mut lost = lost(self, &failed);
+        lost.push(vm);
+        let bins = Bins::of(self, pool);
+        let instance = Instance::new(self, &bins, &failed, &lost);
+        match greedy(&instance, 0) {
+            Ok(_) => false,
+            Err(first) if bounds::impossible(&instance, first).is_some() => true,
+            Err(_) if lost.len() > SEARCHED_MAX => false,
+            Err(_) => search(&instance, &mut { LOOKS_MAX }) == Searched::Impossible,
+        }
+    }
+}
+
 /// Single hosts of a pool that stand, by name.
 fn standing(engine: &Engine, pool: &str) -> Vec<(HostName, u32)> {
     let hosts = engine.pool_hosts(pool).filter(|(name, _)| {

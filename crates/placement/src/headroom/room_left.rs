@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::{NamespacedName, VmUid};
 
 use super::{Headroom, of_pool};
+use crate::admit::{ASKED_MAX, spends};
 use crate::engine::Engine;
 use crate::fleet::{Fleet, Pool, Vm};
 use crate::names::Names;
@@ -23,7 +24,7 @@ pub struct RoomLeft {
 }
 
 /// For each size (name, virtual processors, bytes of memory): how many more VMs of it, and of
-/// nothing else, would be placed before a place or the proof of N+1 is lacking. They ask for
+/// nothing else, are admitted before a place or the proof of N+1 is lacking on every host. They ask for
 /// nothing but room, restart elsewhere, and need not be apart. Just what a stream of new VMs
 /// would meet, since it uses the same placement and the same proof.
 pub fn room_left(fleet: &Fleet, pool: &str, sizes: &[(String, u64, u64)]) -> Vec<RoomLeft> {
@@ -31,11 +32,7 @@ pub fn room_left(fleet: &Fleet, pool: &str, sizes: &[(String, u64, u64)]) -> Vec
         return Vec::new();
     };
     let mut engine = Engine::new(of_pool(fleet, pool));
-    let kept = |engine: &mut Engine| {
-        let answer = engine.prove_headroom(pool);
-        matches!(answer, Headroom::Proven | Headroom::NotPromised)
-    };
-    let full = !kept(&mut engine);
+    let full = !kept(&mut engine, pool);
     sizes
         .iter()
         .map(|(name, cpu, memory_bytes)| {
@@ -43,7 +40,7 @@ pub fn room_left(fleet: &Fleet, pool: &str, sizes: &[(String, u64, u64)]) -> Vec
             let more = if full {
                 0
             } else {
-                count(&mut engine, &size, &kept)
+                count(&mut engine, pool, &size)
             };
             RoomLeft {
                 name: name.clone(),
@@ -72,27 +69,60 @@ fn sample(pool: &Pool, name: &str, cpu: u64, memory_bytes: u64) -> Vm {
     }
 }
 
-/// Adds VMs in growing steps while N+1 holds, then in shrinking ones, and takes all back.
-/// Placement looks only at the state, so the first n VMs go to the same hosts whatever the
-/// steps; and more VMs never help N+1.
-fn count(engine: &mut Engine, size: &Vm, kept: &dyn Fn(&mut Engine) -> bool) -> u64 {
-    let (mut more, mut step, mut growing) = (0, 1, true);
-    while step > 0 {
-        let added = add(engine, size, more, step);
-        if added == step && kept(engine) {
-            more += added;
-            if more >= COUNTED_MAX {
-                break;
-            }
-            step = if growing { step * 2 } else { step / 2 };
-        } else {
-            remove(engine, more, added);
-            growing = false;
-            step /= 2;
+/// Adds VMs while N+1 holds, and takes all back. Where one breaks it, that host, and those of which the same follows,
+/// are left out from then on, as [`Engine::admit`] does: more VMs never help N+1.
+fn count(engine: &mut Engine, pool: &str, size: &Vm) -> u64 {
+    let (mut more, mut except, mut spent) = (0, BTreeSet::new(), 0);
+    while spent < ASKED_MAX {
+        more += stream(engine, pool, size, (more, &except));
+        if more >= COUNTED_MAX {
+            break;
+        }
+        // What the next one meets.
+        let next = number(more);
+        engine.upsert_vm(next.clone(), size.clone());
+        let choice = engine.place_except(&next, &BTreeSet::new(), &except).ok();
+        let breaks = choice.and_then(|choice| {
+            let headroom = engine.put(&next, &choice.host, pool)?;
+            spent += spends(&headroom);
+            Some(engine.refused_with(&next, &choice.host, pool, &headroom))
+        });
+        engine.remove_vm(&next);
+        match breaks {
+            Some(hosts) => except.extend(hosts),
+            None => break,
         }
     }
     remove(engine, 0, more);
     more
+}
+
+/// Adds VMs in growing steps while N+1 holds, then in shrinking ones; how many. Placement looks only at the state, so
+/// the first n VMs go to the same hosts whatever the steps.
+fn stream(
+    engine: &mut Engine,
+    pool: &str,
+    size: &Vm,
+    (from, except): (u64, &BTreeSet<u32>),
+) -> u64 {
+    let (mut more, mut step, mut growing) = (0, 1, true);
+    while step > 0 && from + more < COUNTED_MAX {
+        let added = add(engine, size, (from + more, step), except);
+        if added == step && kept(engine, pool) {
+            more += added;
+            step = if growing { step * 2 } else { step / 2 };
+        } else {
+            remove(engine, from + more, added);
+            growing = false;
+            step /= 2;
+        }
+    }
+    more
+}
+
+fn kept(engine: &mut Engine, pool: &str) -> bool {
+    let answer = engine.prove_headroom(pool);
+    matches!(answer, Headroom::Proven | Headroom::NotPromised)
 }
 
 fn number(index: u64) -> VmUid {
@@ -100,11 +130,11 @@ fn number(index: u64) -> VmUid {
 }
 
 /// Places up to `step` further VMs; how many found a place.
-fn add(engine: &mut Engine, size: &Vm, from: u64, step: u64) -> u64 {
+fn add(engine: &mut Engine, size: &Vm, (from, step): (u64, u64), except: &BTreeSet<u32>) -> u64 {
     for index in from..from + step {
         let uid = number(index);
         engine.upsert_vm(uid.clone(), size.clone());
-        match engine.place(&uid, &BTreeSet::new()) {
+        match engine.place_except(&uid, &BTreeSet::new(), except) {
             Ok(choice) => engine.assign(&uid, &choice.host),
             Err(_) => {
                 engine.remove_vm(&uid);

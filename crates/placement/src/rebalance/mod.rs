@@ -5,9 +5,10 @@
 //! benchmark finds where all VMs would better be ([`target`]); of the moves that lead there those are made that
 //! gain the most, as long as each gains what the mode asks for and every rule and N+1 are kept ([`course`]);
 //! two VMs change places where no single move helps.
-//! *Consolidation*: hosts are emptied, the least loaded first, as long as everything else keeps its place and N+1
-//! still holds without them.
+//! *Consolidation*: hosts are emptied, as long as everything else keeps its place and N+1 still holds without them: one after
+//! the other, and where the same search empties more of them, by what it finds ([`consolidate`]).
 
+mod consolidate;
 mod course;
 mod shares;
 mod target;
@@ -18,12 +19,12 @@ use model::{HostName, VmUid};
 
 use crate::core::ModelError;
 use crate::engine::Engine;
-use crate::evacuation::{EvacuationRequest, plan_evacuation_on, timed};
+use crate::evacuation::{EvacuationRequest, timed};
 use crate::fleet::Fleet;
 use crate::headroom::Headroom;
 use crate::plan::{Limits, Plan};
 use course::{Course, Until};
-use shares::Shares;
+use target::Aim;
 
 /// Searches of one plan. The first finds nearly all; others are for what a rule or N+1 refused to it.
 const ROUNDS: usize = 4;
@@ -174,7 +175,7 @@ pub fn plan_rebalance(fleet: &Fleet, request: &RebalanceRequest) -> Rebalance {
     let engine = Engine::new(fleet.clone());
     match &request.goal {
         Goal::Balance => balance(engine, request),
-        Goal::Consolidate(wanted) => consolidate(engine, request, wanted),
+        Goal::Consolidate(wanted) => consolidate::consolidate(engine, request, wanted),
     }
 }
 
@@ -227,7 +228,13 @@ fn search(course: &mut Course, request: &RebalanceRequest, until: Until) -> Resu
             break;
         }
         let (begun, shares) = (&course.begun, &course.shares);
-        let wanted = target::wanted(begun, shares, request, until.least, &course.refused)?;
+        let wanted = target::wanted(
+            begun,
+            shares,
+            request,
+            Aim::Even(until.least),
+            &course.refused,
+        )?;
         let before = (course.steps.len(), course.refused.len());
         course.follow(wanted, until);
         if (course.steps.len(), course.refused.len()) == before {
@@ -235,105 +242,4 @@ fn search(course: &mut Course, request: &RebalanceRequest, until: Until) -> Resu
         }
     }
     Ok(())
-}
-
-fn consolidate(
-    mut engine: Engine,
-    request: &RebalanceRequest,
-    wanted: &BTreeSet<HostName>,
-) -> Rebalance {
-    let shares = Shares::of(&engine, &request.pool);
-    let promised = engine.prove_headroom(&request.pool);
-    let mut order: Vec<(u64, &HostName)> = shares
-        .hosts
-        .iter()
-        .filter(|(name, _)| wanted.is_empty() || wanted.contains(*name))
-        .map(|(name, (_, used))| (used.memory_bytes, name))
-        .collect();
-    order.sort();
-    let mut emptied = BTreeSet::new();
-    let mut plan = Plan::default();
-    let mut kept: Vec<String> = Vec::new();
-    for (_, name) in order.into_iter().filter(|_| request.mode != Mode::Off) {
-        let mut tried = emptied.clone();
-        tried.insert(name.clone());
-        let attempt = plan_evacuation_on(&engine, &request.evacuation(tried.clone()));
-        let hindrance = hinders(&engine, request, &attempt).or_else(|| {
-            let mut after = without(&engine, &tried, &attempt);
-            let kept = keeps_headroom(&promised, &mut after, &request.pool);
-            (!kept).then(|| "N+1 of the pool would not be proven without it".to_owned())
-        });
-        match hindrance {
-            None => (emptied, plan) = (tried, attempt),
-            Some(hindrance) if wanted.contains(name) => {
-                kept.push(format!("{name} stays: {hindrance}"))
-            }
-            Some(_) => {}
-        }
-    }
-    let strangers = wanted
-        .iter()
-        .filter(|name| !shares.hosts.contains_key(*name));
-    kept.extend(strangers.map(|name| {
-        format!(
-            "{name} stays: it is not an open host of pool {}",
-            request.pool
-        )
-    }));
-    let why = match emptied.len() {
-        0 if request.mode == Mode::Off => "rebalancing is off".to_owned(),
-        0 => "no host can be emptied".to_owned(),
-        1 => "1 host can be emptied".to_owned(),
-        hosts => format!("{hosts} hosts can be emptied"),
-    };
-    let why = std::iter::once(why).chain(kept).collect::<Vec<_>>();
-    let after = Shares::of(&without(&engine, &emptied, &plan), &request.pool);
-    Rebalance {
-        plan,
-        gains: Vec::new(),
-        emptied,
-        before_permille: shares.imbalance(),
-        after_permille: after.imbalance(),
-        why: why.join("; "),
-    }
-}
-
-/// Why hosts can not be emptied by that plan.
-fn hinders(engine: &Engine, request: &RebalanceRequest, attempt: &Plan) -> Option<String> {
-    let label = |uid: &VmUid| {
-        let vm = engine.machine(uid);
-        vm.map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
-    };
-    if let Some(stuck) = attempt.stuck.first() {
-        return Some(format!("{} can not leave: {}", label(&stuck.vm), stuck.why));
-    }
-    if let Some(uid) = attempt.leaving.first() {
-        return Some(format!("{} is moving already", label(uid)));
-    }
-    if attempt.moves.len() > request.moves_max {
-        return Some(format!(
-            "{} moves would be needed and {} are allowed",
-            attempt.moves.len(),
-            request.moves_max
-        ));
-    }
-    let resting = attempt.moves.iter().find(|step| request.rests(&step.vm));
-    resting.map(|step| {
-        format!(
-            "{} moved a short while ago or can not move now",
-            label(&step.vm)
-        )
-    })
-}
-
-/// The pool as it would be with the plan carried out and the hosts switched off.
-fn without(engine: &Engine, hosts: &BTreeSet<HostName>, plan: &Plan) -> Engine {
-    let mut engine = engine.clone();
-    for step in &plan.moves {
-        engine.assign(&step.vm, &step.to);
-    }
-    for name in hosts {
-        engine.remove_host(name);
-    }
-    engine
 }

@@ -23,6 +23,10 @@ const UNITS: i64 = 1 << 20;
 /// More than any host that means something to the others has: for VMs and hosts of unreadable size.
 const UNITS_MAX: i64 = 64 * UNITS;
 
+/// VMs are rounded up by a unit each. Where hosts are to be filled to the brim, what exactly fits must fit here too: so
+/// much is forgiven on a host, which is less than any VM has, and whoever makes the moves asks the engine.
+const ROUNDED: i64 = UNITS / 4_096;
+
 /// How far above the pool's share a unit more begins to cost as much again. The sum grows nearly as the square of
 /// the distance does, which is what imbalance means.
 const BENDS: [i64; 3] = [0, UNITS / 16, UNITS / 8];
@@ -30,10 +34,11 @@ const BENDS: [i64; 3] = [0, UNITS / 16, UNITS / 8];
 /// What any move costs, whatever the size of the VM: a thousandth of a host.
 const MOVE_COST: i64 = UNITS / 1_000;
 
-/// Changes that each thread looks at: so many per VM, within bounds that keep a small pool's answer good and a
-/// large one's below a second.
+/// What a unit costs on a host that is to be empty: so much that whatever can leave does, whatever the moves cost.
+const EMPTY_WEIGHT: i64 = 1_000;
+
+/// Changes that each thread looks at: so many per VM, within the bounds of [`Aim::looks`].
 const LOOKS_PER_VM: u64 = 100;
-const LOOKS: (u64, u64) = (10_000, 1_000_000);
 
 /// As many as the product may use for planning.
 const THREADS: usize = 2;
@@ -49,7 +54,46 @@ pub(super) struct Wanted {
 /// Moves of VMs that the engine refused, by VM and host.
 pub(super) type Refused = BTreeSet<(VmUid, HostName)>;
 
-/// Looks for a better place for all VMs of a pool at once; `least` is what a move must gain, per cent of the VM.
+/// What the pool is wanted to be.
+#[derive(Clone, Copy)]
+pub(super) enum Aim<'a> {
+    /// Evenly loaded; a move must gain so many per cent of the VM.
+    Even(i64),
+    /// With nothing on these hosts. The others take what they can hold, and may give way to one another: moves are
+    /// found as they are in the end, and whoever carries them out finds an order.
+    Empty(&'a BTreeSet<HostName>),
+}
+
+impl Aim<'_> {
+    /// Loads above which a unit more begins to cost as much again.
+    fn bends(&self) -> &'static [i64] {
+        match self {
+            Aim::Even(_) => &BENDS,
+            Aim::Empty(_) => &[0],
+        }
+    }
+
+    /// Bounds that keep a small pool's answer good and a large one's below a second; a fraction of that for each of
+    /// several sets of hosts that are to be emptied.
+    fn looks(&self) -> (u64, u64) {
+        match self {
+            Aim::Even(_) => (10_000, 1_000_000),
+            Aim::Empty(_) => (3_000, 125_000),
+        }
+    }
+
+    fn empties(&self, host: &HostName) -> bool {
+        matches!(self, Aim::Empty(hosts) if hosts.contains(host))
+    }
+}
+
+/// A VM that stays where it is: bound to a host, tied to others, or at rest.
+pub(super) fn settled(request: &RebalanceRequest, uid: &VmUid, vm: &Vm) -> bool {
+    // One move would part it from who must share its host.
+    vm.pinned_to.is_some() || vm.rules.together.is_some() || request.rests(uid)
+}
+
+/// Looks for a better place for all VMs of a pool at once.
 ///
 /// # Errors
 /// The pool's numbers are too large to be added up.
@@ -57,13 +101,14 @@ pub(super) fn wanted(
     engine: &Engine,
     shares: &Shares,
     request: &RebalanceRequest,
-    least: i64,
+    aim: Aim<'_>,
     refused: &Refused,
 ) -> Result<Vec<Wanted>, ModelError> {
-    let mut pool = Pool::new(engine, shares, request, refused);
-    pool.fill(least);
+    let mut pool = Pool::new((engine, shares), request, aim, refused);
+    pool.fill();
     let model = Model::new(pool.spec)?;
-    let looks = (model.item_count() as u64 * LOOKS_PER_VM).clamp(LOOKS.0, LOOKS.1);
+    let (least, most) = aim.looks();
+    let looks = (model.item_count() as u64 * LOOKS_PER_VM).clamp(least, most);
     let mut found = improve(&model, request.seed, THREADS, Budget::Proposals(looks));
     for ((home, ..), items) in &pool.alike {
         // Whom nothing tells apart: who comes first by name moves, to the hosts in their order.
@@ -89,6 +134,7 @@ struct Pool<'a> {
     engine: &'a Engine,
     shares: &'a Shares,
     request: &'a RebalanceRequest,
+    aim: Aim<'a>,
     refused: &'a Refused,
     /// Names and numbers, in the order of the problem.
     hosts: Vec<(HostName, u32)>,
@@ -133,9 +179,9 @@ enum Open {
 
 impl<'a> Pool<'a> {
     fn new(
-        engine: &'a Engine,
-        shares: &'a Shares,
+        (engine, shares): (&'a Engine, &'a Shares),
         request: &'a RebalanceRequest,
+        aim: Aim<'a>,
         refused: &'a Refused,
     ) -> Self {
         let hosts: Vec<(HostName, u32)> = engine
@@ -148,11 +194,15 @@ impl<'a> Pool<'a> {
             let sum: u128 = all.map(u128::from).sum();
             u64::try_from(sum / hosts.len().max(1) as u128).unwrap_or(u64::MAX)
         };
-        let transient = |bend: &i64| Resource {
-            transient: *bend == 0,
-            weight: 1,
+        let (weight, pair_cost) = match aim {
+            Aim::Even(_) => (1, MOVE_COST),
+            Aim::Empty(_) => (EMPTY_WEIGHT, 1),
         };
-        let resources: Vec<Resource> = BENDS.iter().map(transient).collect();
+        let resource = |bend: &i64| Resource {
+            transient: *bend == 0 && matches!(aim, Aim::Even(_)),
+            weight,
+        };
+        let resources: Vec<Resource> = aim.bends().iter().map(resource).collect();
         Self {
             mean: Free {
                 cpu: sum(|free| free.cpu).max(1),
@@ -161,6 +211,7 @@ impl<'a> Pool<'a> {
             engine,
             shares,
             request,
+            aim,
             refused,
             hosts,
             vms: Vec::new(),
@@ -174,7 +225,7 @@ impl<'a> Pool<'a> {
                 groups: vec![Group::default()],
                 items: Vec::new(),
                 balances: Vec::new(),
-                pair_cost: PairCost::Uniform(MOVE_COST),
+                pair_cost: PairCost::Uniform(pair_cost),
                 group_move_weight: 0,
                 classes: Vec::new(),
             },
@@ -193,7 +244,7 @@ impl<'a> Pool<'a> {
         ]
     }
 
-    fn fill(&mut self, least: i64) {
+    fn fill(&mut self) {
         for home in 0..self.hosts.len() {
             let (name, number) = self.hosts[home].clone();
             let mut taken = Taken::default();
@@ -208,7 +259,7 @@ impl<'a> Pool<'a> {
                 match &vm.incoming {
                     None => {
                         taken.free = add(taken.free, needs);
-                        let item = self.item((uid, vm, vm_number), needs, home, least);
+                        let item = self.item((uid, vm, vm_number), needs, home);
                         self.spec.items.push(item);
                         self.vms.push(uid.clone());
                     }
@@ -220,21 +271,30 @@ impl<'a> Pool<'a> {
                     }
                 }
             }
-            let host = self.host(number, &taken);
+            let host = self.host(&name, number, &taken);
             self.spec.hosts.push(host);
         }
     }
 
-    fn host(&self, number: u32, taken: &Taken) -> Host {
+    fn host(&self, name: &HostName, number: u32, taken: &Taken) -> Host {
         let whole = self.units(self.engine.host(number).capacity);
         let (mut capacity, mut safety) = (Vec::new(), Vec::new());
         for resource in [0, 1] {
             let share = whole[resource] * self.shares.mean[resource].clamp(0, 1_000) / 1_000;
             // A host that is overfull already keeps what it has.
-            let room = (whole[resource] - taken.moving[resource]).max(taken.free[resource]);
-            for bend in BENDS {
+            let spare = match self.aim {
+                Aim::Even(_) => 0,
+                Aim::Empty(_) => ROUNDED,
+            };
+            let room = whole[resource] - taken.moving[resource] + spare;
+            let room = room.max(taken.free[resource]);
+            for bend in self.aim.bends() {
                 capacity.push(room);
-                safety.push((share + bend - taken.arriving[resource]).max(0));
+                safety.push(match self.aim {
+                    Aim::Even(_) => (share + bend - taken.arriving[resource]).max(0),
+                    Aim::Empty(_) if self.aim.empties(name) => 0,
+                    Aim::Empty(_) => room,
+                });
             }
         }
         Host {
@@ -256,8 +316,12 @@ impl<'a> Pool<'a> {
         (uid, vm, number): (&VmUid, &'a Vm, u32),
         needs: [i64; 2],
         home: usize,
-        least: i64,
     ) -> Item {
+        let bends = self.aim.bends();
+        let move_percent = match self.aim {
+            Aim::Even(least) => least.clamp(0, 100),
+            Aim::Empty(_) => 1,
+        };
         let open = self.open(uid, vm, number, home);
         let as_its_class = matches!(open, Open::Class(_));
         let (group, class) = (self.group(vm), self.class(open));
@@ -268,8 +332,11 @@ impl<'a> Pool<'a> {
         }
         Item {
             group,
-            need: needs.iter().flat_map(|need| BENDS.map(|_| *need)).collect(),
-            move_cost: needs.iter().sum::<i64>() * least.clamp(0, 100) / 100,
+            need: needs
+                .iter()
+                .flat_map(|need| bends.iter().map(|_| *need))
+                .collect(),
+            move_cost: needs.iter().sum::<i64>() * move_percent / 100,
             class,
             home,
         }
@@ -277,9 +344,7 @@ impl<'a> Pool<'a> {
 
     /// To which hosts a VM may move.
     fn open(&self, uid: &VmUid, vm: &Vm, number: u32, home: usize) -> Open {
-        // One move would part it from who must share its host.
-        let tied = vm.pinned_to.is_some() || vm.rules.together.is_some();
-        if tied || self.request.rests(uid) {
+        if settled(self.request, uid, vm) {
             return Open::Nowhere;
         }
         let rules = &vm.rules;
@@ -309,13 +374,16 @@ impl<'a> Pool<'a> {
             .hosts
             .iter()
             .map(|(_, number)| self.engine.host(*number).kind);
-        let flags = match &open {
+        let mut flags = match &open {
             Open::Nowhere => vec![false; self.hosts.len()],
             Open::Class(class) => kinds
                 .map(|kind| kind.is_some_and(|kind| self.engine.class_allows(*class, kind)))
                 .collect(),
             Open::Told(flags) => flags.clone(),
         };
+        for (flag, (name, _)) in flags.iter_mut().zip(&self.hosts) {
+            *flag &= !self.aim.empties(name);
+        }
         let number = u32::try_from(self.spec.classes.len()).unwrap_or(u32::MAX);
         self.spec.classes.push(flags);
         self.classes.insert(open, number);

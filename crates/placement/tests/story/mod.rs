@@ -182,6 +182,8 @@ impl VmText {
 #[serde(rename_all = "snake_case")]
 pub enum Ask {
     Place(String),
+    /// A new VM, which must leave N+1 proven.
+    Admit(String),
     Batch(Vec<String>),
     Headroom(String),
     RoomLeft(Vec<(String, u64, u64)>),

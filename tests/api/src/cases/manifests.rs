@@ -66,6 +66,11 @@ pub fn bad_manifests() -> Vec<BadManifest> {
             "less than or equal to 200"
         ),
         bad!(
+            "more failures at once than are proven",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: HostPool, metadata: {name: p}, spec: {zones: [Common], architecture: x86_64, failuresToTolerate: 2}}",
+            "failuresToTolerate: 2 failures at once can not be proven, only every single one; write 1, or 0"
+        ),
+        bad!(
             "a subnet that is none",
             "{apiVersion: zhengyun.io/v1alpha1, kind: Network, metadata: {name: n}, spec: {zone: Common, vxlan: {vni: 5}, subnets: [{cidr: 10.20.0.0/33}]}}",
             "not a network in CIDR notation"

@@ -136,6 +136,7 @@ impl Cluster {
         let identity = |boot| Identity {
             boot_id: boot_id(index, boot),
             system_uuid: UUIDS[usize::from(index)].to_owned(),
+            mac_addresses: std::collections::BTreeSet::new(),
         };
         let retired = (0..registered).map(|boot| boot_id(index, boot)).collect();
         let answer = register(

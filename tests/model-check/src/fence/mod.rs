@@ -341,6 +341,7 @@ impl Fence {
                 .answered
                 .filter(|_| !self.lacks(Removed::AnswerOverlooked))
                 .map(at),
+            at: at(state.step),
         };
         let incarnation = (&host_name(0), &boot_id(0, 0));
         self_fenced(

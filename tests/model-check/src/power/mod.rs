@@ -125,6 +125,7 @@ impl Power {
         let identity = Identity {
             boot_id: boot_id(0, state.registered),
             system_uuid: UUID.to_owned(),
+            mac_addresses: std::collections::BTreeSet::new(),
         };
         let theirs = self.bmc == Bmc::OtherMachine && !self.lacks(Removed::AnyMachine);
         let reading = state.reading.map(|(on, sent, received)| PowerReading {

@@ -188,10 +188,7 @@ impl World {
             object.reported.as_ref().map(|reported| &reported.boot_id) == Some(&machine.boot_id)
         });
         if machine.agent.synced && !same {
-            let identity = Identity {
-                boot_id: machine.boot_id.clone(),
-                system_uuid: machine.uuid.clone(),
-            };
+            let identity = machine.identity();
             let wait = self.latency();
             // No work waits for it, so its key is one that nobody holds.
             let say = Task::Say(

@@ -8,7 +8,7 @@ use failover::host::incarnation::{Registration, register};
 use failover::host::machine::{EventKind, HostFacts, HostMachine, Intent};
 use failover::proof::self_fence::{LastLook, self_fenced};
 use failover::proof::storage::StorageFacts;
-use failover::vm::HostSight;
+use failover::vm::{HostSight, VmPhase};
 use model::Assignment;
 
 use super::{Work, identity, name};
@@ -18,6 +18,8 @@ use crate::world::World;
 
 /// How long an observer is given to see a token before it is given another, milliseconds.
 const ASK_AGAIN: u64 = 3_000;
+/// Probes in a row without an answer after which endpoints are told down.
+const MISSED: u32 = 3;
 
 impl World {
     /// One turn of an operator's machines; returns whether a host is in trouble.
@@ -83,6 +85,9 @@ impl World {
     fn gather(&mut self, operator: usize, host: usize, now: Moment) {
         self.self_fence(operator, host, now);
         let probed = self.probe(host);
+        if let Some(answered) = probed {
+            self.note_probe(operator, host, answered);
+        }
         let name = &self.names[host];
         let this = &mut self.operators[operator];
         let (Some(object), Some(renewals)) = (this.cache.hosts.get(host), &this.renewals[host])
@@ -227,6 +232,7 @@ impl World {
             lease_confirmed_unchanged: self.api.objects.leases[host].renewals == renewals.renewals,
             assigned_at: youngest.unwrap_or_default(),
             probe_answered_at: facts.signs.answered_probe_sent_at,
+            at: now,
         };
         let incarnation = (&name, &identity.boot_id);
         let verdict = self_fenced(
@@ -278,15 +284,42 @@ impl World {
             .domains
             .values()
             .any(|domain| domain.state == DomainState::Running);
-        Some(machine.power && runs && self.rng.chance(950))
+        let reached = self.now >= machine.business_until;
+        Some(machine.power && runs && self.rng.chance(950) && reached)
+    }
+
+    /// The endpoints of the systems whose VMs a host is shown to run are down when several probes in a row
+    /// got no answer (one gets lost now and then), and up with the next one that does.
+    fn note_probe(&mut self, operator: usize, host: usize, answered: bool) {
+        let name = &self.names[host];
+        let this = &mut self.operators[operator];
+        let serves = this.cache.vms.iter().any(|vm| {
+            let right = vm.rights.assignment.as_ref();
+            vm.phase == VmPhase::Running && right.is_some_and(|right| right.host == *name)
+        });
+        let missed = this.missed.entry(host).or_default();
+        let before = *missed;
+        *missed = if answered || !serves { 0 } else { before + 1 };
+        let seen = match (*missed, before) {
+            (MISSED, _) => "Down",
+            (0, MISSED..) if answered => "Up",
+            _ => return,
+        };
+        if self.leads(operator) {
+            let name = self.names[host].clone();
+            self.tell("endpoints", &[("host", &name), ("seen", &seen)]);
+        }
     }
 
     fn judge_registration(&mut self, operator: usize, host: usize) {
         let this = &mut self.operators[operator];
         let object = this.cache.hosts[host].clone();
-        let Some(reported) = object.reported.clone() else {
+        let Some(mut reported) = object.reported.clone() else {
             return;
         };
+        if self.mutant == Mutant::UuidAlone {
+            reported.mac_addresses.clear();
+        }
         let lease = this.renewals[host]
             .as_ref()
             .and_then(|known| known.boot_id.clone());

@@ -73,6 +73,8 @@ pub struct Operator {
     renewals: Vec<Option<Renewals>>,
     heartbeats: Heartbeats,
     asked: Vec<Option<Moment>>,
+    /// Probes in a row that no VM of a host answered.
+    missed: BTreeMap<usize, u32>,
     hosts: Hosts,
     facts: BTreeMap<HostName, HostFacts>,
     seen: Vec<(u64, u64)>,
@@ -117,6 +119,7 @@ impl Operator {
             renewals: Vec::new(),
             heartbeats: Heartbeats::default(),
             asked: Vec::new(),
+            missed: BTreeMap::new(),
             hosts: Hosts::default(),
             facts: BTreeMap::new(),
             seen: Vec::new(),
@@ -278,7 +281,10 @@ impl World {
                 loop_age: lease.loop_age,
                 api_seen: lease.api_seen.clone().map(|word| (word, lease.version)),
             });
-            if let (Some(report), Some(boot_id)) = (&lease.report, &lease.boot_id) {
+            let deaf_to = self.mutant == Mutant::BelievesOne && host != 1;
+            if let (Some(report), Some(boot_id)) = (&lease.report, &lease.boot_id)
+                && !deaf_to
+            {
                 let report = report.as_ref().clone();
                 this.heartbeats
                     .take(&self.names[host], boot_id, report, moment);

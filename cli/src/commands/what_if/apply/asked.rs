@@ -43,8 +43,15 @@ impl Answer {
             Answer::Asked(Admission::Refused(refusal)) => {
                 said::sentence(language, &refusal.sentence()).into_owned()
             }
-            Answer::Asked(Admission::Breaks { pool, headroom }) => {
-                breaks(language, engine, pool, headroom)
+            Answer::Asked(Admission::Breaks {
+                pool,
+                headroom,
+                tried,
+            }) => {
+                let breaks = breaks(language, engine, pool, headroom);
+                let tried = tried.sentence();
+                let tried = said::sentence(language, &tried);
+                format!("{breaks}{}{tried}", language.pick("; ", ";"))
             }
             Answer::Quota(exceeded) => match language {
                 Language::English => exceeded.english(),

@@ -40,6 +40,7 @@ impl World {
             identity: Some(Identity {
                 boot_id: boot_id.clone(),
                 system_uuid: UUID.to_owned(),
+                mac_addresses: std::collections::BTreeSet::new(),
             }),
             lease_boot_id: Some(boot_id),
             bmcs: 1,

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod generate;
+mod headroom;
 mod table;
 
 use std::collections::BTreeSet;
@@ -17,10 +18,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use generate::{GIB, Random, dirty, filled, host_name, uid};
-use placement::roadef::{Clock, Options};
+use placement::roadef::Options;
 use placement::{
-    Engine, EvacuationRequest, Headroom, Limits, Mode, RebalanceRequest, lint, lint_plan,
-    plan_evacuation, plan_evacuation_on, plan_rebalance,
+    Engine, EvacuationRequest, Limits, Mode, RebalanceRequest, lint, lint_plan, plan_evacuation,
+    plan_evacuation_on, plan_rebalance,
 };
 use table::Row;
 
@@ -37,7 +38,7 @@ const PARTS: [Part; 9] = [
     ("headroom", |rows| {
         [256, 300, 400]
             .into_iter()
-            .for_each(|memory| headroom(rows, memory))
+            .for_each(|memory| headroom::headroom(rows, memory))
     }),
     ("packing", packing),
     ("rebalancing", rebalancing),
@@ -182,101 +183,6 @@ fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
             good: Some(per_host <= 4_096 && per_vm <= 1_024),
         });
     }
-}
-
-/// One pool of 500 hosts and 10,000 VMs: a proof from nothing, and one after each change.
-fn headroom(rows: &mut Vec<Row>, memory: u64) {
-    let mut engine = filled(11, 500, 1, 0, 0);
-    for index in 0..500 {
-        let host = engine.fleet().hosts.get(&host_name(index)).cloned();
-        if let Some(mut host) = host {
-            (host.cpu, host.memory_bytes) = (128, memory * GIB);
-            host.storage_pools = ["fast".to_owned(), "bulk".to_owned()].into();
-            engine.upsert_host(host_name(index), host);
-        }
-    }
-    let mut random = Random(13);
-    let nothing = BTreeSet::new();
-    let mut inside = Vec::new();
-    for index in 0..10_000 {
-        let new = generate::vm(&mut random, index, 1, 1_000);
-        engine.upsert_vm(uid(index), new);
-        if let Ok(choice) = engine.place(&uid(index), &nothing) {
-            engine.assign(&uid(index), &choice.host);
-            inside.push(index);
-        }
-    }
-    let used: u64 = engine
-        .fleet()
-        .vms
-        .values()
-        .filter(|vm| vm.host.is_some())
-        .map(|vm| vm.memory_bytes)
-        .sum();
-    let full = used * 100 / (500 * memory * GIB);
-    let begun = Instant::now();
-    let first = engine.prove_headroom("pool-00");
-    let cold = begun.elapsed();
-    // One thread: the time of the process is that of the proofs, whoever else uses the machine.
-    let start = Instant::now();
-    let used = || Clock::Cpu.used(start, 1);
-    let processor = processor_seconds(start);
-    let (mut times, mut unknown, mut broken, changes) = (Vec::new(), 0, 0, 3_000);
-    for _ in 0..changes {
-        let uid = uid(inside[random.below(inside.len())]);
-        // A VM leaves and, if it can, comes back elsewhere: one change that takes and one that
-        // frees.
-        let placed = engine
-            .fleet()
-            .vms
-            .get(&uid)
-            .is_some_and(|vm| vm.host.is_some());
-        if placed {
-            engine.unassign(&uid);
-        } else if let Ok(choice) = engine.place(&uid, &nothing) {
-            engine.assign(&uid, &choice.host);
-        }
-        let begun = used();
-        let answer = engine.prove_headroom("pool-00");
-        times.push(used().saturating_sub(begun));
-        match answer {
-            Headroom::Unknown { .. } => unknown += 1,
-            Headroom::Broken { .. } => broken += 1,
-            Headroom::Proven | Headroom::NotPromised => {}
-        }
-    }
-    let mean = (processor_seconds(start) - processor) * 1e6 / changes as f64;
-    let report = engine.headroom_report("pool-00");
-    let open = report.map_or(0, |report| report.unknown());
-    let p99 = quantile(&mut times, 990);
-    rows.push(Row {
-        what: format!(
-            "N+1 after one change, 500 hosts, {} VMs, {full} % full",
-            inside.len()
-        ),
-        measured: format!(
-            "p50 {:.0?} p99 {p99:.0?} max {:.0?} of processor; mean with the change {mean:.0} us",
-            quantile(&mut times, 500),
-            quantile(&mut times, 1_000)
-        ),
-        bar: "p99 <= 10 ms".into(),
-        anchor: "".into(),
-        good: Some(p99 <= Duration::from_millis(10)),
-    });
-    rows.push(Row {
-        what: "  from nothing; answers; unknown failures at the end".into(),
-        measured: format!(
-            "{cold:.1?} {}; {unknown} unknown, {broken} broken of {changes}; {open} of 525",
-            if first == Headroom::Proven {
-                "proven"
-            } else {
-                "not proven"
-            }
-        ),
-        bar: "unknown counted".into(),
-        anchor: "".into(),
-        good: None,
-    });
 }
 
 /// Ten thousand VMs packed on as few equal hosts as possible, against a lower bound: volume, and
