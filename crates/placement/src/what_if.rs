@@ -1,7 +1,7 @@
 //! What would happen: the same placement and the same proof as for the real fleet, asked about a
 //! fleet that is not there yet. Nothing is a rule of its own here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use model::{HostName, VmUid};
 

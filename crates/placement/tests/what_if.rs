@@ -6,10 +6,8 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{GIB, host, name, pool, uid, vm};
-use model::{Architecture, HostName, Priority, VmUid, Zone};
-use placement::{
-    Admission, Engine, Fleet, Headroom, Vm, admit_all, host_down, prove_headroom, with_hosts,
-};
+use model::{Architecture, HostName, VmUid, Zone};
+use placement::{Admission, Engine, Fleet, Headroom, Vm, host_down, prove_headroom, with_hosts};
 
 /// Hosts of one pool with that much memory each.
 fn fleet(memory: impl IntoIterator<Item = u64>) -> Fleet {
@@ -105,21 +103,23 @@ fn a_pool_that_is_full_is_asked_once() {
 }
 
 #[test]
-fn new_vms_choose_by_priority_and_size_and_the_refused_take_no_room() {
+fn new_vms_are_asked_about_one_by_one_and_the_refused_take_no_room() {
     // One host is kept free in sum: room for 64 GiB on the other two.
     let mut engine = Engine::new(fleet([32, 32, 32]));
     let wanted = [
-        ("small", Priority::Normal, 8),
-        ("large", Priority::Normal, 30),
-        ("giant", Priority::Normal, 40),
-        ("third", Priority::Normal, 29),
-        ("urgent", Priority::Critical, 16),
+        ("urgent", 16),
+        ("giant", 40),
+        ("large", 30),
+        ("third", 29),
+        ("small", 8),
     ];
-    let wanted = wanted
-        .map(|(label, priority, memory)| (priority, VmUid(label.into()), vm(label, 1, memory)));
-    let answers = admit_all(&mut engine, wanted.to_vec());
-    let order: Vec<&str> = answers.iter().map(|(uid, _)| uid.0.as_str()).collect();
-    assert_eq!(order, ["urgent", "giant", "large", "third", "small"]);
+    for (label, memory) in wanted {
+        engine.upsert_vm(VmUid(label.into()), vm(label, 1, memory));
+    }
+    let answers = wanted.map(|(label, _)| {
+        let answer = engine.admit(&VmUid(label.into()), &BTreeSet::new());
+        (label, answer)
+    });
     let kind = |answer: &Admission| match answer {
         Admission::Placed(_) => "placed",
         Admission::Refused(_) => "fits nowhere",
