@@ -69,20 +69,12 @@ const OPERATOR: Table = &[
     ("placed on {w}", "已放置到 {}"),
     ("assigned to {w}", "已分配到 {}"),
     (
-        "N+1 of pool {w} would break: if host {w} failed, {w} would find no place; add a host or remove a VM before starting {w}",
-        "主机池 {} 的 N+1 将被破坏:若宿主机 {} 故障,{} 将找不到位置;启动 {} 之前请增加宿主机或移除虚拟机",
-    ),
-    (
         "N+1 of pool {w} would break: if host {w} failed, {w} would find no place; {}; add a host or remove a VM before starting {w}",
         "主机池 {} 的 N+1 将被破坏:若宿主机 {} 故障,{} 将找不到位置;{};启动 {} 之前请增加宿主机或移除虚拟机",
     ),
     (
         "N+1 of pool {w} could not be proven for the failure of host {w}; {}; add a host or remove a VM before starting {w}",
         "主机池 {} 在宿主机 {} 故障情形下的 N+1 无法得到证明;{};启动 {} 之前请增加宿主机或移除虚拟机",
-    ),
-    (
-        "N+1 of pool {w} could not be proven for the failure of host {w}; add a host or remove a VM before starting {w}",
-        "主机池 {} 在宿主机 {} 故障情形下的 N+1 无法得到证明;启动 {} 之前请增加宿主机或移除虚拟机",
     ),
     ("not registered", "尚未登记"),
     ("not watched yet", "尚未开始监视"),
@@ -112,6 +104,7 @@ const OPERATOR: Table = &[
     ("not proven", "未证明"),
     ("{w} would find no place", "{} 将找不到位置"),
     ("{n} more {w}", "{1} 还可 {0} 台"),
+    ("0 more {w} fit", "{} 还可 0 台"),
     ("moves from {w} to {w}", "正从 {} 迁往 {}"),
 ];
 

@@ -103,7 +103,7 @@ fn a_pool_that_is_full_is_asked_once() {
 }
 
 #[test]
-fn the_refused_take_no_room() {
+fn new_vms_are_asked_about_one_by_one_and_the_refused_take_no_room() {
     // One host is kept free in sum: room for 64 GiB on the other two.
     let mut engine = Engine::new(fleet([32, 32, 32]));
     let wanted = [
@@ -113,17 +113,19 @@ fn the_refused_take_no_room() {
         ("third", 29),
         ("small", 8),
     ];
-    let answers = wanted.map(|(label, memory)| {
-        let uid = VmUid(label.into());
-        engine.upsert_vm(uid.clone(), vm(label, 1, memory));
-        engine.admit(&uid, &BTreeSet::new())
+    for (label, memory) in wanted {
+        engine.upsert_vm(VmUid(label.into()), vm(label, 1, memory));
+    }
+    let answers = wanted.map(|(label, _)| {
+        let answer = engine.admit(&VmUid(label.into()), &BTreeSet::new());
+        (label, answer)
     });
     let kind = |answer: &Admission| match answer {
         Admission::Placed(_) => "placed",
         Admission::Refused(_) => "fits nowhere",
         Admission::Breaks { .. } => "breaks N+1",
     };
-    let kinds: Vec<&str> = answers.iter().map(kind).collect();
+    let kinds: Vec<&str> = answers.iter().map(|(_, answer)| kind(answer)).collect();
     assert_eq!(
         kinds,
         ["placed", "fits nowhere", "placed", "breaks N+1", "placed"]

@@ -48,13 +48,10 @@ impl Answer {
                 headroom,
                 tried,
             }) => {
-                let between = match language {
-                    Language::English => "; ",
-                    Language::Chinese => ";",
-                };
+                let breaks = breaks(language, engine, pool, headroom);
                 let tried = tried.sentence();
                 let tried = said::sentence(language, &tried);
-                breaks(language, engine, pool, headroom) + between + &tried
+                format!("{breaks}{}{tried}", language.pick("; ", ";"))
             }
             Answer::Quota(exceeded) => match language {
                 Language::English => exceeded.english(),
