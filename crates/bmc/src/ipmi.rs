@@ -225,7 +225,7 @@ impl Switch for Ipmi {
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     #[test]
     fn addresses_are_split_and_options_refused() {

@@ -253,8 +253,8 @@ impl Switch for Redfish {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::chance::{Chance, cases};
-    use crate::*;
 
     const SYSTEM: &str = r##"{"@odata.id":"/redfish/v1/Systems/1","UUID":"a1234567-89ab-cdef-a123-456789abcdef","PowerState":"Off","Status":{"State":"Disabled","Health":null},"Actions":{"#ComputerSystem.Reset":{"target":"/redfish/v1/Systems/1/Actions/ComputerSystem.Reset","ResetType@Redfish.AllowableValues":["On","ForceOff"]}},"Boot":{"x":[1,2.5,-3e9,true]}}"##;
 
