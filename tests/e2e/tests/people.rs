@@ -156,11 +156,13 @@ async fn no_host_obeys_the_rule(lab: &Lab) -> Result<()> {
     let free = free.context("a host without one of them")?;
     zyctl(lab, &["drain", &free])?;
     lab.fault(Some(&taken[0]), Fault::PowerLoss)?;
+    let before = right(&apart[0])?;
     let waits = async || {
         let status = find(lab, "apart-0").await?.status.unwrap_or_default();
         let told = status.placement.unwrap_or_default();
         let recovers = status.phase == Some(VirtualMachinePhase::Recovering);
-        anyhow::Ok(recovers && status.assignment.is_none() && !told.removed.is_empty())
+        let still = status.assignment.as_ref() == Some(&before);
+        anyhow::Ok(recovers && still && !told.removed.is_empty())
     };
     until(&lab.client, "it to wait and say why", &waits).await?;
     let others = async || {
