@@ -3,12 +3,16 @@
 //! word of the prober and of the disk ledger, which share no code with the product, on the whole.
 
 use anyhow::{Context as _, Result, ensure};
+use judge::report::{Availability, Window};
 use kube::ResourceExt;
 use lab::{Fault, Lab, LabOptions, declarations, judges, rest};
 
 use crate::standing::{nothing_was_lost, processes_of};
 use crate::story::check_programs;
-use crate::watch::{full_name, runs, vms};
+use crate::watch::{full_name, runs, until, vms};
+
+/// A guest answers that has done so within the last so many nanoseconds: several times its probes' interval.
+const ANSWERED_SINCE: u64 = 2_000_000_000;
 
 /// The systems of such a lab: four VMs, two of them with a data disk.
 pub const SYSTEMS: [&str; 2] = ["tourism", "trade-union"];
@@ -52,6 +56,7 @@ async fn site(options: LabOptions) -> Result<Lab> {
     declarations::deploy(&lab, &SYSTEMS.map(str::to_owned)).await?;
     rest::settle(&lab).await?;
     judges::start_prober(&lab.files, &lab.client).await?;
+    all_answer(&lab).await?;
     Ok(lab)
 }
 
@@ -81,6 +86,7 @@ pub async fn play_each(
         rest::settle(&lab)
             .await
             .with_context(|| format!("after story {story}; failed: {failed:?}"))?;
+        all_answer(&lab).await?;
         if let Err(error) = each_runs_once(&lab).await {
             failed.push(format!("after story {story}: {error:#}"));
         }
@@ -88,6 +94,20 @@ pub async fn play_each(
     nothing_was_lost(&lab).await?;
     ensure!(failed.is_empty(), "{}", failed.join("\n"));
     lab.down()
+}
+
+/// Waits until every guest that is probed answers, not one of each tier only: a host whose guests still boot shows
+/// no life beside its Lease.
+async fn all_answer(lab: &Lab) -> Result<()> {
+    until(&lab.client, "every guest to answer", async || {
+        let to = judges::now();
+        let from = to.saturating_sub(ANSWERED_SINCE);
+        let report = judges::judge_probes(&lab.files, Window { from, to })?;
+        let answers = |replica: &Availability| replica.probes > replica.failures;
+        Ok(!report.replicas.is_empty() && report.replicas.values().all(answers))
+    })
+    .await
+    .map(drop)
 }
 
 /// Ends what a story, above all one that failed, has left cut, frozen or stopped. Hosts that are off are switched
