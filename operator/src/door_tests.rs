@@ -232,8 +232,11 @@ fn no_mangled_registration_panics_or_arms() {
         let Ok(registration) = serde_json::from_str::<GuardRegistration>(&text) else {
             continue;
         };
+        // A number that no program can hold, in a field that nobody knows.
+        let Ok(document) = serde_json::from_str::<Value>(&text) else {
+            continue;
+        };
         read += 1;
-        let document: Value = serde_json::from_str(&text).expect("it was read");
         assert_eq!(document["armed"], registration.armed, "{text}");
         armed += u64::from(registration.armed);
     }

@@ -134,7 +134,7 @@ proptest! {
             limits: Limits { moves_per_host: per_host, moves_per_site: per_site, ..Limits::default() },
             dirty_bytes_per_second: dirty.into_iter().enumerate().map(|(index, rate)| (uid(index), rate)).collect(),
             priorities: BTreeMap::from([(uid(3), Priority::Critical)]),
-            fixed: fixed.into_iter().map(|index| (uid(index), format!("u{index} is being started"))).collect(),
+            fixed: fixed.into_iter().map(|index| (uid(index), "it is being started".to_owned())).collect(),
             idle: idle.into_iter().map(uid).collect(),
             ..EvacuationRequest::default()
         };

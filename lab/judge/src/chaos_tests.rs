@@ -464,3 +464,45 @@ fn what_can_not_be_read_is_red() {
     assert_eq!(with(Entry::Incident { object }), ["history"]);
     assert_eq!(with(fault("meteorite", None, 30)), ["history"]);
 }
+
+#[test]
+fn a_boot_of_moments_that_its_own_fence_ended_needs_no_incident() {
+    let with_second_boot = |off: u64, by: &str| {
+        let power = |seconds, on| {
+            Entry::Power(Power {
+                at: at(seconds),
+                host: "h1".to_owned(),
+                on,
+                boot_id: "second-boot-of-h1".to_owned(),
+                by: if on { "lab" } else { by }.to_owned(),
+            })
+        };
+        let mut history = clean();
+        history.extend([power(50, true), power(off, false)]);
+        rules(&history, &one_restart())
+    };
+    assert_eq!(with_second_boot(51, "bmc"), Vec::<&str>::new());
+    assert_eq!(with_second_boot(58, "bmc"), ["incident-missing"]);
+    assert_eq!(with_second_boot(51, "lab"), ["incident-missing"]);
+}
+
+#[test]
+fn an_outage_that_no_operator_could_hear_of_is_untold() {
+    let with_operators_stopped_until = |healed: u64| {
+        let mut history = clean();
+        history.retain(|entry| {
+            !matches!(entry, Entry::Incident { .. } | Entry::Power(_))
+                && !matches!(entry, Entry::Fault { .. } | Entry::Heal { .. })
+        });
+        history.extend([
+            fault("operator-stop", None, 15),
+            fault("kernel-hang", Some("h1"), 20),
+            heal("operator-stop", None, healed),
+            heal("kernel-hang", Some("h1"), 35),
+        ]);
+        history.retain(|entry| !matches!(entry, Entry::Right { epoch: 2, .. }));
+        rules(&history, &probes(20..35, |_| 1))
+    };
+    assert_eq!(with_operators_stopped_until(30), Vec::<&str>::new());
+    assert_eq!(with_operators_stopped_until(24), ["outage-untold"]);
+}

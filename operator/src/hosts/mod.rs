@@ -243,9 +243,8 @@ async fn turn(context: &Arc<Context>) {
             .keys()
             .filter(|host| machines.machine(host).is_some_and(HostMachine::is_silent))
             .count();
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let stands = matches!(machines.storm(), StormState::Storm { .. }) && silent > 1;
-        let storm = (step.storm_began || stands).then(|| (count(silent), count(facts.len())));
+        let stands = matches!(machines.storm(), StormState::Storm { .. });
+        let storm = told_storm(stands, silent, facts.len());
         let views: BTreeMap<HostName, _> = facts
             .iter()
             .filter_map(|(name, facts)| {
@@ -274,6 +273,13 @@ async fn turn(context: &Arc<Context>) {
             show::show(context, host, view, &policy).await;
         }
     }
+}
+
+/// Hosts that are silent, of so many, where a storm stands that is one root cause: one host that falls silent while others
+/// have just come back is held up by the storm guard all the same, but is an incident of its own.
+fn told_storm(stands: bool, silent: usize, hosts: usize) -> Option<(u32, u32)> {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    (stands && silent > 1).then(|| (count(silent), count(hosts)))
 }
 
 async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, action: HostAction) {
@@ -357,6 +363,13 @@ fn is_own_intent(host: &Host, identity: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_host_that_is_silent_is_no_storm_to_tell_of() {
+        assert_eq!(told_storm(true, 1, 4), None);
+        assert_eq!(told_storm(false, 2, 4), None);
+        assert_eq!(told_storm(true, 2, 4), Some((2, 4)));
+    }
 
     #[test]
     fn an_operator_takes_back_its_own_fencing_intent_and_no_other() {

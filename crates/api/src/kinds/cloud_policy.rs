@@ -410,7 +410,7 @@ mod tests {
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
         let mut found = Vec::new();
         numbers("spec", &schema["properties"]["spec"], &mut found);
-        assert_eq!(found.len(), 26, "{found:?}");
+        assert_eq!(found.len(), 27, "{found:?}");
         for (path, messages) in found {
             let field = path.rsplit('.').next().unwrap_or_default();
             let names = |message: &String| {

@@ -180,7 +180,8 @@ impl Ledger {
             );
             own
         } else {
-            if event.reason == Reason::Alive {
+            // What a host tells that has come back ends what was before; a silence to come is another one's.
+            if matches!(event.reason, Reason::Returned | Reason::Alive) {
                 self.before.remove(&event.host);
             } else {
                 self.before
@@ -375,6 +376,25 @@ mod tests {
             (WallTime(1), CauseClass::Hardware, "h1 lost power")
         );
         assert_eq!(incident.timeline.len(), 4);
+    }
+
+    #[test]
+    fn a_return_that_is_told_late_is_no_part_of_the_next_silence() {
+        let mut ledger = Ledger::default();
+        let back = event("h1", "b2", EventKind::Seen, Reason::Returned);
+        ledger.host_event(&back, WallTime(1));
+        let silent = event("h1", "b2", EventKind::Seen, missed("h1").reason);
+        ledger.host_event(&silent, WallTime(9));
+        let unreachable = Reason::Unreachable {
+            silent_milliseconds: 8_000,
+        };
+        let unreachable = event("h1", "b2", EventKind::Seen, unreachable);
+        ledger.host_event(&unreachable, WallTime(14));
+        let incident = ledger.get("host-silent/h1/b2").expect("open");
+        assert_eq!(
+            (incident.timeline[0].at, incident.timeline.len()),
+            (WallTime(9), 2)
+        );
     }
 
     #[test]

@@ -87,7 +87,7 @@ fn told_once(facts: &Facts, death: &Power, findings: &mut Vec<Finding>) {
         death.boot_id,
         facts.when(death.at)
     );
-    if own + storms == 0 {
+    if own + storms == 0 && !forced_off_again(facts, death) {
         find(findings, "incident-missing", format!("{what}: no Incident"));
     } else if own > 1 {
         find(
@@ -96,6 +96,23 @@ fn told_once(facts: &Facts, death: &Power, findings: &mut Vec<Finding>) {
             format!("{what}: {own} Incidents"),
         );
     }
+}
+
+/// How long a boot that never reported may have lasted: a host registers within some seconds.
+const UNREPORTED: u64 = 5 * SECOND;
+
+/// Whether a BMC ended a boot of moments while its host's former boot was still being forced off: the platform never
+/// heard of that boot, and the Incident of the former one tells of each order.
+fn forced_off_again(facts: &Facts, death: &Power) -> bool {
+    let began = facts.boots.get(&death.boot_id);
+    let moments = began.is_some_and(|began| death.at.saturating_sub(*began) <= UNREPORTED);
+    let open = facts.incidents.iter().any(|incident| {
+        let until = incident.closed_at.unwrap_or(u64::MAX);
+        let host = silence(incident).map(|(host, _)| host);
+        host == Some(death.host.as_str())
+            && (incident.opened_at.saturating_sub(BEFORE_OPENING)..=until).contains(&death.at)
+    });
+    death.by == "bmc" && moments && open
 }
 
 /// Whether a fault can be what an Incident is about.
@@ -186,8 +203,25 @@ fn seconds(all: &[Span], from: u64, to: u64, state: State) -> f64 {
         .sum()
 }
 
+/// Operators that all stand still see nothing, and who leads next begins to listen anew: so long
+/// until it may know that a host is silent.
+const LISTENS: u64 = 10 * SECOND;
+
+/// Whether no operator ran during an outage, but for less than it takes to hear of it.
+fn unheard(facts: &Facts, outage: &Span) -> bool {
+    let stopped = facts
+        .faults
+        .iter()
+        .filter(|fault| fault.fault == "operator-stop");
+    let mut stopped = stopped.map(|fault| {
+        let (from, until) = (fault.from.max(outage.from), fault.until.min(outage.to));
+        (outage.to - outage.from).saturating_sub(until.saturating_sub(from))
+    });
+    stopped.any(|heard| heard < LISTENS && heard < outage.to - outage.from)
+}
+
 /// A system that stops answering is named by an Incident of that time, unless its users alone were
-/// cut off, which no host and no BMC can see.
+/// cut off, which no host and no BMC can see, or no operator ran.
 fn outages_are_told(facts: &Facts, system: &str, spans: &[Span], findings: &mut Vec<Finding>) {
     let began = facts.began.unwrap_or(0);
     let long = |span: &&Span| {
@@ -206,7 +240,7 @@ fn outages_are_told(facts: &Facts, system: &str, spans: &[Span], findings: &mut 
                 && fault.from <= outage.to
                 && outage.from <= fault.until.saturating_add(AFTERMATH)
         });
-        if !told && !cut {
+        if !told && !cut && !unheard(facts, outage) {
             let text = format!(
                 "{system} was down for {:.1} s {} and no Incident says so",
                 (outage.to - outage.from) as f64 / SECOND as f64,
