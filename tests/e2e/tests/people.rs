@@ -325,8 +325,8 @@ async fn power_returns_while_a_vm_waits_for_the_database(lab: &Lab) -> Result<()
     until_ready(&lab.client, &host).await
 }
 
-/// 46: its host is cut off and it is deleted: it is gone only when the host was forced off, and what is made
-/// again over its disks starts then.
+/// 46: its host is cut off, where it runs on, and it is deleted: it stays, and what is made again over its disks waits,
+/// until the host is off.
 async fn a_vm_is_made_again_while_its_host_is_cut_off(lab: &Lab) -> Result<()> {
     let declared = Declared::new("again");
     let vm = declared.started(lab).await?;
@@ -342,25 +342,22 @@ async fn a_vm_is_made_again_while_its_host_is_cut_off(lab: &Lab) -> Result<()> {
         ..Declared::new("again-twin")
     };
     twin.apply(lab).await?;
-    let (mut early, uid) = (false, vm.uid().unwrap_or_default());
-    until(&lab.client, "what was made again to run", async || {
+    holds("its disks are kept for its old copy", STILL, async || {
         let made = find(lab, &twin.name).await?;
-        let assigned = made
-            .status
-            .as_ref()
-            .is_some_and(|status| status.assignment.is_some());
-        early |= assigned && !processes_of(lab, &uid)?.is_empty();
-        Ok(runs(&made))
+        let old = find(lab, &vm.name_any()).await?;
+        Ok(right(&made).is_err() && old.metadata.deletion_timestamp.is_some())
     })
     .await?;
-    ensure!(!early, "its disks were given away while its old copy ran");
     ensure!(
-        !lab::host::is_on(&lab.files, &host),
-        "{host} was not forced off"
+        !processes_of(lab, &vm.uid().unwrap_or_default())?.is_empty(),
+        "its old copy does not run any more: nothing was shown"
     );
+    lab.fault(Some(&host), Fault::PowerLoss)?;
+    let made = until_runs(lab, &twin.name).await?;
+    ensure!(right(&made)?.host.as_str() != host, "{host} is off");
     until_gone(lab, &vm).await?;
     lab.heal(Some(&host), Fault::ManagementCut)?;
-    remove_all(lab, &[find(lab, &twin.name).await?]).await
+    remove_all(lab, &[made]).await
 }
 
 /// The word of whoever works here that a host is off, as `zyctl` would write it.
