@@ -1,14 +1,15 @@
-//! One contract for every hypervisor. The in-memory one is judged always, libvirt on two
-//! private hosts that the test starts in namespaces of its own.
+//! One contract for every hypervisor: the in-memory one, and libvirt on two private hosts that the
+//! test starts in namespaces of its own.
 
 mod hosts;
+mod libvirt;
+mod moved_memory;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hypervisor::memory::MemoryFabric;
 use hypervisor::{
-    DiskSpec, DomainSpec, DomainState, Error, Event, Hypervisor, MigrationTarget, Owner, StopCause,
+    DomainSpec, DomainState, Error, Event, Hypervisor, MigrationTarget, Owner, StopCause,
 };
 use model::Epoch;
 use uuid::Uuid;
@@ -16,12 +17,14 @@ use uuid::Uuid;
 /// Machines may be heavily loaded.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Where a target and its memory stream are reached, and under which certificate name.
+type Route<'a> = (&'a str, &'a str, Option<&'a str>);
+
 /// Two hosts of one kind of hypervisor.
 struct Pair<'a> {
     source: &'a dyn Hypervisor,
     target: &'a dyn Hypervisor,
-    /// Where the target is reached from the source, and under which certificate name.
-    route: (&'a str, &'a str, Option<&'a str>),
+    route: Route<'a>,
     /// The domain type that the hosts run.
     domain_type: &'a str,
     /// The bandwidth at which a migration of the test guest takes long enough to be aborted.
@@ -363,98 +366,4 @@ async fn the_memory_hypervisor_keeps_the_contract() {
             .any(|domain| domain.owner.is_none()),
         "strays are listed"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn libvirt_keeps_the_contract() {
-    assert!(
-        hosts::available(),
-        "needs root, libvirtd and QEMU; run scripts/setup.sh as root"
-    );
-    let hosts = hosts::Hosts::start().expect("two hosts");
-    let (source, target) = (hosts.connect(1), hosts.connect(2));
-    for hypervisor in [&source, &target] {
-        wait("libvirtd to answer", async || {
-            hypervisor.node().await.is_ok()
-        })
-        .await;
-    }
-    assert_eq!(source.node().await.expect("node").domain_type, "qemu");
-    let route = ("qemu+tls://h2/system", "tcp://h2", Some("h2"));
-    let pair = Pair {
-        source: &source,
-        target: &target,
-        route,
-        domain_type: "qemu",
-        slow_mebibytes: Some(1),
-    };
-    contract(&pair).await;
-
-    // libvirtd's own end stops no domain, and the connection heals.
-    let survivor = spec(&pair, 4, "boot-1", 1);
-    source.start(&survivor).await.expect("start");
-    hosts.restart_libvirtd(1).expect("restart");
-    wait("the connection to heal", async || {
-        state_or_none(&source, survivor.uuid).await == Some(DomainState::Running)
-    })
-    .await;
-    source.destroy(survivor.uuid).await.expect("destroy");
-
-    a_disk_that_another_process_writes_is_refused(&pair, &hosts.disk().expect("a disk")).await;
-
-    // A domain that somebody else made is a stray.
-    hosts.make_stray(1).expect("stray");
-    let domains = source.list().await.expect("list");
-    assert!(
-        domains
-            .iter()
-            .any(|domain| domain.name == "stray" && domain.owner.is_none()),
-        "{domains:?}"
-    );
-}
-
-/// QEMU's image lock, the last line of defence where the pool carries locks: one plain file, two domains, on one
-/// host and on two. libvirt and QEMU are left to their defaults: locking is on.
-async fn a_disk_that_another_process_writes_is_refused(pair: &Pair<'_>, file: &Path) {
-    let with_disk = |number| {
-        let mut spec = spec(pair, number, "boot-1", 1);
-        spec.disks.push(DiskSpec {
-            file: file.to_owned(),
-            format: "raw",
-            serial: "shared".to_owned(),
-            read_only: false,
-        });
-        spec
-    };
-    let (first, second) = (with_disk(5), with_disk(6));
-    pair.source.start(&first).await.expect("the first writer");
-    for host in [pair.source, pair.target] {
-        let refused = host.start(&second).await;
-        let refused = refused.expect_err("a second writer of one disk started");
-        let message = refused.to_string();
-        assert!(
-            hypervisor::tells_of_image_lock(&message),
-            "the agent knows the refusal by QEMU's words, and these are others: {message}"
-        );
-        assert_eq!(
-            state(pair.source, first.uuid).await,
-            Some(DomainState::Running),
-            "the first is not disturbed"
-        );
-        assert_eq!(state(host, second.uuid).await, None);
-    }
-
-    let stopped = pair.source.destroy(first.uuid).await;
-    stopped.expect("the first writer ends");
-    let begun = pair.target.start(&second).await;
-    begun.expect("with its end the disk is free");
-    pair.target.destroy(second.uuid).await.expect("destroy");
-}
-
-async fn state_or_none(hypervisor: &dyn Hypervisor, uuid: Uuid) -> Option<DomainState> {
-    let domains = hypervisor.list().await.ok()?;
-    domains
-        .into_iter()
-        .find(|domain| domain.uuid == uuid)
-        .map(|domain| domain.state)
 }

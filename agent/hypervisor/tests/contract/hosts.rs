@@ -7,6 +7,13 @@ use std::process::{Command, Output};
 
 use hypervisor::libvirt::LibvirtHypervisor;
 
+use super::Route;
+
+/// The first host, as the second one reaches it.
+pub const TO_FIRST: Route<'static> = ("qemu+tls://h1/system", "tcp://h1", Some("h1"));
+/// The second host, as the first one reaches it.
+pub const TO_SECOND: Route<'static> = ("qemu+tls://h2/system", "tcp://h2", Some("h2"));
+
 /// A private lab with two hosts and nothing of the product in them.
 pub struct Hosts {
     name: String,
@@ -132,18 +139,21 @@ impl Hosts {
             &file,
             "<domain type='qemu'><name>stray</name><memory unit='MiB'>32</memory><os><type arch='x86_64' machine='q35'>hvm</type></os></domain>",
         )?;
-        let result = run([
-            "exec",
-            "--name",
-            &self.name,
-            &format!("h{number}"),
-            "--",
-            "virsh",
-            "create",
-            &file.display().to_string(),
-        ]);
+        let result = self.virsh(number, &["create", &file.display().to_string()]);
         std::fs::remove_file(&file)?;
-        result.map(drop)
+        result
+    }
+
+    /// Lets a guest that is being moved away from host N stand still for longer, milliseconds.
+    pub fn allow_pause(&self, number: u8, guest: &str, milliseconds: u64) -> std::io::Result<()> {
+        let pause = milliseconds.to_string();
+        self.virsh(number, &["migrate-setmaxdowntime", guest, &pause])
+    }
+
+    fn virsh(&self, number: u8, words: &[&str]) -> std::io::Result<()> {
+        let host = format!("h{number}");
+        let begin = ["exec", "--name", &self.name, &host, "--", "virsh"];
+        run(begin.iter().chain(words)).map(drop)
     }
 }
 
