@@ -168,7 +168,7 @@ async fn no_host_obeys_the_rule(lab: &Lab) -> Result<()> {
     let others = async || {
         let all = vms(&lab.client).await?;
         let mut others = all.iter().filter(|vm| vm.name_any() != "apart-0");
-        Ok(others.all(|vm| runs(vm)))
+        Ok(others.all(runs))
     };
     until(&lab.client, "all others to run", others).await?;
     ensure!(waits().await?, "it was put beside another");
