@@ -58,8 +58,13 @@ impl Declared {
             objects.push(object("Volume", &namespace, &name, json!(spec)));
             disks.push(json!({"name": disk.name, "volume": name}));
         }
+        // The guest's own name is that of its disks: the ledger on them knows one owner, whichever VM it is.
+        let seed = format!("{}-cloud-init", self.disks);
+        let told = format!("#cloud-config\nzhengyun: {{name: {}}}\n", self.disks);
+        objects.push(json!({"apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": seed, "namespace": namespace}, "stringData": {"user-data": told}}));
         let mut spec = json!({"cpu": 1, "memory": self.memory, "image": like.spec.image,
-            "networks": like.spec.networks, "cloudInit": like.spec.cloud_init, "disks": disks});
+            "networks": like.spec.networks, "cloudInit": {"name": seed}, "disks": disks});
         let mut labels = json!({});
         if let Some(word) = &self.apart {
             labels = json!({"apart": word});

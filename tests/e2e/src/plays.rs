@@ -5,6 +5,7 @@
 use anyhow::{Context as _, Result, ensure};
 use judge::report::{Availability, Window};
 use kube::ResourceExt;
+use lab::process::run;
 use lab::{Fault, Lab, LabOptions, declarations, judges, rest};
 
 use crate::standing::{nothing_was_lost, processes_of};
@@ -113,7 +114,9 @@ async fn all_answer(lab: &Lab) -> Result<()> {
 /// Ends what a story, above all one that failed, has left cut, frozen or stopped. Hosts that are off are switched
 /// on, and quarantined ones cleared, when the site is settled.
 fn mend(lab: &Lab) -> Result<()> {
-    lab.heal(None, Fault::OperatorPause)?;
+    for pid in lab::host::processes(&lab.files, "control", "zhengyun-operator")? {
+        run("kill", ["-CONT", &pid.to_string()])?;
+    }
     for host in lab.hosts()? {
         lab.heal(Some(&host), Fault::ManagementCut)?;
         if lab::host::is_on(&lab.files, &host) {
