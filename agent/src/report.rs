@@ -91,11 +91,13 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
     let hook = hook_check::check(&[hook_check::HOOK], hook_check::BOUND).await;
     let hook_verified = hook.is_ok();
     context.alarms.set_hook(hook.err());
+    let nic_addresses = mac_addresses(&context.options.hardware.sysfs_root);
     Ok(HostReport {
         incarnation: Incarnation {
             boot_id: context.boot_id.to_string(),
             system_uuid: system_uuid(context)?,
-            mac_addresses: mac_addresses(&context.options.hardware.sysfs_root),
+            nic_addresses: nic_addresses.clone(),
+            mac_addresses: nic_addresses,
         },
         capacity: capacity(context),
         architecture: if context.node.architecture == "aarch64" {

@@ -6,6 +6,10 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 
@@ -13,12 +17,38 @@ use nix::fcntl::{FcntlArg, fcntl};
 /// `BLK_PERM_WRITE` (1).
 const WRITES: libc::off_t = 101;
 
+/// How long an answer about locks is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Questions of this process that wait for their answer. Past so many none is asked.
+const WAITING_MAX: usize = 8;
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// As [`work`]; none where there is no answer in time. A lock manager may stand still for minutes (NFS after its server's
+/// restart) while the pool reads and writes: that must not count as a pool that is lost, so it is asked beside it.
+///
+/// # Errors
+/// As for [`work`].
+pub(super) fn answer(file: &Path) -> io::Result<Option<bool>> {
+    if WAITING.fetch_add(1, Ordering::AcqRel) >= WAITING_MAX {
+        WAITING.fetch_sub(1, Ordering::AcqRel);
+        return Ok(None);
+    }
+    let (file, (sender, answer)) = (file.to_owned(), mpsc::channel());
+    thread::spawn(move || {
+        let found = work(&file);
+        WAITING.fetch_sub(1, Ordering::AcqRel);
+        // Nobody may be waiting any more.
+        let _ = sender.send(found);
+    });
+    answer.recv_timeout(PATIENCE).ok().transpose()
+}
+
 /// Whether a lock on this file is seen through another open file description, and gone once it is given back. A file
 /// system that refuses locks has none.
 ///
 /// # Errors
 /// The file can not be opened: of locks nothing is known.
-pub(super) fn work(file: &Path) -> io::Result<bool> {
+fn work(file: &Path) -> io::Result<bool> {
     let open = || OpenOptions::new().read(true).write(true).open(file);
     let (one, other) = (open()?, open()?);
     Ok(judge(&one, &other).unwrap_or(false))

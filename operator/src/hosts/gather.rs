@@ -26,7 +26,7 @@ fn identity(incarnation: &Incarnation) -> Identity {
     Identity {
         boot_id: incarnation.boot_id.as_str().into(),
         system_uuid: incarnation.system_uuid.clone(),
-        mac_addresses: incarnation.mac_addresses.iter().cloned().collect(),
+        mac_addresses: incarnation.nic_addresses.iter().cloned().collect(),
     }
 }
 

@@ -300,7 +300,7 @@ async fn carry_out(context: &Arc<Context>, host: &Arc<Host>, name: &HostName, ac
             expires_after_milliseconds,
         } => {
             let intent = json!({"fencing": {
-                "bootId": boot_id, "startedAt": clock::wall(), "expiresAfterSeconds": expires_after_milliseconds / 1000,
+                "bootId": boot_id, "startedAt": clock::wall(), "expiresAfterSeconds": expires_after_milliseconds / 1000, "attempts": 0,
                 "reason": host.status.as_ref().and_then(|status| status.state_reason.clone()).unwrap_or_default(),
                 "by": context.writer.identity()}});
             if context.writer.settled(host.as_ref()) {

@@ -253,6 +253,9 @@ pub struct FencingIntent {
     pub started_at: Time,
     /// After how many seconds the intent is void; nobody sends a command past it.
     pub expires_after_seconds: i32,
+    /// Always 0. Operators and guards of before ask for it; it goes with the next version.
+    #[serde(default)]
+    pub attempts: i32,
     /// Why the host is fenced.
     pub reason: String,
     /// Identity of the operator that wrote it.
@@ -437,10 +440,15 @@ pub struct Incarnation {
     /// SMBIOS system UUID; a BMC that reports another one is another machine's.
     #[schemars(length(min = 1, max = 64))]
     pub system_uuid: String,
-    /// Hardware addresses of the physical NICs, sorted.
+    /// Hardware addresses of the physical NICs, sorted, for people.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub mac_addresses: Vec<String>,
+    /// The addresses that its NICs were made with, sorted: they tell machines apart. Absent where an older agent told, whose
+    /// `macAddresses` may be what software has set.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub nic_addresses: Vec<String>,
 }
 
 /// Size of a host.

@@ -70,7 +70,7 @@ pub struct HostPoolSpec {
     /// `status.headroom.racks` tells.
     #[serde(default = "default_failures")]
     #[schemars(range(min = 0))]
-    #[x_kube(validation = Rule::new("self <= 1").message(Message::Expression("'failuresToTolerate: ' + string(self) + ' failures at once can not be proven, only every single one; write 1, or 0 for a pool that promises nothing'".into())))]
+    #[x_kube(validation = Rule::new("self <= 1").message("failuresToTolerate: more than one failure at once can not be proven; write 1, or 0 for a pool that promises nothing"))]
     pub failures_to_tolerate: i32,
     /// Highest MLPS grade (等保定级) of systems that may run here, 1 to 4. Default 3.
     #[serde(default = "default_grade")]

@@ -78,6 +78,9 @@ impl HeartbeatReport {
     }
 }
 
+/// An observer that was not heard of for so long begins to look anew. Longer than any interval of renewals that a policy may set.
+const AWAY_MILLISECONDS: u64 = 60_000;
+
 /// A token that an observer has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Anchor {
@@ -163,7 +166,7 @@ impl Heartbeats {
         report: HeartbeatReport,
         now: Moment,
     ) {
-        self.note_changes(observer, &report, now);
+        self.note_changes(observer, boot_id, &report, now);
         let known = self.observers.entry(observer.clone()).or_default();
         if known.boot_id.as_ref() != Some(boot_id) {
             // Its clock began anew.
@@ -193,7 +196,18 @@ impl Heartbeats {
     }
 
     /// Compares each beat of a report with what the same observer told of it before.
-    fn note_changes(&mut self, observer: &HostName, report: &HeartbeatReport, now: Moment) {
+    fn note_changes(
+        &mut self,
+        observer: &HostName,
+        boot_id: &BootId,
+        report: &HeartbeatReport,
+        now: Moment,
+    ) {
+        // What it tells now may be a beat of an hour ago that others know for long.
+        let away = self.observers.get(observer).is_some_and(|known| {
+            known.boot_id.as_ref() != Some(boot_id)
+                || now.since(known.arrived_at) > AWAY_MILLISECONDS
+        });
         for (pool, runs) in &report.pools {
             for (host, run) in runs.iter().filter(|(host, _)| *host != observer) {
                 let key = (pool.clone(), host.clone());
@@ -202,10 +216,10 @@ impl Heartbeats {
                     .get(observer)
                     .and_then(|known| known.told.get(&key).copied());
                 let changed = match before {
-                    Some(before) => before.beat != run.beat,
+                    Some(before) if !away => before.beat != run.beat,
                     // An observer that begins to look has seen a change when the beat is beyond
-                    // what all others told.
-                    None => self.highest_told(&key).is_some_and(|beat| beat < run.beat),
+                    // all that was told.
+                    _ => self.highest_told(&key).is_some_and(|beat| beat < run.beat),
                 };
                 if changed || !self.signs.contains_key(host) {
                     let sign = self.signs.entry(host.clone()).or_insert(Sign {

@@ -167,6 +167,28 @@ fn an_observer_that_begins_to_look_at_a_dead_host_has_seen_no_change() {
     assert_eq!(changes(&heartbeats), (2, 10_000));
 }
 
+/// Its former word is an hour old, and others have long told of all that came after.
+#[test]
+fn an_observer_that_was_away_brings_no_dead_host_to_life() {
+    for (boot, back_at) in [("b", 90_000), ("b2", 20_000)] {
+        let mut heartbeats = Heartbeats::default();
+        take(&mut heartbeats, "b", report(None, 7, 0, 0), 1_000);
+        for (beat, at) in [(7, 1_500), (8, 2_000), (9, 3_000)] {
+            tell(&mut heartbeats, "h3", report(None, beat, 0, 0), at);
+        }
+        let before = changes(&heartbeats);
+        take(&mut heartbeats, boot, report(None, 9, 0, 0), back_at);
+        assert_eq!(changes(&heartbeats), before);
+        take(
+            &mut heartbeats,
+            boot,
+            report(None, 10, 0, 0),
+            back_at + 1_000,
+        );
+        assert_eq!(changes(&heartbeats).1, back_at + 1_000);
+    }
+}
+
 /// Found by an audit: a beat only grew, so one report of the highest froze the sign of life of a
 /// host that others saw beating.
 #[test]

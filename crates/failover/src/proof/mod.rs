@@ -22,7 +22,7 @@
 //! that their caller makes, and a caller that invents one gets its proof. That they are true is the
 //! shells' affair, in few places: `operator/src/door.rs` (reports, which the API server's admission
 //! lets only the host's own agent write), `operator/src/hosts/gather.rs` (boots, by way of
-//! `host::incarnation`), `operator/src/hosts/bmc` and `hosts/storage.rs` (readings of the BMC and
+//! `host::incarnation`), `crates/bmc` and `hosts/storage.rs` (readings of the BMC and
 //! of the storage's server).
 //!
 //! Nobody else can make one, copy one, or change what one is about:

@@ -68,7 +68,7 @@ pub fn bad_manifests() -> Vec<BadManifest> {
         bad!(
             "more failures at once than are proven",
             "{apiVersion: zhengyun.io/v1alpha1, kind: HostPool, metadata: {name: p}, spec: {zones: [Common], architecture: x86_64, failuresToTolerate: 2}}",
-            "failuresToTolerate: 2 failures at once can not be proven, only every single one; write 1, or 0"
+            "failuresToTolerate: more than one failure at once can not be proven; write 1, or 0"
         ),
         bad!(
             "a subnet that is none",
