@@ -16,7 +16,7 @@ const BANDWIDTH: u64 = 4;
 /// The pause that a move may aim at before it had its passes, milliseconds: too short for what the guest writes in any.
 const SHORT: u64 = 1;
 /// Passes over memory that a move begins, before it may end.
-const PASSES: u64 = 6;
+const PASSES: u64 = 4;
 /// The pause after them, milliseconds: long enough for all that the guest writes.
 const LONG: u64 = 1000;
 /// What the guest says each 4,096 rounds.
