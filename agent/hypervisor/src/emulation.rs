@@ -14,7 +14,7 @@ const ODD_KIB: u64 = 8;
 
 /// Gives the guest memory that is no multiple of 256 KiB, 8 KiB less than asked for.
 ///
-/// QEMU up to 8.2.2, Debian 12's among them, loses writes of an emulated guest that moves: it reads which
+/// QEMU before 9.0, Debian 12's among it, loses writes of an emulated guest that moves: it reads which
 /// pages were written 64 at a time, and there forgets to tell the processor's translation cache that they count
 /// as unwritten again, so that later writes to them go unnoticed until that cache is emptied (mended in QEMU 9.0 by "physmem:
 /// Fix migration dirty bitmap coherency with TCG memory access"). Memory that is no multiple of 64 pages takes another way,

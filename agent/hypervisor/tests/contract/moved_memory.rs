@@ -8,8 +8,8 @@ use super::hosts::{Hosts, TO_FIRST, TO_SECOND};
 use super::libvirt::libvirt_hosts;
 use super::{PATIENCE, Pair, spec, target, wait};
 
-/// Moves there and back; before it was mended each lost the last writes of 50 to 95 pages of 96.
-const MOVES: u32 = 4;
+/// There and back. Before it was mended each move lost the last writes of 50 to 96 pages of 96.
+const MOVES: u32 = 2;
 /// Bandwidth of a move, MiB/s. QEMU first reckons after 100 ms whether the rest fits into the pause, and a move that has sent all
 /// by then (1.4 MB here) ends without a second pass; a page is lost when it is sent in such a one and then written.
 const BANDWIDTH: u64 = 4;
