@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
@@ -155,14 +155,22 @@ fn start_operators(files: &LabFiles) -> Result<()> {
 
 /// Sends a signal to the operators of that name, or to all.
 fn signal_operators(files: &LabFiles, named: Option<&str>, signal: &str) -> Result<()> {
+    let mut found = named.is_none();
     for pid in processes(files, "control", OPERATOR)? {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut words = line.split(|byte| *byte == 0);
         if named.is_none_or(|name| words.any(|word| word == name.as_bytes())) {
             run("kill", [signal, &pid.to_string()])?;
+            found = true;
         }
     }
+    ensure!(found, "no operator runs under the name {named:?}");
     Ok(())
+}
+
+/// The name that the lab gave an operator, of what it calls itself: behind it stands a word of each run's own.
+fn named_by_lab(identity: &str) -> Option<&str> {
+    identity.rsplit_once('-').map(|(name, _)| name)
 }
 
 /// Name of the operator that leads, by its Lease.
@@ -178,7 +186,9 @@ fn leader(files: &LabFiles) -> Result<String> {
             let leases: Api<Lease> = Api::namespaced(client, api::names::SYSTEM_NAMESPACE);
             let held = tokio::time::timeout(LEASE_TIMEOUT, leases.get(OPERATOR)).await??;
             let holder = held.spec.and_then(|spec| spec.holder_identity);
-            holder.context("the operators' Lease has no holder")
+            let name = holder.as_deref().and_then(named_by_lab);
+            let name = name.context("the operators' Lease has no holder of this lab")?;
+            Ok(name.to_owned())
         })
     });
     asked
@@ -358,6 +368,13 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn an_operator_is_known_by_what_it_calls_itself() {
+        let identity = format!("operator-1-{}", uuid::Uuid::from_u128(7).simple());
+        assert_eq!(named_by_lab(&identity), Some("operator-1"));
+        assert_eq!(named_by_lab("nobody"), None);
+    }
 
     /// A program that writes a line to a file that it holds open for each line that it is told, and says whether it could.
     fn writer(file: &Path) -> Child {

@@ -33,6 +33,10 @@ pub use fleet::readiness::ended;
 pub async fn turn(context: &Arc<Context>, memory: &mut Memory, policy: &Policy) {
     let migrations = context.stores.migrations.state();
     evacuation::turn(context, &mut memory.evacuations, policy, &migrations).await;
+    // Nothing moves, nearly always.
+    if migrations.iter().all(|migration| ended(migration)) {
+        return;
+    }
     let vms = context.stores.vms.state();
     let vms: BTreeMap<_, _> = vms
         .iter()

@@ -40,7 +40,8 @@ impl Pace {
     /// It failed, or was not answered in time.
     pub fn failed(&mut self) {
         self.under_way = false;
-        let wait = AGAIN.checked_shl(self.failures).unwrap_or(u64::MAX);
+        let times = 1_u64.checked_shl(self.failures).unwrap_or(u64::MAX);
+        let wait = AGAIN.saturating_mul(times);
         self.no_later_than(self.sent_at.plus(wait));
         self.failures = self.failures.saturating_add(1);
     }
@@ -114,6 +115,16 @@ mod tests {
                 .all(|pair| pair[1] - pair[0] >= AGAIN)
         );
         assert!(every_other.len() <= 2 * 30);
+    }
+
+    #[test]
+    fn no_number_of_failures_wears_the_pause_out() {
+        let mut pace = Pace::default();
+        for _ in 0..70 {
+            pace.sent(Moment(0), INTERVAL);
+            pace.failed();
+            assert!(!pace.is_due(Moment(AGAIN - 1)));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use model::HostName;
 use placement::{Fleet, Plan, headroom_report, plan_evacuation};
 use serde_json::json;
 
-use super::planning::{Planning, Told, vm_name};
+use super::planning::{Planning, Told};
 use crate::table::Table;
 
 /// Plans and prints.
@@ -106,12 +106,7 @@ fn standing(planning: &Planning, host: &str) -> Option<Told> {
 }
 
 fn afterwards(planning: &Planning, host: &HostName, plan: &Plan) -> Option<Told> {
-    let mut fleet = planning.fleet.clone();
-    for step in &plan.moves {
-        if let Some(vm) = fleet.vms.get_mut(&step.vm) {
-            (vm.host, vm.incoming) = (Some(step.to.clone()), None);
-        }
-    }
+    let mut fleet = plan.carried_out(&planning.fleet);
     let emptied = fleet.hosts.get_mut(host)?;
     (emptied.closed, emptied.stands) = (Some("it is being emptied".to_owned()), false);
     let pool = emptied.pool.clone();
@@ -125,9 +120,9 @@ fn as_json(fleet: &Fleet, plan: &Plan) -> serde_json::Value {
         .iter()
         .map(|step| {
             json!({
-                "virtualMachine": vm_name(fleet, &step.vm), "from": step.from, "to": step.to,
+                "virtualMachine": fleet.name_of(&step.vm), "from": step.from, "to": step.to,
                 "startMilliseconds": step.start_ms, "endMilliseconds": step.end_ms, "bytes": step.bytes,
-                "after": step.after.iter().map(|uid| vm_name(fleet, uid)).collect::<Vec<_>>(),
+                "after": step.after.iter().map(|uid| fleet.name_of(uid)).collect::<Vec<_>>(),
                 "reason": step.reason,
             })
         })
@@ -135,9 +130,9 @@ fn as_json(fleet: &Fleet, plan: &Plan) -> serde_json::Value {
     let stuck: Vec<_> = plan
         .stuck
         .iter()
-        .map(|stuck| json!({"virtualMachine": vm_name(fleet, &stuck.vm), "why": stuck.why}))
+        .map(|stuck| json!({"virtualMachine": fleet.name_of(&stuck.vm), "why": stuck.why}))
         .collect();
-    let idle = plan.idle.iter().map(|uid| vm_name(fleet, uid));
+    let idle = plan.idle.iter().map(|uid| fleet.name_of(uid));
     let idle: Vec<_> = idle.collect();
     json!({"moves": moves, "stuck": stuck, "idle": idle, "endMilliseconds": plan.end_ms, "lowerBoundMilliseconds": plan.bound_ms})
 }
@@ -155,7 +150,7 @@ fn as_table(planning: &Planning, fleet: &Fleet, plan: &Plan) -> String {
     ]);
     for step in &plan.moves {
         table.row([
-            vm_name(fleet, &step.vm),
+            fleet.name_of(&step.vm),
             step.from.to_string(),
             step.to.to_string(),
             seconds(step.start_ms),
@@ -170,7 +165,7 @@ fn as_table(planning: &Planning, fleet: &Fleet, plan: &Plan) -> String {
         text.push_str(&format!(
             "{} {}: {}\n",
             planning.say("stays:", "无法迁移:"),
-            vm_name(fleet, &stuck.vm),
+            fleet.name_of(&stuck.vm),
             planning.told(&stuck.why)
         ));
     }
@@ -178,7 +173,7 @@ fn as_table(planning: &Planning, fleet: &Fleet, plan: &Plan) -> String {
         text.push_str(&format!(
             "{} {}\n",
             planning.say("does not run, is left as it is:", "未运行,保持原状:"),
-            vm_name(fleet, uid)
+            fleet.name_of(uid)
         ));
     }
     let verdict = match (plan.moves.is_empty(), plan.stuck.is_empty()) {

@@ -41,12 +41,7 @@ impl Planning {
             Some(file) => read_file(language, file)?,
             None => read_site(&connect(options).await?).await?,
         };
-        Ok(Self {
-            fleet: snapshot.objects.fleet(closed_by_condition),
-            snapshot,
-            language,
-            output: options.output,
-        })
+        Ok(Self::with(snapshot, language, options.output))
     }
 
     /// The site as it is now, for a command that then changes it.
@@ -55,12 +50,16 @@ impl Planning {
     /// What can not be read.
     pub async fn of(context: &super::Context) -> Result<Self> {
         let snapshot = read_site(&context.client).await?;
-        Ok(Self {
+        Ok(Self::with(snapshot, context.language, context.output))
+    }
+
+    fn with(snapshot: Snapshot, language: Language, output: Output) -> Self {
+        Self {
             fleet: snapshot.objects.fleet(closed_by_condition),
             snapshot,
-            language: context.language,
-            output: context.output,
-        })
+            language,
+            output,
+        }
     }
 
     /// Picks one of two texts by language.
@@ -153,7 +152,7 @@ impl Planning {
 
     /// Head-room of a pool of some fleet, with the room left in the sizes that people know.
     pub fn headroom(&self, fleet: &Fleet, report: &HeadroomReport, pool: &str) -> Told {
-        let name = |uid: &VmUid| vm_name(fleet, uid);
+        let name = |uid: &VmUid| fleet.name_of(uid);
         let (state, message) = match &report.headroom {
             Headroom::Proven => (
                 "Proven",
@@ -260,12 +259,6 @@ impl Told {
             }
         }
     }
-}
-
-/// Name of a VM for people.
-pub fn vm_name(fleet: &Fleet, uid: &VmUid) -> String {
-    let vm = fleet.vms.get(uid);
-    vm.map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
 }
 
 fn read_file(language: Language, file: &Path) -> Result<Snapshot> {

@@ -9,7 +9,7 @@ use model::{HostName, VmUid};
 use placement::{Goal, Mode, Rebalance, RebalanceRequest, headroom_report, plan_rebalance};
 use serde_json::{Value, json};
 
-use super::planning::{Planning, Told, vm_name};
+use super::planning::{Planning, Told};
 use crate::language::Language;
 use crate::table::Table;
 
@@ -123,12 +123,7 @@ fn request(
 
 /// Head-room of the pool as it is, and with the moves made and the emptied hosts switched off.
 fn headroom(planning: &Planning, pool: &str, answer: &Rebalance) -> [Option<Told>; 2] {
-    let mut after = planning.fleet.clone();
-    for step in &answer.plan.moves {
-        if let Some(vm) = after.vms.get_mut(&step.vm) {
-            (vm.host, vm.incoming) = (Some(step.to.clone()), None);
-        }
-    }
+    let mut after = answer.plan.carried_out(&planning.fleet);
     after.hosts.retain(|name, _| !answer.emptied.contains(name));
     [&planning.fleet, &after].map(|fleet| {
         let report = headroom_report(fleet, pool)?;
@@ -152,7 +147,7 @@ fn as_json(planning: &Planning, pool: &str, answer: &Rebalance) -> Value {
         .map(|step| {
             let gain = gains.get(&step.vm);
             json!({
-                "virtualMachine": vm_name(&planning.fleet, &step.vm), "from": step.from, "to": step.to,
+                "virtualMachine": planning.fleet.name_of(&step.vm), "from": step.from, "to": step.to,
                 "startMilliseconds": step.start_ms, "endMilliseconds": step.end_ms, "reason": step.reason,
                 "imbalanceBeforePermille": gain.map(|gain| gain.0), "imbalanceAfterPermille": gain.map(|gain| gain.1),
             })
@@ -180,7 +175,7 @@ fn as_table(planning: &Planning, pool: &str, answer: &Rebalance) -> String {
             |(before, after)| format!("{before} → {after} ‰"),
         );
         table.row([
-            vm_name(&planning.fleet, &step.vm),
+            planning.fleet.name_of(&step.vm),
             step.from.to_string(),
             step.to.to_string(),
             format!("{:.1} s", step.end_ms as f64 / 1000.0),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 pub use self::apply::apply;
 
-use super::planning::{Planning, Told, vm_name};
+use super::planning::{Planning, Told};
 use crate::language::Language;
 use crate::said;
 use crate::table::Table;
@@ -46,7 +46,7 @@ pub fn down(planning: &Planning, name: &str) -> Result<()> {
         .restarts
         .iter()
         .map(|(uid, choice)| {
-            json!({"virtualMachine": vm_name(&planning.fleet, uid),
+            json!({"virtualMachine": planning.fleet.name_of(uid),
             "to": choice.as_ref().ok().map(|choice| choice.host.clone()),
             "why": match choice {
                 Ok(choice) => choice.reasons.join("; "),
@@ -55,9 +55,7 @@ pub fn down(planning: &Planning, name: &str) -> Result<()> {
         })
         .collect();
     let names = |uids: &[VmUid]| -> Vec<String> {
-        uids.iter()
-            .map(|uid| vm_name(&planning.fleet, uid))
-            .collect()
+        uids.iter().map(|uid| planning.fleet.name_of(uid)).collect()
     };
     let json = json!({"host": host, "restarts": restarts, "pinned": names(&answer.pinned),
         "waitForTheHost": names(&answer.wait), "after": told.as_ref().map(Told::json)});
@@ -110,7 +108,7 @@ fn down_table(planning: &Planning, host: &HostName, answer: &HostDown) -> String
             }
             Err(refusal) => ("-".to_owned(), planning.told(&refusal.sentence())),
         };
-        table.row([vm_name(&planning.fleet, uid), to, why]);
+        table.row([planning.fleet.name_of(uid), to, why]);
     }
     if !table.is_empty() {
         text.push_str(&table.render());
@@ -128,7 +126,7 @@ fn down_table(planning: &Planning, host: &HostName, answer: &HostDown) -> String
         ),
     ] {
         for uid in uids {
-            let name = vm_name(&planning.fleet, uid);
+            let name = planning.fleet.name_of(uid);
             text.push_str(&format!("{} {name}\n", planning.say(english, chinese)));
         }
     }

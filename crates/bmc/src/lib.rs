@@ -7,7 +7,7 @@
 
 pub mod ipmi;
 pub mod redfish;
-pub mod tls;
+mod tls;
 
 #[cfg(test)]
 #[path = "../../../operator/src/chance.rs"]

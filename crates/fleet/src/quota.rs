@@ -74,11 +74,13 @@ impl Ledger<'_> {
     fn used(&self, fleet: &Fleet, vm: &VirtualMachine, namespace: &str) -> Use {
         let mut sum = Use::default();
         let mut waiting = BTreeSet::new();
+        let asked = uid(vm);
         let own = |other: &&Arc<VirtualMachine>| other.namespace().as_deref() == Some(namespace);
         for other in self.vms.iter().filter(own) {
-            let placed = fleet.vms.get(&uid(other));
+            let other_uid = uid(other);
+            let placed = fleet.vms.get(&other_uid);
             let placed = placed.is_some_and(|known| known.host.is_some());
-            if placed || uid(other) == uid(vm) {
+            if placed || other_uid == asked {
                 sum.cpu += u64::try_from(other.spec.cpu).unwrap_or(0);
                 sum.memory += Bytes::parse(&other.spec.memory).map_or(0, |bytes| bytes.0);
             } else {

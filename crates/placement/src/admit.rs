@@ -86,44 +86,37 @@ impl Engine {
             asked: 0,
             all: true,
         };
-        let (mut except, mut first, mut spent) = (BTreeSet::new(), None, 0);
-        loop {
-            let choice = match (self.place_except(uid, avoid, &except), first) {
-                (Ok(choice), before) => {
-                    first = before;
-                    choice
-                }
-                (Err(refusal), None) => return Admission::Refused(refusal),
-                (Err(_), Some((pool, headroom))) => {
-                    return Admission::Breaks {
-                        pool,
-                        headroom,
-                        tried,
-                    };
-                }
+        let (mut except, mut searched) = (BTreeSet::new(), BTreeSet::new());
+        let (mut first, mut spent) = (None, 0);
+        let refusal = loop {
+            let choice = match self.place_except(uid, avoid, &except) {
+                Ok(choice) => choice,
+                Err(refusal) => break refusal,
             };
             let host = self.fleet().hosts.get(&choice.host);
             let Some(pool) = host.map(|host| host.pool.clone()) else {
                 return Admission::Refused(Refusal::default());
             };
-            if spent >= ASKED_MAX
-                && let Some((pool, headroom)) = first
-            {
+            if spent >= ASKED_MAX {
                 tried.all = false;
-                return Admission::Breaks {
-                    pool,
-                    headroom,
-                    tried,
-                };
+                break Refusal::default();
             }
             tried.asked += 1;
             let Some(headroom) = self.put(uid, &choice.host, &pool) else {
                 return Admission::Placed(choice);
             };
-            except.extend(self.refused_with(uid, &choice.host, &pool, &headroom));
+            except.extend(self.refused_with(uid, &choice.host, (&pool, &headroom), &mut searched));
             tried.pools.insert(pool.clone());
             spent += spends(&headroom);
             first = first.or(Some((pool, headroom)));
+        };
+        match first {
+            Some((pool, headroom)) => Admission::Breaks {
+                pool,
+                headroom,
+                tried,
+            },
+            None => Admission::Refused(refusal),
         }
     }
 
@@ -143,40 +136,41 @@ impl Engine {
     }
 
     /// Numbers of the hosts on which a VM would break N+1 too, when it does on one: that host, and those of which it
-    /// follows. More VMs never help, so it stays true while VMs are only added.
+    /// follows. More VMs never help, so it stays true while VMs are only added. `searched` are failures that were looked at
+    /// while nothing else changed: looking again would find the same.
     pub(crate) fn refused_with(
         &self,
         uid: &VmUid,
         host: &HostName,
-        pool: &str,
-        headroom: &Headroom,
+        (pool, headroom): (&str, &Headroom),
+        searched: &mut BTreeSet<(String, HostName)>,
     ) -> BTreeSet<u32> {
         let mut refused: BTreeSet<u32> = self.number(host).into_iter().collect();
         let (Headroom::Broken { failure, .. }, Some(number)) = (headroom, self.vm_number(uid))
         else {
             return refused;
         };
-        let stands = |name: &HostName| {
-            let host = self.fleet().hosts.get(name);
-            host.is_some_and(|host| host.stands)
-        };
-        let standing = || self.pool_hosts(pool).filter(|(name, _)| stands(name));
+        let standing = || self.standing_hosts(pool);
         let (slot, machine) = (self.vm(number), self.machine(uid));
         let new = machine.is_some_and(|vm| vm.places().next().is_none());
         if !new || slot.bundle.is_some() || slot.class != slot.start_class {
             return refused;
         }
-        if self.never_survived_with(number, pool, failure) {
+        if searched.insert((pool.to_owned(), failure.clone()))
+            && self.never_survived_with(number, pool, failure)
+        {
             // If it stays down with its host, it is not lost beside the others there.
             let lost = machine.is_some_and(|vm| vm.restarts_elsewhere) && !self.is_bound(number);
             let hosts = standing().filter(|(name, _)| lost || *name != failure);
             refused.extend(hosts.map(|(_, number)| number));
         }
         let plain = slot.is_alone() && machine.is_some_and(|vm| vm.new_volumes.is_empty());
-        let likeness = self.number(host).and_then(|host| self.likeness(host));
-        if let Some(likeness) = likeness.filter(|_| plain) {
+        let own = self.number(host).filter(|_| plain);
+        if let Some(likeness) = own.and_then(|host| self.likeness(host)) {
             let alike = |number: &u32| self.likeness(*number).as_ref() == Some(&likeness);
-            refused.extend(standing().map(|(_, number)| number).filter(alike));
+            let others = standing().map(|(_, number)| number);
+            let others: Vec<u32> = others.filter(|number| !refused.contains(number)).collect();
+            refused.extend(others.into_iter().filter(alike));
         }
         refused
     }

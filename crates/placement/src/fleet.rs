@@ -132,6 +132,12 @@ pub struct Free {
 }
 
 impl Fleet {
+    /// The VM's name for people, with its namespace: names are unique in one only. Its uid if it is unknown.
+    pub fn name_of(&self, uid: &VmUid) -> String {
+        let vm = self.vms.get(uid);
+        vm.map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
+    }
+
     /// VMs that take room on a host: assigned, or on their way.
     pub fn on<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = (&'a VmUid, &'a Vm)> {
         let vms = self.vms.iter().map(|(uid, vm)| (uid, vm.as_ref()));

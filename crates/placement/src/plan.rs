@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use model::{HostName, Priority, VmUid};
 
+use crate::fleet::Fleet;
+
 /// What the network and the hosts bear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -93,6 +95,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// A fleet with all of its moves made.
+    pub fn carried_out(&self, fleet: &Fleet) -> Fleet {
+        let mut after = fleet.clone();
+        for step in &self.moves {
+            if let Some(vm) = after.vms.get_mut(&step.vm) {
+                (vm.host, vm.incoming) = (Some(step.to.clone()), None);
+            }
+        }
+        after
+    }
+
     /// The moves in the order in which they are to begin where not all can at once, each with its urgency:
     /// the most urgent first, then as they are scheduled. Who makes room is as urgent as the most urgent that
     /// waits for it.

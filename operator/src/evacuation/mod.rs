@@ -22,9 +22,7 @@ use fleet::readiness::{OtherMoves, Readiness, ended};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use model::{HostName, Priority, Severity, VmUid};
-use placement::{
-    Engine, EvacuationRequest, Fleet, Headroom, Move, Plan, Stuck, plan_evacuation_on,
-};
+use placement::{Engine, EvacuationRequest, Headroom, Move, Plan, Stuck, plan_evacuation_on};
 use serde_json::json;
 
 use self::permit::{Why, is_cleared, permit, recall, standing, under_way, why};
@@ -253,7 +251,7 @@ fn plan(
         .map(|(urgency, step)| (urgency, step.clone()));
     let moves = moves.collect();
     let stuck = plan.stuck.iter().map(|stuck| {
-        let sentence = format!("{}: {}", label(engine.fleet(), &stuck.vm), stuck.why);
+        let sentence = format!("{}: {}", engine.fleet().name_of(&stuck.vm), stuck.why);
         (stuck.clone(), sentence)
     });
     let stuck = stuck.collect();
@@ -302,13 +300,6 @@ async fn empty(
     waits
 }
 
-fn label(fleet: &Fleet, uid: &VmUid) -> String {
-    fleet
-        .vms
-        .get(uid)
-        .map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
-}
-
 /// A host that is only degraded still carries its VMs: it is not emptied when that would use up the
 /// reserve that a dying host needs. Where nothing of it would move, nothing is held back.
 fn too_costly(engine: &Engine, plan: &Plan, name: &HostName, why: Why) -> Option<String> {
@@ -326,7 +317,7 @@ fn too_costly(engine: &Engine, plan: &Plan, name: &HostName, why: Why) -> Option
         Headroom::Proven | Headroom::NotPromised => None,
         Headroom::Broken { failure, vm } => Some(format!(
             "its VMs stay for now: with them elsewhere N+1 of pool {pool} would break (if host {failure} failed, {} would find no place); add a host, or empty it with zyctl drain {name}",
-            label(fleet, &vm)
+            fleet.name_of(&vm)
         )),
         Headroom::Unknown { failure } => Some(format!(
             "its VMs stay for now: with them elsewhere N+1 of pool {pool} could not be proven for the failure of host {failure}; add a host, or empty it with zyctl drain {name}"

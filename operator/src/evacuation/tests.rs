@@ -1,6 +1,7 @@
 //! Every drain ends, or says what it waits for: turns of an evacuation against an API server in memory.
 
 use axum::http::Method;
+use placement::Fleet;
 use serde_json::Value;
 
 use super::told::told;

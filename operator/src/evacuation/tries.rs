@@ -74,28 +74,21 @@ fn tries<'a>(
     migrations: impl Iterator<Item = &'a Arc<VirtualMachineMigration>>,
     from: Option<Timestamp>,
 ) -> Option<Tries> {
-    let mut told: Option<Tries> = None;
-    for migration in migrations.filter(|migration| came_to_nothing(migration)) {
-        let Some(at) = finished(migration) else {
-            continue;
-        };
-        if from.is_some_and(|from| at < from) {
-            continue;
-        }
-        let count = told.as_ref().map_or(0, |told| told.count) + 1;
-        let is_last = told.as_ref().is_none_or(|told| at >= told.last);
-        let status = migration.status.as_ref();
-        let said = || status.and_then(|status| status.message.clone());
-        told = match told {
-            Some(told) if !is_last => Some(Tries { count, ..told }),
-            _ => Some(Tries {
-                count,
-                last: at,
-                said: said().unwrap_or_default(),
-            }),
-        };
-    }
-    told
+    let nothing = migrations.filter(|migration| came_to_nothing(migration));
+    let dated = nothing.filter_map(|migration| Some((finished(migration)?, migration)));
+    let all: Vec<_> = dated
+        .filter(|(at, _)| from.is_none_or(|from| *at >= from))
+        .collect();
+    let (last, migration) = all.iter().max_by_key(|(at, _)| *at)?;
+    let said = migration
+        .status
+        .as_ref()
+        .and_then(|status| status.message.clone());
+    Some(Tries {
+        count: u32::try_from(all.len()).unwrap_or(u32::MAX),
+        last: *last,
+        said: said.unwrap_or_default(),
+    })
 }
 
 /// Why a VM whose moves (`former`) came to nothing is not moved at once.
@@ -126,7 +119,7 @@ pub(super) fn exhausted(
             .and_then(|host| from.get(&HostName::from(host)))
             .zip(finished(migration))
             .is_some_and(|(from, at)| at >= *from);
-        if counts && came_to_nothing(migration) {
+        if counts {
             let vm = migration.spec.virtual_machine.as_str();
             let key = (migration.namespace(), vm);
             by_vm.entry(key).or_default().push(migration);

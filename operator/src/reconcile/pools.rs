@@ -250,12 +250,7 @@ fn told_room(mut room: Vec<RoomLeft>) -> Vec<String> {
 
 /// The report in words, with the room left in sizes that people know.
 fn headroom(fleet: &Fleet, pool: &str, report: &HeadroomReport, flavors: &[Size]) -> Headroom {
-    let name = |uid: &VmUid| {
-        fleet
-            .vms
-            .get(uid)
-            .map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
-    };
+    let name = |uid: &VmUid| fleet.name_of(uid);
     let (state, message) = match &report.headroom {
         placement::Headroom::Proven => (
             "Proven",

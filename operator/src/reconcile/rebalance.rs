@@ -230,6 +230,7 @@ async fn carry_out(
                 && migration.spec.virtual_machine == vm.name_any()
         })
     };
+    let failover = door::policy(&context.stores.policy());
     for step in valid.take(free) {
         let vm = vms.iter().find(|vm| door::uid(vm) == step.vm);
         let Some(vm) = vm.filter(|vm| !moving(vm)) else {
@@ -242,7 +243,6 @@ async fn carry_out(
             empties: None,
             from: None,
         };
-        let failover = door::policy(&context.stores.policy());
         if let Some(waits) = start.make(context, vm, migrations, &failover).await {
             tracing::debug!(waits, "a move waits");
         }
@@ -256,10 +256,7 @@ fn show(
     moving: usize,
     mode: RebalancingMode,
 ) -> Rebalancing {
-    let label = |uid: &VmUid| {
-        let vm = fleet.vms.get(uid);
-        vm.map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
-    };
+    let label = |uid: &VmUid| fleet.name_of(uid);
     let gain = |uid: &VmUid| answer.gains.iter().find(|gain| gain.vm == *uid);
     let moves: Vec<AdvisedMove> = answer
         .gains

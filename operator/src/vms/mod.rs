@@ -18,6 +18,7 @@ use api::VirtualMachine;
 use failover::recovery::RecoveryClock;
 use failover::vm::{Failures, VmPhase};
 use failover::{Moment, RightsChange};
+use fleet::quota::Ledger;
 use model::VmUid;
 use serde_json::Value;
 
@@ -64,6 +65,11 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     // Held while it is computed where VMs go, and not while that is written.
     let mut engine = context.planner.own().await;
     engine.sync(door::fleet(context, &policy));
+    let ledger = Ledger {
+        departments: &context.stores.departments.state(),
+        vms: &vms,
+        volumes: &context.stores.volumes.state(),
+    };
     for (vm, verdict) in order::in_turn(verdicts, &turns.order) {
         if let Some(reason) = turns.wait.get(&door::uid(&vm)) {
             plan::reserve(&mut engine, &vm, &verdict);
@@ -71,7 +77,7 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
             continue;
         }
         plan::plan(
-            context,
+            (context.as_ref(), ledger),
             &mut engine,
             &mut starting,
             vm,

@@ -7,6 +7,7 @@ use api::VirtualMachine;
 use failover::recovery::slot;
 use failover::vm::{VmDecision, VmPhase, VmVerdict};
 use failover::{Policy, assignment};
+use fleet::quota::Ledger;
 use model::{HostName, VmUid};
 use placement::{Admission, Engine, Fleet, Headroom, Tried};
 use serde_json::json;
@@ -17,7 +18,7 @@ use crate::runtime::Context;
 
 /// Turns a verdict into work, and keeps the fleet true for the VMs that follow.
 pub(super) fn plan(
-    context: &Context,
+    (context, ledger): (&Context, Ledger<'_>),
     engine: &mut Engine,
     starting: &mut BTreeMap<HostName, u32>,
     vm: Arc<VirtualMachine>,
@@ -52,8 +53,9 @@ pub(super) fn plan(
     };
     if !recovery
         && stopped.is_none()
-        && let Some(why) = exceeds_quota(context, engine.fleet(), &vm)
+        && let Some(exceeded) = ledger.exceeded(engine.fleet(), &vm)
     {
+        let why = exceeded.english();
         let report = json!({"message": why, "removed": [], "reasons": [], "host": null});
         return work.push(Work::Show(vm, VmPhase::Pending, why, Some(report)));
     }
@@ -117,18 +119,6 @@ pub(super) fn plan(
         }
         Err(error) => work.push(Work::Show(vm, verdict.phase, error.to_string(), None)),
     }
-}
-
-/// Why a new VM may not start: its department would use more than its quota.
-fn exceeds_quota(context: &Context, fleet: &Fleet, vm: &VirtualMachine) -> Option<String> {
-    let stores = &context.stores;
-    let ledger = fleet::quota::Ledger {
-        departments: &stores.departments.state(),
-        vms: &stores.vms.state(),
-        volumes: &stores.volumes.state(),
-    };
-    let exceeded = ledger.exceeded(fleet, vm)?;
-    Some(exceeded.english())
 }
 
 /// Keeps the room of a VM of a dead host that waits for another tier: it stands before those that are planned
@@ -196,15 +186,11 @@ fn breaks_headroom(
     tried: &Tried,
     uid: &VmUid,
 ) -> String {
-    let label = |uid: &VmUid| {
-        let vm = fleet.vms.get(uid);
-        vm.map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
-    };
-    let (name, tried) = (label(uid), tried.sentence());
+    let (name, tried) = (fleet.name_of(uid), tried.sentence());
     match headroom {
         Headroom::Broken { failure, vm } => format!(
             "N+1 of pool {pool} would break: if host {failure} failed, {} would find no place; {tried}; add a host or remove a VM before starting {name}",
-            label(vm)
+            fleet.name_of(vm)
         ),
         Headroom::Unknown { failure } => format!(
             "N+1 of pool {pool} could not be proven for the failure of host {failure}; {tried}; add a host or remove a VM before starting {name}"

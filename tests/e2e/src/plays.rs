@@ -5,7 +5,6 @@
 use anyhow::{Context as _, Result, ensure};
 use judge::report::{Availability, Window};
 use kube::ResourceExt;
-use lab::process::run;
 use lab::{Fault, Lab, LabOptions, declarations, judges, rest};
 
 use crate::standing::{nothing_was_lost, processes_of};
@@ -114,9 +113,7 @@ async fn all_answer(lab: &Lab) -> Result<()> {
 /// Ends what a story, above all one that failed, has left cut, frozen or stopped. Hosts that are off are switched
 /// on, and quarantined ones cleared, when the site is settled.
 fn mend(lab: &Lab) -> Result<()> {
-    for pid in lab::host::processes(&lab.files, "control", "zhengyun-operator")? {
-        run("kill", ["-CONT", &pid.to_string()])?;
-    }
+    lab.heal(None, Fault::OperatorPause)?;
     for host in lab.hosts()? {
         lab.heal(Some(&host), Fault::ManagementCut)?;
         if lab::host::is_on(&lab.files, &host) {
@@ -124,11 +121,10 @@ fn mend(lab: &Lab) -> Result<()> {
         }
         if !lab::host::processes(&lab.files, &host, "bindfs")?.is_empty() {
             lab.heal(Some(&host), Fault::StorageHang)?;
+            lab.heal(Some(&host), Fault::StorageCut)?;
         }
-        for (service, fault) in [("agent", Fault::AgentStop), ("bindfs", Fault::StorageCut)] {
-            if lab.files.host(&host).join("stopped").join(service).exists() {
-                lab.heal(Some(&host), fault)?;
-            }
+        if lab.files.host(&host).join("stopped/agent").exists() {
+            lab.heal(Some(&host), Fault::AgentStop)?;
         }
     }
     Ok(())

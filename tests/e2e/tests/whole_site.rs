@@ -114,27 +114,13 @@ async fn leader(lab: &Lab) -> Result<String> {
     holder.context("nobody holds the operators' Lease")
 }
 
-/// The process of an operator, by what it calls itself in the Lease.
-fn process_of(lab: &Lab, identity: &str) -> Result<String> {
-    for pid in lab::host::processes(&lab.files, "control", "zhengyun-operator")? {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline"))?;
-        let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-        let is_named = |word: &str| word.starts_with("operator-") && identity.starts_with(word);
-        if words.any(|word| is_named(&word)) {
-            return Ok(pid.to_string());
-        }
-    }
-    bail!("no process is {identity}")
-}
-
 /// 14, and 13 with a successor: the leader stands still past its lease, the other one recovers a host that died;
 /// the first wakes with what it knew and does nothing to any of it.
 async fn a_leader_wakes_after_another_took_over(lab: &Lab) -> Result<()> {
     let first = leader(lab).await?;
     let host = busy_host(&lab.client).await?;
     let (lost, before) = (names_on(&lab.client, &host).await?, standing(lab).await?);
-    let standing_still = process_of(lab, &first)?;
-    run("kill", ["-STOP", &standing_still])?;
+    lab.fault(None, Fault::OperatorPause)?;
     lab.fault(Some(&host), Fault::PowerLoss)?;
     let what = "another operator to lead and have all VMs run elsewhere";
     until(&lab.client, what, async || {
@@ -151,7 +137,7 @@ async fn a_leader_wakes_after_another_took_over(lab: &Lab) -> Result<()> {
             "{name} was started more than once: {epochs:?}"
         );
     }
-    run("kill", ["-CONT", &standing_still])?;
+    lab.heal(None, Fault::OperatorPause)?;
     calm.lasts(STILL).await?;
     lab.heal(Some(&host), Fault::PowerLoss)?;
     until_ready(&lab.client, &host).await

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use self::asked::Answer;
 use self::declared::Declared;
 use self::wanted::Wanted;
-use crate::commands::planning::{Planning, Told, vm_name};
+use crate::commands::planning::{Planning, Told};
 use crate::language::Language;
 use crate::table::Table;
 
@@ -87,7 +87,7 @@ impl Outcome<'_> {
             let answers = answers.filter(|(uid, _)| self.waited(uid) == waited);
             answers
                 .map(|(uid, answer)| {
-                    json!({"virtualMachine": vm_name(self.engine.fleet(), uid), "host": answer.host(),
+                    json!({"virtualMachine": self.engine.fleet().name_of(uid), "host": answer.host(),
                         "why": answer.why(&self.engine, Language::English)})
                 })
                 .collect()
@@ -110,7 +110,7 @@ impl Outcome<'_> {
         for (uid, answer) in &self.answers {
             let host = answer.host().unwrap_or_else(|| "-".to_owned());
             let why = answer.why(&self.engine, planning.language);
-            table.row([vm_name(self.engine.fleet(), uid), host, why]);
+            table.row([self.engine.fleet().name_of(uid), host, why]);
         }
         if !table.is_empty() {
             text.push_str(&table.render());

@@ -221,6 +221,15 @@ impl Engine {
             .map(|(name, number)| (name, *number))
     }
 
+    /// Those of a pool that stand: their failure loses something.
+    pub(crate) fn standing_hosts(&self, pool: &str) -> impl Iterator<Item = (&HostName, u32)> {
+        let stands = |name: &HostName| {
+            let host = self.fleet.hosts.get(name);
+            host.is_some_and(|host| host.stands)
+        };
+        self.pool_hosts(pool).filter(move |(name, _)| stands(name))
+    }
+
     /// VMs of a set that are on a host.
     fn among<'a>(&'a self, host: u32, vms: &'a BTreeSet<u32>) -> impl Iterator<Item = &'a VmSlot> {
         let there = &self.host(host).vms;

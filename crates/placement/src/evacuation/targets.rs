@@ -233,10 +233,8 @@ impl<'a> Attempt<'a> {
         all.into_iter().map(of).collect()
     }
 
-    /// The VM's name for people, with its namespace: names are unique in one only.
     fn name(&self, uid: &VmUid) -> String {
-        let vm = self.engine.machine(uid);
-        vm.map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
+        self.engine.fleet().name_of(uid)
     }
 
     fn is_settled(&self, uid: &VmUid) -> bool {

@@ -67,12 +67,7 @@ impl Bins {
     /// Open hosts of the pool that stand: recovery goes by the rules of `place`, so a closed
     /// host receives nothing.
     pub(super) fn of(engine: &Engine, pool: &str) -> Self {
-        let stands = |name: &HostName| {
-            let host = engine.fleet().hosts.get(name);
-            host.is_some_and(|host| host.stands)
-        };
-        let hosts = engine.pool_hosts(pool);
-        Self::among(engine, hosts.filter(|(name, _)| stands(name)))
+        Self::among(engine, engine.standing_hosts(pool))
     }
 
     /// Open hosts of every pool.

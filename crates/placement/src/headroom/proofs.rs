@@ -84,9 +84,7 @@ impl Engine {
         self.proofs = proofs;
         Some(report)
     }
-}
 
-impl Engine {
     /// Whether it is certain that a VM, which is nowhere yet, and what a host's failure loses do not find places
     /// together in what remains of the pool.
     pub(crate) fn never_survived_with(&self, vm: u32, pool: &str, failure: &HostName) -> bool {
@@ -98,21 +96,41 @@ impl Engine {
         lost.push(vm);
         let bins = Bins::of(self, pool);
         let instance = Instance::new(self, &bins, &failed, &lost);
-        match greedy(&instance, 0) {
-            Ok(_) => false,
-            Err(first) if bounds::impossible(&instance, first).is_some() => true,
-            Err(_) if lost.len() > SEARCHED_MAX => false,
-            Err(_) => search(&instance, &mut { LOOKS_MAX }) == Searched::Impossible,
-        }
+        let solved = solve(&instance, 0, lost.len(), &mut { LOOKS_MAX });
+        matches!(solved, Solved::Lacks(_))
+    }
+}
+
+/// What is known of an instance.
+enum Solved {
+    /// All find places: the bin of each item.
+    Packed(Vec<usize>),
+    /// It is certain that they do not; an item that is left over.
+    Lacks(usize),
+    /// Neither could be shown.
+    Open,
+}
+
+/// By the quick way, the bounds, and a bounded search, for so many VMs that are lost.
+fn solve(instance: &Instance, from: usize, lost: usize, allowance: &mut u64) -> Solved {
+    let first = match greedy(instance, from) {
+        Ok(packing) => return Solved::Packed(packing),
+        Err(first) => first,
+    };
+    match bounds::impossible(instance, first) {
+        Some(item) => Solved::Lacks(item),
+        None if lost > SEARCHED_MAX => Solved::Open,
+        None => match search(instance, allowance) {
+            Searched::Found(packing) => Solved::Packed(packing),
+            Searched::Impossible => Solved::Lacks(first),
+            Searched::GaveUp => Solved::Open,
+        },
     }
 }
 
 /// Single hosts of a pool that stand, by name.
 fn standing(engine: &Engine, pool: &str) -> Vec<(HostName, u32)> {
-    let hosts = engine.pool_hosts(pool).filter(|(name, _)| {
-        let host = engine.fleet().hosts.get(*name);
-        host.is_some_and(|host| host.stands)
-    });
+    let hosts = engine.standing_hosts(pool);
     hosts.map(|(name, number)| (name.clone(), number)).collect()
 }
 
@@ -288,17 +306,11 @@ impl<'a> Question<'a> {
                 Known::Broken(engine.vm(*vm).uid.clone())
             })
         };
-        let known = match greedy(&instance, start.map_or(0, |place| place + 1)) {
-            Ok(packing) => witness(packing),
-            Err(first) => match bounds::impossible(&instance, first) {
-                Some(item) => broken(item),
-                None if lost.len() > SEARCHED_MAX => Known::Unknown,
-                None => match search(&instance, &mut self.allowance) {
-                    Searched::Found(packing) => witness(packing),
-                    Searched::Impossible => broken(first),
-                    Searched::GaveUp => Known::Unknown,
-                },
-            },
+        let from = start.map_or(0, |place| place + 1);
+        let known = match solve(&instance, from, lost.len(), &mut self.allowance) {
+            Solved::Packed(packing) => witness(packing),
+            Solved::Lacks(item) => broken(item),
+            Solved::Open => Known::Unknown,
         };
         let sizes = lost.iter().map(|vm| engine.vm(*vm).size);
         let returned = |of: fn(Free) -> u64| {

@@ -85,7 +85,8 @@ fn count(engine: &mut Engine, pool: &str, size: &Vm) -> u64 {
         let breaks = choice.and_then(|choice| {
             let headroom = engine.put(&next, &choice.host, pool)?;
             spent += spends(&headroom);
-            Some(engine.refused_with(&next, &choice.host, pool, &headroom))
+            let broken = (pool, &headroom);
+            Some(engine.refused_with(&next, &choice.host, broken, &mut BTreeSet::new()))
         });
         engine.remove_vm(&next);
         match breaks {

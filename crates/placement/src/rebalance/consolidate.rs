@@ -185,10 +185,7 @@ impl Consolidation<'_> {
     /// Why hosts can not be emptied by that plan.
     fn hinders(&self, tried: &Emptied) -> Option<String> {
         let plan = &tried.plan;
-        let label = |uid: &VmUid| {
-            let vm = self.engine.machine(uid);
-            vm.map_or_else(|| uid.to_string(), |vm| vm.name.to_string())
-        };
+        let label = |uid: &VmUid| self.engine.fleet().name_of(uid);
         if let Some(stuck) = plan.stuck.first() {
             return Some(format!("{} can not leave: {}", label(&stuck.vm), stuck.why));
         }

@@ -13,7 +13,6 @@ use model::VmUid;
 use placement::{Admission, Engine, Headroom};
 
 use super::wanted::Wanted;
-use crate::commands::planning::vm_name;
 use crate::language::Language;
 use crate::said;
 
@@ -64,7 +63,7 @@ impl Answer {
 fn breaks(language: Language, engine: &Engine, pool: &str, headroom: &Headroom) -> String {
     match (headroom, language) {
         (Headroom::Broken { failure, vm }, language) => {
-            let vm = vm_name(engine.fleet(), vm);
+            let vm = engine.fleet().name_of(vm);
             match language {
                 Language::English => format!(
                     "N+1 of pool {pool} would break: if host {failure} failed, {vm} would find no place"
