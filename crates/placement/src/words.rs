@@ -126,6 +126,7 @@ const SENTENCES: &[(&str, &str)] = &[
         "须与其同宿主机的 {} 在 {} 上没有位置",
     ),
     ("shares its host with {w}", "须与 {} 同宿主机"),
+    ("its link is faster than others'", "其链路比其他宿主机快"),
     ("makes room on {w} for {w}", "在 {} 上为 {} 腾出位置"),
     ("fits once {w} has left", "{} 迁出后可容纳"),
     // rebalance

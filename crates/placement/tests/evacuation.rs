@@ -206,8 +206,7 @@ fn data_centre() -> impl Strategy<Value = (Fleet, EvacuationRequest)> {
     })
 }
 
-/// Two hundred random cases, the same on every run: all but two within a tenth of what no schedule can beat
-/// (1.133 and 1.140). These have about as many moves as may run at once.
+/// Two hundred random cases, the same on every run: all within a tenth of what no schedule can beat.
 #[test]
 fn the_end_is_close_to_the_lower_bound() {
     let mut runner = TestRunner::deterministic();
@@ -223,8 +222,48 @@ fn the_end_is_close_to_the_lower_bound() {
     }
     ratios.sort_by(f64::total_cmp);
     assert!(sum / 200.0 <= 1.02, "mean {}", sum / 200.0);
-    assert!(ratios[197] <= 1.1, "{:?}", &ratios[190..]);
-    assert!(ratios[199] <= 1.15, "{:?}", &ratios[190..]);
+    assert!(ratios[199] <= 1.1, "{:?}", &ratios[190..]);
+}
+
+/// The roomiest host has a slow link: who leaves goes over the fast one as long as there is room behind it.
+#[test]
+fn a_faster_link_is_taken_when_that_ends_sooner() {
+    let planned = |slow: u64, behind_the_fast: u64| {
+        let mut fleet = Fleet::default();
+        let only = pool(Architecture::x86_64, &[Zone::Common], 3);
+        fleet.pools.insert("main".into(), only);
+        for (index, memory) in [64, 64, behind_the_fast].into_iter().enumerate() {
+            fleet.hosts.insert(name(index), host("main", 64, memory));
+        }
+        for index in 0..2 {
+            let mut new = vm(&format!("v{index}"), 1, 8);
+            new.host = Some(name(0));
+            fleet.vms.insert(uid(index), new.into());
+        }
+        let request = EvacuationRequest {
+            hosts: BTreeSet::from([name(0)]),
+            limits: Limits {
+                links: BTreeMap::from([(name(1), slow * GIB)]),
+                link_default: 4 * GIB,
+                ..Limits::default()
+            },
+            ..EvacuationRequest::default()
+        };
+        let plan = plan_evacuation(&fleet, &request);
+        assert_eq!(lint_plan(&fleet, &request.limits, &plan), vec![]);
+        let to = plan.moves.iter().map(|step| step.to.0.clone());
+        (to.collect::<Vec<_>>(), plan.moves[0].reason.clone())
+    };
+    let (to, reason) = planned(1, 32);
+    assert_eq!(to, ["h2", "h2"]);
+    assert!(
+        reason.ends_with("its link is faster than others'"),
+        "{reason}"
+    );
+    assert_eq!(planned(1, 12).0, ["h2", "h1"], "room for one of them");
+    let (to, reason) = planned(4, 32);
+    assert_eq!(to, ["h1", "h1"]);
+    assert!(!reason.contains("link"), "{reason}");
 }
 
 /// Where not all can begin at once the most urgent does, whatever the schedule's gaps were filled with, and

@@ -41,6 +41,8 @@ pub(super) struct Chosen {
 struct Attempt<'a> {
     request: &'a EvacuationRequest,
     engine: Engine,
+    /// Numbers of hosts that are used only where nothing else is left: their links are slow.
+    slow: BTreeSet<u32>,
     steps: Vec<Step>,
     /// Moves that made room, by the host that they leave: who arrives later waits for them.
     vacated: BTreeMap<HostName, Vec<usize>>,
@@ -61,7 +63,11 @@ struct Neighbour {
     host: u32,
 }
 
-pub(super) fn choose(engine: &Engine, request: &EvacuationRequest) -> Chosen {
+pub(super) fn choose(
+    engine: &Engine,
+    request: &EvacuationRequest,
+    slow: &BTreeSet<HostName>,
+) -> Chosen {
     let fleet = engine.fleet();
     let mut chosen = Chosen::default();
     let mut waiting = Vec::new();
@@ -82,7 +88,7 @@ pub(super) fn choose(engine: &Engine, request: &EvacuationRequest) -> Chosen {
             }
         }
     }
-    let attempt = best_attempt(engine, request, &waiting);
+    let attempt = best_attempt(engine, request, slow, &waiting);
     for (_, vm, why) in attempt.refused {
         let host = fleet.vms.get(&vm).and_then(|vm| vm.host.clone());
         if let Some(host) = host {
@@ -132,12 +138,14 @@ fn largest_first(fleet: &Fleet, uid: &VmUid) -> std::cmp::Reverse<(u64, u64)> {
 fn best_attempt<'a>(
     engine: &Engine,
     request: &'a EvacuationRequest,
+    slow: &BTreeSet<HostName>,
     waiting: &[(Priority, VmUid)],
 ) -> Attempt<'a> {
     let fleet = engine.fleet();
     let mut order = waiting.to_vec();
     order.sort_by_cached_key(|(priority, uid)| (*priority, largest_first(fleet, uid), uid.clone()));
     let mut wide = Attempt::new(engine, request);
+    wide.slow = slow.iter().filter_map(|name| engine.number(name)).collect();
     for (_, uid) in &order {
         wide.roomiest(uid);
     }
@@ -210,6 +218,7 @@ impl<'a> Attempt<'a> {
         Self {
             request,
             engine,
+            slow: BTreeSet::new(),
             steps: Vec::new(),
             vacated: BTreeMap::new(),
             refused: Vec::new(),
@@ -246,7 +255,16 @@ impl<'a> Attempt<'a> {
         if self.is_settled(uid) {
             return;
         }
-        match self.engine.place(uid, &BTreeSet::new()) {
+        let any = BTreeSet::new();
+        if !self.slow.is_empty()
+            && let Ok(mut choice) = self.engine.place_except(uid, &any, &self.slow)
+        {
+            choice
+                .reasons
+                .push("its link is faster than others'".to_owned());
+            return self.go_or_stay(uid, choice);
+        }
+        match self.engine.place(uid, &any) {
             Ok(choice) => self.go_or_stay(uid, choice),
             Err(refusal) => self.refuse(uid, refusal.sentence()),
         }
