@@ -42,6 +42,9 @@ fn translate(spec: &CloudPolicySpec) -> Policy {
         fence_isolated_after_milliseconds: milliseconds(spec.failover.fence_isolated_after_seconds),
         storm_percent: count(spec.failover.storm_percent),
         storm_window_milliseconds: milliseconds(spec.failover.storm_window_seconds),
+        storm_minimum_hosts: count(spec.failover.storm_minimum_hosts),
+        storm_release_milliseconds: milliseconds(spec.failover.storm_release_seconds),
+        agent_down_after_milliseconds: milliseconds(spec.failover.agent_down_after_seconds),
         fence_attempts: count(spec.failover.fence_attempts),
         heartbeat_interval_milliseconds: milliseconds(spec.failover.heartbeat_interval_seconds),
         contract_milliseconds: milliseconds(spec.failover.contract_seconds),
@@ -49,8 +52,12 @@ fn translate(spec: &CloudPolicySpec) -> Policy {
         self_fence_margin_milliseconds: milliseconds(spec.failover.self_fence_margin_seconds),
         back_off_milliseconds: milliseconds(spec.recovery.restart_back_off_seconds),
         back_off_maximum_milliseconds: milliseconds(spec.recovery.restart_back_off_maximum_seconds),
+        back_off_reset_milliseconds: milliseconds(spec.recovery.restart_back_off_reset_seconds),
+        start_attempts: count(spec.recovery.start_attempts),
         starts_per_host: count(spec.recovery.starts_per_host),
         hosts_evacuated_at_once: count(spec.migration.hosts_evacuated_at_once),
+        evacuation_interval_milliseconds: milliseconds(spec.migration.evacuation_interval_seconds),
+        migration_prepare_milliseconds: milliseconds(spec.migration.prepare_timeout_seconds),
         migration_milliseconds: milliseconds(spec.migration.timeout_seconds),
         severities: spec
             .severities
@@ -201,7 +208,7 @@ mod tests {
     use super::*;
 
     /// Where a tunable stands in the API, and what `failover` calls it.
-    const TUNABLES: [(&str, &str, &str); 15] = [
+    const TUNABLES: [(&str, &str, &str); 22] = [
         (
             "failover",
             "leaseIntervalSeconds",
@@ -219,6 +226,17 @@ mod tests {
         ),
         ("failover", "stormPercent", "stormPercent"),
         ("failover", "stormWindowSeconds", "stormWindowMilliseconds"),
+        ("failover", "stormMinimumHosts", "stormMinimumHosts"),
+        (
+            "failover",
+            "stormReleaseSeconds",
+            "stormReleaseMilliseconds",
+        ),
+        (
+            "failover",
+            "agentDownAfterSeconds",
+            "agentDownAfterMilliseconds",
+        ),
         ("failover", "fenceAttempts", "fenceAttempts"),
         (
             "failover",
@@ -238,6 +256,22 @@ mod tests {
             "recovery",
             "restartBackOffMaximumSeconds",
             "backOffMaximumMilliseconds",
+        ),
+        (
+            "recovery",
+            "restartBackOffResetSeconds",
+            "backOffResetMilliseconds",
+        ),
+        ("recovery", "startAttempts", "startAttempts"),
+        (
+            "migration",
+            "prepareTimeoutSeconds",
+            "migrationPrepareMilliseconds",
+        ),
+        (
+            "migration",
+            "evacuationIntervalSeconds",
+            "evacuationIntervalMilliseconds",
         ),
         ("migration", "hostsEvacuatedAtOnce", "hostsEvacuatedAtOnce"),
         ("migration", "timeoutSeconds", "migrationMilliseconds"),

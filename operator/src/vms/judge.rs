@@ -26,7 +26,12 @@ pub(super) fn wanted(vm: &VirtualMachine) -> Wanted {
 }
 
 /// Counts copies that closed by failure, from epoch to epoch.
-pub(super) fn count_failures(memory: &mut Memory, vm: &VirtualMachine, now: Moment) -> Failures {
+pub(super) fn count_failures(
+    memory: &mut Memory,
+    vm: &VirtualMachine,
+    policy: &Policy,
+    now: Moment,
+) -> Failures {
     let entry = memory.failures.entry(door::uid(vm)).or_default();
     let runtime = vm
         .status
@@ -57,7 +62,7 @@ pub(super) fn count_failures(memory: &mut Memory, vm: &VirtualMachine, now: Mome
     let long_ago = entry
         .0
         .last_seen_at
-        .is_some_and(|at| now.since(at) > Policy::default().back_off_reset_milliseconds);
+        .is_some_and(|at| now.since(at) > policy.back_off_reset_milliseconds);
     if long_ago && runtime.phase == api::RuntimePhase::Running {
         entry.0 = Failures::default();
     }

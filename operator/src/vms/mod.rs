@@ -51,7 +51,7 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     let now = clock::now();
     let mut verdicts = Vec::new();
     for vm in vms.iter().filter(|vm| context.writer.settled(vm.as_ref())) {
-        let failures = judge::count_failures(memory, vm, now);
+        let failures = judge::count_failures(memory, vm, &policy, now);
         verdicts.push((
             vm.clone(),
             judge::judge(context, vm, failures, &policy, now),

@@ -90,6 +90,17 @@ pub struct FailoverPolicy {
     /// Window of the storm guard, seconds. Default 60.
     #[schemars(extend("x-kubernetes-validations" = safe("stormWindowSeconds", 10, 600, "a storm would not be seen as one, or stand for ever")))]
     pub storm_window_seconds: i32,
+    /// Fewest hosts whose silence together is a storm. Default 2.
+    #[schemars(extend("x-kubernetes-validations" = safe("stormMinimumHosts", 2, 1000, "one dead host would be a storm, or none ever is")))]
+    pub storm_minimum_hosts: i32,
+    /// Calm, with no new silence, after which a storm releases one fence at a time, seconds. Default 60: longer than
+    /// a switch takes that comes back at all.
+    #[schemars(extend("x-kubernetes-validations" = safe("stormReleaseSeconds", 10, 3600, "fences would follow each other too quickly, or never")))]
+    pub storm_release_seconds: i32,
+    /// Age of an agent's converge loop above which the agent counts as down, and its host takes nothing new,
+    /// seconds. Default 15.
+    #[schemars(extend("x-kubernetes-validations" = safe("agentDownAfterSeconds", 5, 600, "a busy agent would look down, or one that is stuck keeps taking VMs")))]
+    pub agent_down_after_seconds: i32,
     /// Attempts per method before fencing counts as failed. Default 3, at most 6.
     #[schemars(extend("x-kubernetes-validations" = safe("fenceAttempts", 1, 6, "fencing would never begin, or outlast its intent of 60 s")))]
     pub fence_attempts: i32,
@@ -127,6 +138,9 @@ impl Default for FailoverPolicy {
             fence_isolated: true,
             storm_percent: 30,
             storm_window_seconds: 60,
+            storm_minimum_hosts: 2,
+            storm_release_seconds: 60,
+            agent_down_after_seconds: 15,
             fence_attempts: 3,
             heartbeat_interval_seconds: 2,
             contract_seconds: 20,
@@ -207,6 +221,13 @@ pub struct MigrationPolicy {
     /// A migration that takes longer is aborted, seconds. Default 600.
     #[schemars(extend("x-kubernetes-validations" = safe("timeoutSeconds", 10, 86400, "no VM could move, or a stuck move blocks a drain")))]
     pub timeout_seconds: i32,
+    /// A target that is not prepared after so long has failed, seconds. Default 60.
+    #[schemars(extend("x-kubernetes-validations" = safe("prepareTimeoutSeconds", 5, 3600, "no target could prepare in time, or a dead one holds a move up")))]
+    pub prepare_timeout_seconds: i32,
+    /// At most one new evacuation of a host because of hardware faults in this time, seconds. Default 1800; retries
+    /// of one that is blocked do not count.
+    #[schemars(extend("x-kubernetes-validations" = safe("evacuationIntervalSeconds", 60, 86400, "an alarm that flaps would move VMs all day, or a host that fails again is not emptied")))]
+    pub evacuation_interval_seconds: i32,
     /// Hosts that are emptied at once because of hardware faults. Default 2.
     #[schemars(extend("x-kubernetes-validations" = safe("hostsEvacuatedAtOnce", 1, 50, "no host would be emptied, or the whole site would move at once")))]
     pub hosts_evacuated_at_once: i32,
@@ -220,6 +241,8 @@ impl Default for MigrationPolicy {
             bandwidth_mebibytes_per_second: None,
             maximum_pause_milliseconds: 300,
             timeout_seconds: 600,
+            prepare_timeout_seconds: 60,
+            evacuation_interval_seconds: 1800,
             hosts_evacuated_at_once: 2,
         }
     }
@@ -286,6 +309,13 @@ pub struct RecoveryPolicy {
     /// Longest wait after crashes in a row, seconds. Default 300.
     #[schemars(extend("x-kubernetes-validations" = safe("restartBackOffMaximumSeconds", 1, 3600, "a crashing VM would burn the host, or stay down long")))]
     pub restart_back_off_maximum_seconds: i32,
+    /// A copy that ran this long ends the row of crashes, seconds. Default 600.
+    #[schemars(extend("x-kubernetes-validations" = safe("restartBackOffResetSeconds", 1, 86400, "crashes in a row would never add up, or a crash of last week counts")))]
+    pub restart_back_off_reset_seconds: i32,
+    /// Starts in a row that may fail before the VM stays in error, with the reason; moves of a VM that keep failing
+    /// are given up after as many. Default 5.
+    #[schemars(extend("x-kubernetes-validations" = safe("startAttempts", 1, 100, "nothing would start, or a broken VM is started for ever")))]
+    pub start_attempts: i32,
 }
 
 impl Default for RecoveryPolicy {
@@ -294,6 +324,8 @@ impl Default for RecoveryPolicy {
             starts_per_host: 4,
             restart_back_off_seconds: 5,
             restart_back_off_maximum_seconds: 300,
+            restart_back_off_reset_seconds: 600,
+            start_attempts: 5,
         }
     }
 }
@@ -410,7 +442,7 @@ mod tests {
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
         let mut found = Vec::new();
         numbers("spec", &schema["properties"]["spec"], &mut found);
-        assert_eq!(found.len(), 27, "{found:?}");
+        assert_eq!(found.len(), 34, "{found:?}");
         for (path, messages) in found {
             let field = path.rsplit('.').next().unwrap_or_default();
             let names = |message: &String| {
