@@ -55,7 +55,7 @@ crds: ## Generate the CRDs from the Rust types
 # Integration tests that take seconds, no lab and no root: all of placement and of the simulated
 # scenarios, the hardware probes' properties, the units of systemd, the sum of make test. Model checks
 # (a minute), random schedules and everything on labs are make test's.
-QUICK = brute_force engine evacuation fuzz headroom rebalance scenarios properties packaging summary
+QUICK = brute_force engine evacuation fuzz headroom rebalance scenarios properties packaging summary reader
 
 check: ## Format, lints, unit, property and scenario tests: no lab, no root
 	@echo "== format" && $(CARGO) fmt --all --check

@@ -13,6 +13,7 @@ import sys
 import time
 
 import bcrypt
+from flask import request
 from sushy_tools.emulator import main
 from sushy_tools.emulator.resources.systems import fakedriver
 
@@ -114,6 +115,19 @@ def power(identity):
         200, {"Content-Type": "application/json"}
 
 
+def with_power(resource):
+    """The emulator's chassis and the link to its power supplies, which the emulator does not have: a reader finds
+    them by it alone."""
+    def chassis_resource(identity):
+        answer = main.app.make_response(resource(identity))
+        if request.method == "GET" and answer.status_code == 200:
+            document = json.loads(answer.get_data())
+            document["Power"] = {"@odata.id": "/redfish/v1/Chassis/%s/Power" % identity}
+            answer.set_data(json.dumps(document))
+        return answer
+    return chassis_resource
+
+
 fakedriver.FakeDriver = LabDriver
 state_folder = os.path.join(options.folder, "redfish", "state")
 os.makedirs(state_folder, exist_ok=True)
@@ -136,5 +150,6 @@ def login():
 
 main.app.before_request(login)
 main.app.view_functions["thermal_resource"] = thermal
+main.app.view_functions["chassis_resource"] = with_power(main.app.view_functions["chassis_resource"])
 main.app.add_url_rule("/redfish/v1/Chassis/<identity>/Power", "power_resource", power, methods=["GET"])
 sys.exit(main.app.run(host=options.address, port=int(options.port), threaded=True))

@@ -23,6 +23,8 @@ use crate::process::run;
 const OPERATOR: &str = "zhengyun-operator";
 /// Server of a host's shared storage.
 const STORAGE: &str = "bindfs";
+/// Of a processor that is too warm: above the warnings (80) and below the critical limits (BMC 95, hwmon 100).
+const WARM_CELSIUS: u64 = 90;
 /// So long the API server may take to say who leads.
 const LEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -39,7 +41,8 @@ pub enum Fault {
     Psu,
     /// A fan stands still (BMC).
     Fan,
-    /// The processor is too hot (BMC and hwmon).
+    /// The processor is warmer than its warning (BMC and hwmon); below the critical limit of either, beyond which a
+    /// host counts as failing at once.
     Temperature,
     /// The business NIC loses its carrier.
     NicLink,
@@ -123,9 +126,9 @@ pub fn inject(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> 
         Fault::Temperature => {
             fs::write(
                 hardware(files, host).join("sys/class/hwmon/hwmon0/temp1_input"),
-                "99000\n",
+                format!("{WARM_CELSIUS}000\n"),
             )?;
-            sensor(files, host, "temperature", json!(99))
+            sensor(files, host, "temperature", json!(WARM_CELSIUS))
         }
         Fault::NicLink => namespace::set_link(lab, number, Link::Business, false),
         Fault::ManagementCut => namespace::cut(lab, number, Link::Management, true),

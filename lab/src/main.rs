@@ -191,8 +191,21 @@ enum PowerAction {
     Status,
 }
 
+/// Whether the work holds a lab that is taken down when it fails.
+fn holds_a_lab(command: &Command) -> bool {
+    match command {
+        Command::Up { .. } => true,
+        Command::Chaos(arguments) => arguments.holds_a_lab(),
+        _ => false,
+    }
+}
+
 fn main() -> ExitCode {
-    match run(Options::parse().command) {
+    let command = Options::parse().command;
+    if !holds_a_lab(&command) {
+        terminal::end_with_the_reader();
+    }
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("zylab: {error:#}");

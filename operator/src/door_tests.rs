@@ -361,6 +361,8 @@ fn no_status_of_a_move_takes_a_vm_from_a_copy_that_may_run() {
             rights: &rights,
             wanted_running: chance.below(4) > 0,
             cancel: chance.below(4) == 0,
+            wanted_target: None,
+            other_move: chance.below(4) == 0,
             sides: told.sides.clone(),
             begun_at: Some(Moment(0)),
             source: told.source,

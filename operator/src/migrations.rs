@@ -5,7 +5,7 @@
 mod order;
 mod why_there;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use api::{
@@ -16,11 +16,11 @@ use failover::vm::HostSight;
 use failover::{Policy, assignment};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
-use model::Assignment;
+use model::{Assignment, HostName};
 use placement::place;
 use serde_json::{Value, json};
 
-use self::order::{Load, in_order};
+use self::order::{Load, in_order, sides, vm_of};
 use crate::reconcile::rebalance;
 use crate::runtime::Context;
 use crate::vms::{Memory, claim, claims_patch, rights_patch, volumes_of, write_seed};
@@ -43,8 +43,18 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory, policy: &Policy) 
         .map(|vm| ((vm.namespace(), vm.name_any()), vm))
         .collect();
     let mut load = Load::of(&migrations);
+    let unseen: BTreeSet<_> = migrations
+        .iter()
+        .filter(|migration| !ended(migration) && !context.writer.settled(migration.as_ref()))
+        .map(|migration| vm_of(migration))
+        .collect();
     for (migration, vm) in in_order(&migrations, &vms, &memory.evacuations) {
-        if !context.writer.settled(migration.as_ref()) {
+        // What was written a moment ago may be that another move of the same VM has begun.
+        let waits = match sides(migration) {
+            None => unseen.contains(&vm_of(migration)),
+            Some(_) => !context.writer.settled(migration.as_ref()),
+        };
+        if waits {
             continue;
         }
         let Some(vm) = vm else {
@@ -83,6 +93,7 @@ async fn one(
         .sides
         .is_some()
         .then(|| *memory.moves.entry(key.clone()).or_insert_with(clock::now));
+    let wanted_target = migration.spec.target_host.as_deref().map(HostName::from);
     let sight = |side: Option<&Assignment>| {
         let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         side.map_or_else(HostSight::default, |side| watch.sight(side))
@@ -92,6 +103,8 @@ async fn one(
             wanted_running: vm.metadata.deletion_timestamp.is_none()
                 && vm.spec.run_strategy != api::RunStrategy::Halted,
             cancel: migration.spec.cancel,
+            wanted_target: wanted_target.as_ref(),
+            other_move: told.sides.is_none() && load.moves(migration),
             begun_at,
             source: told.source,
             target: told.target,
@@ -118,6 +131,7 @@ async fn one(
         MigrationStep::Wait => show(context, migration, &message).await,
         MigrationStep::Begin => begin(context, policy, migration, vm, load).await,
         MigrationStep::Record { source, target } => {
+            load.begin(migration, [&source.host, &target.host]);
             record(context, migration, vm, &source, &target, None).await
         }
         MigrationStep::RequestAbort => {
@@ -299,7 +313,7 @@ async fn begin(
         .swap_status(vm, rights_patch(&change))
         .await?;
     context.planner.own().await.begin_move(&uid, &choice.host);
-    load.begin([&source.host, &choice.host]);
+    load.begin(migration, [&source.host, &choice.host]);
     let report = why_there::report(migration, &source.host, &choice);
     record(context, migration, vm, &source, &target, Some(report)).await
 }

@@ -26,7 +26,10 @@ pub struct Thresholds {
     /// Packets within the window below which no share is judged: 1000, so that one error in an
     /// idle minute is no fault.
     pub link_packets_min: u64,
-    /// How long a temperature must stay above the hardware's warning: 10 min.
+    /// How long a temperature must stay above the hardware's warning: 10 min. One at the hardware's own critical limit
+    /// (hwmon `crit`, Redfish `UpperThresholdCritical`, IPMI `ucr`) is a fault as soon as it was seen `raise_polls` times:
+    /// beyond it the machine takes harm or switches itself off, and ten minutes may be more than it has left for its VMs to
+    /// leave. It is `Degraded` as well: the host works, so its VMs leave by priority and as N+1 bears it.
     pub temperature_hold_seconds: i64,
     /// I/O errors in the kernel log within `kernel_log_window_seconds` that degrade: 5; fewer
     /// are shown.

@@ -1,7 +1,7 @@
 //! `zyctl incident`: the fault ledger.
 
 use anyhow::{Context as _, Result, ensure};
-use api::{Incident, IncidentClosure, TimelineKind};
+use api::{Incident, IncidentClosure, IncidentStatus, TimelineKind};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -20,6 +20,25 @@ pub fn title(language: Language, incident: &Incident) -> &str {
         }
         _ => &incident.spec.title,
     }
+}
+
+/// The longest downtime of the affected systems, where any of them was measured.
+fn longest(language: Language, status: &IncidentStatus) -> String {
+    let measured = status.systems.iter().any(|system| !system.not_measured);
+    if measured || status.systems.is_empty() {
+        format!("{:.1} s", status.longest_downtime_seconds)
+    } else {
+        language.pick("not measured", "未测量").to_owned()
+    }
+}
+
+/// How long a system was down, where somebody measured it.
+pub fn downtime(language: Language, not_measured: bool, seconds: f64) -> String {
+    if not_measured {
+        let why = language.pick("not measured (no endpoint declared)", "未测量(未声明端点)");
+        return why.to_owned();
+    }
+    format!("{seconds:.1} s")
 }
 
 /// All incidents, the newest first.
@@ -53,7 +72,7 @@ pub async fn list(context: &Context) -> Result<()> {
                 .language
                 .state(&format!("{:?}", incident.spec.cause_class)),
             status.systems_affected.to_string(),
-            format!("{:.1} s", status.longest_downtime_seconds),
+            longest(context.language, &status),
             title(context.language, incident).to_owned(),
         ]);
     }
@@ -86,7 +105,11 @@ pub async fn show(context: &Context, name: &str) -> Result<()> {
         systems.row([
             system.display_name.clone(),
             system.virtual_machines.len().to_string(),
-            format!("{:.1} s", system.downtime_seconds),
+            downtime(
+                context.language,
+                system.not_measured,
+                system.downtime_seconds,
+            ),
             format!("{:.1} s", system.unobserved_seconds),
         ]);
     }
@@ -193,6 +216,30 @@ mod tests {
     use clap::ValueEnum as _;
 
     use super::*;
+
+    #[test]
+    fn a_system_without_an_endpoint_was_not_up() {
+        let unmeasured = serde_json::from_value(json!({
+            "systems": [{"namespace": "n", "name": "mail", "displayName": "Mail", "downtimeSeconds": 0.0,
+                "unobservedSeconds": 40.0, "notMeasured": true}],
+            "longestDowntimeSeconds": 0.0
+        }));
+        let mut status: IncidentStatus = unmeasured.expect("a status");
+        assert_eq!(longest(Language::English, &status), "not measured");
+        assert_eq!(longest(Language::Chinese, &status), "未测量");
+        let told = |language| downtime(language, status.systems[0].not_measured, 0.0);
+        assert!(told(Language::English).contains("no endpoint declared"));
+        assert!(told(Language::Chinese).contains("未声明端点"));
+        assert_eq!(downtime(Language::English, false, 2.34), "2.3 s");
+        status.systems[0].not_measured = false;
+        assert_eq!(longest(Language::English, &status), "0.0 s");
+        status.systems.clear();
+        assert_eq!(
+            longest(Language::English, &status),
+            "0.0 s",
+            "nobody was touched"
+        );
+    }
 
     #[test]
     fn every_class_of_the_api_can_be_named_and_is_told_in_both_languages() {

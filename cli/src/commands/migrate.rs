@@ -12,7 +12,7 @@ use crate::options::Output;
 /// Creates a migration and follows it.
 ///
 /// # Errors
-/// Says why the VM was not moved; it then runs where it ran.
+/// Says why the VM was not moved, and what became of it.
 pub async fn run(
     context: &Context,
     vm: &str,

@@ -169,8 +169,14 @@ fn of_moves() -> Vec<Reason> {
         Reason::WaitsForSource,
         Reason::WaitsForRefusal,
         Reason::ColdStart,
+        Reason::WaitsForOtherMove,
         Reason::Moved,
-        Reason::RestartedElsewhere,
+        Reason::RunsThere { host: host() },
+        Reason::SourceProvenStopped {
+            host: host(),
+            kind: KIND,
+        },
+        Reason::RestartedElsewhere { host: host() },
         Reason::EvacuatedRecently {
             left_milliseconds: MILLISECONDS,
         },

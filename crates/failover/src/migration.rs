@@ -14,7 +14,7 @@
 
 use std::collections::BTreeSet;
 
-use model::{Assignment, StopProofKind};
+use model::{Assignment, HostName, StopProofKind};
 use serde::{Deserialize, Serialize};
 
 use crate::assignment::Rights;
@@ -62,6 +62,10 @@ pub struct MigrationFacts<'a> {
     pub wanted_running: bool,
     /// Someone cancelled the move.
     pub cancel: bool,
+    /// The only host that it may go to; none: any.
+    pub wanted_target: Option<&'a HostName>,
+    /// Another move of the VM has begun and is not over.
+    pub other_move: bool,
     /// Source and target as recorded in the migration, once begun.
     pub sides: Option<(Assignment, Assignment)>,
     /// When this operator saw it begin.
@@ -93,7 +97,7 @@ pub enum MigrationOutcome {
     Succeeded,
     /// The VM stayed, or was started anew.
     Failed,
-    /// Cancelled; the VM stayed.
+    /// Cancelled; the VM stayed, or was started anew.
     Cancelled,
 }
 
@@ -162,7 +166,12 @@ fn decide_pending(facts: &MigrationFacts<'_>) -> MigrationVerdict {
     let Some(current) = &facts.rights.assignment else {
         return without_success(facts, Reason::NotRunning);
     };
-    if let Some(incoming) = &facts.rights.incoming {
+    // Where nobody has recorded it, its writer died: the move that it may be takes it up, and no other.
+    let own = facts.rights.incoming.as_ref().filter(|incoming| {
+        let wanted = facts.wanted_target;
+        !facts.other_move && wanted.is_none_or(|wanted| *wanted == incoming.host)
+    });
+    if let Some(incoming) = own {
         let step = MigrationStep::Record {
             source: current.clone(),
             target: incoming.clone(),
@@ -181,6 +190,10 @@ fn decide_pending(facts: &MigrationFacts<'_>) -> MigrationVerdict {
             Reason::NoLongerWanted,
         );
     }
+    // One at a time: the other one's end decides where this one begins.
+    if facts.other_move || facts.rights.incoming.is_some() {
+        return verdict(MigrationStep::Wait, Reason::WaitsForOtherMove);
+    }
     if facts.source_host.silent || facts.source_host.lost {
         return verdict(
             MigrationStep::Wait,
@@ -192,10 +205,14 @@ fn decide_pending(facts: &MigrationFacts<'_>) -> MigrationVerdict {
     let runs = facts
         .report
         .is_some_and(|report| report.assignment == *current && report.phase == CopyPhase::Running);
-    if runs {
-        verdict(MigrationStep::Begin, Reason::NeedsTarget)
-    } else {
+    if !runs {
         verdict(MigrationStep::Wait, Reason::NotRunning)
+    } else if facts.wanted_target == Some(&current.host) {
+        let host = current.host.clone();
+        let there = MigrationStep::Finish(MigrationOutcome::Succeeded);
+        verdict(there, Reason::RunsThere { host })
+    } else {
+        verdict(MigrationStep::Begin, Reason::NeedsTarget)
     }
 }
 
@@ -212,14 +229,16 @@ fn decide_begun(
             Reason::Moved,
         );
     }
-    if facts.rights.assignment.as_ref() != Some(source) {
-        return verdict(
-            MigrationStep::Finish(MigrationOutcome::Failed),
-            Reason::RestartedElsewhere,
-        );
+    let standing = facts.rights.assignment.as_ref();
+    if standing != Some(source) {
+        let host = standing.map(|standing| standing.host.clone());
+        let reason = host.map_or(Reason::NotRunning, |host| Reason::RestartedElsewhere {
+            host,
+        });
+        return verdict(MigrationStep::Finish(MigrationOutcome::Failed), reason);
     }
     if facts.rights.incoming.as_ref() != Some(target) {
-        return without_success(facts, Reason::SourceRunsOn);
+        return taken_back(facts, source);
     }
     match (source_proof(facts, source), target_proof(facts, target)) {
         // What proves the target stopped may stand in the migration alone: without `incoming`
@@ -229,6 +248,38 @@ fn decide_begun(
         (None, Some(proof)) => target_stopped(facts, proof, source),
         (None, None) => both_alive(facts, source, target, policy, now),
     }
+}
+
+/// What is known of a copy that stayed on its source and is not proven stopped.
+fn runs_on(facts: &MigrationFacts<'_>, source: &Assignment) -> Reason {
+    if facts.source_host.silent || facts.source_host.lost {
+        let host = source.host.clone();
+        Reason::HostSilent { host }
+    } else {
+        Reason::SourceRunsOn
+    }
+}
+
+/// It is over and the VM is still assigned to its source: what became of it there.
+fn taken_back(facts: &MigrationFacts<'_>, source: &Assignment) -> MigrationVerdict {
+    let host = source.host.clone();
+    let reason = match source_proof(facts, source).map(|proof| proof.kind()) {
+        Some(_) | None if !facts.wanted_running => Reason::NoLongerWanted,
+        // Its copy on the target was proven stopped, or `incoming` would stand.
+        Some(StopProofKind::HandedOver) => Reason::ColdStart,
+        Some(kind) => Reason::SourceProvenStopped { host, kind },
+        None => match runs_on(facts, source) {
+            Reason::SourceRunsOn => return without_success(facts, Reason::SourceRunsOn),
+            silent => silent,
+        },
+    };
+    // A cancel explains none of these.
+    let outcome = if facts.cancel {
+        MigrationOutcome::Cancelled
+    } else {
+        MigrationOutcome::Failed
+    };
+    verdict(MigrationStep::Finish(outcome), reason)
 }
 
 /// The source is proven stopped and the target is not.
@@ -277,7 +328,8 @@ fn target_stopped(
     source: &Assignment,
 ) -> MigrationVerdict {
     if facts.source == Some(SourcePhase::StillRunning) {
-        return verdict(MigrationStep::DropIncoming(proof), Reason::SourceRunsOn);
+        let reason = runs_on(facts, source);
+        return verdict(MigrationStep::DropIncoming(proof), reason);
     }
     if facts.source_host.lost {
         return verdict(
@@ -305,7 +357,7 @@ fn both_alive(
         return if facts.refuse_requested {
             verdict(MigrationStep::Wait, Reason::WaitsForRefusal)
         } else {
-            verdict(MigrationStep::RequestRefuse, Reason::SourceRunsOn)
+            verdict(MigrationStep::RequestRefuse, runs_on(facts, source))
         };
     }
     if facts.abort_requested {

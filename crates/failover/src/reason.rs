@@ -161,8 +161,18 @@ pub enum Reason {
     WaitsForSource,
     WaitsForRefusal,
     ColdStart,
+    WaitsForOtherMove,
     Moved,
-    RestartedElsewhere,
+    RunsThere {
+        host: HostName,
+    },
+    SourceProvenStopped {
+        host: HostName,
+        kind: StopProofKind,
+    },
+    RestartedElsewhere {
+        host: HostName,
+    },
     // Evacuations.
     EvacuatedRecently {
         left_milliseconds: u64,
@@ -512,10 +522,25 @@ impl Reason {
                 "both copies are proven stopped; the VM is started anew",
                 "两个副本均已证明停止;重新冷启动",
             ),
+            Reason::WaitsForOtherMove => say(
+                "waits until another move of this VM is over",
+                "等待该虚拟机的另一次迁移结束",
+            ),
             Reason::Moved => say("moved", "迁移完成"),
-            Reason::RestartedElsewhere => {
-                say("the VM was started anew meanwhile", "虚拟机已另行重新启动")
-            }
+            Reason::RunsThere { host } => say(
+                format!("the VM runs on {host} already"),
+                format!("虚拟机已在 {host} 上运行"),
+            ),
+            Reason::SourceProvenStopped { host, kind } => say(
+                format!(
+                    "not moved: its copy on {host} is proven stopped ({kind:?}); it runs again once it was started anew"
+                ),
+                format!("未迁移:{host} 上的副本已证明停止({kind:?});重新启动后恢复运行"),
+            ),
+            Reason::RestartedElsewhere { host } => say(
+                format!("not moved: the VM was started anew on {host} meanwhile"),
+                format!("未迁移:虚拟机已在 {host} 另行重新启动"),
+            ),
             Reason::EvacuatedRecently { left_milliseconds } => {
                 let s = seconds(*left_milliseconds);
                 say(

@@ -23,6 +23,30 @@ impl Sign {
     }
 }
 
+/// What came back of a probe of an address that one VM alone owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeAnswer {
+    /// Nothing from that address.
+    Nothing,
+    /// The guest refused the connection, took it and said no more, or answered with an error.
+    Guest,
+    /// Its service answered.
+    Service,
+}
+
+impl ProbeAnswer {
+    /// Whether the guest runs, whatever its service does: such a probe was answered, and vetoes proofs that the
+    /// guest's host is dead.
+    pub fn is_life(self) -> bool {
+        self != ProbeAnswer::Nothing
+    }
+
+    /// Whether the endpoint is up for its users.
+    pub fn is_up(self) -> bool {
+        self == ProbeAnswer::Service
+    }
+}
+
 /// All signs of life of one host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -35,7 +59,7 @@ pub struct LifeSigns {
     /// nothing.
     pub heartbeat_unobserved: bool,
     /// When the latest probe was sent that an address owned by one VM on this host alone
-    /// answered.
+    /// answered ([`ProbeAnswer::is_life`]).
     pub answered_probe_sent_at: Option<Moment>,
     /// When the latest such probe was sent, answered or not; none where there is nothing to
     /// probe.

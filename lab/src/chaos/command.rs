@@ -46,6 +46,13 @@ pub struct Arguments {
     plan: bool,
 }
 
+impl Arguments {
+    /// Whether a lab is brought up and has to be taken down again.
+    pub fn holds_a_lab(&self) -> bool {
+        !self.plan
+    }
+}
+
 /// Carries it out.
 ///
 /// # Errors

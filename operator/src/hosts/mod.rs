@@ -112,6 +112,13 @@ impl HostWatch {
         watch
     }
 
+    /// For tests: the guard of a host says that its agent's loop has stood still for an hour.
+    #[cfg(test)]
+    pub(crate) fn agent_stands_still(&mut self, host: &str) {
+        let facts = self.facts.get_mut(&HostName::from(host));
+        facts.expect("a host").loop_age_milliseconds = Some(3_600_000);
+    }
+
     /// Proof that a host is off now, if there is one: read or confirmed, and no sign of life since.
     pub fn off(&self, host: &HostName) -> Option<HostStopProof> {
         let facts = self.facts.get(host)?;

@@ -24,6 +24,9 @@ const BEFORE_SILENCE: SignedDuration = SignedDuration::from_secs(5);
 /// How much earlier at most: an operator that has just begun to lead notices a silence late.
 const BEFORE_SILENCE_MAX: SignedDuration = SignedDuration::from_secs(60);
 
+/// See [`seldom`].
+const MINUTE_MILLISECONDS: u64 = 60_000;
+
 /// Downtime that a former leader measured, and until when.
 #[derive(Clone, Debug)]
 pub(super) struct Baseline {
@@ -306,15 +309,32 @@ fn look(context: &Context, system: &BusinessSystem, from: Timestamp) -> Affected
             endpoints.insert(endpoint.name.clone(), own);
         }
     }
+    let unmeasured = keys.is_empty();
+    let unobserved = whole.unobserved_milliseconds;
     AffectedSystem {
         down_milliseconds: whole.down_milliseconds,
-        unobserved_milliseconds: whole.unobserved_milliseconds,
+        unobserved_milliseconds: if unmeasured {
+            seldom(unobserved)
+        } else {
+            unobserved
+        },
+        unmeasured,
         endpoints,
         answers: system
             .status
             .as_ref()
             .is_some_and(|status| status.state == "Ready"),
         ..AffectedSystem::default()
+    }
+}
+
+/// Nobody will ever look at a system without endpoints, and an Incident may stand for days: what grows with time alone
+/// is written once a minute after the first one. Rounded up, as it is never counted as up.
+fn seldom(milliseconds: u64) -> u64 {
+    if milliseconds < MINUTE_MILLISECONDS {
+        milliseconds
+    } else {
+        milliseconds.next_multiple_of(MINUTE_MILLISECONDS)
     }
 }
 
@@ -333,6 +353,8 @@ fn downtime(seen: probes::Downtime) -> Downtime {
 fn add(measured: &mut AffectedSystem, former: &AffectedSystem) {
     measured.down_milliseconds += former.down_milliseconds;
     measured.unobserved_milliseconds += former.unobserved_milliseconds;
+    // What was measured while it had endpoints stands.
+    measured.unmeasured &= former.unmeasured;
     for (name, before) in &former.endpoints {
         let own = measured.endpoints.entry(name.clone()).or_default();
         let again = own.down_at.is_some();
@@ -348,6 +370,33 @@ fn add(measured: &mut AffectedSystem, former: &AffectedSystem) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_measures_is_unobserved_and_seldom_written() {
+        for (passed, told) in [
+            (0, 0),
+            (59_900, 59_900),
+            (60_000, 60_000),
+            (60_100, 120_000),
+            (120_000, 120_000),
+        ] {
+            assert_eq!(seldom(passed), told);
+        }
+        let unmeasured = AffectedSystem {
+            unobserved_milliseconds: 1_000,
+            unmeasured: true,
+            ..AffectedSystem::default()
+        };
+        let mut sum = unmeasured.clone();
+        add(&mut sum, &unmeasured);
+        assert!(sum.unmeasured && sum.unobserved_milliseconds == 2_000);
+        let seen_before = AffectedSystem {
+            down_milliseconds: 500,
+            ..AffectedSystem::default()
+        };
+        add(&mut sum, &seen_before);
+        assert!(!sum.unmeasured, "a former leader measured an endpoint");
+    }
 
     #[test]
     fn a_silence_that_a_new_leader_noticed_late_is_measured_from_the_last_renewal() {

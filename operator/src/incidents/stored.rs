@@ -93,6 +93,7 @@ pub(super) fn status(incident: &incident::Incident) -> IncidentStatus {
             virtual_machines: system.virtual_machines.iter().cloned().collect(),
             downtime_seconds: seconds(system.down_milliseconds),
             unobserved_seconds: seconds(system.unobserved_milliseconds),
+            not_measured: system.unmeasured,
             endpoints: system
                 .endpoints
                 .iter()
@@ -173,6 +174,7 @@ pub(super) fn read_system(system: AffectedSystem, answers: bool) -> incident::Af
         virtual_machines: system.virtual_machines.into_iter().collect(),
         down_milliseconds: milliseconds(system.downtime_seconds),
         unobserved_milliseconds: milliseconds(system.unobserved_seconds),
+        unmeasured: system.not_measured,
         endpoints: system.endpoints.into_iter().map(endpoint).collect(),
         answers,
     }
@@ -399,6 +401,14 @@ mod tests {
             ..incident::AffectedSystem::default()
         };
         ledger.measure(&cause, &system, &measured);
+        let unseen = NamespacedName::new("egov-center", "mail");
+        ledger.affect(&cause, unseen.clone(), "Mail", "mail-0");
+        let measured = incident::AffectedSystem {
+            unobserved_milliseconds: 12_300,
+            unmeasured: true,
+            ..incident::AffectedSystem::default()
+        };
+        ledger.measure(&cause, &unseen, &measured);
         let open = ledger.get(&cause).expect("open").clone();
         let mut closed = open.clone();
         closed.state = IncidentState::Closed;

@@ -1,6 +1,6 @@
 //! Which move begins first, and how many may be under way at once: on a host and in the site.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::{MigrationPolicy, VirtualMachine, VirtualMachineMigration};
@@ -11,8 +11,24 @@ use super::ended;
 use crate::door;
 use crate::evacuation::Evacuations;
 
+/// Namespace and name of a VM.
+pub(super) type VmKey = (Option<String>, String);
+
 /// VMs by namespace and name.
-pub(super) type Vms<'a> = BTreeMap<(Option<String>, String), &'a Arc<VirtualMachine>>;
+pub(super) type Vms<'a> = BTreeMap<VmKey, &'a Arc<VirtualMachine>>;
+
+/// The VM that a move concerns.
+pub(super) fn vm_of(migration: &VirtualMachineMigration) -> VmKey {
+    let vm = migration.spec.virtual_machine.clone();
+    (migration.namespace(), vm)
+}
+
+/// Source and target of a move that has begun.
+pub(super) fn sides(migration: &VirtualMachineMigration) -> Option<[&HostName; 2]> {
+    let status = migration.status.as_ref()?;
+    let (source, target) = (&status.source_assignment, &status.target_assignment);
+    Some([&source.as_ref()?.host, &target.as_ref()?.host])
+}
 
 /// The moves that are not over with their VMs, in the order in which they begin where not all can at once: the
 /// most urgent first, then as the plan of an evacuation has them, then the oldest.
@@ -27,11 +43,8 @@ pub(super) fn in_order<'a>(
     let open = migrations.iter().filter(|migration| !ended(migration));
     let mut open: Vec<_> = open
         .map(|migration| {
-            let key = (
-                migration.namespace(),
-                migration.spec.virtual_machine.clone(),
-            );
-            (migration, vms.get(&key).copied())
+            let vm = vms.get(&vm_of(migration)).copied();
+            (migration, vm)
         })
         .collect();
     open.sort_by_cached_key(|(migration, vm)| {
@@ -56,6 +69,7 @@ pub(super) fn in_order<'a>(
 pub(super) struct Load {
     /// Sent or received, by host.
     hosts: BTreeMap<HostName, i32>,
+    vms: BTreeSet<VmKey>,
     site: i32,
 }
 
@@ -64,21 +78,25 @@ impl Load {
     pub(super) fn of(migrations: &[Arc<VirtualMachineMigration>]) -> Self {
         let mut load = Self::default();
         for migration in migrations.iter().filter(|migration| !ended(migration)) {
-            let status = migration.status.as_ref();
-            let sides = status.map(|status| (&status.source_assignment, &status.target_assignment));
-            if let Some((Some(source), Some(target))) = sides {
-                load.begin([&source.host, &target.host]);
+            if let Some(hosts) = sides(migration) {
+                load.begin(migration, hosts);
             }
         }
         load
     }
 
     /// One more between these hosts.
-    pub(super) fn begin(&mut self, hosts: [&HostName; 2]) {
+    pub(super) fn begin(&mut self, migration: &VirtualMachineMigration, hosts: [&HostName; 2]) {
+        self.vms.insert(vm_of(migration));
         for host in hosts {
             *self.hosts.entry(host.clone()).or_insert(0) += 1;
         }
         self.site += 1;
+    }
+
+    /// Whether a move of this one's VM has begun and is not over.
+    pub(super) fn moves(&self, migration: &VirtualMachineMigration) -> bool {
+        self.vms.contains(&vm_of(migration))
     }
 
     /// Why no more may begin on a host.

@@ -198,3 +198,64 @@ async fn why_a_vm_is_there_is_told_with_its_arrival_and_not_of_a_move_that_was_t
         }
     }
 }
+
+/// A move of `web` that somebody asked for and that has not begun.
+fn asked(name: &str, target: Option<&str>) -> Arc<VirtualMachineMigration> {
+    let spec = json!({"targetHost": target});
+    migration(name, "web", json!({}), spec, json!({"phase": "Pending"}))
+}
+
+/// What was last told of a move with that name.
+fn told_of(site: &Site, name: &str) -> Value {
+    let path = format!("/virtualmachinemigrations/{name}/status");
+    let written = site.written(&Method::PATCH, &path);
+    written
+        .last()
+        .map_or(Value::Null, |body| body["status"].clone())
+}
+
+/// A VM that is on its way from h1 to h2.
+fn arriving() -> Vec<Arc<VirtualMachine>> {
+    let incoming = json!({"incoming": {"host": "h2", "bootId": BOOT, "epoch": 2}, "lastEpoch": 2,
+        "phase": "Migrating"});
+    vec![vm("web", "Normal", "h1", incoming)]
+}
+
+#[tokio::test]
+async fn a_second_move_of_a_vm_waits_whatever_it_wants() {
+    for target in [Some("h3"), Some("h2"), None] {
+        let moves = vec![
+            ending(false, "Migrating", "Prepared"),
+            asked("web-2", target),
+        ];
+        let site = turned(limits(16, 16), arriving(), moves).await;
+        let second = told_of(&site, "web-2");
+        let waits = failover::Reason::WaitsForOtherMove.english();
+        assert_eq!(second["message"], waits, "{target:?}");
+        assert_eq!(second["phase"], "Pending");
+        assert_eq!(second.get("targetAssignment"), None);
+    }
+}
+
+/// The leader died between `incoming` and the move's own record; the moves are looked at by name.
+#[tokio::test]
+async fn one_move_takes_up_what_a_dead_leader_began_and_it_is_one_that_may_go_there() {
+    for (first, second, taken) in [
+        (Some("h3"), Some("h2"), "web-2"),
+        (Some("h3"), None, "web-2"),
+        (None, Some("h2"), "web-1"),
+    ] {
+        let moves = vec![asked("web-1", first), asked("web-2", second)];
+        let site = turned(limits(16, 16), arriving(), moves).await;
+        for name in ["web-1", "web-2"] {
+            let told = told_of(&site, name);
+            let host = &told["targetAssignment"]["host"];
+            let expected = if name == taken {
+                json!("h2")
+            } else {
+                Value::Null
+            };
+            assert_eq!(*host, expected, "{first:?} {second:?}: {name} {told}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! probed once a second, five times while something happens to its system; replicas that answer
 //! take turns, those that do not are probed every time. What they saw is kept in `seen`.
 
+mod ask;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,11 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::names::{LABEL_SYSTEM, LABEL_TIER};
-use api::{BusinessSystem, Endpoint, VirtualMachine};
+use api::{BusinessSystem, Endpoint, RuntimePhase, VirtualMachine, VirtualMachineStatus};
 use failover::Moment;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use crate::runtime::Context;
@@ -21,8 +21,6 @@ use crate::{clock, on_panic};
 pub use seen::{Downtime, Seen};
 use seen::{EndpointState, Replica, measure};
 
-/// Bytes of an answer that are read: its status line is all that counts.
-const ANSWER_BYTES_MAX: usize = 512;
 /// How long a system is looked at closely after the last thing that happened to it.
 const CLOSE_FOR: u64 = 10_000;
 /// An endpoint that would be due within so many milliseconds is probed now.
@@ -35,7 +33,7 @@ const UNDER_WAY_MAX: usize = 8;
 pub struct HostProbes {
     /// The latest.
     pub sent: Option<Moment>,
-    /// The latest that was answered.
+    /// The latest that was answered, be it with an error.
     pub answered: Option<Moment>,
 }
 
@@ -184,9 +182,7 @@ impl Probes {
             return;
         };
         let mark = format!("{key}@{name}");
-        let host = status
-            .assignment
-            .map(|assignment| assignment.host.to_string());
+        let host = runs_on(&status);
         let sent = clock::now();
         {
             let mut memory = self.lock();
@@ -211,18 +207,22 @@ impl Probes {
         let (probes, key) = (self.clone(), key.to_owned());
         self.in_task(mark.clone(), async move {
             let at = Timestamp::now();
-            let answered = matches!(
-                tokio::time::timeout(bound, ask(target, &request)).await,
-                Ok(Ok(true))
-            );
+            let lives = || probes.lives(host, sent);
+            let answer = ask::ask(target, &request, bound, lives).await;
             let mut memory = probes.lock();
             memory.ended(&mark);
-            if answered && let Some(host) = host {
-                memory.hosts.entry(host).or_default().answered = Some(sent);
-            }
             let state = memory.endpoints.entry(key).or_default();
-            state.note(&name, answered, sent, at);
+            state.note(&name, answer.is_up(), sent, at);
         });
+    }
+
+    /// A probe of a VM on this host that was sent then was answered.
+    fn lives(&self, host: Option<String>, sent: Moment) {
+        let Some(host) = host else { return };
+        // One may be answered after later ones.
+        let mut memory = self.lock();
+        let latest = &mut memory.hosts.entry(host).or_default().answered;
+        *latest = (*latest).max(Some(sent));
     }
 
     /// A probe that panics ends too: enough of them would keep its replica from being probed.
@@ -279,6 +279,19 @@ fn choose(
     others.into_iter().chain(next).cloned().collect()
 }
 
+/// The host whose life an answer of a VM shows: where it is assigned, or where it arrives and runs already. An answer
+/// from there is no life of a source that died after its hand-over: nobody could ever prove that one dead.
+fn runs_on(status: &VirtualMachineStatus) -> Option<String> {
+    let arrived = status.incoming.as_ref().filter(|incoming| {
+        let said = status.incoming_runtime.as_ref();
+        said.is_some_and(|said| {
+            said.assignment == **incoming && said.phase == RuntimePhase::Running
+        })
+    });
+    let right = arrived.or(status.assignment.as_ref())?;
+    Some(right.host.to_string())
+}
+
 fn milliseconds(value: i32) -> Duration {
     Duration::from_millis(u64::try_from(value).unwrap_or(1000))
 }
@@ -304,22 +317,6 @@ fn happening(context: &Context, system: &BusinessSystem, vms: &[Arc<VirtualMachi
         })
 }
 
-async fn ask(target: std::net::SocketAddr, request: &str) -> std::io::Result<bool> {
-    let mut stream = tokio::net::TcpStream::connect(target).await?;
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = [0; ANSWER_BYTES_MAX];
-    let mut length = 0;
-    while length < 12 {
-        let read = stream.read(&mut answer[length..]).await?;
-        if read == 0 {
-            break;
-        }
-        length += read;
-    }
-    // `HTTP/1.1 200`: any success or redirection is an answer of the service.
-    Ok(length >= 12 && answer.starts_with(b"HTTP/1.") && matches!(answer[9], b'2' | b'3'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,6 +331,26 @@ mod tests {
             });
             task.await.expect_err("it panicked");
             assert_eq!(probes.lock().under_way.get("a@vm").copied(), left);
+        }
+    }
+
+    #[test]
+    fn an_answer_is_life_of_the_host_where_the_vm_runs() {
+        let right = |host: &str, epoch: i64| serde_json::json!({"host": host, "bootId": "b", "epoch": epoch});
+        let moves = |said: &str, epoch: i64| -> VirtualMachineStatus {
+            let said = serde_json::json!({"assignment": right("h2", epoch), "phase": said, "since": "2026-01-01T00:00:00Z"});
+            let status = serde_json::json!({"assignment": right("h1", 1), "incoming": right("h2", 2), "incomingRuntime": said});
+            serde_json::from_value(status).expect("a status")
+        };
+        assert_eq!(runs_on(&VirtualMachineStatus::default()), None);
+        for (said, epoch, host) in [
+            ("Arrived", 2, "h1"),
+            ("Running", 2, "h2"),
+            // About an earlier arrival.
+            ("Running", 1, "h1"),
+        ] {
+            let found = runs_on(&moves(said, epoch));
+            assert_eq!(found.as_deref(), Some(host), "{said} {epoch}");
         }
     }
 

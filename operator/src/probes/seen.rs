@@ -139,7 +139,8 @@ fn state_at(history: &[(Timestamp, Seen)], at: Timestamp) -> Seen {
         .map_or(Seen::Unobserved, |index| history[index].1)
 }
 
-/// Sums what histories together say about a window: down while any is, else unobserved while any is.
+/// Sums what histories together say about a window: down while any is, else unobserved while any is. Without any,
+/// nobody observed.
 pub(super) fn measure(
     histories: &[Vec<(Timestamp, Seen)>],
     from: Timestamp,
@@ -165,7 +166,7 @@ pub(super) fn measure(
             sum.down_seconds += seconds;
             sum.down_at = sum.down_at.or(Some(begin));
             sum.up_at = None;
-        } else if seen(Seen::Unobserved) {
+        } else if histories.is_empty() || seen(Seen::Unobserved) {
             sum.unobserved_seconds += seconds;
         } else if sum.down_at.is_some() && sum.up_at.is_none() {
             sum.up_at = Some(begin);
@@ -201,6 +202,13 @@ mod tests {
             before.unobserved_seconds, 4.0,
             "nobody looked before the first probe"
         );
+    }
+
+    #[test]
+    fn without_an_endpoint_nobody_observed() {
+        let none = measure(&[], at(10), at(40));
+        assert_eq!((none.down_seconds, none.unobserved_seconds), (0.0, 30.0));
+        assert_eq!((none.down_at, none.up_at), (None, None));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Images: names a host that fetches each one for each pool that needs it.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use api::ImagePlacement;
 use kube::ResourceExt;
+use model::HostName;
 use serde_json::json;
 
 use crate::conditions::condition;
+use crate::door;
 use crate::runtime::Context;
 use crate::writer::logged;
 
@@ -104,16 +106,17 @@ fn fetched(status: &api::ImageStatus, placement: &ImagePlacement) -> bool {
     })
 }
 
-/// Hosts that report a pool ready and take work, by name.
+/// Hosts that may be given work on a pool now, by name: those that report it ready, and on which VMs may be placed too.
 pub fn able_hosts(context: &Context, pool: &str) -> Vec<String> {
+    let policy = door::policy(&context.stores.policy());
+    let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
     let mut hosts: Vec<String> = context
         .stores
         .hosts
         .state()
         .iter()
         .filter(|host| {
-            let status = host.status.clone().unwrap_or_default();
-            let reaches = status.reported.is_some_and(|reported| {
+            let reaches = host.reported().is_some_and(|reported| {
                 // A host that starts nothing does no job either.
                 reported.starts_forbidden.is_none()
                     && reported
@@ -121,10 +124,52 @@ pub fn able_hosts(context: &Context, pool: &str) -> Vec<String> {
                         .iter()
                         .any(|known| known.name == pool && known.state == "Ready")
             });
-            reaches && status.state == Some(api::HostState::Ready)
+            reaches && watch.placeable(&HostName(host.name_any()), &policy).is_ok()
         })
         .map(|host| host.name_any())
         .collect();
     hosts.sort();
     hosts
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{CloudPolicySpec, Host};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::context_in_memory::{Site, host};
+
+    /// A host that reports these pools, with their states.
+    fn with_pools(name: &str, pools: &[(&str, &str)], forbidden: Option<&str>) -> Arc<Host> {
+        let mut host = Host::clone(&host(name, Value::Null, Value::Null));
+        let pools = pools.iter().map(|(name, state)| {
+            json!({"name": name, "state": state, "capacityBytes": 1, "availableBytes": 1})
+        });
+        let pools: Vec<Value> = pools.collect();
+        let status = host.status.as_mut().expect("a status");
+        let reported = status.reported.as_mut().expect("a report");
+        reported.storage_pools = serde_json::from_value(json!(pools)).expect("pools");
+        reported.starts_forbidden = forbidden.map(str::to_owned);
+        Arc::new(host)
+    }
+
+    #[tokio::test]
+    async fn work_on_a_pool_goes_where_vms_may_go() {
+        let shared = [("shared", "Ready")];
+        let hosts = vec![
+            with_pools("h1", &shared, None),
+            with_pools("h2", &shared, None),
+            with_pools("h3", &shared, Some("its ledger is lost")),
+            with_pools("h4", &[("shared", "Lost")], None),
+            with_pools("h5", &[("other", "Ready")], None),
+        ];
+        let site = Site::new(CloudPolicySpec::default(), hosts, vec![], vec![]).await;
+        assert_eq!(able_hosts(&site.context, "shared"), ["h1", "h2"]);
+        // Its guard renews, its agent's loop stands still: the host is Ready, and nothing new comes to it.
+        let mut watch = site.context.hosts.lock().expect("hosts");
+        watch.agent_stands_still("h1");
+        drop(watch);
+        assert_eq!(able_hosts(&site.context, "shared"), ["h2"]);
+    }
 }

@@ -11,9 +11,9 @@ use model::{Assignment, Bytes, Claim, ClaimHolder, Epoch};
 use serde_json::json;
 
 use super::images::able_hosts;
-use crate::merge;
 use crate::runtime::Context;
 use crate::writer::logged;
+use crate::{door, merge};
 use room::{Rooms, Wait};
 
 /// One turn.
@@ -147,27 +147,18 @@ async fn give(
         Err(Wait::Unsettled) => return,
         Err(Wait::Told(why)) => return show(context, volume, waiting_phase(operation), &why).await,
     };
-    let watch_boot = |host: &str| {
-        context
-            .stores
-            .hosts
-            .state()
-            .iter()
-            .find(|known| known.name_any() == host)
-            .and_then(|host| host.status.as_ref()?.accepted.clone())
+    let boot_id = {
+        let policy = door::policy(&context.stores.policy());
+        let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.placeable(&host.as_str().into(), &policy)
     };
-    let Some(accepted) = watch_boot(&host) else {
-        return show(
-            context,
-            volume,
-            waiting_phase(operation),
-            &format!("no Ready host reaches pool {}", volume.spec.pool),
-        )
-        .await;
+    let Ok(boot_id) = boot_id else {
+        let why = no_host(&volume.spec.pool);
+        return show(context, volume, waiting_phase(operation), &why).await;
     };
     let assignment = Assignment {
         host: host.as_str().into(),
-        boot_id: accepted.boot_id.into(),
+        boot_id,
         epoch: Epoch(status.last_job + 1),
     };
     let claim = Claim {
@@ -187,6 +178,13 @@ async fn give(
         &name,
         context.writer.swap_status(volume, patch).await,
     );
+}
+
+/// Why nothing is done on a pool just now.
+fn no_host(pool: &str) -> String {
+    format!(
+        "no host that takes new work reaches pool {pool}; why each does not is told by its condition Schedulable (zyctl status) and by status.reported.storagePools"
+    )
 }
 
 fn phase_of(operation: VolumeOperation) -> &'static str {

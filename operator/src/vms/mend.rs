@@ -30,7 +30,7 @@ pub(super) async fn turn(context: &Arc<Context>, vms: &[Arc<VirtualMachine>]) {
         if let Some(incoming) = &status.incoming
             && !migrations
                 .iter()
-                .any(|migration| accounts_for(migration, vm))
+                .any(|migration| accounts_for(migration, vm, incoming))
         {
             take_back(context, vm, incoming).await;
         }
@@ -40,11 +40,25 @@ pub(super) async fn turn(context: &Arc<Context>, vms: &[Arc<VirtualMachine>]) {
     }
 }
 
-/// A move that is not over and concerns this VM: it takes up whatever `incoming` says.
-fn accounts_for(migration: &VirtualMachineMigration, vm: &VirtualMachine) -> bool {
+/// A move that is not over and concerns this VM.
+fn concerns(migration: &VirtualMachineMigration, vm: &VirtualMachine) -> bool {
     migration.spec.virtual_machine == vm.name_any()
         && migration.namespace() == vm.namespace()
         && !ended(migration)
+}
+
+/// A move of this VM that ends `incoming`: one that has begun, or one that may go there and so takes it up.
+/// One that waits to go elsewhere does not.
+fn accounts_for(
+    migration: &VirtualMachineMigration,
+    vm: &VirtualMachine,
+    incoming: &Assignment,
+) -> bool {
+    let status = migration.status.as_ref();
+    let begun = status.is_some_and(|status| status.target_assignment.is_some());
+    let wanted = migration.spec.target_host.as_ref();
+    concerns(migration, vm)
+        && (begun || wanted.is_none_or(|wanted| wanted == incoming.host.as_str()))
 }
 
 /// A cancelled move: the usual way back, source first, then the target's refusal or a proof.
@@ -110,9 +124,7 @@ async fn reclaim(
         // Few volumes have an incoming claim: moves are searched for those alone.
         let status = volume.status.as_ref();
         let moving = status.is_some_and(|status| status.incoming_claim.is_some())
-            && migrations
-                .iter()
-                .any(|migration| accounts_for(migration, vm));
+            && migrations.iter().any(|migration| concerns(migration, vm));
         let Some(patch) = claims_patch(&context.fleet, &rights, moving, &volume) else {
             continue;
         };
@@ -186,7 +198,13 @@ mod tests {
             two.name_any(),
             "a second leader makes the same one"
         );
-        assert!(one.spec.cancel && accounts_for(&one, &vm));
+        assert!(one.spec.cancel && accounts_for(&one, &vm, &right(7)));
         assert_ne!(one.name_any(), cancelled_move(&vm, &right(8)).name_any());
+        // A move that waits to go elsewhere does not take it up; one that may go anywhere does.
+        let mut other = one.clone();
+        other.spec.target_host = Some("h2".to_owned());
+        assert!(!accounts_for(&other, &vm, &right(7)) && concerns(&other, &vm));
+        other.spec.target_host = None;
+        assert!(accounts_for(&other, &vm, &right(7)));
     }
 }

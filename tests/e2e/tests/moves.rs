@@ -205,8 +205,8 @@ async fn the_agent_is_killed_at_the_hand_over(lab: &Lab) -> Result<()> {
     begun.succeeded(lab).await
 }
 
-/// 40: a VM that moves is asked to a third host: as long as the first move stands it has no other target. How the
-/// second is said to have ended is not judged.
+/// 40: a VM that moves is asked to a third host: as long as the first move stands it has no other target. Then the
+/// second one takes it there.
 async fn a_third_host_wants_the_vm(lab: &Lab) -> Result<()> {
     let begun = under_way(lab).await?;
     let targets = targets(lab, begun.source()).await?;
@@ -234,10 +234,13 @@ async fn a_third_host_wants_the_vm(lab: &Lab) -> Result<()> {
         Ok(has_ended(&api.get(&other.name_any()).await?))
     })
     .await?;
+    let said = api.get(&other.name_any()).await?.status.unwrap_or_default();
     let host = right(&begun.vm().await?)?.host;
     ensure!(
-        [&begun.target, third].contains(&&host.to_string()),
-        "{LIKE} is on {host}, where no move was to take it"
+        said.phase == MigrationPhase::Succeeded && host.as_str() == third,
+        "the second move ended as {:?} ({:?}), and {LIKE} is on {host}",
+        said.phase,
+        said.message
     );
     Ok(())
 }

@@ -101,6 +101,12 @@ pub enum Fault {
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },
+    /// The services in a host's guests answer their users with errors; the guests run.
+    ServicesFail {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
     /// The management switch reboots: every host is cut off.
     SwitchReboot {
         #[serde(rename = "for", deserialize_with = "seconds")]

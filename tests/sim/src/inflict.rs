@@ -39,6 +39,9 @@ impl World {
                 self.machines[host.0].management_until = now + span;
             }
             Fault::BusinessCut { host, span } => self.machines[host.0].business_until = now + span,
+            Fault::ServicesFail { host, span } => {
+                self.machines[host.0].services_until = now + span;
+            }
             Fault::StorageCut { host, span } => self.machines[host.0].storage_until = now + span,
             Fault::SwitchReboot { span } => {
                 for machine in &mut self.machines {
@@ -211,6 +214,7 @@ impl World {
                     ("vm", &object.uid),
                     ("number", &(index + 1)),
                     ("outcome", &outcome),
+                    ("reason", &object.message),
                 ],
             );
         }
@@ -253,20 +257,12 @@ impl World {
             }
             Fault::Move { vm, to } => {
                 let uid = self.api.objects.vms[vm.0].uid.to_string();
-                let moving = self
-                    .api
-                    .objects
-                    .moves
-                    .iter()
-                    .any(|object| object.outcome.is_none() && object.uid == uid);
-                if !moving {
-                    self.api.create_move(MoveObject {
-                        vm: vm.0,
-                        uid,
-                        target_host: to.map(|host| host.0),
-                        ..MoveObject::default()
-                    });
-                }
+                self.api.create_move(MoveObject {
+                    vm: vm.0,
+                    uid,
+                    target_host: to.map(|host| host.0),
+                    ..MoveObject::default()
+                });
             }
             Fault::Rebase => self.ask_rebase(),
             Fault::CancelMoves => self.cancel_moves(false),
@@ -422,6 +418,7 @@ impl World {
             let machine = &mut self.machines[host];
             (machine.management_until, machine.storage_until) = (0, 0);
             machine.business_until = 0;
+            machine.services_until = 0;
             machine.hung_until = machine.hung_until.min(now);
             machine.bmc = (Bmc::Honest, 0);
             machine.second_bmc = machine.second_bmc.map(|_| (Bmc::Honest, 0));

@@ -134,6 +134,8 @@ pub struct Machine {
     pub management_until: u64,
     /// Cut off from the business network until then.
     pub business_until: u64,
+    /// Its guests' services answer errors until then.
+    pub services_until: u64,
     /// Cut off from storage until then.
     pub storage_until: u64,
     /// What its BMC does, until when.
@@ -210,6 +212,7 @@ impl Machine {
             hung_until: 0,
             management_until: 0,
             business_until: 0,
+            services_until: 0,
             storage_until: 0,
             bmc: (Bmc::Honest, 0),
             second_bmc: None,

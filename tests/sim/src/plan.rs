@@ -275,6 +275,11 @@ impl Plan {
                 if span.is_multiple_of(4) {
                     self.push(at, Fault::HandOverDisturbed { span: until });
                 }
+                if span.is_multiple_of(5) {
+                    // Asked elsewhere while it is under way.
+                    let to = Some(host);
+                    self.push(at + 700, Fault::Move { vm, to });
+                }
             }
             31 => {
                 self.push(at, Fault::Move { vm, to: None });

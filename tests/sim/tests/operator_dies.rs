@@ -11,7 +11,7 @@ use sim::scenario::plan_of;
 
 /// Stories with a recovery, a fence, a confirmation, a move, a drain, a deletion, a halt, a storage cut, and
 /// moves that break: a side dies, both do, the network is cut, the last reply is lost.
-const STORIES: [&str; 19] = [
+const STORIES: [&str; 20] = [
     "01-host-power-loss",
     "01d-tiers-return-in-order",
     "02-host-and-bmc-power-loss",
@@ -28,6 +28,7 @@ const STORIES: [&str; 19] = [
     "27-host-returns-after-its-vms-moved",
     "38-guest-crashes",
     "39-finish-reply-lost",
+    "40-a-third-host-wants-the-vm",
     "51-source-ran-on-after-lost-finish-then-dies",
     "59-target-dies-while-incoming-stands",
     "60-whole-site-loses-power",

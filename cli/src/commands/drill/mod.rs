@@ -317,6 +317,7 @@ async fn downtimes(context: &Context, before: &Before) -> Result<Vec<Downtime>> 
                 system: system.display_name,
                 down_seconds: system.downtime_seconds,
                 unobserved_seconds: system.unobserved_seconds,
+                not_measured: system.not_measured,
             })
         })
         .collect())

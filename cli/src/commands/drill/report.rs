@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::definition::{Drill, Step, Text};
+use crate::commands::incident;
 use crate::language::Language;
 
 /// How a step went.
@@ -41,6 +42,8 @@ pub struct Downtime {
     pub down_seconds: f64,
     /// Seconds that nobody observed.
     pub unobserved_seconds: f64,
+    /// The system declares no endpoint: nobody measured whether it was down.
+    pub not_measured: bool,
 }
 
 /// The whole drill.
@@ -136,9 +139,9 @@ impl Report {
             for downtime in &self.downtimes {
                 let _ = writeln!(
                     page,
-                    "- {}: {:.1} s ({} {:.1} s), {}",
+                    "- {}: {} ({} {:.1} s), {}",
                     downtime.system,
-                    downtime.down_seconds,
+                    incident::downtime(language, downtime.not_measured, downtime.down_seconds),
                     say("unobserved", "未观测"),
                     downtime.unobserved_seconds,
                     downtime.incident
@@ -209,6 +212,30 @@ mod tests {
         };
         report.conclude();
         report
+    }
+
+    #[test]
+    fn a_system_that_nobody_measured_is_not_told_as_up() {
+        let drill = load("host-power-loss").expect("drill");
+        let mut report = report(Some(3.0), true);
+        report.downtimes = [("OA", 4.2, false), ("Mail", 0.0, true)]
+            .map(|(system, down_seconds, not_measured)| Downtime {
+                incident: "i".to_owned(),
+                system: system.to_owned(),
+                down_seconds,
+                unobserved_seconds: 9.0,
+                not_measured,
+            })
+            .into();
+        let english = report.markdown(&drill, Language::English);
+        assert!(
+            english.contains("- OA: 4.2 s (unobserved 9.0 s), i"),
+            "{english}"
+        );
+        let told = "- Mail: not measured (no endpoint declared) (unobserved 9.0 s), i";
+        assert!(english.contains(told), "{english}");
+        let chinese = report.markdown(&drill, Language::Chinese);
+        assert!(chinese.contains("- Mail: 未测量"), "{chinese}");
     }
 
     #[test]

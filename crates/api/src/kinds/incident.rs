@@ -170,8 +170,12 @@ pub struct AffectedSystem {
     pub virtual_machines: Vec<String>,
     /// Seconds in which at least one endpoint had no replica that answered.
     pub downtime_seconds: f64,
-    /// Seconds that nobody observed; never counted as up.
+    /// Seconds that nobody observed; never counted as up. Of a system that is not measured: all of the time, in whole
+    /// minutes from the first one on.
     pub unobserved_seconds: f64,
+    /// Its `spec.endpoints` is empty, so nobody measured whether it was down: `downtimeSeconds` says nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_measured: bool,
     /// Each endpoint that was down.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<EndpointDowntime>,

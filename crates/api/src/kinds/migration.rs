@@ -102,7 +102,7 @@ pub enum MigrationPhase {
     Succeeded,
     /// Being cancelled.
     Cancelling,
-    /// Cancelled; the VM stayed.
+    /// Cancelled; the VM stayed, or was restarted as the message says.
     Cancelled,
     /// Failed; the VM stayed, or was restarted as the message says.
     Failed,

@@ -79,7 +79,7 @@ pub enum IdentityProblem {
     },
     /// Another boot with the UUID of the accepted one, on a machine that has none of its NICs.
     #[error(
-        "reported.incarnation.macAddresses: this boot has the NICs {reported}, none of those that were registered with this name and system UUID ({accepted}), so it is taken for another machine, and proves nothing; if it is one, take it out of use and give it a UUID of its own; if only its NICs were replaced, switch it off until its VMs run elsewhere, then delete the Host and create it anew"
+        "status.reported.incarnation.nicAddresses: this boot has the NICs {reported}, none of those that were registered with this name and system UUID ({accepted}), so it is taken for another machine, and proves nothing; if it is one, take it out of use and give it a UUID of its own; if only its NICs were replaced, switch it off until its VMs run elsewhere, then delete the Host and create it anew"
     )]
     OtherNics {
         /// Addresses reported.
@@ -263,7 +263,7 @@ mod tests {
         };
         let text = problem.to_string();
         for word in [
-            "macAddresses",
+            "status.reported.incarnation.nicAddresses:",
             "0c:c4:7a:00:00:09",
             "0c:c4:7a:00:00:01, 0c:c4:7a:00:00:02",
             "delete the Host and create it anew",

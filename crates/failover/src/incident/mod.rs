@@ -93,6 +93,8 @@ pub struct AffectedSystem {
     pub down_milliseconds: u64,
     /// Milliseconds that nobody observed.
     pub unobserved_milliseconds: u64,
+    /// It declares no endpoint: whether it was down was measured by nobody.
+    pub unmeasured: bool,
     /// Each endpoint that was down or unobserved.
     pub endpoints: BTreeMap<String, Downtime>,
     /// All of its endpoints answer now.

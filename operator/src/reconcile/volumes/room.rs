@@ -72,7 +72,7 @@ impl Rooms {
         pool: &StoragePool,
         able: &[String],
     ) -> Result<String, Wait> {
-        let none = || Wait::Told(format!("no Ready host reaches pool {}", volume.spec.pool));
+        let none = || Wait::Told(super::no_host(&volume.spec.pool));
         let pinned = volume
             .status
             .as_ref()

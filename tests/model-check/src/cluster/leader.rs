@@ -163,6 +163,8 @@ impl Cluster {
             rights: &rights,
             wanted_running: !state.api.halt,
             cancel: moving.cancel,
+            wanted_target: None,
+            other_move: false,
             sides: moving
                 .sides
                 .map(|(source, target)| (source.assignment(), target.assignment())),

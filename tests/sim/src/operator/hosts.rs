@@ -8,6 +8,7 @@ use failover::host::incarnation::{Registration, register};
 use failover::host::machine::{EventKind, HostFacts, HostMachine, Intent};
 use failover::proof::self_fence::{LastLook, self_fenced};
 use failover::proof::storage::StorageFacts;
+use failover::signs::ProbeAnswer;
 use failover::vm::{HostSight, VmPhase};
 use model::Assignment;
 
@@ -85,8 +86,8 @@ impl World {
     fn gather(&mut self, operator: usize, host: usize, now: Moment) {
         self.self_fence(operator, host, now);
         let probed = self.probe(host);
-        if let Some(answered) = probed {
-            self.note_probe(operator, host, answered);
+        if let Some(answer) = probed {
+            self.note_probe(operator, host, answer.is_up());
         }
         let name = &self.names[host];
         let this = &mut self.operators[operator];
@@ -116,9 +117,9 @@ impl World {
             .heartbeats
             .observers(name, &self.policy, now)
             .is_empty();
-        if let Some(answered) = probed {
+        if let Some(answer) = probed {
             facts.signs.probe_sent_at = Some(now);
-            if answered {
+            if answer.is_life() {
                 facts.signs.answered_probe_sent_at = Some(now);
             }
         }
@@ -275,7 +276,7 @@ impl World {
     }
 
     /// A probe of a VM's own address on a host: none where there is nothing to probe.
-    fn probe(&mut self, host: usize) -> Option<bool> {
+    fn probe(&mut self, host: usize) -> Option<ProbeAnswer> {
         if !self.plan.probes {
             return None;
         }
@@ -285,7 +286,13 @@ impl World {
             .values()
             .any(|domain| domain.state == DomainState::Running);
         let reached = self.now >= machine.business_until;
-        Some(machine.power && runs && self.rng.chance(950) && reached)
+        let serves = self.now >= machine.services_until;
+        let arrives = machine.power && runs && self.rng.chance(950) && reached;
+        Some(match (arrives, serves) {
+            (false, _) => ProbeAnswer::Nothing,
+            (true, false) => ProbeAnswer::Guest,
+            (true, true) => ProbeAnswer::Service,
+        })
     }
 
     /// The endpoints of the systems whose VMs a host is shown to run are down when several probes in a row

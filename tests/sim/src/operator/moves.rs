@@ -7,7 +7,7 @@ use failover::Moment;
 use failover::assignment;
 use failover::migration::{MigrationFacts, MigrationOutcome, MigrationStep, decide};
 use failover::vm::{HostSight, VmPhase};
-use model::Assignment;
+use model::{Assignment, VmUid};
 use placement::{Fleet, place};
 
 use super::vms::{MOVE, VM};
@@ -30,25 +30,36 @@ impl World {
         self.evacuate(operator);
         let moves = self.operators[operator].cache.moves.clone();
         let mut trouble = false;
+        // VMs that move, and those of which a move may have begun with a write that is not seen yet.
+        let (mut begun, mut unseen) = (BTreeSet::new(), BTreeSet::new());
+        for (index, object) in moves.iter().enumerate() {
+            if object.outcome.is_none() && object.sides.is_some() {
+                begun.insert(object.uid.clone());
+            }
+            if object.outcome.is_none() && !self.settled(operator, MOVE, index, object.version) {
+                unseen.insert(object.uid.clone());
+            }
+        }
         for (index, object) in moves.iter().enumerate() {
             if object.outcome.is_some() {
                 continue;
             }
             trouble = true;
+            let waits = match object.sides {
+                None => unseen.contains(&object.uid),
+                Some(_) => !self.settled(operator, MOVE, index, object.version),
+            };
             let forgets = self.mutant == Mutant::ForgetsMoves && object.sides.is_some();
             let vm = self.operators[operator].cache.vms[object.vm].clone();
-            if forgets
-                || !self.settled(operator, MOVE, index, object.version)
-                || !self.settled(operator, VM, object.vm, vm.version)
-            {
+            if forgets || waits || !self.settled(operator, VM, object.vm, vm.version) {
                 continue;
             }
             if !vm.exists || vm.uid.as_str() != object.uid {
-                let finish = MoveEdit::Finish(MigrationOutcome::Failed);
+                let finish = MoveEdit::Finish(MigrationOutcome::Failed, "Gone".to_owned());
                 self.write(operator, Work::Move(index, object.version, finish));
                 continue;
             }
-            self.one_move(operator, &mut fleet, index, object, now);
+            self.one_move(operator, &mut fleet, (index, object), &mut begun, now);
         }
         trouble
     }
@@ -57,11 +68,12 @@ impl World {
         &mut self,
         operator: usize,
         fleet: &mut Option<Fleet>,
-        index: usize,
-        object: &MoveObject,
+        (index, object): (usize, &MoveObject),
+        begun: &mut BTreeSet<String>,
         now: Moment,
     ) {
         let vm = self.operators[operator].cache.vms[object.vm].clone();
+        let wanted = object.target_host.map(|host| self.names[host].clone());
         let sight = |side: Option<&Assignment>| {
             side.map_or_else(HostSight::default, |side| self.sight(operator, side))
         };
@@ -80,6 +92,8 @@ impl World {
                 rights: &vm.rights,
                 wanted_running: vm.wanted.runs(),
                 cancel: object.cancel,
+                wanted_target: wanted.as_ref(),
+                other_move: object.sides.is_none() && begun.contains(&object.uid),
                 sides: object.sides.clone(),
                 begun_at,
                 source: object.source,
@@ -108,6 +122,7 @@ impl World {
             }
             MigrationStep::Begin => return self.begin_move(operator, fleet, index, object, now),
             MigrationStep::Record { source, target } => {
+                begun.insert(object.uid.clone());
                 Some(edit(MoveEdit::Record(source, target)))
             }
             MigrationStep::RequestAbort => Some(edit(MoveEdit::Abort(message))),
@@ -121,12 +136,25 @@ impl World {
             }
             MigrationStep::Finish(outcome) => {
                 self.operators[operator].moves_begun.remove(&index);
-                Some(edit(MoveEdit::Finish(outcome)))
+                Some(edit(MoveEdit::Finish(outcome, message)))
             }
         };
         if let Some(work) = work {
             self.write(operator, work);
         }
+    }
+
+    /// A move of this VM that has begun, or that may go there and so takes `incoming` up.
+    pub(super) fn ends_incoming(
+        &self,
+        object: &MoveObject,
+        vm: &VmUid,
+        incoming: &Assignment,
+    ) -> bool {
+        let there = object
+            .target_host
+            .is_none_or(|wanted| self.names[wanted] == incoming.host);
+        object.outcome.is_none() && object.uid == vm.as_str() && (object.sides.is_some() || there)
     }
 
     fn load(&self, operator: usize, host: &model::HostName) -> usize {
@@ -201,10 +229,13 @@ impl World {
         let mut wanted = Vec::new();
         // An `incoming` whose move has ended, or is gone: a cancelled move takes it back.
         for (vm, machine) in cache.vms.iter().enumerate() {
-            let open = |object: &std::rc::Rc<MoveObject>| {
-                object.outcome.is_none() && object.uid == machine.uid.as_str()
+            let Some(incoming) = &machine.rights.incoming else {
+                continue;
             };
-            if machine.rights.incoming.is_some() && !cache.moves.iter().any(open) {
+            let ends = |object: &std::rc::Rc<MoveObject>| {
+                self.ends_incoming(object, &machine.uid, incoming)
+            };
+            if !cache.moves.iter().any(ends) {
                 wanted.push((vm, machine.uid.clone(), true));
             }
         }

@@ -160,7 +160,7 @@ impl World {
         let (what, text): (&'static str, String) = match edit {
             MoveEdit::Abort(why) => ("abortRequested", why.clone()),
             MoveEdit::Refuse(why) => ("refuseRequested", why.clone()),
-            MoveEdit::Finish(outcome) => ("moveEnded", format!("{outcome:?}")),
+            MoveEdit::Finish(outcome, _) => ("moveEnded", format!("{outcome:?}")),
             MoveEdit::Message(why) => ("moveWaits", format!("\"{why}\"")),
             MoveEdit::Record(_, target) => ("moveBegins", target.host.to_string()),
         };
@@ -169,7 +169,9 @@ impl World {
             MoveEdit::Refuse(why) => {
                 (object.refuse_requested, object.message) = (true, why.clone())
             }
-            MoveEdit::Finish(outcome) => object.outcome = Some(*outcome),
+            MoveEdit::Finish(outcome, why) => {
+                (object.outcome, object.message) = (Some(*outcome), why.clone());
+            }
             MoveEdit::Message(why) => object.message.clone_from(why),
             MoveEdit::Record(source, target) => {
                 object.sides = Some((source.clone(), target.clone()));

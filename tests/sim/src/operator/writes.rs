@@ -22,8 +22,8 @@ pub enum MoveEdit {
     Abort(String),
     /// The target is asked to refuse.
     Refuse(String),
-    /// It ended.
-    Finish(MigrationOutcome),
+    /// It ended, and why.
+    Finish(MigrationOutcome, String),
     /// What it waits for.
     Message(String),
     /// Its sides.
@@ -330,12 +330,12 @@ impl World {
                 )
             }
             Work::CreateMove(vm, uid, cancel) => {
-                let moving = self
-                    .api
-                    .objects
-                    .moves
-                    .iter()
-                    .any(|object| object.outcome.is_none() && object.uid == uid.as_str());
+                // What takes an `incoming` back is named by its epoch; what empties a host, one a VM.
+                let incoming = self.api.objects.vms[*vm].rights.incoming.clone();
+                let moving = self.api.objects.moves.iter().any(|object| match &incoming {
+                    Some(incoming) if *cancel => self.ends_incoming(object, uid, incoming),
+                    _ => object.outcome.is_none() && object.uid == uid.as_str(),
+                });
                 if !moving {
                     self.api.create_move(MoveObject {
                         vm: *vm,
