@@ -31,6 +31,7 @@ use crate::view::View;
 use crate::vm::closing::Closes;
 use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
 use crate::vm::departed::Departed;
+use crate::vm::dirty_rate::{self, DirtyRates};
 use crate::vm::resuming::Resumes;
 use crate::vm::worker::{VmRef, carry_out};
 use crate::{freeze, guard, hardware_report, hook_check, metrics, migration, report, storage};
@@ -66,6 +67,8 @@ pub struct Context {
     pub departed: Departed,
     /// Guests that were let run on after a disk had failed.
     pub resumes: Resumes,
+    /// How fast guests write to their memory.
+    pub dirty_rates: DirtyRates,
     /// Volume jobs of this boot.
     pub jobs: Jobs,
     /// What this host remembers of the API, and whether it is frozen.
@@ -139,6 +142,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         closes: Closes::default(),
         departed: Departed::default(),
         resumes: Resumes::default(),
+        dirty_rates: DirtyRates::default(),
         jobs: Jobs::new(&options.run_dir),
         freezer: Freezer::open(&options.run_dir)?,
         uplink: Uplink {
@@ -173,6 +177,10 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     {
         let context = context.clone();
         tasks.spawn(async move { freeze::run(&context).await });
+    }
+    {
+        let context = context.clone();
+        tasks.spawn(async move { dirty_rate::run(&context).await });
     }
     {
         let context = context.clone();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use api::{
     Host, HostCapacity, HostCertificate, HostNetwork, HostReport, HostStoragePool, HostVersions,
-    Incarnation,
+    Incarnation, MigrationLink,
 };
 use hypervisor::Domain;
 use kube::Api;
@@ -20,6 +20,7 @@ use crate::agent::Context;
 use crate::certificates::Expiry;
 use crate::hardware_report;
 use crate::hook_check;
+use crate::migration;
 use crate::network;
 use crate::storage::pools::PoolProbes;
 
@@ -29,23 +30,15 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Keeps `Host.status.reported` true.
 pub async fn run(context: &Arc<Context>) -> &'static str {
     let probes = PoolProbes::shared();
-    let mut written: Option<HostReport> = None;
+    let mut written: Option<Written> = None;
     loop {
         match gather(context, &probes).await {
             Ok(report) => {
-                let stands = context
-                    .view
-                    .host
-                    .state()
-                    .first()
-                    .and_then(|host| host.status.clone()?.reported);
-                if stands.as_ref() != Some(&report)
-                    && written
-                        .as_ref()
-                        .is_none_or(|last| *last != report || stands != written)
-                {
+                let host = context.view.host.state().into_iter().next();
+                let stands = host.as_ref().and_then(|host| host.reported());
+                if is_due(&report, stands, written.as_ref()) {
                     match write(context, &report).await {
-                        Ok(()) => written = Some(report),
+                        Ok(kept) => written = Some(Written { report, kept }),
                         Err(error) => tracing::warn!(
                             error = format!("{error:#}"),
                             "the host's report is tried again"
@@ -65,11 +58,25 @@ pub async fn run(context: &Arc<Context>) -> &'static str {
     }
 }
 
-async fn write(context: &Context, report: &HostReport) -> Result<()> {
+/// The last report that was written.
+struct Written {
+    report: HostReport,
+    /// What the API made of it: with the CRDs of before it keeps no field that is new.
+    kept: Option<HostReport>,
+}
+
+/// Whether a report is to be written: it is not what stands, and neither is that all that the API keeps of it.
+fn is_due(report: &HostReport, stands: Option<&HostReport>, written: Option<&Written>) -> bool {
+    let is_kept = |last: &Written| last.report == *report && last.kept.as_ref() == stands;
+    stands != Some(report) && !written.is_some_and(is_kept)
+}
+
+/// Writes the report; what the API keeps of it.
+async fn write(context: &Context, report: &HostReport) -> Result<Option<HostReport>> {
     let hosts: Api<Host> = Api::all(context.client.clone());
     // Every field is named, also what is gone: a merge keeps what it does not name.
     let patch = json!({"status": {"reported": report}});
-    hosts
+    let host = hosts
         .patch_status(
             context.host.as_str(),
             &PatchParams::default(),
@@ -77,7 +84,7 @@ async fn write(context: &Context, report: &HostReport) -> Result<()> {
         )
         .await
         .context("status of the host")?;
-    Ok(())
+    Ok(host.status.and_then(|status| status.reported))
 }
 
 async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostReport> {
@@ -86,8 +93,9 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
     let mut stuck = context.closes.stuck();
     stuck.extend(context.departed.stuck());
     let (certificates, unread) = certificates(&context.certificates.expiries());
+    let (migration_link, unknown) = migration_link(context).await?;
     let mut probe_errors = hardware.errors;
-    probe_errors.extend(unread);
+    probe_errors.extend(unread.into_iter().chain(unknown));
     let hook = hook_check::check(&[hook_check::HOOK], hook_check::BOUND).await;
     let hook_verified = hook.is_ok();
     context.alarms.set_hook(hook.err());
@@ -112,6 +120,7 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
             .options
             .vtep_address
             .map(|address| address.to_string()),
+        migration_link,
         versions: HostVersions {
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             libvirt: context.node.versions.0.clone(),
@@ -127,6 +136,17 @@ async fn gather(context: &Arc<Context>, probes: &PoolProbes) -> Result<HostRepor
         certificates,
         closes_stuck: named(&domains, |domain| stuck.contains(&domain.uuid)),
         strays: named(&domains, |domain| domain.owner.is_none()),
+    })
+}
+
+/// The link that moves go over, and one sentence where it can not be looked at.
+async fn migration_link(context: &Context) -> Result<(Option<MigrationLink>, Option<String>)> {
+    let root = context.options.hardware.sysfs_root.clone();
+    let address = context.options.management_address;
+    let found = tokio::task::spawn_blocking(move || migration::link::find(&root, address)).await?;
+    Ok(match found {
+        Ok(link) => (link, None),
+        Err(why) => (None, Some(why)),
     })
 }
 
@@ -270,6 +290,32 @@ fn made_with(nic: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_is_written_when_it_changed_or_does_not_stand_and_not_for_what_the_api_drops() {
+        let report = |cpu: i32, link: bool| -> HostReport {
+            let link = link.then(|| json!({"interface": "bond0", "speedMegabits": 25_000}));
+            let value = json!({"incarnation": {"bootId": "b", "systemUuid": "u"}, "domainType": "kvm",
+                "capacity": {"cpu": cpu, "memory": "8Gi"}, "architecture": "x86_64", "migrationLink": link});
+            serde_json::from_value(value).expect("a report")
+        };
+        let (whole, pruned, other) = (report(4, true), report(4, false), report(8, true));
+        let written = |kept: &HostReport| Written {
+            report: whole.clone(),
+            kept: Some(kept.clone()),
+        };
+        assert!(is_due(&whole, None, None), "the first");
+        assert!(!is_due(&whole, Some(&whole), None), "it stands");
+        assert!(!is_due(&whole, Some(&whole), Some(&written(&whole))));
+        assert!(is_due(&other, Some(&whole), Some(&written(&whole))));
+        assert!(
+            is_due(&whole, Some(&other), Some(&written(&whole))),
+            "undone"
+        );
+        assert!(!is_due(&whole, Some(&pruned), Some(&written(&pruned))));
+        assert!(is_due(&other, Some(&pruned), Some(&written(&pruned))));
+        assert!(is_due(&whole, None, Some(&written(&pruned))), "a new Host");
+    }
 
     #[test]
     fn a_certificate_that_can_not_be_read_is_a_probe_that_failed() {

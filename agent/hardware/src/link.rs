@@ -134,7 +134,7 @@ pub fn read(sysfs: &Path, watched: &[String], findings: &mut Findings) -> Vec<Li
 }
 
 /// A device with hardware below it, and no virtual function handed to a guest.
-fn is_physical(folder: &Path) -> bool {
+pub(crate) fn is_physical(folder: &Path) -> bool {
     if folder.join("device/physfn").exists() {
         return false;
     }

@@ -50,6 +50,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn abort_job(&self, uuid: Uuid) -> Result<()>;
     /// Counters of every active domain, by one bulk call.
     async fn stats(&self) -> Result<Vec<DomainStats>>;
+    /// How fast a running domain writes to its memory, MiB per second, by a sample of its pages: writes are not tracked for
+    /// it, and what a page is given within one second counts once. Takes a second or two.
+    async fn dirty_rate(&self, uuid: Uuid) -> Result<u64>;
     /// What happens from now on. A receiver that lags reads the list anew.
     fn events(&self) -> broadcast::Receiver<Event>;
 }

@@ -63,6 +63,8 @@ struct State {
     fault: Mutex<MigrationFault>,
     broken: Mutex<Fault>,
     step: Mutex<Duration>,
+    /// What guests write to their memory, MiB per second; who is not named writes nothing.
+    writes: Mutex<BTreeMap<Uuid, u64>>,
     events: broadcast::Sender<Event>,
 }
 
@@ -98,6 +100,7 @@ impl MemoryFabric {
             fault: Mutex::default(),
             broken: Mutex::default(),
             step: Mutex::new(Duration::from_millis(1)),
+            writes: Mutex::default(),
             events: broadcast::channel(EVENTS_MAX).0,
         });
         lock(&self.hosts).insert(name.to_owned(), state.clone());
@@ -129,6 +132,11 @@ impl MemoryHypervisor {
     /// How long each twentieth of a guest's memory takes to copy.
     pub fn set_copy_step(&self, step: Duration) {
         *lock(&self.state.step) = step;
+    }
+
+    /// How fast a guest writes to its memory from now on, MiB per second.
+    pub fn set_dirty_rate(&self, uuid: Uuid, mebibytes: u64) {
+        lock(&self.state.writes).insert(uuid, mebibytes);
     }
 
     /// The guest ends by itself, by crash or shutdown.
@@ -349,6 +357,18 @@ impl Hypervisor for MemoryHypervisor {
                 ..DomainStats::default()
             })
             .collect())
+    }
+
+    async fn dirty_rate(&self, uuid: Uuid) -> Result<u64> {
+        self.reach()?;
+        if self.with(uuid, |entry| entry.state != DomainState::Running)? {
+            return Err(Error::Refused {
+                uuid,
+                why: "is not running; only a running guest writes".to_owned(),
+            });
+        }
+        let writes = lock(&self.state.writes);
+        Ok(writes.get(&uuid).copied().unwrap_or(0))
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -54,6 +54,7 @@ pub async fn text(context: &Context) -> String {
         &mut page,
         &domains.unwrap_or_default(),
         &stats.unwrap_or_default(),
+        &context.dirty_rates.current(),
     );
     host::add(&mut page);
     let hardware = hardware_report::current();

@@ -1,6 +1,9 @@
-//! Families of VMs, from one bulk call.
+//! Families of VMs, from one bulk call; and how fast they write to their memory, as last sampled.
+
+use std::collections::BTreeMap;
 
 use hypervisor::{Domain, DomainStats, IoStats};
+use uuid::Uuid;
 
 use super::page::Page;
 
@@ -54,8 +57,13 @@ const NETWORK: [(&str, &str, Figure); 4] = [
     ),
 ];
 
-/// Adds the families of every VM of ours.
-pub fn add(page: &mut Page, domains: &[Domain], stats: &[DomainStats]) {
+/// Adds the families of every VM of ours. `dirty_rates` are MiB per second.
+pub fn add(
+    page: &mut Page,
+    domains: &[Domain],
+    stats: &[DomainStats],
+    dirty_rates: &BTreeMap<Uuid, u64>,
+) {
     let vms: Vec<(&str, &str, &DomainStats)> = stats
         .iter()
         .filter_map(|stat| {
@@ -75,6 +83,17 @@ pub fn add(page: &mut Page, domains: &[Domain], stats: &[DomainStats]) {
     for (namespace, vm, stat) in &vms {
         let bytes = stat.resident_kib as f64 * 1024.0;
         page.sample(name, &[("namespace", namespace), ("vm", vm)], bytes);
+    }
+    let name = "zhengyun_vm_memory_dirty_bytes_per_second";
+    page.family(
+        name,
+        "How fast a VM writes to its memory, as sampled now and then",
+    );
+    for (namespace, vm, stat) in &vms {
+        if let Some(mebibytes) = dirty_rates.get(&stat.uuid) {
+            let bytes = *mebibytes as f64 * 1024.0 * 1024.0;
+            page.sample(name, &[("namespace", namespace), ("vm", vm)], bytes);
+        }
     }
     devices(page, &vms, &BLOCK, |stat| &stat.blocks);
     devices(page, &vms, &NETWORK, |stat| &stat.nics);

@@ -2,6 +2,7 @@
 //! `source` sends and hands over, `target` receives paused and resumes only on the hand-over.
 
 pub mod handover;
+pub mod link;
 mod source;
 mod target;
 

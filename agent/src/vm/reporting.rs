@@ -5,7 +5,8 @@ use api::{CloseReason, Runtime, RuntimePhase, Time, VirtualMachineStatus};
 use model::Assignment;
 
 /// A report of the copy of an assignment, made now. `status` is the VM's as this host knows it; when the copy was
-/// started is taken from there. A copy that runs and was never said to was started now.
+/// started, and what its guest writes to its memory while it is there, is taken from there. A copy that runs and was never
+/// said to was started now.
 pub fn runtime(
     status: Option<&VirtualMachineStatus>,
     assignment: &Assignment,
@@ -14,24 +15,33 @@ pub fn runtime(
     message: Option<String>,
     now: Time,
 ) -> Runtime {
-    let known = status.and_then(|status| started_at(status, assignment));
+    let started =
+        status.and_then(|status| told(status, assignment, |told| told.started_at.clone()));
+    let writes =
+        status.and_then(|status| told(status, assignment, |told| told.dirty_mebibytes_per_second));
+    let guest_is_there = matches!(phase, RuntimePhase::Running | RuntimePhase::Stalled);
     Runtime {
         assignment: assignment.clone(),
         phase,
         since: now.clone(),
         close_reason: reason,
         message,
-        started_at: known.or((phase == RuntimePhase::Running).then_some(now)),
+        started_at: started.or((phase == RuntimePhase::Running).then_some(now)),
+        dirty_mebibytes_per_second: writes.filter(|_| guest_is_there),
     }
 }
 
-/// When the copy was started, by this host's last report of it; an arrival's was told as such.
-fn started_at(status: &VirtualMachineStatus, assignment: &Assignment) -> Option<Time> {
+/// What this host's last report of the copy says; an arrival's was told as such.
+fn told<T>(
+    status: &VirtualMachineStatus,
+    assignment: &Assignment,
+    what: impl Fn(&Runtime) -> Option<T>,
+) -> Option<T> {
     [&status.runtime, &status.incoming_runtime]
         .into_iter()
         .flatten()
         .filter(|told| told.assignment == *assignment)
-        .find_map(|told| told.started_at.clone())
+        .find_map(what)
 }
 
 #[cfg(test)]
@@ -51,7 +61,7 @@ mod tests {
         Time(jiff::Timestamp::from_second(second).expect("a time"))
     }
 
-    fn told(
+    fn report(
         status: Option<&VirtualMachineStatus>,
         epoch: i64,
         phase: RuntimePhase,
@@ -72,26 +82,45 @@ mod tests {
             (RuntimePhase::CloseStuck, 50),
             (RuntimePhase::Closed, 60),
         ] {
-            let report = told(Some(&status), 3, phase, now);
+            let report = report(Some(&status), 3, phase, now);
             assert_eq!(report.started_at, Some(at(10)), "{phase:?}");
             assert_eq!(report.since, at(now));
             status.runtime = Some(report);
         }
-        let next = |phase, now| told(Some(&status), 4, phase, now).started_at;
+        let next = |phase, now| report(Some(&status), 4, phase, now).started_at;
         assert_eq!(next(RuntimePhase::Preparing, 70), None, "not started yet");
         assert_eq!(next(RuntimePhase::Closed, 70), None, "it never ran");
         assert_eq!(next(RuntimePhase::Running, 80), Some(at(80)));
-        assert_eq!(told(None, 4, RuntimePhase::Closed, 70).started_at, None);
+        assert_eq!(report(None, 4, RuntimePhase::Closed, 70).started_at, None);
+    }
+
+    #[test]
+    fn what_a_guest_writes_is_said_while_it_is_there_and_of_no_other() {
+        let mut status = VirtualMachineStatus::default();
+        let mut running = report(None, 3, RuntimePhase::Running, 10);
+        assert_eq!(running.dirty_mebibytes_per_second, None);
+        running.dirty_mebibytes_per_second = Some(40);
+        status.runtime = Some(running);
+        for (epoch, phase, writes) in [
+            (3, RuntimePhase::Running, Some(40)),
+            (3, RuntimePhase::Stalled, Some(40)),
+            (3, RuntimePhase::Closed, None),
+            (3, RuntimePhase::HandedOver, None),
+            (4, RuntimePhase::Running, None),
+        ] {
+            let report = report(Some(&status), epoch, phase, 20);
+            assert_eq!(report.dirty_mebibytes_per_second, writes, "{phase:?}");
+        }
     }
 
     #[test]
     fn an_arrival_has_run_here_since_it_was_told_as_one() {
         let mut status = VirtualMachineStatus {
-            runtime: Some(told(None, 3, RuntimePhase::Running, 10)),
+            runtime: Some(report(None, 3, RuntimePhase::Running, 10)),
             ..VirtualMachineStatus::default()
         };
-        status.incoming_runtime = Some(told(Some(&status), 4, RuntimePhase::Running, 20));
-        let here = told(Some(&status), 4, RuntimePhase::Running, 30);
+        status.incoming_runtime = Some(report(Some(&status), 4, RuntimePhase::Running, 20));
+        let here = report(Some(&status), 4, RuntimePhase::Running, 30);
         assert_eq!(here.started_at, Some(at(20)));
     }
 }

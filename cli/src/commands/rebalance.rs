@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use api::VirtualMachinePhase;
+use fleet::transfer::Transfer;
 use model::{HostName, VmUid};
 use placement::{Goal, Mode, Rebalance, RebalanceRequest, headroom_report, plan_rebalance};
 use serde_json::{Value, json};
@@ -79,6 +80,10 @@ fn request(
     wanted: &BTreeSet<HostName>,
 ) -> RebalanceRequest {
     let (policy, snapshot) = (planning.snapshot.policy(), &planning.snapshot);
+    let Transfer {
+        limits,
+        dirty_bytes_per_second,
+    } = snapshot.objects.transfer(&policy);
     let seconds = |at: i64| u64::try_from(at).unwrap_or(0);
     let runs = |vm: &api::VirtualMachine| {
         vm.status.as_ref().and_then(|status| status.phase) == Some(VirtualMachinePhase::Running)
@@ -116,7 +121,8 @@ fn request(
             .filter(|vm| !runs(vm))
             .map(|vm| fleet::uid(vm))
             .collect(),
-        limits: fleet::limits(&policy),
+        limits,
+        dirty_bytes_per_second,
         ..RebalanceRequest::new(pool)
     }
 }

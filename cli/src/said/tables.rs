@@ -108,8 +108,16 @@ const OPERATOR: Table = &[
     ("moves from {w} to {w}", "正从 {} 迁往 {}"),
 ];
 
-/// Rules of VMs about one another: crates/fleet/src/affinity.rs.
+/// Rules of VMs about one another, and claims that keep a VM from moving: crates/fleet/src/affinity.rs and readiness.rs.
 const RULES: Table = &[
+    (
+        "its volume {w} is claimed by VM {w}: detach it from one of the two",
+        "其卷 {} 已被虚拟机 {} 占用:请从两者之一卸载该卷",
+    ),
+    (
+        "its volume {w} is claimed by a job on host {w}: it can be moved when that is over",
+        "其卷 {} 正由宿主机 {} 上的作业占用:作业结束后即可迁移",
+    ),
     (
         "{} and {} contradict each other for {w} and {w}; remove one of them",
         "{}与{}相互矛盾(涉及 {} 与 {});请去掉其中之一",

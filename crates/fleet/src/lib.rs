@@ -12,6 +12,7 @@ pub mod readiness;
 pub mod snapshot;
 pub mod storage;
 pub mod system;
+pub mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,9 +23,10 @@ use api::{
 };
 use kube::ResourceExt;
 use model::{Architecture, Bytes, HostName, NamespacedName, VmUid};
-use placement::{EvacuationRequest, Fleet, Limits, Names, Rules};
+use placement::{EvacuationRequest, Fleet, Names, Rules};
 
-use readiness::{OtherMoves, Readiness};
+use readiness::{Others, Readiness};
+use transfer::Transfer;
 
 /// Label of a host that names its rack, where `spec.rack` does not; a rack is a failure domain.
 pub const LABEL_RACK: &str = "topology.kubernetes.io/rack";
@@ -89,18 +91,18 @@ impl Objects {
         vms.collect()
     }
 
-    /// What emptying hosts has to respect: who leaves first, who can not move now and why, and what the site's
-    /// policy allows.
+    /// What emptying hosts has to respect: who leaves first, who can not move now and why, what the site's policy
+    /// allows, and what moves are bounded by.
     pub fn evacuation(
         &self,
         policy: &CloudPolicySpec,
         hosts: BTreeSet<HostName>,
         migrations: &[Arc<VirtualMachineMigration>],
     ) -> EvacuationRequest {
-        let moves = OtherMoves::of(migrations);
+        let others = Others::of(self, migrations);
         let (mut fixed, mut idle) = (BTreeMap::new(), BTreeSet::new());
         for vm in &self.vms {
-            match moves.readiness(vm) {
+            match others.readiness(vm) {
                 Readiness::Movable => {}
                 Readiness::Idle => {
                     idle.insert(uid(vm));
@@ -110,9 +112,14 @@ impl Objects {
                 }
             }
         }
+        let Transfer {
+            limits,
+            dirty_bytes_per_second,
+        } = self.transfer(policy);
         EvacuationRequest {
             hosts,
-            limits: limits(policy),
+            limits,
+            dirty_bytes_per_second,
             fixed,
             idle,
             priorities: self
@@ -123,25 +130,6 @@ impl Objects {
             ..EvacuationRequest::default()
         }
     }
-}
-
-/// What the network and the hosts bear, by the site's policy.
-pub fn limits(policy: &CloudPolicySpec) -> Limits {
-    let count = |number: i32| u32::try_from(number).unwrap_or(1);
-    let mut limits = Limits {
-        moves_per_host: count(policy.migration.per_host),
-        moves_per_site: count(policy.migration.per_site),
-        ..Limits::default()
-    };
-    let bandwidth = policy
-        .migration
-        .bandwidth_mebibytes_per_second
-        .and_then(|bandwidth| u64::try_from(bandwidth).ok());
-    if let Some(bandwidth) = bandwidth {
-        // The policy bounds one move; a link carries as many as a host may have at once.
-        limits.link_default = (bandwidth << 20) * u64::from(limits.moves_per_host);
-    }
-    limits
 }
 
 /// Objects by name: each VM is looked up in constant time.

@@ -1,12 +1,15 @@
-//! Which VMs can be moved now, and what keeps the others: their phase, their deletion, or a move of theirs
-//! that somebody else asked for.
+//! Which VMs can be moved now, and what keeps the others: their phase, their deletion, a move of theirs
+//! that somebody else asked for, or somebody else's claim on a volume of theirs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::names::LABEL_EVACUATES;
-use api::{MigrationPhase, VirtualMachine, VirtualMachineMigration, VirtualMachinePhase};
+use api::{MigrationPhase, VirtualMachine, VirtualMachineMigration, VirtualMachinePhase, Volume};
 use kube::ResourceExt;
+use model::{Claim, ClaimHolder};
+
+use crate::Objects;
 
 /// Whether a VM can be moved now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +43,17 @@ pub fn ended(migration: &VirtualMachineMigration) -> bool {
     )
 }
 
-/// The open moves that do not empty a host, by the VM that they concern.
-pub struct OtherMoves<'a>(BTreeMap<(Option<String>, &'a str), &'a VirtualMachineMigration>);
+/// What others do with VMs: the open moves that do not empty a host, and the claims on volumes.
+pub struct Others<'a> {
+    /// By the VM that they concern.
+    moves: BTreeMap<(Option<String>, &'a str), &'a VirtualMachineMigration>,
+    volumes: BTreeMap<(Option<String>, &'a str), &'a Volume>,
+    vms: &'a [Arc<VirtualMachine>],
+}
 
-impl<'a> OtherMoves<'a> {
-    /// Of all moves.
-    pub fn of(migrations: &'a [Arc<VirtualMachineMigration>]) -> Self {
+impl<'a> Others<'a> {
+    /// Of a site.
+    pub fn of(objects: &'a Objects, migrations: &'a [Arc<VirtualMachineMigration>]) -> Self {
         let others = migrations.iter().filter(|migration| {
             !ended(migration) && !migration.labels().contains_key(LABEL_EVACUATES)
         });
@@ -53,13 +61,21 @@ impl<'a> OtherMoves<'a> {
             let vm = migration.spec.virtual_machine.as_str();
             ((migration.namespace(), vm), migration.as_ref())
         });
-        Self(by_vm.collect())
+        let volumes = objects.volumes.iter().map(|volume| {
+            let name = volume.metadata.name.as_deref().unwrap_or_default();
+            ((volume.namespace(), name), volume.as_ref())
+        });
+        Self {
+            moves: by_vm.collect(),
+            volumes: volumes.collect(),
+            vms: &objects.vms,
+        }
     }
 
     /// Whether this VM can be moved now.
     pub fn readiness(&self, vm: &VirtualMachine) -> Readiness {
         let name = vm.metadata.name.as_deref().unwrap_or_default();
-        let other = self.0.get(&(vm.namespace(), name));
+        let other = self.moves.get(&(vm.namespace(), name));
         let status = vm.status.as_ref();
         let said = status.and_then(|status| status.message.as_deref());
         let because = |what: &str| match said {
@@ -72,7 +88,9 @@ impl<'a> OtherMoves<'a> {
                 fixed("it is being deleted", true)
             }
             Some(VirtualMachinePhase::Running) => {
-                other.map_or(Readiness::Movable, |other| asked_for(other))
+                let hindered = other.map(|other| asked_for(other));
+                let hindered = hindered.or_else(|| self.claimed(vm));
+                hindered.unwrap_or(Readiness::Movable)
             }
             Some(VirtualMachinePhase::Migrating) => fixed("it is being moved", true),
             Some(VirtualMachinePhase::Starting) => fixed(because("it is being started"), true),
@@ -101,6 +119,47 @@ impl<'a> OtherMoves<'a> {
                 ),
                 false,
             ),
+        }
+    }
+
+    /// A move claims every volume of its VM for the target; what another VM or a job holds is never touched, and the
+    /// move would wait for ever.
+    fn claimed(&self, vm: &VirtualMachine) -> Option<Readiness> {
+        let own = |claim: &&Claim| {
+            claim.holder == ClaimHolder::VirtualMachine
+                && Some(&claim.uid) == vm.metadata.uid.as_ref()
+        };
+        vm.spec.disks.iter().find_map(|disk| {
+            let key = (vm.namespace(), disk.volume.as_str());
+            let status = self.volumes.get(&key)?.status.as_ref()?;
+            let mut claims = status.claim.iter().chain(&status.incoming_claim);
+            let other = claims.find(|claim| !own(claim))?;
+            Some(self.held(&disk.volume, other))
+        })
+    }
+
+    fn held(&self, volume: &str, claim: &Claim) -> Readiness {
+        let (uid, host) = (&claim.uid, &claim.assignment.host);
+        match claim.holder {
+            ClaimHolder::Job => fixed(
+                format!(
+                    "its volume {volume} is claimed by a job on host {host}: it can be moved when that is over"
+                ),
+                true,
+            ),
+            ClaimHolder::VirtualMachine => {
+                let named = (self.vms.iter()).find(|vm| vm.metadata.uid.as_ref() == Some(uid));
+                let holder = named.map_or_else(
+                    || uid.clone(),
+                    |vm| format!("{}/{}", vm.namespace().unwrap_or_default(), vm.name_any()),
+                );
+                fixed(
+                    format!(
+                        "its volume {volume} is claimed by VM {holder}: detach it from one of the two"
+                    ),
+                    false,
+                )
+            }
         }
     }
 }

@@ -24,7 +24,8 @@ fn migration(labels: Value, phase: &str) -> Arc<VirtualMachineMigration> {
 
 #[test]
 fn every_phase_says_whether_the_vm_moves_is_waited_for_or_stands() {
-    let none = OtherMoves::of(&[]);
+    let objects = Objects::default();
+    let none = Others::of(&objects, &[]);
     let kind = |phase: Value| match none.readiness(&vm(phase)) {
         Readiness::Movable => "movable",
         Readiness::Idle => "idle",
@@ -57,8 +58,10 @@ fn every_phase_says_whether_the_vm_moves_is_waited_for_or_stands() {
 #[test]
 fn a_move_that_somebody_asked_for_keeps_the_vm_until_it_is_over() {
     let running = vm(json!("Running"));
-    let one =
-        |migration: Arc<VirtualMachineMigration>| OtherMoves::of(&[migration]).readiness(&running);
+    let objects = Objects::default();
+    let one = |migration: Arc<VirtualMachineMigration>| {
+        Others::of(&objects, &[migration]).readiness(&running)
+    };
     let Readiness::Fixed { why, passes } = one(migration(json!({}), "Pending")) else {
         panic!("it is the VM's one move");
     };
@@ -77,9 +80,9 @@ fn what_empties_a_host_is_told_who_can_not_move() {
     stalled.metadata.uid = Some("stalled".into());
     let mut idle = vm(json!("Stopped"));
     idle.metadata.uid = Some("idle".into());
-    let objects = crate::Objects {
+    let objects = Objects {
         vms: vec![Arc::new(stalled), Arc::new(idle)],
-        ..crate::Objects::default()
+        ..Objects::default()
     };
     let policy = api::CloudPolicySpec::default();
     let request = objects.evacuation(&policy, Default::default(), &[]);
@@ -87,4 +90,56 @@ fn what_empties_a_host_is_told_who_can_not_move() {
     assert_eq!(request.fixed.len(), 1);
     assert_eq!(request.idle, [model::VmUid("idle".into())].into());
     assert_eq!(request.limits.moves_per_site, 16);
+}
+
+#[test]
+fn a_volume_that_somebody_else_claims_keeps_the_vm_and_says_who() {
+    let claim = |holder: &str, uid: &str| json!({"fleet": "f", "holder": holder, "uid": uid, "host": "h9", "bootId": "b", "epoch": 1});
+    let readiness = |status: Value| {
+        let mut web = vm(json!("Running"));
+        web.metadata.uid = Some("web".into());
+        let disk = json!({"name": "data", "volume": "web-1-data"});
+        web.spec.disks = vec![serde_json::from_value(disk).expect("a disk")];
+        let mut other = vm(json!("Running"));
+        (other.metadata.name, other.metadata.uid) = (Some("other".into()), Some("w".into()));
+        let volume = json!({"metadata": {"name": "web-1-data", "namespace": "oa"},
+            "spec": {"pool": "p", "size": "1Gi"}, "status": status});
+        let objects = Objects {
+            vms: vec![Arc::new(web.clone()), Arc::new(other)],
+            volumes: vec![Arc::new(serde_json::from_value(volume).expect("a volume"))],
+            ..Objects::default()
+        };
+        Others::of(&objects, &[]).readiness(&web)
+    };
+    let own = claim("VirtualMachine", "web");
+    for movable in [
+        Value::Null,
+        json!({"claim": own}),
+        json!({"claim": own, "incomingClaim": own}),
+    ] {
+        assert_eq!(readiness(movable), Readiness::Movable);
+    }
+    for (status, holder, waits) in [
+        (
+            json!({"claim": own, "incomingClaim": claim("VirtualMachine", "w")}),
+            "claimed by VM oa/other:",
+            false,
+        ),
+        (
+            json!({"claim": claim("VirtualMachine", "gone")}),
+            "claimed by VM gone:",
+            false,
+        ),
+        (
+            json!({"claim": claim("Job", "web")}),
+            "claimed by a job on host h9:",
+            true,
+        ),
+    ] {
+        let Readiness::Fixed { why, passes } = readiness(status) else {
+            panic!("{holder}");
+        };
+        let named = why.contains("its volume web-1-data is") && why.contains(holder);
+        assert!(named && passes == waits, "{why}");
+    }
 }

@@ -18,7 +18,8 @@ use api::{
 };
 use failover::severity::EvacuationLedger;
 use failover::{Moment, Policy};
-use fleet::readiness::{OtherMoves, Readiness, ended};
+use fleet::Objects;
+use fleet::readiness::{Others, Readiness, ended};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use model::{HostName, Priority, Severity, VmUid};
@@ -114,7 +115,7 @@ pub async fn turn(
     let places = plan.moves.iter().enumerate();
     let places = places.map(|(place, (urgency, step))| (step.vm.clone(), (*urgency, place)));
     memory.order = places.collect();
-    let remaining = remaining(&objects.vms, migrations);
+    let remaining = remaining(&objects, migrations);
     note_waits(&mut memory.waits, &remaining, now);
     for (name, (host, why)) in &wanted {
         let here = remaining.get(name).map(Vec::as_slice).unwrap_or_default();
@@ -164,14 +165,14 @@ struct Remaining {
 
 /// VMs that run on each host or arrive there. One that was shut down and keeps its seat has nothing to move.
 fn remaining(
-    vms: &[Arc<VirtualMachine>],
+    objects: &Objects,
     migrations: &[Arc<VirtualMachineMigration>],
 ) -> BTreeMap<HostName, Vec<Remaining>> {
-    let moves = OtherMoves::of(migrations);
+    let others = Others::of(objects, migrations);
     let mut remaining: BTreeMap<HostName, Vec<Remaining>> = BTreeMap::new();
-    for vm in vms {
+    for vm in &objects.vms {
         let Some(status) = &vm.status else { continue };
-        let readiness = moves.readiness(vm);
+        let readiness = others.readiness(vm);
         if readiness == Readiness::Idle && status.incoming.is_none() {
             continue;
         }

@@ -9,6 +9,7 @@ use api::{
     VirtualMachine, VirtualMachineMigration, VirtualMachinePhase,
 };
 use failover::Moment;
+use fleet::transfer::Transfer;
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use model::{HostName, VmUid};
@@ -98,6 +99,10 @@ fn request(
 ) -> RebalanceRequest {
     let objects = door::objects(context);
     let site = context.stores.policy();
+    let Transfer {
+        limits,
+        dirty_bytes_per_second,
+    } = objects.transfer(&site);
     let seconds = |at: i64| u64::try_from(at).unwrap_or(0);
     RebalanceRequest {
         goal: Goal::Balance,
@@ -110,7 +115,8 @@ fn request(
         now_s: seconds(jiff::Timestamp::now().as_second()),
         cool_down_s: seconds(policy.cool_down_seconds.into()),
         fixed: fixed(&objects.vms),
-        limits: fleet::limits(&site),
+        limits,
+        dirty_bytes_per_second,
         ..RebalanceRequest::new(pool)
     }
 }

@@ -1,13 +1,15 @@
-//! `/metrics` of a live operator and of live agents, read as Prometheus would, and linted.
+//! Figures of live programs: `/metrics` of the operator and of agents, read as Prometheus would, and linted; and what
+//! agents tell for the times of plans.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
+use api::VirtualMachine;
 use kube::ResourceExt;
 use lab::process::run;
 use lab::{Lab, host, namespace};
 
-use crate::watch::{busy_host, on_host};
+use crate::watch::{busy_host, hosts, on_host, until, vms};
 
 /// What an agent tells of each of its VMs: one family of processor, memory, block and network each.
 const OF_EACH_VM: [&str; 4] = [
@@ -59,6 +61,33 @@ pub async fn metrics_are_told(lab: &Lab) -> Result<()> {
         families.len(),
         here.len()
     );
+    Ok(())
+}
+
+/// Agents tell what the times of moves are reckoned with: the link of every host, and how fast VMs write to their memory.
+///
+/// # Errors
+/// A host tells no link, or nobody tells of any VM in time.
+pub async fn what_plans_reckon_with_is_told(lab: &Lab) -> Result<()> {
+    for host in hosts(&lab.client).await? {
+        let link = host.reported().and_then(|told| told.migration_link.clone());
+        // The lab's hosts are joined by veth pairs, and the kernel says this of them.
+        let told = link.map(|link| (link.interface, link.speed_megabits));
+        ensure!(
+            told == Some(("eth0".to_owned(), 10_000)),
+            "{} tells of its link: {told:?}",
+            host.name_any()
+        );
+    }
+    let took = until(&lab.client, "the writes of a VM to be told", async || {
+        let told = |vm: &VirtualMachine| {
+            let runtime = vm.status.as_ref()?.runtime.as_ref()?;
+            runtime.dirty_mebibytes_per_second
+        };
+        Ok(vms(&lab.client).await?.iter().any(|vm| told(vm).is_some()))
+    })
+    .await?;
+    println!("links are told, and after {took:?} what VMs write to their memory");
     Ok(())
 }
 

@@ -50,6 +50,7 @@ async fn parts_die_and_people_work_and_no_vm_notices() -> Result<()> {
     isolation::networks_are_apart(&lab, "common", "internet-access").await?;
     fan::a_fan_stands_still_over_ipmi(&lab).await?;
     figures::metrics_are_told(&lab).await?;
+    figures::what_plans_reckon_with_is_told(&lab).await?;
     management_is_cut(&lab).await?;
     let report = judges::judge_since(&lab.files, from)?;
     for (name, endpoint) in &report.endpoints {

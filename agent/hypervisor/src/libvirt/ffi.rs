@@ -1,5 +1,5 @@
 //! The calls to libvirt that crate `virt` lacks or gets wrong: events, job statistics (its own
-//! frees a null pointer), abort, bulk statistics (its own leaks).
+//! frees a null pointer), abort, bulk statistics (its own leaks), dirty rates.
 
 #![allow(
     unsafe_code,
@@ -7,7 +7,7 @@
 )]
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::panic::catch_unwind;
 
 use tokio::sync::broadcast;
@@ -22,7 +22,7 @@ use crate::types::{Event, StopCause};
 /// Typed parameters by name, numbers only.
 pub type Numbers = BTreeMap<String, u64>;
 
-/// Copies numeric parameters.
+/// Copies numeric parameters; one that is negative is a number that libvirt does not know.
 ///
 /// # Safety
 /// `params` points at `count` valid parameters.
@@ -33,12 +33,13 @@ unsafe fn numbers(params: sys::virTypedParameterPtr, count: c_int) -> Numbers {
         let (name, value) = unsafe {
             let param = &*params.add(index);
             let value = match param.type_ as u32 {
-                sys::VIR_TYPED_PARAM_ULLONG => param.value.ul,
-                sys::VIR_TYPED_PARAM_UINT => u64::from(param.value.ui),
-                sys::VIR_TYPED_PARAM_LLONG => u64::try_from(param.value.l).unwrap_or(0),
-                sys::VIR_TYPED_PARAM_INT => u64::try_from(param.value.i).unwrap_or(0),
-                _ => continue,
+                sys::VIR_TYPED_PARAM_ULLONG => Some(param.value.ul),
+                sys::VIR_TYPED_PARAM_UINT => Some(u64::from(param.value.ui)),
+                sys::VIR_TYPED_PARAM_LLONG => u64::try_from(param.value.l).ok(),
+                sys::VIR_TYPED_PARAM_INT => u64::try_from(param.value.i).ok(),
+                _ => None,
             };
+            let Some(value) = value else { continue };
             (
                 CStr::from_ptr(param.field.as_ptr())
                     .to_string_lossy()
@@ -91,8 +92,7 @@ pub fn all_stats(connect: &Connect) -> Result<Vec<RawStats>, Error> {
         | sys::VIR_DOMAIN_STATS_INTERFACE
         | sys::VIR_DOMAIN_STATS_BLOCK;
     let mut records = std::ptr::null_mut();
-    let mut all = Vec::new();
-    // SAFETY: libvirt returns an array of `count` records, each valid until the list is freed.
+    // SAFETY: the pointer is to a local; libvirt allocates the list, which `taken` frees.
     unsafe {
         let count = sys::virConnectGetAllDomainStats(
             connect.as_ptr(),
@@ -100,9 +100,24 @@ pub fn all_stats(connect: &Connect) -> Result<Vec<RawStats>, Error> {
             &mut records,
             sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE,
         );
-        if count < 0 {
-            return Err(Error::last_error());
-        }
+        taken(records, count)
+    }
+}
+
+/// Copies records of statistics, and frees them.
+///
+/// # Safety
+/// `records` and `count` are what one of libvirt's calls for statistics has just returned.
+unsafe fn taken(
+    records: *mut sys::virDomainStatsRecordPtr,
+    count: c_int,
+) -> Result<Vec<RawStats>, Error> {
+    if count < 0 {
+        return Err(Error::last_error());
+    }
+    let mut all = Vec::new();
+    // SAFETY: the caller vouches for `count` records, each valid until the list is freed.
+    unsafe {
         for index in 0..usize::try_from(count).unwrap_or(0) {
             let record = &**records.add(index);
             if let Some(uuid) = uuid_of(record.dom) {
@@ -116,6 +131,49 @@ pub fn all_stats(connect: &Connect) -> Result<Vec<RawStats>, Error> {
         sys::virDomainStatsRecordListFree(records);
     }
     Ok(all)
+}
+
+/// `virDomainStartDirtyRateCalc`: domain, seconds, flags.
+pub type StartDirtyRate = unsafe extern "C" fn(sys::virDomainPtr, c_int, c_uint) -> c_int;
+
+/// The call that has a domain's writes sampled; none in libvirt before 7.2. It is looked up, as an agent that is linked to
+/// it would not start at all beside an older one.
+pub fn start_dirty_rate_call() -> Option<StartDirtyRate> {
+    let name = c"virDomainStartDirtyRateCalc";
+    // SAFETY: the name is a C string; nothing but its address is asked for.
+    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    // SAFETY: the function of that name has this type in every libvirt that has it.
+    (!address.is_null())
+        .then(|| unsafe { std::mem::transmute::<*mut c_void, StartDirtyRate>(address) })
+}
+
+/// Begins to sample, for a second, how fast a domain writes to its memory: of some of its pages, without tracking writes.
+pub fn start_dirty_rate(domain: &Domain, start: StartDirtyRate) -> Result<(), Error> {
+    let mode = sys::VIR_DOMAIN_DIRTYRATE_MODE_PAGE_SAMPLING;
+    // SAFETY: the domain is alive for the call; one second is the least that it takes.
+    match unsafe { start(domain.as_ptr(), 1, mode) } {
+        0.. => Ok(()),
+        _ => Err(Error::last_error()),
+    }
+}
+
+/// What is known of the last sample of a domain's writes; empty when it is gone.
+pub fn dirty_rate(domain: &Domain) -> Result<Numbers, Error> {
+    let mut records = std::ptr::null_mut();
+    // SAFETY: the list ends with a null pointer, as libvirt wants it, and its domain is alive for the call; libvirt
+    // allocates the records, which `taken` frees.
+    let all = unsafe {
+        let mut domains = [domain.as_ptr(), std::ptr::null_mut()];
+        let count = sys::virDomainListGetStats(
+            domains.as_mut_ptr(),
+            sys::VIR_DOMAIN_STATS_DIRTYRATE,
+            &mut records,
+            0,
+        );
+        taken(records, count)?
+    };
+    let own = all.into_iter().next();
+    Ok(own.map(|(_, numbers, _)| numbers).unwrap_or_default())
 }
 
 /// Copies text parameters.

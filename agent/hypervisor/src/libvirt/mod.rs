@@ -4,6 +4,7 @@
 mod abort;
 mod connection;
 mod departure;
+mod dirty_rate;
 mod ffi;
 mod node;
 
@@ -328,6 +329,10 @@ impl Hypervisor for LibvirtHypervisor {
             .into_iter()
             .map(|(uuid, numbers, names)| domain_stats(uuid, &numbers, &names))
             .collect())
+    }
+
+    async fn dirty_rate(&self, uuid: Uuid) -> Result<u64> {
+        self.sample_dirty_rate(uuid).await
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

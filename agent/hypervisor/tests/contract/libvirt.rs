@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use hypervisor::libvirt::LibvirtHypervisor;
-use hypervisor::{DiskSpec, DomainState, Hypervisor};
+use hypervisor::{DiskSpec, DomainSpec, DomainState, Hypervisor};
 use uuid::Uuid;
 
+use super::boot::{WRITES_ALL_OVER, boot_disk};
 use super::hosts::{self, Hosts, TO_SECOND};
 use super::{Pair, Route, contract, spec, state, wait};
 
@@ -48,7 +49,13 @@ async fn libvirt_keeps_the_contract() {
     let (hosts, source, target) = libvirt_hosts().await;
     assert_eq!(source.node().await.expect("node").domain_type, "qemu");
     let pair = Pair::of_libvirt(&source, &target, TO_SECOND);
-    contract(&pair).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = boot_disk(&folder.path().join("writes.raw"), WRITES_ALL_OVER);
+    contract(&pair, |spec| DomainSpec {
+        disks: vec![disk.clone()],
+        ..spec
+    })
+    .await;
 
     // libvirtd's own end stops no domain, and the connection heals.
     let survivor = spec(&pair, 4, "boot-1", 1);

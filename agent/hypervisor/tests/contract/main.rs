@@ -1,6 +1,7 @@
 //! One contract for every hypervisor: the in-memory one, and libvirt on two private hosts that the
 //! test starts in namespaces of its own.
 
+mod boot;
 mod hosts;
 mod libvirt;
 mod moved_memory;
@@ -118,6 +119,7 @@ async fn starts_once_and_is_destroyed_any_number_of_times(pair: &Pair<'_>) {
             .any(|stats| stats.uuid == spec.uuid)
     );
     assert_eq!(pair.source.job(spec.uuid).await, Ok(None), "no job runs");
+    pair.source.dirty_rate(spec.uuid).await.expect("a rate");
     pair.source.destroy(spec.uuid).await.expect("destroy");
     assert_eq!(stopped(&mut events, spec.uuid).await, StopCause::Destroyed);
     assert_eq!(
@@ -131,6 +133,10 @@ async fn starts_once_and_is_destroyed_any_number_of_times(pair: &Pair<'_>) {
         .expect("destroying nothing succeeds");
     assert_eq!(
         pair.source.resume(spec.uuid).await,
+        Err(Error::NotFound(spec.uuid))
+    );
+    assert_eq!(
+        pair.source.dirty_rate(spec.uuid).await,
         Err(Error::NotFound(spec.uuid))
     );
 }
@@ -205,6 +211,11 @@ async fn arrives_paused_and_runs_when_it_is_resumed(pair: &Pair<'_>) -> bool {
         matches!(again, Err(Error::Refused { .. })),
         "a copy that waits is not moved on: {again:?}"
     );
+    let writes = pair.target.dirty_rate(here.uuid).await;
+    assert!(
+        matches!(writes, Err(Error::Refused { .. })),
+        "a copy that waits writes nothing: {writes:?}"
+    );
     pair.target.resume(here.uuid).await.expect("resume");
     wait("the copy to run", async || {
         state(pair.target, here.uuid).await == Some(DomainState::Running)
@@ -216,9 +227,10 @@ async fn arrives_paused_and_runs_when_it_is_resumed(pair: &Pair<'_>) -> bool {
 
 /// A migration that fails or is aborted leaves the source running and the target clean.
 async fn stays_where_it_is_when_a_move_fails(pair: &Pair<'_>) {
-    // Large enough that its copy takes a while even when nearly all of it is empty.
+    // Large enough that its copy takes ten seconds even when nearly all of it is empty: libvirt may take two of them for
+    // the first answer about the job, and as many for the abort's.
     let large = |spec| DomainSpec {
-        memory_kib: 1024 * 1024,
+        memory_kib: 4 * 1024 * 1024,
         ..spec
     };
     let here = large(spec(pair, 3, "boot-1", 1));
@@ -332,7 +344,43 @@ async fn undisturbed(pair: &Pair<'_>) -> (Duration, bool) {
     (took, departed)
 }
 
-async fn contract(pair: &Pair<'_>) {
+/// What a guest that writes all over its memory writes at least, MiB per second: a quarter of its memory.
+const WRITES_MIN: u64 = 16;
+
+/// A guest that writes all over its memory is told from one that rests. `writing` makes such a guest.
+async fn tells_who_writes_from_who_rests(
+    pair: &Pair<'_>,
+    writing: impl Fn(DomainSpec) -> DomainSpec,
+) {
+    let (rests, writes) = (spec(pair, 8, "boot-1", 1), spec(pair, 10, "boot-1", 1));
+    let writes = writing(writes);
+    let rate = async |spec: &DomainSpec| {
+        let rate = pair.source.dirty_rate(spec.uuid).await;
+        rate.expect("a rate")
+    };
+    for spec in [&rests, &writes] {
+        pair.source.start(spec).await.expect("start");
+    }
+    // Firmware writes as well.
+    wait("the guest to write", async || {
+        rate(&writes).await >= WRITES_MIN
+    })
+    .await;
+    wait("the other one to rest", async || {
+        rate(&rests).await < WRITES_MIN
+    })
+    .await;
+    assert!(
+        rate(&writes).await >= WRITES_MIN,
+        "it writes all the time, beside others"
+    );
+    for spec in [&rests, &writes] {
+        pair.source.destroy(spec.uuid).await.expect("destroy");
+    }
+}
+
+async fn contract(pair: &Pair<'_>, writing: impl Fn(DomainSpec) -> DomainSpec) {
+    tells_who_writes_from_who_rests(pair, writing).await;
     starts_once_and_is_destroyed_any_number_of_times(pair).await;
     let first = arrives_paused_and_runs_when_it_is_resumed(pair).await;
     stays_where_it_is_when_a_move_fails(pair).await;
@@ -348,12 +396,16 @@ async fn the_memory_hypervisor_keeps_the_contract() {
     let fabric = MemoryFabric::default();
     let (source, target) = (fabric.host("a"), fabric.host("b"));
     source.set_copy_step(Duration::from_millis(20));
-    contract(&Pair {
+    let pair = Pair {
         source: &source,
         target: &target,
         route: ("memory:b", "", None),
         domain_type: "memory",
         slow_mebibytes: None,
+    };
+    contract(&pair, |spec| {
+        source.set_dirty_rate(spec.uuid, 60);
+        spec
     })
     .await;
     source.add_stray(Uuid::from_u128(9), "stray");

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use hypervisor::{DiskSpec, DomainSpec, Hypervisor, MigrationTarget};
+use hypervisor::{DomainSpec, Hypervisor, MigrationTarget};
 
+use super::boot::boot_disk;
 use super::hosts::{Hosts, TO_FIRST, TO_SECOND};
 use super::libvirt::libvirt_hosts;
 use super::{PATIENCE, Pair, spec, target, wait};
@@ -59,24 +60,6 @@ const BOOT_SECTOR: &[u8] = &[
     0xee,                   //        out dx, al
     0xeb, 0xd6,             //        jmp round
 ];
-/// Where the firmware looks for the mark of a disk that can be booted.
-const BOOT_MARK: (usize, [u8; 2]) = (510, [0x55, 0xaa]);
-/// Length of the disk, bytes.
-const DISK: usize = 1 << 20;
-
-fn boot_disk(file: &Path) -> DiskSpec {
-    let mut image = vec![0; DISK];
-    image[..BOOT_SECTOR.len()].copy_from_slice(BOOT_SECTOR);
-    let (place, mark) = BOOT_MARK;
-    image[place..place + mark.len()].copy_from_slice(&mark);
-    std::fs::write(file, image).expect("the boot disk");
-    DiskSpec {
-        file: file.to_owned(),
-        format: "raw",
-        serial: "boot".to_owned(),
-        read_only: false,
-    }
-}
 
 /// How many pages the guest found without its last write, once it has judged all of them on this console.
 async fn lost(console: &Path) -> usize {
@@ -122,7 +105,7 @@ async fn a_guest_that_moves_keeps_what_it_writes() {
     let (hosts, first, second) = libvirt_hosts().await;
     let there = Pair::of_libvirt(&first, &second, TO_SECOND);
     let back = Pair::of_libvirt(&second, &first, TO_FIRST);
-    let disk = boot_disk(&folder.path().join("boot.raw"));
+    let disk = boot_disk(&folder.path().join("boot.raw"), BOOT_SECTOR);
     // A console of its own for each copy, so that what is lost in a move is told of that move.
     let console = |copy: u32| folder.path().join(format!("console-{copy}"));
     let copy = |copy: u32| DomainSpec {

@@ -335,6 +335,10 @@ pub struct HostReport {
     /// Address of this host's tunnel end point on the business network.
     #[serde(default)]
     pub vtep_address: Option<String>,
+    /// The link that moves go over: the one that bears this host's management address. Absent where its speed is not
+    /// known; plans then count with the policy's bandwidth, else with 10 Gbit/s.
+    #[serde(default)]
+    pub migration_link: Option<MigrationLink>,
     /// Versions: agent, libvirt, QEMU.
     #[serde(default)]
     pub versions: HostVersions,
@@ -376,6 +380,18 @@ pub struct HostReport {
     #[serde(default)]
     #[schemars(length(max = 256))]
     pub strays: Vec<String>,
+}
+
+/// The network interface over which VMs move. Merged whole, as [`HostReport`] is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationLink {
+    /// Its name on the host, such as `bond0`.
+    #[schemars(length(min = 1, max = 63))]
+    pub interface: String,
+    /// Megabits per second each way, as the kernel tells it; of a bridge, that of the fastest port with hardware below it.
+    #[schemars(range(min = 1))]
+    pub speed_megabits: i64,
 }
 
 /// A certificate of a host.

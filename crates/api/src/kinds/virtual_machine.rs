@@ -251,6 +251,11 @@ pub struct Runtime {
     /// When the QEMU process of this epoch was started, by the host's clock.
     #[serde(default)]
     pub started_at: Option<Time>,
+    /// How much of its memory the guest writes anew within a second, MiB, as lately sampled; told again when it has
+    /// changed by a factor of about two. Absent before the first sample, and where the hypervisor can not tell.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub dirty_mebibytes_per_second: Option<i32>,
 }
 
 /// State of one copy of a VM on one host.

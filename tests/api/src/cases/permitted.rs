@@ -25,6 +25,11 @@ pub fn permitted() -> Vec<(Identity, Target, Write)> {
         ),
         (AGENT_H1, vm, status(json!({"runtime": runtime("h1", 4)}))),
         (
+            AGENT_H1,
+            vm,
+            status(json!({"runtime": {"dirtyMebibytesPerSecond": 40}})),
+        ),
+        (
             AGENT_H2,
             vm,
             status(json!({"incomingRuntime": runtime("h2", 5)})),

@@ -98,6 +98,13 @@ pub(super) fn agents_on_machines(cases: &mut Cases) {
     );
     cases.status(
         policy,
+        AGENT_H2,
+        VM,
+        json!({"runtime": {"dirtyMebibytesPerSecond": 40}}),
+        "only the agent of the assigned host",
+    );
+    cases.status(
+        policy,
         AGENT_H1,
         VM,
         json!({"runtime": runtime("h2", 4)}),
