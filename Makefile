@@ -42,9 +42,9 @@ bench-failover: build ## One table of failover beside its bars: lab and 100,000 
 	@$(CARGO) test $(JOBS) --release --quiet -p sim --test operator_dies --no-run
 	@target/debug/bench_failover $(if $(PARTS),--parts $(PARTS)) $(BENCH_OPTIONS)
 
-drills: build ## Play every drill and every long story on labs (about an hour); DRILLS=NAME,... or STORIES=18b,... plays some
+drills: build ## Play every drill and every long story on labs (about two hours); DRILLS=NAME,... or STORIES=18b,... plays some
 	@$(if $(STORIES),,DRILLS=$(or $(DRILLS),all) $(CARGO) test $(JOBS) --workspace --test drills -- --nocapture)
-	@$(if $(DRILLS),,$(if $(STORIES),STORIES=$(STORIES)) $(CARGO) test $(JOBS) --workspace --test moves --test people --test whole_site --no-fail-fast -- --ignored --nocapture)
+	@$(if $(DRILLS),,$(if $(STORIES),STORIES=$(STORIES)) $(CARGO) test $(JOBS) --workspace --test moves --test people --test whole_site --test identity --test starts --test losses --no-fail-fast -- --ignored --nocapture)
 
 chaos: build ## Throw random faults at a lab for MINUTES (60) and judge what happened; SEED=N plays one plan
 	@target/debug/zylab chaos --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))

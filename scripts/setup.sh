@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(
   libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-clients libvirt-dev
-  qemu-system-x86 iproute2 busybox-static cpio nftables openipmi ipmitool bindfs lz4 xz-utils zstd
+  qemu-system-x86 iproute2 busybox-static cpio nftables openipmi ipmitool bindfs libfaketime lz4 xz-utils zstd
   e2fsprogs genisoimage python3-venv openssl pkg-config curl kmod gcc make procps util-linux
 )
 installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }

@@ -140,6 +140,40 @@ async fn exchange_data(files: &LabFiles, addresses: Addresses, from: &str, to: &
     wait_ready(files).await.map(drop)
 }
 
+/// Has etcd say that its space is used up, as it does at its quota, or take that back: the API server then refuses
+/// every write and answers every read.
+///
+/// # Errors
+/// etcd does not answer, or the API server is an existing cluster's.
+pub fn fill(files: &LabFiles, full: bool) -> Result<()> {
+    ensure!(
+        !files.is_on_existing_cluster(),
+        "the API server is an existing cluster's, not this lab's; its storage can not be filled from here"
+    );
+    let status: serde_json::Value = ask_etcd(files, "status", &serde_json::json!({}))?;
+    let member = &status["header"]["member_id"];
+    let action = if full { "ACTIVATE" } else { "DEACTIVATE" };
+    let alarm = serde_json::json!({"action": action, "memberID": member, "alarm": "NOSPACE"});
+    ask_etcd(files, "alarm", &alarm).map(drop)
+}
+
+/// Asks etcd for maintenance, by its door for JSON.
+fn ask_etcd(files: &LabFiles, what: &str, body: &serde_json::Value) -> Result<serde_json::Value> {
+    let (inside, body) = (namespace::control(&files.name), body.to_string());
+    let url = format!("http://127.0.0.1:2379/v3/maintenance/{what}");
+    let command = ["netns", "exec", &inside, "curl", "--silent", "--show-error"];
+    let options = [
+        "--fail-with-body",
+        "--max-time",
+        "10",
+        "--data",
+        &body,
+        &url,
+    ];
+    let answer = run("ip", command.into_iter().chain(options))?;
+    serde_json::from_str(&answer).with_context(|| format!("etcd answered {answer}"))
+}
+
 /// Starts the API server alone, as after the fault "API server down".
 ///
 /// # Errors

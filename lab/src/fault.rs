@@ -355,9 +355,23 @@ fn signal(files: &LabFiles, host: &str, program: &str, signal: &str) -> Result<(
 }
 
 /// Kills a service and keeps the host's init from starting it again.
-fn stop_service(files: &LabFiles, host: &str, service: &str, program: &str) -> Result<()> {
+///
+/// # Errors
+/// It does not run.
+pub fn stop_service(files: &LabFiles, host: &str, service: &str, program: &str) -> Result<()> {
     fs::write(files.host(host).join("stopped").join(service), "")?;
     signal(files, host, program, "-KILL")
+}
+
+/// Has the host's init start a service again, if it was stopped.
+///
+/// # Errors
+/// The host's folder can not be written.
+pub fn let_service_run(files: &LabFiles, host: &str, service: &str) -> Result<()> {
+    match fs::remove_file(files.host(host).join("stopped").join(service)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn allow_service(files: &LabFiles, host: &str, service: &str) -> Result<()> {

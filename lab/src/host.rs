@@ -19,6 +19,9 @@ use crate::process::Daemon;
 /// about ten small guests, so that N+1 means something.
 pub const CAPACITY: &str = "cpu=8,memory=1536Mi";
 
+/// The line of libvirt's configuration that tells a machine's UUID.
+const HOST_UUID: &str = "host_uuid";
+
 /// Who switches a host when no BMC does: a fault, its healing, a person at the button.
 const LAB: &str = "lab";
 
@@ -49,6 +52,21 @@ pub fn prepare(
     authority: &Authority,
 ) -> Result<()> {
     let name = name(number);
+    prepare_machine(files, addresses, number, hosts)?;
+    write_certificates(&files.host(&name), addresses, number, &name, authority)
+}
+
+/// Makes the folder of a machine: everything but the keys of a host.
+///
+/// # Errors
+/// The folder can not be written.
+pub(crate) fn prepare_machine(
+    files: &LabFiles,
+    addresses: Addresses,
+    number: u8,
+    hosts: u8,
+) -> Result<()> {
+    let name = name(number);
     let folder = files.host(&name);
     for part in [
         "etc/upper",
@@ -63,17 +81,64 @@ pub fn prepare(
     ] {
         fs::create_dir_all(folder.join(part))?;
     }
-    let uuid = Uuid::new_v4().to_string();
-    fs::write(folder.join("uuid"), &uuid)?;
     fs::write(folder.join("power"), "Off")?;
     fs::write(folder.join("bmc-mode"), "ok")?;
     write_secret(
         &folder.join("bmc-password"),
         &Uuid::new_v4().simple().to_string()[..16],
     )?;
-    write_hardware(&folder, &uuid)?;
-    write_configuration(&folder, addresses, number, hosts, &uuid)?;
-    write_certificates(&folder, addresses, number, &name, authority)
+    write_hardware(&folder)?;
+    write_configuration(&folder, addresses, number, hosts)?;
+    let nics = namespace::NICS.map(|nic| namespace::hardware_address(addresses, number, nic));
+    let uuid = Uuid::new_v4().to_string();
+    write_board(files, &name, &Board { uuid, nics })
+}
+
+/// What tells a machine from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Board {
+    /// Its system UUID.
+    pub uuid: String,
+    /// What its NICs were made with, in the order of [`namespace::NICS`].
+    pub nics: [String; 2],
+}
+
+/// Gives a machine a board, of which its firmware, libvirt and its BMC tell.
+///
+/// # Errors
+/// A file can not be written.
+pub(crate) fn write_board(files: &LabFiles, host: &str, board: &Board) -> Result<()> {
+    let (folder, uuid) = (files.host(host), &board.uuid);
+    fs::write(folder.join("uuid"), uuid)?;
+    let root = folder.join("root");
+    put(&root, "sys/class/dmi/id/product_uuid", uuid)?;
+    for (nic, address) in namespace::NICS.iter().zip(&board.nics) {
+        put(&root, &format!("sys/class/net/{nic}/address"), address)?;
+    }
+    let path = folder.join("etc/upper/libvirt/libvirtd.conf");
+    let text = fs::read_to_string(&path)?;
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.retain(|line| !line.starts_with(HOST_UUID));
+    let own = format!("{HOST_UUID} = \"{uuid}\"\n");
+    lines.push(&own);
+    Ok(fs::write(path, lines.join("\n"))?)
+}
+
+/// The board of the machine under a host's name.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn read_board(files: &LabFiles, host: &str) -> Result<Board> {
+    let read = |path: &str| -> Result<String> {
+        let path = files.host(host).join(path);
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok(text.trim().to_owned())
+    };
+    let [one, two] = namespace::NICS.map(|nic| read(&format!("root/sys/class/net/{nic}/address")));
+    Ok(Board {
+        uuid: read("uuid")?,
+        nics: [one?, two?],
+    })
 }
 
 /// Writes one value below a host's sysfs and procfs root.
@@ -102,12 +167,22 @@ fn write_memory_counters(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What the kernel tells of a NIC's link.
+const LINK_PARTS: [&str; 7] = [
+    "carrier",
+    "carrier_changes",
+    "carrier_down_count",
+    "flags",
+    "operstate",
+    "speed",
+    "statistics",
+];
+
 /// The pieces of sysfs, procfs and kernel log that the agent reads; faults are injected here.
-fn write_hardware(folder: &Path, uuid: &str) -> Result<()> {
+fn write_hardware(folder: &Path) -> Result<()> {
     let root = folder.join("root");
     let put = |path: &str, content: &str| put(&root, path, content);
     write_memory_counters(&root)?;
-    put("sys/class/dmi/id/product_uuid", uuid)?;
     let sensor = "sys/class/hwmon/hwmon0";
     for (file, content) in [
         ("name", "coretemp"),
@@ -118,8 +193,15 @@ fn write_hardware(folder: &Path, uuid: &str) -> Result<()> {
     ] {
         put(&format!("{sensor}/{file}"), content)?;
     }
-    // Links and mounts are real: inside the host these lead to its own.
-    symlink("/sys/class/net", root.join("sys/class/net"))?;
+    // Links and mounts are real: inside the host these lead to its own. Its NICs are those of its board, with hardware
+    // below them, which the kernel's own do not have here.
+    for nic in namespace::NICS {
+        let folder = root.join("sys/class/net").join(nic);
+        fs::create_dir_all(folder.join("device"))?;
+        for part in LINK_PARTS {
+            symlink(format!("/sys/class/net/{nic}/{part}"), folder.join(part))?;
+        }
+    }
     symlink("/proc/mounts", root.join("proc/mounts"))?;
     put("proc/mdstat", "Personalities : \nunused devices: <none>")?;
     fs::write(root.join("kmsg"), "")?;
@@ -134,17 +216,11 @@ fn write_hardware(folder: &Path, uuid: &str) -> Result<()> {
 }
 
 /// libvirt's and QEMU's configuration, in the upper layer of the host's /etc.
-fn write_configuration(
-    folder: &Path,
-    addresses: Addresses,
-    number: u8,
-    hosts: u8,
-    uuid: &str,
-) -> Result<()> {
+fn write_configuration(folder: &Path, addresses: Addresses, number: u8, hosts: u8) -> Result<()> {
     let etc = folder.join("etc/upper");
     fs::create_dir_all(etc.join("libvirt/hooks"))?;
     let libvirtd = format!(
-        "host_uuid = \"{uuid}\"\nlisten_tls = 1\nlisten_tcp = 0\ntls_port = \"16514\"\nlisten_addr = \"{}\"\nauth_unix_rw = \"none\"\nunix_sock_dir = \"/run/libvirt\"\nkeepalive_interval = 5\nkeepalive_count = 3\nlog_outputs = \"3:stderr\"\n",
+        "listen_tls = 1\nlisten_tcp = 0\ntls_port = \"16514\"\nlisten_addr = \"{}\"\nauth_unix_rw = \"none\"\nunix_sock_dir = \"/run/libvirt\"\nkeepalive_interval = 5\nkeepalive_count = 3\nlog_outputs = \"3:stderr\"\n",
         addresses.management(number)
     );
     fs::write(etc.join("libvirt/libvirtd.conf"), libvirtd)?;

@@ -16,8 +16,10 @@ use nix::unistd::Pid;
 
 use crate::address::Addresses;
 use crate::bmc;
+use crate::clock;
 use crate::files::LabFiles;
 use crate::host;
+use crate::machine;
 
 /// Where the shared storage is mounted.
 const SHARED: &str = "/srv/zhengyun/shared";
@@ -42,7 +44,8 @@ pub fn run(files: &LabFiles, host: &str) -> Result<()> {
             ended(&mut services, pid);
         }
         for (name, service) in &mut services {
-            service.step(&folder.join("stopped").join(name));
+            let before = clock::words(name, &clock::file(files, host));
+            service.step(&folder.join("stopped").join(name), before);
         }
         std::thread::sleep(TICK);
     }
@@ -104,6 +107,10 @@ fn mount_all(files: &LabFiles, host: &str) -> Result<()> {
     bind(&folder.join("log"), "/var/log/libvirt")?;
     bind(&folder.join("local"), "/srv/zhengyun/local")?;
     bind(&folder.join("boot_id"), "/proc/sys/kernel/random/boot_id")?;
+    // What of the machine's disk is no part of this host's root disk, which may turn read-only (`root_disk`).
+    for other in [files.logs(), files.shared(), folder.join("root")] {
+        bind(&other, &other.display().to_string())?;
+    }
     Ok(())
 }
 
@@ -120,20 +127,21 @@ struct Service {
 }
 
 impl Service {
-    /// Starts it when it should run and does not.
-    fn step(&mut self, stopped: &Path) {
+    /// Starts it, with these words before its command, when it should run and does not.
+    fn step(&mut self, stopped: &Path, before: Vec<String>) {
         let waits = self.after.as_ref().is_some_and(|path| !path.exists());
         if self.pid.is_some() || waits || stopped.exists() || Instant::now() < self.not_before {
             return;
         }
         self.not_before = Instant::now() + RESTART_AFTER;
-        match self.start() {
+        match self.start(before) {
             Ok(pid) => self.pid = Some(pid),
             Err(error) => eprintln!("{}: {error:#}", self.command[0]),
         }
     }
 
-    fn start(&self) -> Result<Pid> {
+    fn start(&self, mut words: Vec<String>) -> Result<Pid> {
+        words.extend(self.command.iter().cloned());
         if let Some(path) = self.mounts {
             // A file system whose server was killed stays mounted, dead, and nothing mounts over it.
             // At the first start there is none, which is what this says then.
@@ -146,8 +154,8 @@ impl Service {
             .create(true)
             .append(true)
             .open(&self.log)?;
-        let child = Command::new(&self.command[0])
-            .args(&self.command[1..])
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -201,7 +209,9 @@ fn services(
     let root = host::hardware(files, host);
     let bin = PathBuf::from(fs::read_to_string(files.root.join("bin-dir"))?.trim());
     let program = |name: &str| bin.join(name).display().to_string();
-    let kubeconfig = files.kubeconfig(host).display().to_string();
+    // Name and keys lie on the disk.
+    let named = machine::boots_as(files, host);
+    let kubeconfig = files.kubeconfig(&named).display().to_string();
     let at = |path: &str| root.join(path).display().to_string();
     let words = |words: &[&str]| {
         words
@@ -245,7 +255,7 @@ fn services(
     let guard = words(&[
         &program("zhengyun-guard"),
         "--host",
-        host,
+        &named,
         "--kubeconfig",
         &kubeconfig,
         "--run-dir",
@@ -257,7 +267,7 @@ fn services(
     let mut agent = words(&[
         &program("zhengyun-agent"),
         "--host",
-        host,
+        &named,
         "--kubeconfig",
         &kubeconfig,
         "--sysfs-root",

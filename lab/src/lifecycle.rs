@@ -18,6 +18,7 @@ use crate::files::{LabFiles, all_labs, lock};
 use crate::forward::Inside;
 use crate::host;
 use crate::install::{apply_yaml, install_api};
+use crate::machine;
 use crate::namespace;
 use crate::owner::{self, Owner};
 use crate::pki::Authority;
@@ -214,6 +215,7 @@ pub fn hosts(files: &LabFiles) -> Result<Vec<String>> {
     for entry in fs::read_dir(files.root.join("hosts"))? {
         names.extend(entry?.file_name().into_string());
     }
+    names.retain(|name| !machine::is_clone(files, name));
     names.sort();
     Ok(names)
 }

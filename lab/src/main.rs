@@ -421,18 +421,9 @@ fn exec(files: &LabFiles, part: &str, command: &[OsString]) -> Result<()> {
             command,
         );
     }
-    let init = lab::host::processes(files, part, "zylab")?;
-    let pid = init
-        .last()
-        .with_context(|| format!("host {part} is not on"))?
-        .to_string();
-    let mut arguments: Vec<OsString> =
-        ["--target", &pid, "--mount", "--uts", "--net", "--pid", "--"]
-            .iter()
-            .map(Into::into)
-            .collect();
-    arguments.extend(command.iter().cloned());
+    let inside = lab::inside::words(files, part)?;
+    let words = inside.into_iter().map(OsString::from);
+    let arguments: Vec<OsString> = words.chain(command.iter().cloned()).collect();
     let cgroup = lab::namespace::cgroup(&files.name, part)?;
-    arguments.insert(0, "nsenter".into());
     lab::process::enter(&cgroup, None, true, &arguments)
 }

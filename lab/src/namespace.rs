@@ -57,6 +57,18 @@ pub fn make_control(lab: &str, addresses: Addresses) -> Result<()> {
     Ok(())
 }
 
+/// The NICs of a host.
+pub const NICS: [&str; 2] = ["eth0", "eth1"];
+
+/// The hardware address of a NIC: it tells the host and the NIC, as a machine keeps its own over boots.
+pub fn hardware_address(addresses: Addresses, number: u8, nic: &str) -> String {
+    format!(
+        "02:5a:{:02x}:00:{:02x}:{number:02x}",
+        addresses.index,
+        u8::from(nic == "eth1")
+    )
+}
+
 /// Makes a host's namespace, linked to both networks; the links are down until power on.
 ///
 /// # Errors
@@ -70,12 +82,7 @@ pub fn make_host(lab: &str, addresses: Addresses, host_name: &str, number: u8) -
         ("eth1", "biz", addresses.business(number)),
     ] {
         let peer = format!("{bridge}{number}");
-        // The hardware address tells the host and the NIC, as a machine keeps its own over boots.
-        let mac = format!(
-            "02:5a:{:02x}:00:{:02x}:{number:02x}",
-            addresses.index,
-            u8::from(device == "eth1")
-        );
+        let mac = hardware_address(addresses, number, device);
         ip(&[
             "-n", &control, "link", "add", &peer, "type", "veth", "peer", "name", device,
             "address", &mac, "netns", &name,

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::{NETWORK_COLLIDES, Network, Vtep};
+use api::{Host, NETWORK_COLLIDES, Network, Vtep};
 use kube::ResourceExt;
 use serde_json::json;
 
@@ -15,28 +15,12 @@ use crate::writer::logged;
 /// One turn.
 pub async fn turn(context: &Arc<Context>) {
     let hosts = context.stores.hosts.state();
-    let mut vteps: Vec<Vtep> = hosts
-        .iter()
-        .filter_map(|host| {
-            Some(Vtep {
-                host: host.name_any(),
-                address: host
-                    .status
-                    .as_ref()?
-                    .reported
-                    .as_ref()?
-                    .vtep_address
-                    .clone()?,
-            })
-        })
-        .collect();
-    vteps.sort();
     let vms = context.stores.vms.state();
     let networks = context.stores.networks.state();
     for network in &networks {
         let name = network.name_any();
         let status = network.status.clone().unwrap_or_default();
-        let mut wanted = vteps.clone();
+        let mut wanted = end_points(&hosts, &status.vteps);
         wanted.extend(network.spec.edge.as_ref().map(|edge| Vtep {
             host: "edge".to_owned(),
             address: edge.address.clone(),
@@ -72,6 +56,28 @@ pub async fn turn(context: &Arc<Context>) {
             );
         }
     }
+}
+
+/// The tunnel end points of hosts, by name. What a machine reports whose boot was not accepted counts for nothing: a
+/// clone of a host's disk would draw the frames for that host's guests to itself. What stands published stands.
+fn end_points(hosts: &[Arc<Host>], published: &[Vtep]) -> Vec<Vtep> {
+    let end_point = |host: &Arc<Host>| {
+        let (name, status) = (host.name_any(), host.status.as_ref()?);
+        let reported = status.reported.as_ref()?;
+        let accepted = status.accepted.as_ref().map(|accepted| &accepted.boot_id);
+        if accepted != Some(&reported.incarnation.boot_id) {
+            let known = published.iter().find(|known| known.host == name);
+            return known.cloned();
+        }
+        let address = reported.vtep_address.clone()?;
+        Some(Vtep {
+            host: name,
+            address,
+        })
+    };
+    let mut found: Vec<Vtep> = hosts.iter().filter_map(end_point).collect();
+    found.sort();
+    found
 }
 
 /// What a network declares that an earlier one declares too: field, value, the other's name and the
@@ -163,6 +169,35 @@ mod tests {
             "apiVersion": "zhengyun.io/v1alpha1", "kind": "Network",
             "metadata": {"name": name, "creationTimestamp": created}, "spec": spec});
         Arc::new(serde_json::from_value(object).expect("a network"))
+    }
+
+    #[test]
+    fn only_the_boot_that_was_accepted_says_where_frames_for_a_host_go() {
+        let host = |name: &str, accepted: Option<&str>, reports: &str, address: &str| {
+            let accepted = accepted.map(|boot| json!({"bootId": boot, "systemUuid": "s"}));
+            let object = json!({
+                "metadata": {"name": name}, "spec": {"pool": "main", "managementAddress": "10.0.0.1"},
+                "status": {"accepted": accepted, "reported": {
+                    "incarnation": {"bootId": reports, "systemUuid": "s"}, "domainType": "kvm",
+                    "capacity": {"cpu": 16, "memory": "64Gi"}, "architecture": "x86_64",
+                    "vtepAddress": address}}});
+            Arc::new(serde_json::from_value(object).expect("a host"))
+        };
+        let vtep = |host: &str, address: &str| Vtep {
+            host: host.to_owned(),
+            address: address.to_owned(),
+        };
+        let published = [vtep("edge", "10.1.0.254"), vtep("h1", "10.1.0.1")];
+        let hosts = [
+            host("h3", None, "b3", "10.1.0.3"),
+            host("h2", Some("b2"), "b2", "10.1.0.2"),
+            host("h1", Some("b1"), "clone", "10.1.0.9"),
+        ];
+        let expected = [vtep("h1", "10.1.0.1"), vtep("h2", "10.1.0.2")];
+        assert_eq!(end_points(&hosts, &published), expected);
+        // It has booted anew and was accepted: it may have another address.
+        let moved = [host("h1", Some("b4"), "b4", "10.1.0.4")];
+        assert_eq!(end_points(&moved, &published), [vtep("h1", "10.1.0.4")]);
     }
 
     #[test]

@@ -170,6 +170,15 @@ pub async fn until_gone(lab: &Lab, vm: &VirtualMachine) -> Result<()> {
     .map(drop)
 }
 
+/// Deletes a VM and waits until it is gone.
+///
+/// # Errors
+/// The API refuses, or something is left.
+pub async fn remove(lab: &Lab, vm: &VirtualMachine) -> Result<()> {
+    delete(lab, vm).await?;
+    until_gone(lab, vm).await
+}
+
 /// Changes what its user wants of a VM.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 pub mod balance;
 pub mod bench;
 pub mod bench_failover;
+pub mod calm;
 pub mod command;
 pub mod declared;
 pub mod disks;
@@ -11,6 +12,7 @@ mod evacuation;
 pub mod fan;
 pub mod figures;
 mod footprint;
+pub mod guards;
 pub mod hands;
 pub mod isolation;
 pub mod ledger;

@@ -17,14 +17,13 @@ use crate::watch::{full_name, hosts, is_ready, on_host, runs, until};
 
 /// How fast memory is copied where a story needs time to strike meanwhile, MiB/s: some 40 MiB of a lab's guest
 /// are not empty.
-const SLOW: i32 = 2;
+pub const SLOW: i32 = 2;
 
-/// Sets how fast memory is copied from now on: slowly, or as fast as it goes.
+/// Sets how fast memory is copied from now on, MiB/s; none: as fast as it goes.
 ///
 /// # Errors
 /// The API refuses.
-pub async fn copy_slowly(lab: &Lab, slowly: bool) -> Result<()> {
-    let bound = slowly.then_some(SLOW);
+pub async fn copy_at_most(lab: &Lab, bound: Option<i32>) -> Result<()> {
     let patch = json!({"spec": {"migration": {"bandwidthMebibytesPerSecond": bound}}});
     let policies: Api<CloudPolicy> = Api::all(lab.client.clone());
     policies
@@ -55,7 +54,8 @@ pub struct Move {
     vms: Api<VirtualMachine>,
     migrations: Api<VirtualMachineMigration>,
     vm: String,
-    uid: String,
+    /// The VM's uid.
+    pub uid: String,
     name: String,
     /// The right under which it ran when the move was asked for.
     pub before: Assignment,

@@ -5,7 +5,10 @@
 use anyhow::{Context as _, Result, ensure};
 use judge::report::{Availability, Window};
 use kube::ResourceExt;
-use lab::{Fault, Lab, LabOptions, declarations, judges, rest};
+use lab::{
+    Fault, Lab, LabOptions, clock, controlplane, declarations, fault, judges, loss, machine, rest,
+    root_disk,
+};
 
 use crate::standing::{nothing_was_lost, processes_of};
 use crate::story::check_programs;
@@ -18,13 +21,28 @@ const ANSWERED_SINCE: u64 = 2_000_000_000;
 pub const SYSTEMS: [&str; 2] = ["tourism", "trade-union"];
 
 /// What `tests/moves.rs` plays, in this order.
-pub const MOVES: [&str; 11] = [
-    "18b", "18c", "18d", "18e", "18f", "18g", "19", "22", "36", "40", "59",
+pub const MOVES: [&str; 13] = [
+    "18b", "18c", "18d", "18e", "18f", "18g", "19", "22", "36", "39", "40", "51", "59",
 ];
 /// What `tests/people.rs` plays, in this order.
 pub const PEOPLE: [&str; 9] = ["20", "23", "24", "25", "31", "34", "37", "46", "49"];
 /// What `tests/whole_site.rs` plays, in this order; the guards are armed for the last two.
 pub const WHOLE_SITE: [&str; 8] = ["14", "16", "17", "30", "50", "60", "41", "53"];
+/// What `tests/identity.rs` plays, in this order.
+pub const IDENTITY: [&str; 5] = ["15", "33", "44", "45", "56"];
+/// What `tests/starts.rs` plays, in this order; the guards are armed for the last one.
+pub const STARTS: [&str; 5] = ["26", "42", "52", "55", "54"];
+/// What `tests/losses.rs` plays, in this order; the guards are armed for the last one.
+pub const LOSSES: [&str; 3] = ["35", "58", "29"];
+/// Every such program and what it plays.
+pub const PROGRAMS: [(&str, &[&str]); 6] = [
+    ("moves", &MOVES),
+    ("people", &PEOPLE),
+    ("whole_site", &WHOLE_SITE),
+    ("identity", &IDENTITY),
+    ("starts", &STARTS),
+    ("losses", &LOSSES),
+];
 
 /// Those of a program's stories that `STORIES` names, or all, in the order in which they are played.
 ///
@@ -34,7 +52,8 @@ pub fn chosen(stories: &[&'static str]) -> Result<Vec<&'static str>> {
     let Ok(asked) = std::env::var("STORIES") else {
         return Ok(stories.to_vec());
     };
-    let known: Vec<&str> = MOVES.into_iter().chain(PEOPLE).chain(WHOLE_SITE).collect();
+    let all = PROGRAMS.iter().flat_map(|(_, played)| *played);
+    let known: Vec<&str> = all.copied().collect();
     for name in asked.split(',') {
         ensure!(
             known.contains(&name),
@@ -126,8 +145,26 @@ fn mend(lab: &Lab) -> Result<()> {
         if lab.files.host(&host).join("stopped/agent").exists() {
             lab.heal(Some(&host), Fault::AgentStop)?;
         }
+        mend_inside(lab, &host)?;
+    }
+    controlplane::fill(&lab.files, false)?;
+    for clone in machine::clones(&lab.files)? {
+        machine::remove_clone(&lab.files, &clone)?;
     }
     Ok(())
+}
+
+/// What is no fault by name: a clock, lost words, a root disk, a libvirtd that stays away.
+fn mend_inside(lab: &Lab, host: &str) -> Result<()> {
+    let files = &lab.files;
+    if clock::file(files, host).exists() {
+        clock::set(files, host, 0)?;
+    }
+    loss::end(files, host)?;
+    if lab::host::is_on(files, host) {
+        root_disk::set_read_only(files, host, false)?;
+    }
+    fault::let_service_run(files, host, "libvirtd")
 }
 
 /// Every VM that runs has one process, on whatever host.

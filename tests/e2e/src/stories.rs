@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::plays::{MOVES, PEOPLE, WHOLE_SITE};
+use crate::plays::PROGRAMS;
 
 /// Stories of failover.
 const STORIES: usize = 60;
@@ -96,12 +96,7 @@ fn every_drill_is_in_the_table_and_every_name_in_it_exists() {
 fn what_the_long_programs_play_is_in_the_table() {
     let table = read("drills/README.md");
     let rows = rows(&table);
-    let programs = [
-        ("moves", &MOVES[..]),
-        ("people", &PEOPLE[..]),
-        ("whole_site", &WHOLE_SITE[..]),
-    ];
-    for (program, played) in programs {
+    for (program, played) in PROGRAMS {
         let number = |name: &&str| name.trim_end_matches(char::is_alphabetic).parse().ok();
         let played: BTreeSet<Option<usize>> = played.iter().map(number).collect();
         let told = rows.iter().filter(|row| {

@@ -1,23 +1,35 @@
 //! Long: what happens to a VM while it moves. Source, target or both die in the copy, are cut off, hang; the
-//! operator is killed, the agent at the hand-over; the move is cancelled; another host wants the VM too; a host
-//! that is being emptied dies. Whatever it is, the VM runs once, on memory that was handed over or from its disks.
+//! operator is killed, the agent at the hand-over; the move is cancelled; its last reply is lost; another host wants
+//! the VM too; a host that is being emptied dies. Whatever it is, the VM runs once, on memory that was handed over or from its disks.
 
+use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use api::{HostState, MigrationPhase, MigrationSourcePhase, VirtualMachineMigration};
 use e2e::command::zyctl;
 use e2e::declared::{LIKE, find, right};
-use e2e::moving::{Move, copy_slowly, targets};
+use e2e::moving::{Move, SLOW, copy_at_most, targets};
 use e2e::plays::{MOVES, play_each};
 use e2e::watch::{
     busy_host, host_state, migrations, names_on, on_host, runs, until, until_ready, vms,
 };
 use kube::ResourceExt;
-use lab::{Fault, Lab, LabOptions};
+use lab::loss::Half;
+use lab::{Fault, Lab, LabOptions, inside, loss};
 
-/// Those in which memory is copied as fast as it goes.
-const FAST: [&str; 3] = ["18f", "36", "40"];
+/// How fast memory is copied in a story, MiB/s: slowly where there must be time to strike, in some seconds where more
+/// than libvirt's patience with a connection that says nothing is too long, else as fast as it goes.
+fn speed(story: &str) -> Option<i32> {
+    match story {
+        "18f" | "36" | "40" => None,
+        "39" | "51" => Some(4 * SLOW),
+        _ => Some(SLOW),
+    }
+}
+
+/// The port on which libvirt hears of moves.
+const LIBVIRT: u16 = 16514;
 /// A move that is cancelled is over within that time.
 const CANCELLED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -29,7 +41,7 @@ async fn a_vm_that_moves_runs_once_whatever_happens() -> Result<()> {
         ..LabOptions::default()
     };
     play_each(options, &MOVES, async |lab, story| {
-        copy_slowly(lab, !FAST.contains(&story)).await?;
+        copy_at_most(lab, speed(story)).await?;
         match story {
             "18b" => the_source_dies(lab).await,
             "18c" => the_target_dies(lab).await,
@@ -40,6 +52,8 @@ async fn a_vm_that_moves_runs_once_whatever_happens() -> Result<()> {
             "19" => the_source_hangs_and_is_forced_off(lab).await,
             "22" => a_host_that_is_emptied_dies(lab).await,
             "36" => the_agent_is_killed_at_the_hand_over(lab).await,
+            "39" => the_last_reply_is_lost(lab).await,
+            "51" => the_source_runs_on_and_dies(lab).await,
             "40" => a_third_host_wants_the_vm(lab).await,
             "59" => the_target_dies_before_anything_was_sent(lab).await,
             _ => bail!("story {story} is not played here"),
@@ -203,6 +217,100 @@ async fn the_agent_is_killed_at_the_hand_over(lab: &Lab) -> Result<()> {
     );
     lab.heal(None, Fault::OperatorPause)?;
     begun.succeeded(lab).await
+}
+
+/// A move of which the target's libvirt is not heard any more, since the memory is being copied: it ends the move, and
+/// the source never hears that.
+async fn unheard(lab: &Lab) -> Result<Move> {
+    let begun = asked_for(lab).await?;
+    // Memory is copied only once the target's libvirt has answered that it is ready.
+    until(&lab.client, "memory to be copied", async || {
+        let source = begun.status().await?.source;
+        let progress = source.and_then(|source| source.progress_percent);
+        Ok(progress.is_some_and(|percent| percent > 0))
+    })
+    .await?;
+    let number = lab::host::number(&begun.target)?;
+    let target = SocketAddrV4::new(lab.addresses.management(number), LIBVIRT);
+    loss::lose(&lab.files, begun.source(), target, Half::Replies)?;
+    Ok(begun)
+}
+
+/// What the source says of a move in the end.
+async fn last_word(lab: &Lab, begun: &Move) -> Result<MigrationSourcePhase> {
+    let mut said = None;
+    until(&lab.client, "the source's last word", async || {
+        said = begun.status().await?.source.map(|source| source.phase);
+        Ok(said.is_some_and(|said| said != MigrationSourcePhase::Migrating))
+    })
+    .await?;
+    said.context("it said something")
+}
+
+/// 39: the last reply of a move is lost. libvirt lets the source run on, or leaves it paused; what arrived is
+/// complete, stands still and never runs.
+async fn the_last_reply_is_lost(lab: &Lab) -> Result<()> {
+    let begun = unheard(lab).await?;
+    until(&lab.client, "the copy to have arrived", async || {
+        arrived(lab, &begun)
+    })
+    .await?;
+    let said = last_word(lab, &begun).await?;
+    loss::end(&lab.files, begun.source())?;
+    println!("  the source says {said:?}");
+    begun.ends(lab, MigrationPhase::Failed).await?;
+    never_resumed(&begun).await?;
+    match said {
+        MigrationSourcePhase::StillRunning => begun.changed_nothing(lab).await,
+        MigrationSourcePhase::Closed => begun.started_anew(lab).await.map(drop),
+        other => bail!("the source says {other:?} of a move whose end it did not hear"),
+    }
+}
+
+/// 51: the source runs on after a lost reply, and dies, while what arrived waits paused: it holds old memory, and is
+/// given up; the VM starts from its disks. The operator stands still meanwhile, so that it can not be quicker.
+async fn the_source_runs_on_and_dies(lab: &Lab) -> Result<()> {
+    let begun = unheard(lab).await?;
+    lab.fault(None, Fault::OperatorPause)?;
+    let said = last_word(lab, &begun).await?;
+    ensure!(
+        said == MigrationSourcePhase::StillRunning && arrived(lab, &begun)?,
+        "the source did not run on beside a copy that waits: it says {said:?}"
+    );
+    lab.fault(Some(begun.source()), Fault::PowerLoss)?;
+    loss::end(&lab.files, begun.source())?;
+    lab.heal(None, Fault::OperatorPause)?;
+    begun.ends(lab, MigrationPhase::Failed).await?;
+    never_resumed(&begun).await?;
+    let host = begun.started_anew(lab).await?;
+    ensure!(host != begun.source(), "{LIKE} runs on a host that is off");
+    Ok(())
+}
+
+/// Whether the target has the whole copy, which stands still, and no job any more.
+fn arrived(lab: &Lab, begun: &Move) -> Result<bool> {
+    let state = virsh(lab, begun, "domstate --reason")?;
+    let job = virsh(lab, begun, "domjobinfo")?;
+    Ok(state.trim().starts_with("paused") && job.contains("None"))
+}
+
+/// What virsh says of the copy on the target.
+fn virsh(lab: &Lab, begun: &Move, command: &str) -> Result<String> {
+    let mut words = vec!["virsh"];
+    words.extend(command.split(' '));
+    words.push(&begun.uid);
+    inside::run(&lab.files, &begun.target, &words)
+}
+
+async fn never_resumed(begun: &Move) -> Result<()> {
+    let target = begun.status().await?.target;
+    ensure!(
+        target
+            .as_ref()
+            .is_none_or(|target| target.resumed_at.is_none()),
+        "what arrived was let run: {target:?}"
+    );
+    Ok(())
 }
 
 /// 40: a VM that moves is asked to a third host: as long as the first move stands it has no other target. Then the

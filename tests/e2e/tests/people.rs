@@ -1,10 +1,9 @@
 //! Long: what people do while hosts fail. They drain without room, delete and stop VMs that are being restarted,
 //! declare a VM twice, make one again whose host is cut off, confirm the wrong host; alarms leave room for one.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, bail, ensure};
 use api::{Evacuation, Host, HostState, VirtualMachine, VirtualMachinePhase};
+use e2e::calm::STILL;
 use e2e::command::zyctl;
 use e2e::declared::{Declared, LIKE, delete, find, holds, right, set, until_gone, until_runs};
 use e2e::moving::targets;
@@ -19,8 +18,6 @@ use serde_json::json;
 
 /// Of this size only one fits on a host.
 const LARGE: &str = "1Gi";
-/// Longer than the time-out after which a dead host would be given up.
-const STILL: Duration = Duration::from_secs(12);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long; make drills plays it"]

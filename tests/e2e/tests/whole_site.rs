@@ -5,33 +5,28 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use api::names::{POLICY_NAME, SYSTEM_NAMESPACE};
-use api::{CloudPolicy, Host, HostState, StoragePool};
+use api::names::SYSTEM_NAMESPACE;
+use api::{Host, HostState};
+use e2e::calm::{Calm, STILL};
 use e2e::declared::{Declared, LIKE, delete, find, holds, right, until_gone};
-use e2e::ledger::incidents;
+use e2e::guards::{TIMERS, arm, firings};
 use e2e::plays::{SYSTEMS, WHOLE_SITE, play_each};
 use e2e::power::fences;
-use e2e::standing::{guests, standing};
+use e2e::standing::standing;
 use e2e::watch::{
     busy_host, host_state, hosts, is_ready, migrations, names_on, on_host, runs, until,
     until_ready, until_well, vms,
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use lab::process::run;
 use lab::{Fault, Lab, LabOptions};
 use model::StopProofKind;
-use serde_json::json;
 
 /// How long a management switch takes to boot.
 const SWITCH_BOOTS: Duration = Duration::from_secs(90);
 /// Longer than every time-out of a single host, and less than the storm guard's minute.
 const HELD: Duration = Duration::from_secs(45);
-/// Longer than the time-out after which a dead host would be given up.
-const STILL: Duration = Duration::from_secs(12);
-/// Contract, watchdog and margin of armed guards in these stories, seconds: as short as a busy machine allows.
-const TIMERS: [u64; 3] = [10, 10, 5];
 /// How often an alarm comes and goes.
 const FLAPS: usize = 3;
 /// Longer than several polls of the hardware probes.
@@ -57,45 +52,6 @@ async fn what_hits_many_hosts_doubles_and_loses_nothing() -> Result<()> {
         _ => bail!("story {story} is not played here"),
     })
     .await
-}
-
-/// What must not change while nobody may act.
-struct Calm<'a> {
-    lab: &'a Lab,
-    standing: e2e::standing::Standing,
-    guests: e2e::standing::Guests,
-    fences: usize,
-    incidents: usize,
-}
-
-impl<'a> Calm<'a> {
-    async fn now(lab: &'a Lab) -> Result<Self> {
-        Ok(Self {
-            lab,
-            standing: standing(lab).await?,
-            guests: guests(lab)?,
-            fences: fences(lab)?.len(),
-            incidents: incidents(lab).await?.len(),
-        })
-    }
-
-    /// Nothing is assigned anew, no process starts or ends, nobody is forced off.
-    async fn lasts(&self, how_long: Duration) -> Result<()> {
-        let what = "no VM is touched and no host forced off";
-        holds(what, how_long, async || self.stands().await).await
-    }
-
-    async fn stands(&self) -> Result<bool> {
-        Ok(standing(self.lab).await? == self.standing
-            && guests(self.lab)? == self.guests
-            && fences(self.lab)?.len() == self.fences)
-    }
-
-    async fn new_incidents(&self) -> Result<Vec<String>> {
-        let all = incidents(self.lab).await?;
-        let new = all.iter().skip(self.incidents);
-        Ok(new.map(|one| one.spec.cause.clone()).collect())
-    }
 }
 
 async fn until_none_ready(lab: &Lab) -> Result<()> {
@@ -299,46 +255,6 @@ async fn the_whole_site_loses_power(lab: &Lab) -> Result<()> {
     }
     ensure!(fences(lab)?.len() == forced, "a host was forced off");
     Ok(())
-}
-
-/// Every host beats on the shared pool, its guard armed with short timers.
-async fn arm(lab: &Lab) -> Result<()> {
-    let (merge, client) = (PatchParams::default(), &lab.client);
-    let [contract, watchdog, margin] = TIMERS;
-    let timers = json!({"spec": {"failover": {"contractSeconds": contract,
-        "watchdogSeconds": watchdog, "selfFenceMarginSeconds": margin}}});
-    let policies: Api<CloudPolicy> = Api::all(client.clone());
-    policies
-        .patch(POLICY_NAME, &merge, &Patch::Merge(&timers))
-        .await?;
-    let beats = Patch::Merge(json!({"spec": {"heartbeat": true}}));
-    let pools: Api<StoragePool> = Api::all(client.clone());
-    pools.patch("shared", &merge, &beats).await?;
-    let armed = Patch::Merge(json!({"spec": {"selfFencing": true}}));
-    let all: Api<Host> = Api::all(client.clone());
-    for host in lab.hosts()? {
-        all.patch(&host, &merge, &armed).await?;
-    }
-    until(client, "the guards to be armed", async || {
-        let armed = |host: &Host| {
-            let mut told = host.status.iter().flat_map(|status| &status.conditions);
-            told.any(|one| one.type_ == "SelfFencing" && one.status == "True")
-        };
-        Ok(hosts(client).await?.iter().all(armed))
-    })
-    .await
-    .map(drop)
-}
-
-/// How many times guards have fired.
-fn firings(lab: &Lab) -> Result<usize> {
-    let mut fired = 0;
-    for host in lab.hosts()? {
-        let log = lab.files.logs().join(format!("{host}-guard.log"));
-        let text = std::fs::read_to_string(log)?;
-        fired += text.matches("every VM of this host is killed").count();
-    }
-    Ok(fired)
 }
 
 async fn says_storage(lab: &Lab, host: &str) -> Result<bool> {

@@ -87,6 +87,11 @@ pub enum IdentityProblem {
         /// Addresses accepted.
         accepted: String,
     },
+    /// A boot that was not accepted renews the Lease, and its agent's report has not come, or was refused on its way.
+    #[error(
+        "boot {0} renews this host's Lease and has reported nothing; if that lasts, look at the log of the agent there: it may be another machine that bears the name; take it off the network, or, if it is a replacement, switch it off until the VMs run elsewhere, then delete the Host and create it anew"
+    )]
+    NotReported(BootId),
     /// A boot id that was retired shows life.
     #[error(
         "boot {0} was retired and shows life again; two machines use this name, or a disk was cloned"
@@ -144,7 +149,12 @@ pub fn register(
         return Registration::Refuse(problem);
     }
     match accepted {
-        Some(accepted) if accepted.boot_id == reported.boot_id => Registration::Same,
+        Some(accepted) if accepted.boot_id == reported.boot_id => {
+            match lease_boot_id.filter(|lease| **lease != accepted.boot_id) {
+                Some(other) => Registration::Refuse(IdentityProblem::NotReported(other.clone())),
+                None => Registration::Same,
+            }
+        }
         _ if lease_boot_id != Some(&reported.boot_id) => Registration::Wait,
         None => Registration::Accept,
         Some(accepted) => Registration::Retire(accepted.boot_id.clone()),
@@ -249,6 +259,22 @@ mod tests {
             Registration::Wait,
             "a Lease not renewed since is only old"
         );
+    }
+
+    /// The API server refuses what another machine reports under the name, and takes its renewals.
+    #[test]
+    fn a_boot_that_renews_and_does_not_report_is_told_of() {
+        let first = identity("b1", UUID);
+        let stranger = IdentityProblem::NotReported("b9".into());
+        let told = stranger.to_string();
+        assert!(
+            told.contains("b9") && told.contains("create it anew"),
+            "{told}"
+        );
+        let refused = Registration::Refuse(stranger);
+        assert_eq!(judge(Some(&first), &[], &first, "b9"), refused);
+        let unheard = register(Some(&first), &BTreeSet::new(), &first, None, &[]);
+        assert_eq!(unheard, Registration::Same, "nobody renews");
     }
 
     #[test]

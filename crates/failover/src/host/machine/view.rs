@@ -68,6 +68,12 @@ impl HostMachine {
             ),
             (Life::Ready, None) => (HostState::Ready, vec![Reason::Alive]),
         };
+        let lost = matches!(self.life, Life::Unreachable | Life::Fencing | Life::Fenced);
+        if lost || matches!(self.life, Life::Suspect | Life::NotRegistered) {
+            // Another machine bears its name, or it is not accepted: what is to be done is told beside.
+            let problem = facts.identity_problem.clone();
+            reasons.extend(problem.map(|detail| Reason::IdentityConflict { detail }));
+        }
         reasons.extend(agent_down.map(|age_milliseconds| Reason::AgentDown { age_milliseconds }));
         let boot_confirmed = facts.identity.as_ref().map(|identity| &identity.boot_id)
             == facts.lease_boot_id.as_ref();
@@ -95,7 +101,6 @@ impl HostMachine {
             }
             _ => reasons.first().cloned(),
         };
-        let lost = matches!(self.life, Life::Unreachable | Life::Fencing | Life::Fenced);
         HostView {
             state,
             reasons,
@@ -144,5 +149,44 @@ fn proven(proof: &HostStopProof) -> Reason {
     Reason::Proven {
         kind: proof.kind(),
         evidence: proof.evidence().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::incarnation::Identity;
+    use crate::host::machine::FencePermit;
+
+    /// A dead host of whose name another machine reports: it is silent, and that machine's remedy is told.
+    #[test]
+    fn a_silent_host_is_told_with_the_machine_that_bears_its_name() {
+        let policy = Policy::default();
+        let mut machine = HostMachine::new("h1".into(), Moment(0));
+        let mut facts = HostFacts {
+            identity: Some(Identity {
+                boot_id: "b1".into(),
+                system_uuid: "u".to_owned(),
+                mac_addresses: std::collections::BTreeSet::new(),
+            }),
+            lease_boot_id: Some("b2".into()),
+            bmcs: 1,
+            ..HostFacts::default()
+        };
+        let _ = machine.step(&facts, &FencePermit::Granted, &policy, Moment(1_000));
+        let detail = "create it anew".to_owned();
+        let conflict = Reason::IdentityConflict {
+            detail: detail.clone(),
+        };
+        let view = machine.view(&facts, &policy, Moment(1_000));
+        assert!(!view.reasons.contains(&conflict), "{:?}", view.reasons);
+        facts.identity_problem = Some(detail);
+        for seconds in [1, 20] {
+            let now = Moment(seconds * 1_000);
+            let _ = machine.step(&facts, &FencePermit::Granted, &policy, now);
+            let view = machine.view(&facts, &policy, now);
+            assert!(view.silent, "{:?}", view.state);
+            assert!(view.reasons.contains(&conflict), "{:?}", view.reasons);
+        }
     }
 }
