@@ -343,7 +343,8 @@ fn plan(
         })
         .collect();
     let rights: Vec<_> = vms.iter().map(door::rights).collect();
-    rebase(&rights, &said, frozen.epoch_floor.map(Epoch))
+    let decided = frozen.epoch_floor.map(Epoch);
+    rebase(&rights, &said, decided, clock::wall().0.as_millisecond())
 }
 
 /// A host's word counts for the incarnation that renews its Lease, as an answer to the roll-call.

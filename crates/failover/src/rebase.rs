@@ -126,7 +126,10 @@ pub struct RebasePlan {
 }
 
 /// Plans a rebase. `decided` is the floor of an earlier plan for the same freeze, so that a
-/// rebase which was interrupted goes on as it began.
+/// rebase which was interrupted goes on as it began. `wall_milliseconds` is the operator's wall clock: no VM is given an epoch a
+/// millisecond, so a floor that is not below it is above all that was issued since an earlier rebase, even where nobody remembers
+/// that one: etcd was restored to before it, and the hosts have booted since. A clock that is wrong takes nothing away from
+/// what hosts and API tell.
 ///
 /// # Errors
 /// Everything that is in the way.
@@ -134,6 +137,7 @@ pub fn rebase(
     vms: &[Rights],
     hosts: &BTreeMap<HostName, HostSaid>,
     decided: Option<Epoch>,
+    wall_milliseconds: i64,
 ) -> Result<RebasePlan, Vec<Obstacle>> {
     let mut obstacles: Vec<Obstacle> = hosts
         .iter()
@@ -182,7 +186,8 @@ pub fn rebase(
     if !obstacles.is_empty() {
         return Err(obstacles);
     }
-    let floor = decided.unwrap_or_else(|| floor(vms, hosts));
+    let floor =
+        decided.unwrap_or_else(|| floor(vms, hosts).max(Epoch(wall_milliseconds.min(HIGHEST.0 / 2))));
     let holders = running
         .iter()
         .map(|(vm, (right, _))| (vm.clone(), right.clone()))

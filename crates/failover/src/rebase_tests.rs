@@ -38,7 +38,7 @@ fn word(host: &str, copies: Vec<SeenCopy>, highest: i64) -> (HostName, HostSaid)
 }
 
 fn plan(vms: &[Rights], hosts: Vec<(HostName, HostSaid)>) -> Result<RebasePlan, Vec<Obstacle>> {
-    rebase(vms, &hosts.into_iter().collect(), None)
+    rebase(vms, &hosts.into_iter().collect(), None, 0)
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn epochs_from_the_future_are_no_floor() {
             word("h1", vec![copy("v", epoch, true)], 5),
         ] {
             let hosts: BTreeMap<_, _> = [word].into();
-            let obstacles = rebase(&vms, &hosts, None).expect_err("absurd");
+            let obstacles = rebase(&vms, &hosts, None, 0).expect_err("absurd");
             let [Obstacle::Absurd { host, .. }] = obstacles.as_slice() else {
                 panic!("{obstacles:?}");
             };
@@ -171,17 +171,30 @@ fn epochs_from_the_future_are_no_floor() {
         }
     }
     let hosts: BTreeMap<_, _> = [word("h1", vec![], i64::MIN)].into();
-    let plan = rebase(&vms, &hosts, None).expect("a number below zero says nothing");
+    let plan = rebase(&vms, &hosts, None, 0).expect("a number below zero says nothing");
     assert_eq!(plan.floor, Epoch(1_000_000));
+}
+
+/// Restored twice, the second time to before the first rebase, and every host has booted since: nobody remembers the epochs
+/// that the first one gave out.
+#[test]
+fn a_rebase_that_nobody_remembers_is_stepped_over_by_time() {
+    let vms = [rights("v", None, 5)];
+    let hosts: BTreeMap<_, _> = [word("h1", vec![], 5)].into();
+    let at = |wall| rebase(&vms, &hosts, None, wall).expect("heard").floor;
+    assert!(at(1_790_000_060_000) > Epoch(at(1_790_000_000_000).0 + 1));
+    // A clock that is wrong takes nothing away, and leaves numbers for every later rebase.
+    assert_eq!(at(-1), Epoch(1_000_000));
+    assert_eq!(at(i64::MAX), Epoch(500_000_000_000_000));
 }
 
 #[test]
 fn a_rebase_that_was_interrupted_ends_as_it_began() {
     let vms = [rights("v", Some(right("h1", 5)), 5), rights("w", None, 3)];
     let hosts: BTreeMap<_, _> = [word("h1", vec![copy("v", 6, true)], 6)].into();
-    let first = rebase(&vms, &hosts, None).expect("heard");
+    let first = rebase(&vms, &hosts, None, 0).expect("heard");
     let half = [first.changes[0].after().clone(), vms[1].clone()];
-    let second = rebase(&half, &hosts, Some(first.floor)).expect("heard");
+    let second = rebase(&half, &hosts, Some(first.floor), 7).expect("heard");
     assert_eq!(second.changes.len(), 1, "only what is left");
     assert_eq!(second.changes[0].after(), first.changes[1].after());
 }

@@ -169,6 +169,7 @@ impl Cluster {
             &[stored.to_production()],
             &said.collect(),
             Some(Epoch(i64::from(floor))),
+            0,
         );
         let rights = &mut next.api.rights;
         for change in plan.ok()?.changes {

@@ -14,6 +14,9 @@ use crate::api::PolicyObject;
 use crate::mutant::Mutant;
 use crate::world::World;
 
+/// When the site began, milliseconds since 1970.
+const BEGAN: i64 = 1_790_000_000_000;
+
 /// What may be done with VMs.
 pub(super) enum Word {
     /// What is right.
@@ -164,7 +167,12 @@ impl World {
             .filter(|vm| vm.exists)
             .map(|vm| vm.rights.clone())
             .collect();
-        let Ok(plan) = rebase(&rights, &said, policy.floor) else {
+        let Ok(plan) = rebase(
+            &rights,
+            &said,
+            policy.floor,
+            self.wall_milliseconds(operator),
+        ) else {
             return;
         };
         if policy.floor.is_none() {
@@ -245,10 +253,19 @@ impl World {
         any
     }
 
-    /// What an operator's wall clock shows: words that are compared as such.
+    /// What an operator's wall clock shows, milliseconds since its site began.
+    fn since_began(&self, operator: usize) -> u64 {
+        self.now + u64::from(self.operators[operator].wall_ahead) * 3_600_000
+    }
+
+    /// The same as words that are compared as such.
     fn wall(&self, operator: usize) -> String {
-        let ahead = u64::from(self.operators[operator].wall_ahead) * 3_600_000;
-        format!("{:09}", self.now + ahead)
+        format!("{:09}", self.since_began(operator))
+    }
+
+    /// The same since 1970.
+    fn wall_milliseconds(&self, operator: usize) -> i64 {
+        BEGAN + i64::try_from(self.since_began(operator)).unwrap_or(0)
     }
 
     /// Every host is to say anew what runs there; a floor of epochs from before is void.
