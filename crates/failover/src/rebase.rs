@@ -186,8 +186,8 @@ pub fn rebase(
     if !obstacles.is_empty() {
         return Err(obstacles);
     }
-    let floor =
-        decided.unwrap_or_else(|| floor(vms, hosts).max(Epoch(wall_milliseconds.min(HIGHEST.0 / 2))));
+    let floor = decided
+        .unwrap_or_else(|| floor(vms, hosts).max(Epoch(wall_milliseconds.min(HIGHEST.0 / 2))));
     let holders = running
         .iter()
         .map(|(vm, (right, _))| (vm.clone(), right.clone()))
