@@ -82,7 +82,7 @@ pub fn remove_clone(files: &LabFiles, name: &str) -> Result<()> {
     ensure!(is_clone(files, name), "{name} is no clone");
     host::power_off(files, name)?;
     namespace::remove_cgroup(&namespace::cgroup(&files.name, name)?)?;
-    namespace::remove(&namespace::host(&files.name, name));
+    namespace::remove_host(&files.name, name, host::number(name)?)?;
     Ok(fs::remove_dir_all(files.host(name))?)
 }
 

@@ -150,6 +150,19 @@ pub fn clear_host(lab: &str, host_name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Removes a host's namespace with its links, so that another may have its number at once.
+///
+/// # Errors
+/// What `ip` said.
+pub fn remove_host(lab: &str, host_name: &str, number: u8) -> Result<()> {
+    // The kernel clears a namespace up later, and its links with it.
+    for peer in [format!("mgmt{number}"), format!("biz{number}")] {
+        ip(&["-n", &control(lab), "link", "delete", &peer])?;
+    }
+    remove(&host(lab, host_name));
+    Ok(())
+}
+
 /// Removes a namespace, if it exists.
 pub fn remove(name: &str) {
     if Path::new("/run/netns").join(name).exists() {

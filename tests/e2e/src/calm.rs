@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lab::Lab;
 
 use crate::declared::holds;
@@ -45,17 +45,32 @@ impl<'a> Calm<'a> {
     /// It is not so any more.
     pub async fn lasts(&self, how_long: Duration) -> Result<()> {
         let what = "no VM is touched and no host forced off";
-        holds(what, how_long, async || self.stands().await).await
+        holds(what, how_long, async || self.stands().await.map(|()| true)).await
     }
 
-    /// Whether it still stands so.
+    /// It still stands so.
     ///
     /// # Errors
-    /// The API or a host's cgroup can not be read.
-    pub async fn stands(&self) -> Result<bool> {
-        Ok(standing(self.lab).await? == self.standing
-            && guests(self.lab)? == self.guests
-            && fences(self.lab)?.len() == self.fences)
+    /// What is otherwise; or the API or a host's cgroup can not be read.
+    pub async fn stands(&self) -> Result<()> {
+        let (assigned, running) = (standing(self.lab).await?, guests(self.lab)?);
+        ensure!(
+            assigned == self.standing,
+            "assigned was {:?}; is {assigned:?}",
+            self.standing
+        );
+        ensure!(
+            running == self.guests,
+            "processes were {:?}; are {running:?}",
+            self.guests
+        );
+        let forced = fences(self.lab)?.len();
+        ensure!(
+            forced == self.fences,
+            "hosts were forced off {} times; {forced} times now",
+            self.fences
+        );
+        Ok(())
     }
 
     /// Causes of the Incidents that were opened since.

@@ -17,9 +17,12 @@ impl HostMachine {
             .signs
             .lease
             .map_or(0, |sign| now.since(sign.changed_at.max(self.floor)));
+        let boot_confirmed = facts.identity.as_ref().map(|identity| &identity.boot_id)
+            == facts.lease_boot_id.as_ref();
+        // Of another boot it says nothing about this one.
         let agent_down = facts
             .loop_age_milliseconds
-            .filter(|age| *age > policy.agent_down_after_milliseconds);
+            .filter(|age| boot_confirmed && *age > policy.agent_down_after_milliseconds);
         let problem = self
             .alive_after_proof
             .then(|| "it shows life although it was proven off".to_owned());
@@ -75,8 +78,6 @@ impl HostMachine {
             reasons.extend(problem.map(|detail| Reason::IdentityConflict { detail }));
         }
         reasons.extend(agent_down.map(|age_milliseconds| Reason::AgentDown { age_milliseconds }));
-        let boot_confirmed = facts.identity.as_ref().map(|identity| &identity.boot_id)
-            == facts.lease_boot_id.as_ref();
         let foreign = matches!(&facts.intent, Intent::Foreign { until } if *until > now);
         let not_placeable = match state {
             HostState::Ready | HostState::Recovering if foreign => Some(Reason::FenceIntended),
