@@ -27,7 +27,8 @@ bench: build ## Measure recoveries, migrations and the idle site on the lab (abo
 
 bench-placement: ## Measure the planners (SCALE="--hosts N --vms N" through a real API server), and the search on ROADEF=FOLDER for each of SECONDS_EACH: one table (over an hour)
 	@mkdir -p target && rm -f target/bench-placement.rows
-	@$(CARGO) run $(JOBS) --release --quiet -p scale -- $(SCALE) --rows target/bench-placement.rows
+	@$(CARGO) build $(JOBS) --release --quiet -p scale -p lab
+	@target/release/scale $(SCALE) --rows target/bench-placement.rows
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_roadef -- -d $(ROADEF) -t $(SECONDS_EACH) --rows target/bench-placement.rows
 	@$(CARGO) run $(JOBS) --release --quiet -p placement --bin bench_placement -- --and target/bench-placement.rows
 

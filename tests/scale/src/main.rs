@@ -6,7 +6,7 @@
 //! writes by the leader's writer, which the watch must show. Not in the path: volumes and their
 //! claims, the seed, agents. Hosts are objects in memory, since nobody writes them here.
 //!
-//! `cargo run --release -p scale -- --hosts 5000 --vms 50000`
+//! `cargo build --release -p scale -p lab && target/release/scale --hosts 5000 --vms 50000`; `make bench-placement` does so.
 
 #![forbid(unsafe_code)]
 
