@@ -220,7 +220,9 @@ impl Hypervisor for LibvirtHypervisor {
         let (xml, uuid) = (render(spec), spec.uuid);
         let text = uuid.to_string();
         self.call("start", ACT, move |connect| {
-            if connect.lookup_domain_by_uuid_string(&text).is_ok() {
+            // One that is only defined, by an administrator, is in nobody's way.
+            let known = connect.lookup_domain_by_uuid_string(&text);
+            if known.is_ok_and(|domain| domain.is_active().unwrap_or(true)) {
                 return Ok(Err(Error::Exists(uuid)));
             }
             connect

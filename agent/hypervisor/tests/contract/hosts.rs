@@ -144,6 +144,18 @@ impl Hosts {
         result
     }
 
+    /// Defines a domain that runs, as an administrator may, so that libvirt keeps it when it has ended.
+    pub fn define(&self, number: u8, guest: &str) -> std::io::Result<()> {
+        let script = format!(
+            "virsh dumpxml --inactive {guest} >/run/defined.xml && virsh define /run/defined.xml"
+        );
+        let host = format!("h{number}");
+        let words = [
+            "exec", "--name", &self.name, &host, "--", "sh", "-c", &script,
+        ];
+        run(words).map(drop)
+    }
+
     /// Lets a guest that is being moved away from host N stand still for longer, milliseconds.
     pub fn allow_pause(&self, number: u8, guest: &str, milliseconds: u64) -> std::io::Result<()> {
         let pause = milliseconds.to_string();

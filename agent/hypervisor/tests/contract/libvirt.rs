@@ -67,6 +67,22 @@ async fn libvirt_keeps_the_contract() {
     .await;
     source.destroy(survivor.uuid).await.expect("destroy");
 
+    // What an administrator has defined is in nobody's way while it does not run.
+    let defined = spec(&pair, 7, "boot-1", 1);
+    source.start(&defined).await.expect("start");
+    hosts.define(1, &defined.uuid.to_string()).expect("defined");
+    source.destroy(defined.uuid).await.expect("destroy");
+    assert_eq!(state(&source, defined.uuid).await, None, "it is not active");
+    let anew = spec(&pair, 7, "boot-1", 2);
+    source.start(&anew).await.expect("a start anew");
+    let domains = source.list().await.expect("list");
+    let mut owners = domains.iter().map(|domain| domain.owner.as_ref());
+    assert!(
+        owners.any(|owner| owner == Some(&anew.owner)),
+        "{domains:?}"
+    );
+    source.destroy(anew.uuid).await.expect("destroy");
+
     a_disk_that_another_process_writes_is_refused(&pair, &hosts.disk().expect("a disk")).await;
 
     // A domain that somebody else made is a stray.
