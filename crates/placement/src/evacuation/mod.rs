@@ -86,7 +86,7 @@ pub fn plan_evacuation(fleet: &Fleet, request: &EvacuationRequest) -> Plan {
 /// The same for a fleet that is indexed already.
 ///
 /// Targets are chosen as `place` would, whatever their links; where links differ, a choice among the hosts with
-/// faster links is taken instead when it ends a good deal sooner.
+/// faster links is taken instead when it ends a good deal sooner and nobody need make room for it.
 pub fn plan_evacuation_on(engine: &Engine, request: &EvacuationRequest) -> Plan {
     let mut plan = planned(engine, request, &BTreeSet::new());
     for slow in slower_links(engine.fleet(), request) {

@@ -149,7 +149,8 @@ fn best_attempt<'a>(
     for (_, uid) in &order {
         wide.roomiest(uid);
     }
-    if wide.refused.is_empty() {
+    // Room is made once, with every host: where a choice among fast links finds none, it is no better.
+    if wide.refused.is_empty() || !wide.slow.is_empty() {
         return wide;
     }
     if let Some(packed) = packed(engine, request, &order) {
