@@ -5,17 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use api::{RuntimePhase, VirtualMachine};
 use hypervisor::Error;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
 use model::Epoch;
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::agent::Context;
+use crate::vm::worker;
 
 /// Between two samples of one VM.
 const EVERY: Duration = Duration::from_secs(300);
@@ -186,14 +185,10 @@ fn is_news(told: Option<i32>, seen: Option<i32>) -> bool {
 async fn tell(context: &Context, vm: &VirtualMachine, rate: Option<i32>) -> Result<()> {
     let metadata = &vm.metadata;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    let api: Api<VirtualMachine> = Api::namespaced(context.client.clone(), namespace);
     let patch = json!({"metadata": {"resourceVersion": metadata.resource_version},
         "status": {"runtime": {"dirtyMebibytesPerSecond": rate}}});
     let name = metadata.name.as_deref().unwrap_or_default();
-    api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await
-        .context("status of the VM")?;
-    Ok(())
+    worker::merge(context, (namespace, name), &patch).await
 }
 
 #[cfg(test)]

@@ -539,9 +539,22 @@ pub async fn report(
 /// # Errors
 /// The API can not be reached or refuses.
 pub async fn patch_status(context: &Context, vm: &VmRef, status: &serde_json::Value) -> Result<()> {
-    let patch = json!({ "status": status });
-    machines(context, &vm.namespace)
-        .patch_status(&vm.name, &PatchParams::default(), &Patch::Merge(&patch))
+    merge(
+        context,
+        (&vm.namespace, &vm.name),
+        &json!({ "status": status }),
+    )
+    .await
+}
+
+/// Merges a document, with what it names beside the status, into that of the VM of this namespace and name.
+pub(super) async fn merge(
+    context: &Context,
+    (namespace, name): (&str, &str),
+    patch: &serde_json::Value,
+) -> Result<()> {
+    machines(context, namespace)
+        .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
         .await
         .context("status of the VM")?;
     Ok(())

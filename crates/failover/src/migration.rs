@@ -162,15 +162,21 @@ pub fn decide(facts: &MigrationFacts<'_>, policy: &Policy, now: Moment) -> Migra
     }
 }
 
+/// Whether a move that has not begun may take up an `incoming` that nobody recorded: it has no other target in mind.
+pub fn may_take_up(wanted_target: Option<&HostName>, incoming: &Assignment) -> bool {
+    wanted_target.is_none_or(|wanted| *wanted == incoming.host)
+}
+
 fn decide_pending(facts: &MigrationFacts<'_>) -> MigrationVerdict {
     let Some(current) = &facts.rights.assignment else {
         return without_success(facts, Reason::NotRunning);
     };
     // Where nobody has recorded it, its writer died: the move that it may be takes it up, and no other.
-    let own = facts.rights.incoming.as_ref().filter(|incoming| {
-        let wanted = facts.wanted_target;
-        !facts.other_move && wanted.is_none_or(|wanted| *wanted == incoming.host)
-    });
+    let own = facts
+        .rights
+        .incoming
+        .as_ref()
+        .filter(|incoming| !facts.other_move && may_take_up(facts.wanted_target, incoming));
     if let Some(incoming) = own {
         let step = MigrationStep::Record {
             source: current.clone(),
@@ -194,7 +200,7 @@ fn decide_pending(facts: &MigrationFacts<'_>) -> MigrationVerdict {
     if facts.other_move || facts.rights.incoming.is_some() {
         return verdict(MigrationStep::Wait, Reason::WaitsForOtherMove);
     }
-    if facts.source_host.silent || facts.source_host.lost {
+    if is_unheard(facts) {
         return verdict(
             MigrationStep::Wait,
             Reason::SourceLost {
@@ -250,9 +256,14 @@ fn decide_begun(
     }
 }
 
+/// Nobody knows what runs on the source's host.
+fn is_unheard(facts: &MigrationFacts<'_>) -> bool {
+    facts.source_host.silent || facts.source_host.lost
+}
+
 /// What is known of a copy that stayed on its source and is not proven stopped.
 fn runs_on(facts: &MigrationFacts<'_>, source: &Assignment) -> Reason {
-    if facts.source_host.silent || facts.source_host.lost {
+    if is_unheard(facts) {
         let host = source.host.clone();
         Reason::HostSilent { host }
     } else {
@@ -264,14 +275,12 @@ fn runs_on(facts: &MigrationFacts<'_>, source: &Assignment) -> Reason {
 fn taken_back(facts: &MigrationFacts<'_>, source: &Assignment) -> MigrationVerdict {
     let host = source.host.clone();
     let reason = match source_proof(facts, source).map(|proof| proof.kind()) {
-        Some(_) | None if !facts.wanted_running => Reason::NoLongerWanted,
+        _ if !facts.wanted_running => Reason::NoLongerWanted,
         // Its copy on the target was proven stopped, or `incoming` would stand.
         Some(StopProofKind::HandedOver) => Reason::ColdStart,
         Some(kind) => Reason::SourceProvenStopped { host, kind },
-        None => match runs_on(facts, source) {
-            Reason::SourceRunsOn => return without_success(facts, Reason::SourceRunsOn),
-            silent => silent,
-        },
+        None if is_unheard(facts) => Reason::HostSilent { host },
+        None => return without_success(facts, Reason::SourceRunsOn),
     };
     // A cancel explains none of these.
     let outcome = if facts.cancel {

@@ -1,6 +1,11 @@
 //! The outcome matrix of one move, each cell as facts and the step that follows.
 
-use model::{BootId, Epoch, HostName};
+#[path = "migration_ends_tests.rs"]
+mod ends;
+#[path = "migration_pending_tests.rs"]
+mod pending;
+
+use model::{BootId, Epoch};
 use std::collections::BTreeSet;
 
 use super::*;
@@ -109,125 +114,6 @@ fn the_happy_path() {
     assert_eq!(
         step(&facts(&promoted)),
         MigrationStep::Finish(MigrationOutcome::Succeeded)
-    );
-}
-
-#[test]
-fn a_writer_that_died_between_incoming_and_record_is_continued() {
-    let rights = moving();
-    let unrecorded = MigrationFacts {
-        sides: None,
-        ..facts(&rights)
-    };
-    assert_eq!(
-        step(&unrecorded),
-        MigrationStep::Record {
-            source: source(),
-            target: target()
-        }
-    );
-    let cancelled = MigrationFacts {
-        cancel: true,
-        ..unrecorded
-    };
-    assert!(
-        matches!(step(&cancelled), MigrationStep::Record { .. }),
-        "first own it, then abort it"
-    );
-}
-
-/// A move that has not begun, of a VM that runs on its source.
-fn pending<'a>(rights: &'a Rights, running: &'a CopyReport) -> MigrationFacts<'a> {
-    MigrationFacts {
-        sides: None,
-        begun_at: None,
-        source: None,
-        target: None,
-        report: Some(running),
-        ..facts(rights)
-    }
-}
-
-#[test]
-fn a_second_move_waits_for_the_first_wherever_it_goes() {
-    let (rights, running) = (moving(), CopyReport::new(source(), CopyPhase::Running));
-    let (there, elsewhere) = (target().host, HostName::from("h3"));
-    for wanted in [None, Some(&there), Some(&elsewhere)] {
-        let second = MigrationFacts {
-            wanted_target: wanted,
-            other_move: true,
-            ..pending(&rights, &running)
-        };
-        let said = decide(&second, &Policy::default(), Moment(1_000));
-        let waits = (MigrationStep::Wait, Reason::WaitsForOtherMove);
-        assert_eq!((said.step, said.reason), waits, "{wanted:?}");
-        let cancelled = MigrationFacts {
-            cancel: true,
-            ..second.clone()
-        };
-        let end = MigrationStep::Finish(MigrationOutcome::Cancelled);
-        assert_eq!(step(&cancelled), end, "the first goes on");
-        let stopped = MigrationFacts {
-            wanted_running: false,
-            ..second
-        };
-        let end = MigrationStep::Finish(MigrationOutcome::Failed);
-        assert_eq!(step(&stopped), end);
-    }
-}
-
-#[test]
-fn an_incoming_that_nobody_recorded_is_taken_up_only_by_a_move_that_may_go_there() {
-    let (rights, running) = (moving(), CopyReport::new(source(), CopyPhase::Running));
-    let (there, elsewhere) = (target().host, HostName::from("h3"));
-    let of = |wanted| MigrationFacts {
-        wanted_target: wanted,
-        ..pending(&rights, &running)
-    };
-    for wanted in [None, Some(&there)] {
-        let taken = matches!(step(&of(wanted)), MigrationStep::Record { .. });
-        assert!(taken, "{wanted:?}");
-    }
-    let said = decide(&of(Some(&elsewhere)), &Policy::default(), Moment(1_000));
-    let waits = (MigrationStep::Wait, Reason::WaitsForOtherMove);
-    assert_eq!((said.step, said.reason), waits);
-    let free = Rights {
-        incoming: None,
-        ..moving()
-    };
-    let turn = MigrationFacts {
-        wanted_target: Some(&elsewhere),
-        ..pending(&free, &running)
-    };
-    assert_eq!(step(&turn), MigrationStep::Begin, "its turn has come");
-}
-
-#[test]
-fn a_move_to_where_the_vm_runs_is_over() {
-    let running = CopyReport::new(source(), CopyPhase::Running);
-    let (here, rights) = (
-        source().host,
-        Rights {
-            incoming: None,
-            ..moving()
-        },
-    );
-    let there = MigrationFacts {
-        wanted_target: Some(&here),
-        ..pending(&rights, &running)
-    };
-    let said = decide(&there, &Policy::default(), Moment(1_000));
-    let end = MigrationStep::Finish(MigrationOutcome::Succeeded);
-    let runs = Reason::RunsThere { host: here.clone() };
-    assert_eq!((said.step, said.reason), (end, runs));
-    let unheard = MigrationFacts {
-        report: None,
-        ..there
-    };
-    assert_eq!(
-        step(&unheard),
-        MigrationStep::Wait,
-        "nobody says that it runs"
     );
 }
 
@@ -375,103 +261,6 @@ fn a_target_that_can_not_learn_of_the_hand_over_is_told_to_refuse() {
         ..gone
     };
     assert!(matches!(step(&resumed), MigrationStep::Promote(_)));
-}
-
-#[test]
-fn both_die_and_the_vm_is_started_anew() {
-    let rights = moving();
-    let both = MigrationFacts {
-        source_host: dead(&source()),
-        target_host: dead(&target()),
-        ..facts(&rights)
-    };
-    assert_eq!(
-        decide(&both, &Policy::default(), Moment(1_000)).reason,
-        Reason::ColdStart
-    );
-    let third = Assignment {
-        host: HostName::from("h3"),
-        epoch: Epoch(3),
-        ..source()
-    };
-    let restarted = Rights {
-        assignment: Some(third),
-        incoming: None,
-        last_epoch: Epoch(3),
-        ..moving()
-    };
-    let said = decide(&facts(&restarted), &Policy::default(), Moment(1_000));
-    let failed = MigrationStep::Finish(MigrationOutcome::Failed);
-    let host = HostName::from("h3");
-    let elsewhere = Reason::RestartedElsewhere { host };
-    assert_eq!((said.step, said.reason), (failed, elsewhere));
-    let cleared = Rights {
-        assignment: None,
-        incoming: None,
-        ..moving()
-    };
-    let said = decide(&facts(&cleared), &Policy::default(), Moment(1_000));
-    assert_eq!(said.reason, Reason::NotRunning, "it was not started anew");
-}
-
-/// `incoming` was taken back and the VM is still assigned to its source: what the move says last is so.
-#[test]
-fn the_last_word_tells_what_became_of_the_source() {
-    use MigrationOutcome::{Cancelled, Failed};
-    let rights = Rights {
-        incoming: None,
-        ..moving()
-    };
-    let host = source().host;
-    let silent = HostSight {
-        silent: true,
-        ..HostSight::default()
-    };
-    let kind = StopProofKind::Rebooted;
-    let stopped = |kind| Reason::SourceProvenStopped {
-        host: host.clone(),
-        kind,
-    };
-    let unknown = Reason::HostSilent { host: host.clone() };
-    let on = SourcePhase::StillRunning;
-    for (said, sight, reason) in [
-        (on, HostSight::default(), Reason::SourceRunsOn),
-        (on, silent.clone(), unknown.clone()),
-        (on, dead(&source()), stopped(kind)),
-        (SourcePhase::Migrating, dead(&source()), stopped(kind)),
-        (SourcePhase::Closed, silent, stopped(StopProofKind::Closed)),
-        (SourcePhase::HandedOver, dead(&source()), Reason::ColdStart),
-    ] {
-        let over = MigrationFacts {
-            source: Some(said),
-            source_host: sight,
-            ..facts(&rights)
-        };
-        let told = decide(&over, &Policy::default(), Moment(1_000));
-        let end = MigrationStep::Finish(Failed);
-        assert_eq!((told.step, &told.reason), (end, &reason), "{said:?}");
-        let runs_on = reason == Reason::SourceRunsOn;
-        let english = reason.english();
-        assert_eq!(english.contains("runs on where it was"), runs_on);
-        let cancelled = MigrationFacts {
-            cancel: true,
-            ..over.clone()
-        };
-        let told = decide(&cancelled, &Policy::default(), Moment(1_000));
-        let why = if runs_on {
-            Reason::CancelRequested
-        } else {
-            reason
-        };
-        let end = MigrationStep::Finish(Cancelled);
-        assert_eq!((told.step, told.reason), (end, why), "{said:?}");
-        let halted = MigrationFacts {
-            wanted_running: false,
-            ..over
-        };
-        let told = decide(&halted, &Policy::default(), Moment(1_000));
-        assert_ne!(told.reason, Reason::SourceRunsOn, "it is to stop");
-    }
 }
 
 /// A host that nobody reaches and that its pools' servers have cut off.

@@ -134,9 +134,20 @@ impl Objects {
 
 /// Objects by name: each VM is looked up in constant time.
 struct Index<'a> {
-    volumes: BTreeMap<(&'a str, &'a str), &'a Volume>,
+    volumes: VolumesByName<'a>,
     networks: BTreeMap<&'a str, &'a Network>,
     images: BTreeMap<&'a str, &'a Image>,
+}
+
+/// Volumes by namespace and name.
+type VolumesByName<'a> = BTreeMap<(&'a str, &'a str), &'a Volume>;
+
+fn by_name(volumes: &[Arc<Volume>]) -> VolumesByName<'_> {
+    let named = volumes.iter().map(|volume| {
+        let namespace = volume.metadata.namespace.as_deref().unwrap_or_default();
+        ((namespace, name(volume.as_ref())), volume.as_ref())
+    });
+    named.collect()
 }
 
 /// Name of an object; every object from the API has one.
@@ -146,12 +157,8 @@ fn name<K: kube::Resource>(object: &K) -> &str {
 
 impl<'a> Index<'a> {
     fn of(objects: &'a Objects) -> Self {
-        let volume = |volume: &'a Arc<Volume>| {
-            let namespace = volume.metadata.namespace.as_deref().unwrap_or_default();
-            ((namespace, name(volume.as_ref())), volume.as_ref())
-        };
         Self {
-            volumes: objects.volumes.iter().map(volume).collect(),
+            volumes: by_name(&objects.volumes),
             networks: objects
                 .networks
                 .iter()

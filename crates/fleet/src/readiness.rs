@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::names::LABEL_EVACUATES;
-use api::{MigrationPhase, VirtualMachine, VirtualMachineMigration, VirtualMachinePhase, Volume};
+use api::{MigrationPhase, VirtualMachine, VirtualMachineMigration, VirtualMachinePhase};
 use kube::ResourceExt;
-use model::{Claim, ClaimHolder};
+use model::{Claim, ClaimHolder, NamespacedName};
 
-use crate::Objects;
+use crate::{Objects, VolumesByName, by_name};
 
 /// Whether a VM can be moved now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub fn ended(migration: &VirtualMachineMigration) -> bool {
 pub struct Others<'a> {
     /// By the VM that they concern.
     moves: BTreeMap<(Option<String>, &'a str), &'a VirtualMachineMigration>,
-    volumes: BTreeMap<(Option<String>, &'a str), &'a Volume>,
+    volumes: VolumesByName<'a>,
     vms: &'a [Arc<VirtualMachine>],
 }
 
@@ -61,13 +61,9 @@ impl<'a> Others<'a> {
             let vm = migration.spec.virtual_machine.as_str();
             ((migration.namespace(), vm), migration.as_ref())
         });
-        let volumes = objects.volumes.iter().map(|volume| {
-            let name = volume.metadata.name.as_deref().unwrap_or_default();
-            ((volume.namespace(), name), volume.as_ref())
-        });
         Self {
             moves: by_vm.collect(),
-            volumes: volumes.collect(),
+            volumes: by_name(&objects.volumes),
             vms: &objects.vms,
         }
     }
@@ -129,8 +125,9 @@ impl<'a> Others<'a> {
             claim.holder == ClaimHolder::VirtualMachine
                 && Some(&claim.uid) == vm.metadata.uid.as_ref()
         };
+        let namespace = vm.metadata.namespace.as_deref().unwrap_or_default();
         vm.spec.disks.iter().find_map(|disk| {
-            let key = (vm.namespace(), disk.volume.as_str());
+            let key = (namespace, disk.volume.as_str());
             let status = self.volumes.get(&key)?.status.as_ref()?;
             let mut claims = status.claim.iter().chain(&status.incoming_claim);
             let other = claims.find(|claim| !own(claim))?;
@@ -151,7 +148,10 @@ impl<'a> Others<'a> {
                 let named = (self.vms.iter()).find(|vm| vm.metadata.uid.as_ref() == Some(uid));
                 let holder = named.map_or_else(
                     || uid.clone(),
-                    |vm| format!("{}/{}", vm.namespace().unwrap_or_default(), vm.name_any()),
+                    |vm| {
+                        let namespace = vm.namespace().unwrap_or_default();
+                        NamespacedName::new(namespace, vm.name_any()).to_string()
+                    },
                 );
                 fixed(
                     format!(

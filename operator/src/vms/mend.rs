@@ -8,9 +8,10 @@ use api::{
 };
 use failover::Rights;
 use failover::claims::mended;
+use failover::migration::may_take_up;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
-use model::Assignment;
+use model::{Assignment, HostName};
 use serde_json::{Value, json};
 
 use super::judge::volumes_of;
@@ -56,9 +57,8 @@ fn accounts_for(
 ) -> bool {
     let status = migration.status.as_ref();
     let begun = status.is_some_and(|status| status.target_assignment.is_some());
-    let wanted = migration.spec.target_host.as_ref();
-    concerns(migration, vm)
-        && (begun || wanted.is_none_or(|wanted| wanted == incoming.host.as_str()))
+    let wanted = migration.spec.target_host.as_deref().map(HostName::from);
+    concerns(migration, vm) && (begun || may_take_up(wanted.as_ref(), incoming))
 }
 
 /// A cancelled move: the usual way back, source first, then the target's refusal or a proof.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use failover::Moment;
 use failover::assignment;
-use failover::migration::{MigrationFacts, MigrationOutcome, MigrationStep, decide};
+use failover::migration::{MigrationFacts, MigrationOutcome, MigrationStep, decide, may_take_up};
 use failover::vm::{HostSight, VmPhase};
 use model::{Assignment, VmUid};
 use placement::{Fleet, place};
@@ -151,10 +151,10 @@ impl World {
         vm: &VmUid,
         incoming: &Assignment,
     ) -> bool {
-        let there = object
-            .target_host
-            .is_none_or(|wanted| self.names[wanted] == incoming.host);
-        object.outcome.is_none() && object.uid == vm.as_str() && (object.sides.is_some() || there)
+        let wanted = object.target_host.map(|host| &self.names[host]);
+        object.outcome.is_none()
+            && object.uid == vm.as_str()
+            && (object.sides.is_some() || may_take_up(wanted, incoming))
     }
 
     fn load(&self, operator: usize, host: &model::HostName) -> usize {
