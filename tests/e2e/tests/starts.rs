@@ -237,16 +237,21 @@ async fn restart_the_agent_meanwhile(lab: &Lab, uid: &str, host: &str, epoch: i6
         anyhow::Ok(!runs(&vm))
     };
     let begin = Instant::now();
-    let mut killed = false;
-    while begin.elapsed() < HANGS {
-        if !hangs().await? {
-            return Ok(false);
-        }
-        if !killed && begin.elapsed() > HANGS / 3 {
-            lab.fault(Some(host), Fault::AgentKill)?;
-            killed = true;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    let hangs_until = async |moment: Duration| {
+        let mut hung = true;
+        until(&lab.client, "the start to hang on", async || {
+            hung = hangs().await?;
+            Ok(!hung || begin.elapsed() > moment)
+        })
+        .await?;
+        anyhow::Ok(hung)
+    };
+    if !hangs_until(HANGS / 3).await? {
+        return Ok(false);
+    }
+    lab.fault(Some(host), Fault::AgentKill)?;
+    if !hangs_until(HANGS).await? {
+        return Ok(false);
     }
     until(&lab.client, "another agent to run there", async || {
         let now = lab::host::processes(&lab.files, host, "zhengyun-agent")?;

@@ -7,16 +7,13 @@ mod restored;
 mod unreachable;
 
 use anyhow::{Result, ensure};
-use api::names::POLICY_NAME;
-use api::{CloudPolicy, VirtualMachine};
+use api::VirtualMachine;
+use e2e::guards::shorten_timers;
 use e2e::standing::nothing_was_lost;
 use e2e::story::check_programs;
 use e2e::watch::until_well;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
 use lab::{Lab, LabOptions, declarations, judges, rest};
 use model::StopProofKind;
-use serde_json::json;
 
 /// Systems of this lab.
 const SYSTEMS: [&str; 2] = ["tourism", "trade-union"];
@@ -76,17 +73,6 @@ async fn a_site_survives_a_restored_etcd_and_hosts_that_nobody_reaches() -> Resu
     rest::settle(&lab).await?;
     nothing_was_lost(&lab).await?;
     lab.down()
-}
-
-/// Timers of the guards, as short as a busy machine allows.
-async fn shorten_timers(lab: &Lab) -> Result<()> {
-    let timers = json!({"contractSeconds": 10, "watchdogSeconds": 10, "selfFenceMarginSeconds": 5});
-    let patch = Patch::Merge(json!({"spec": {"failover": timers}}));
-    let policies: Api<CloudPolicy> = Api::all(lab.client.clone());
-    policies
-        .patch(POLICY_NAME, &PatchParams::default(), &patch)
-        .await?;
-    Ok(())
 }
 
 /// Waits until every host is Ready, every VM runs and every system answers. Incidents may stand open yet.

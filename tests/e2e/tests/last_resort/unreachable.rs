@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{Host, HostState, StoragePool};
+use api::{Host, HostState};
 use e2e::command::zyctl;
+use e2e::guards::{arm_hosts, firings_on, is_armed};
 use e2e::standing::{guests, standing};
-use e2e::watch::{all_well, busiest, busy_host, hosts, names_on, until, vms};
+use e2e::watch::{all_well, busiest, busy_host, names_on, until, vms};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use lab::{Fault, Lab};
@@ -23,29 +24,12 @@ async fn patch_host(lab: &Lab, host: &str, patch: &Value) -> Result<()> {
     Ok(())
 }
 
-fn is_armed(host: &Host) -> bool {
-    let mut conditions = host.status.iter().flat_map(|status| &status.conditions);
-    conditions.any(|one| one.type_ == "SelfFencing" && one.status == "True")
-}
-
 /// Hosts beat on the shared pool, and the guards of all but the busiest are armed. Returns that one.
 pub async fn arm(lab: &Lab) -> Result<String> {
-    let pools: Api<StoragePool> = Api::all(lab.client.clone());
-    let patch = Patch::Merge(json!({"spec": {"heartbeat": true}}));
-    pools
-        .patch("shared", &PatchParams::default(), &patch)
-        .await?;
     let unarmed = busy_host(&lab.client).await?;
-    for host in lab.hosts()?.iter().filter(|host| **host != unarmed) {
-        patch_host(lab, host, &json!({"spec": {"selfFencing": true}})).await?;
-    }
-    let took = until(&lab.client, "the guards to be armed", async || {
-        let all = hosts(&lab.client).await?;
-        Ok(all
-            .iter()
-            .all(|host| is_armed(host) != (host.name_any() == unarmed)))
-    })
-    .await?;
+    let mut others = lab.hosts()?;
+    others.retain(|host| *host != unarmed);
+    let took = arm_hosts(lab, &others).await?;
     println!(
         "every guard but that of {unarmed} armed after {:.1} s",
         took.as_secs_f64()
@@ -163,9 +147,8 @@ pub async fn a_guard_fires(lab: &Lab) -> Result<()> {
         lab::host::boot_id(&lab.files, &host)? == boot,
         "{host} was reset: its guard did not kill in time"
     );
-    let log = std::fs::read_to_string(lab.files.logs().join(format!("{host}-guard.log")))?;
     ensure!(
-        log.contains("every VM of this host is killed"),
+        firings_on(lab, &host)? > 0,
         "the guard of {host} did not fire"
     );
     let left = guests(lab)?.remove(&host).unwrap_or_default();
