@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use failover::Moment;
+use failover::failures::Failures;
 use failover::guard::heartbeats::{HeartbeatReport, Heartbeats};
 use failover::host::incarnation::{Identity, Registration, register};
 use failover::migration::{MigrationFacts, MigrationStep};
 use failover::proof::self_fence::GuardRegistration;
-use failover::vm::{Failures, HostSight, VmDecision, VmFacts, Volumes, Wanted, decide};
+use failover::vm::{HostSight, VmDecision, VmFacts, Volumes, Wanted, decide};
 use model::Assignment;
 use serde_json::{Value, json};
 

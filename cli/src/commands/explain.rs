@@ -73,7 +73,7 @@ fn text(language: Language, vm: &VirtualMachine) -> String {
             proof.kind,
             proof.assignment.host,
             proof.assignment.epoch,
-            proof.evidence
+            told(&proof.evidence)
         ));
     }
     if let Some(message) = status.runtime.and_then(|runtime| runtime.message) {

@@ -8,7 +8,7 @@ use model::{HostName, StopProofKind};
 const MARKS: [(&str, &str); 7] = [
     (HOST, "{w}"),
     (TEXT, "{}"),
-    ("7001.0", "{w}"),
+    ("7200", "{w}"),
     ("7002", "{n}"),
     ("7003", "{n}"),
     ("StorageFenced", "{w}"),
@@ -16,8 +16,8 @@ const MARKS: [(&str, &str); 7] = [
 ];
 const HOST: &str = "HOST-MARK";
 const TEXT: &str = "TEXT-MARK";
-/// Told as `7001.0` seconds.
-const MILLISECONDS: u64 = 7_001_000;
+/// Told as `7200` seconds, in whichever steps.
+const MILLISECONDS: u64 = 7_200_000;
 const ONE: u32 = 7002;
 const TWO: u32 = 7003;
 const ORDER: i32 = 7004;

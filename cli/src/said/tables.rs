@@ -10,7 +10,9 @@ pub fn all() -> Vec<(String, String)> {
     let owned = |(english, chinese): &(&str, &str)| ((*english).to_owned(), (*chinese).to_owned());
     let tables = [AGENTS, OPERATOR, RULES, COMPOSED];
     let all = tables.into_iter().flatten().map(owned);
-    all.chain([quota()]).collect()
+    let evidence = failover::proof::evidence::phrases();
+    let evidence = evidence.map(|(english, chinese)| (english.to_owned(), chinese.to_owned()));
+    all.chain([quota()]).chain(evidence).collect()
 }
 
 /// A quota that is exceeded; `fleet` has both languages.

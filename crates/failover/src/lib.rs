@@ -24,7 +24,7 @@
 //! | `guard` | when a host must kill its own VMs, and what other hosts saw of its heartbeat |
 //! | `assignment` | who has the right to run a VM: changed by proof only |
 //! | `claims` | what the claims of a VM's volumes are to be: they follow the rights |
-//! | `vm`, `recovery` | what becomes of one VM: first host, restart, back-off, end; in which order and how many at once |
+//! | `vm`, `failures`, `recovery` | what becomes of one VM: first host, restart, back-off, end; in which order and how many at once |
 //! | `migration`, `agent` | one live migration seen by the operator; what a host does with one copy, and its ledger |
 //! | `severity` | which hardware faults stand, how severe they are, whether a host is evacuated |
 //! | `incident` | what stands in the fault ledger: one incident per root cause |
@@ -44,6 +44,7 @@ pub mod agent;
 pub mod assignment;
 pub mod claims;
 pub mod copy;
+pub mod failures;
 pub mod guard;
 pub mod host;
 pub mod incident;

@@ -52,6 +52,8 @@ pub struct Policy {
     pub observer_gap_milliseconds: u64,
     /// Age of an agent's converge loop above which the agent counts as down.
     pub agent_down_after_milliseconds: u64,
+    /// How long an identity problem stands after it was seen last: two machines of one name report in turn.
+    pub identity_problem_milliseconds: u64,
     /// The guard's contract: silence on Lease and heartbeat after which it kills.
     pub contract_milliseconds: u64,
     /// The hardware watchdog's time-out.
@@ -108,6 +110,7 @@ impl Default for Policy {
             fence_read_back_milliseconds: 5_000,
             observer_gap_milliseconds: 1_500,
             agent_down_after_milliseconds: 15_000,
+            identity_problem_milliseconds: 60_000,
             contract_milliseconds: 20_000,
             watchdog_milliseconds: 20_000,
             self_fence_margin_milliseconds: 10_000,

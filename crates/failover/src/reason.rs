@@ -5,7 +5,8 @@ use model::{HostName, StopProofKind};
 use serde::{Deserialize, Serialize};
 
 use crate::host::table::Conclusion;
-use crate::time::seconds;
+use crate::proof::evidence;
+use crate::time::{lasted, left};
 
 /// A reason. Durations are milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -233,7 +234,7 @@ impl Reason {
             Reason::MissedRenewal {
                 silent_milliseconds,
             } => {
-                let s = seconds(*silent_milliseconds);
+                let s = lasted(*silent_milliseconds);
                 say(
                     format!("silent for {s} s; its power is being read"),
                     format!("已静默 {s} 秒,正在读取电源状态"),
@@ -242,7 +243,7 @@ impl Reason {
             Reason::Unreachable {
                 silent_milliseconds,
             } => {
-                let s = seconds(*silent_milliseconds);
+                let s = lasted(*silent_milliseconds);
                 say(
                     format!("last seen {s} s ago"),
                     format!("最后一次可见于 {s} 秒前"),
@@ -254,7 +255,7 @@ impl Reason {
                 format!("身份冲突:{detail};不再放置新虚拟机"),
             ),
             Reason::AgentDown { age_milliseconds } => {
-                let s = seconds(*age_milliseconds);
+                let s = lasted(*age_milliseconds);
                 say(
                     format!(
                         "the agent's loop stands still for {s} s; VMs run on, nothing new is placed here"
@@ -280,7 +281,7 @@ impl Reason {
                 format!("存在 {count} 个硬件故障;不再放置新虚拟机"),
             ),
             Reason::ObserverPaused { milliseconds } => {
-                let s = seconds(*milliseconds);
+                let s = lasted(*milliseconds);
                 say(
                     format!("this operator was paused for {s} s and starts its windows anew"),
                     format!("控制器曾暂停 {s} 秒,所有计时窗口重新开始"),
@@ -293,7 +294,7 @@ impl Reason {
     fn of_fencing(&self) -> Option<Sentence> {
         Some(match self {
             Reason::WaitsBeforeFence { left_milliseconds } => {
-                let s = seconds(*left_milliseconds);
+                let s = left(*left_milliseconds);
                 say(
                     format!("is fenced in {s} s unless it comes back"),
                     format!("若不恢复,{s} 秒后将被隔离"),
@@ -367,10 +368,16 @@ impl Reason {
                 "its BMC reports the system UUID of another machine; correct spec.bmcs",
                 "BMC 返回的系统 UUID 属于另一台机器;请更正 spec.bmcs",
             ),
-            Reason::Proven { kind, evidence } => say(
-                format!("proven stopped ({kind:?}): {evidence}"),
-                format!("已证明停止({kind:?}):{evidence}"),
-            ),
+            Reason::Proven { kind, evidence } => {
+                let chinese = evidence::chinese(evidence);
+                say(
+                    format!("proven stopped ({kind:?}): {evidence}"),
+                    format!(
+                        "已证明停止({kind:?}):{}",
+                        chinese.as_ref().unwrap_or(evidence)
+                    ),
+                )
+            }
             Reason::NeedsPerson { host } => say(
                 format!(
                     "needs a person: nothing proves that {host} is off; switch it off and run zyctl host confirm-dead {host} --reason ..."
@@ -421,7 +428,7 @@ impl Reason {
                 left_milliseconds,
                 failures,
             } => {
-                let s = seconds(*left_milliseconds);
+                let s = left(*left_milliseconds);
                 say(
                     format!("failed {failures} times in a row; next start in {s} s"),
                     format!("连续失败 {failures} 次;{s} 秒后再次启动"),
@@ -502,8 +509,8 @@ impl Reason {
                 format!("源宿主机 {host} 失联"),
             ),
             Reason::SourceRunsOn => say(
-                "the move failed; the VM runs on where it was",
-                "迁移失败;虚拟机在原处继续运行",
+                "the move failed; as last heard, the VM runs on where it was",
+                "迁移失败;据最后消息,虚拟机在原处继续运行",
             ),
             Reason::SourceStopped => say(
                 "the source stopped without handing over; the target must not resume",
@@ -542,7 +549,7 @@ impl Reason {
                 format!("未迁移:虚拟机已在 {host} 另行重新启动"),
             ),
             Reason::EvacuatedRecently { left_milliseconds } => {
-                let s = seconds(*left_milliseconds);
+                let s = left(*left_milliseconds);
                 say(
                     format!("was evacuated a short while ago; the next one may begin in {s} s"),
                     format!("刚刚疏散过;{s} 秒后可再次开始"),

@@ -39,3 +39,56 @@ impl fmt::Display for Moment {
 pub(crate) fn seconds(milliseconds: u64) -> String {
     format!("{}.{}", milliseconds / 1000, milliseconds % 1000 / 100)
 }
+
+/// Steps of whole seconds in which durations are told, each below the duration beside it.
+const STEPS: [(u64, u64); 4] = [(10, 1), (60, 5), (600, 30), (3_600, 300)];
+
+fn step(seconds: u64) -> u64 {
+    let fits = STEPS.iter().find(|(below, _)| seconds < *below);
+    fits.map_or(3_600, |(_, step)| *step)
+}
+
+/// How long something has lasted so far, in seconds for a sentence: at least so long. A status that
+/// says it is written a few dozen times in an hour, and not at every turn.
+pub(crate) fn lasted(milliseconds: u64) -> u64 {
+    let seconds = milliseconds / 1000;
+    seconds - seconds % step(seconds)
+}
+
+/// How long something takes yet, in the same steps: at most so long.
+pub(crate) fn left(milliseconds: u64) -> u64 {
+    let seconds = milliseconds.div_ceil(1000);
+    seconds.next_multiple_of(step(seconds.saturating_sub(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_duration_is_told_seldom_and_nearly() {
+        let hour = (0..36_000).map(|tenth| tenth * 100);
+        let (mut so_far, mut yet) = (BTreeSet::new(), BTreeSet::new());
+        for milliseconds in hour {
+            let (lasted, left) = (lasted(milliseconds), left(milliseconds));
+            assert!(lasted * 1000 <= milliseconds && milliseconds <= left * 1000);
+            assert!(
+                left - lasted <= (milliseconds / 2_000).max(1),
+                "{milliseconds}: {lasted} to {left}"
+            );
+            so_far.insert(lasted);
+            yet.insert(left);
+        }
+        assert!(so_far.len() < 60 && yet.len() < 60);
+    }
+
+    #[test]
+    fn a_duration_of_seconds_is_told_to_the_second() {
+        assert_eq!((lasted(3_999), left(3_001)), (3, 4));
+        assert_eq!((lasted(0), left(0), left(1)), (0, 0, 1));
+        assert_eq!((lasted(59_999), left(55_001)), (55, 60));
+        assert_eq!((lasted(1_740_000), left(1_740_000)), (1_500, 1_800));
+    }
+}

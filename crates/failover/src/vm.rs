@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assignment::{CopiesStopped, Rights};
 use crate::copy::{CloseCause, CopyPhase, CopyReport};
+use crate::failures::Failures;
 use crate::policy::Policy;
 use crate::proof::storage::{StorageCut, storage_fenced};
 use crate::proof::{HostStopProof, StopProof};
@@ -56,16 +57,6 @@ pub struct HostSight {
     pub lost: bool,
     /// Pools whose servers have cut it off, as they were read back.
     pub cuts: Vec<StorageCut>,
-}
-
-/// Failures in a row of one VM.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Failures {
-    /// Crashes or failed starts since it last ran for long.
-    pub in_a_row: u32,
-    /// When the operator saw the last one.
-    pub last_seen_at: Option<Moment>,
 }
 
 /// Whether the volumes of a VM are there.
@@ -365,17 +356,9 @@ fn restart(
     now: Moment,
 ) -> VmVerdict {
     let kind = stopped.current.kind();
-    let failed = matches!(
-        cause,
-        Some(
-            CloseCause::Crashed
-                | CloseCause::StartFailed
-                | CloseCause::ImageLocked
-                | CloseCause::Declined
-        )
-    );
+    let failed = cause.is_some_and(CloseCause::is_failure);
     let keeps_failing = facts.failures.in_a_row >= policy.start_attempts;
-    if failed && let Some(left) = back_off_left(facts.failures, policy, now) {
+    if failed && let Some(left) = facts.failures.back_off_left(policy, now) {
         let failures = facts.failures.in_a_row;
         let (phase, reason) = if keeps_failing {
             (VmPhase::Failed, Reason::KeepsFailing { failures })
@@ -396,14 +379,11 @@ fn restart(
         (None, false) if host_died => Some(current.host.clone()),
         (None, _) => None,
     };
-    let avoid = if matches!(
-        cause,
-        Some(CloseCause::StartFailed | CloseCause::ImageLocked | CloseCause::Declined)
-    ) {
-        BTreeSet::from([current.host.clone()])
-    } else {
-        BTreeSet::new()
-    };
+    // Where this operator does not remember the last failed start, the report tells it.
+    let mut avoid = facts.failures.hosts.clone();
+    if cause.is_some_and(CloseCause::is_failed_start) {
+        avoid.insert(current.host.clone());
+    }
     // A pinned VM whose host is not back yet waits in `Place`'s filters, named as such.
     let (phase, first) = match (&facts.pinned_to, &only) {
         (Some(host), _) if facts.host.lost => {
@@ -425,26 +405,6 @@ fn restart(
         phase,
         first,
     )
-}
-
-/// Milliseconds until the next start after failures in a row; none when it may start now.
-fn back_off_left(failures: Failures, policy: &Policy, now: Moment) -> Option<u64> {
-    let last = failures.last_seen_at?;
-    let wait = back_off_milliseconds(failures.in_a_row, policy);
-    let left = wait.saturating_sub(now.since(last));
-    (left > 0).then_some(left)
-}
-
-/// The wait after so many failures in a row: doubles, up to the policy's maximum.
-pub fn back_off_milliseconds(in_a_row: u32, policy: &Policy) -> u64 {
-    if in_a_row == 0 {
-        return 0;
-    }
-    let factor = 1_u64.checked_shl(in_a_row - 1).unwrap_or(u64::MAX);
-    policy
-        .back_off_milliseconds
-        .saturating_mul(factor)
-        .min(policy.back_off_maximum_milliseconds)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use api::{Host, MigrationPhase, VirtualMachine, VirtualMachineMigration};
 use failover::Policy;
-use failover::vm::back_off_milliseconds;
+use failover::failures::back_off_milliseconds;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use model::{HostName, VmUid};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use api::{RunStrategy, VirtualMachine, Volume};
-use failover::vm::{Failures, HostSight, VmFacts, VmVerdict, Volumes, Wanted, decide};
+use failover::failures::Failures;
+use failover::vm::{HostSight, VmFacts, VmVerdict, Volumes, Wanted, decide};
 use failover::{Moment, Policy};
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
@@ -32,41 +33,12 @@ pub(super) fn count_failures(
     policy: &Policy,
     now: Moment,
 ) -> Failures {
-    let entry = memory.failures.entry(door::uid(vm)).or_default();
-    let runtime = vm
-        .status
-        .as_ref()
-        .and_then(|status| status.runtime.as_ref());
-    let Some(runtime) = runtime else {
-        return entry.0;
-    };
-    let failed = runtime.phase == api::RuntimePhase::Closed
-        && matches!(
-            runtime.close_reason,
-            Some(
-                api::CloseReason::Crashed
-                    | api::CloseReason::StartFailed
-                    | api::CloseReason::ImageLocked
-                    | api::CloseReason::Declined
-            )
-        );
-    if failed && entry.1 != runtime.assignment.epoch.0 {
-        *entry = (
-            Failures {
-                in_a_row: entry.0.in_a_row + 1,
-                last_seen_at: Some(now),
-            },
-            runtime.assignment.epoch.0,
-        );
+    let status = vm.status.as_ref();
+    let failures = memory.failures.entry(door::uid(vm)).or_default();
+    if let Some(runtime) = status.and_then(|status| status.runtime.as_ref()) {
+        failures.note(&door::report(runtime), policy, now);
     }
-    let long_ago = entry
-        .0
-        .last_seen_at
-        .is_some_and(|at| now.since(at) > policy.back_off_reset_milliseconds);
-    if long_ago && runtime.phase == api::RuntimePhase::Running {
-        entry.0 = Failures::default();
-    }
-    entry.0
+    failures.clone()
 }
 
 /// A VM's volumes, in the order of its disks; none where one does not exist.

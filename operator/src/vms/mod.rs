@@ -11,12 +11,13 @@ mod plan;
 mod rights;
 mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::VirtualMachine;
+use failover::failures::Failures;
 use failover::recovery::RecoveryClock;
-use failover::vm::{Failures, VmPhase};
+use failover::vm::VmPhase;
 use failover::{Moment, RightsChange};
 use fleet::quota::Ledger;
 use model::VmUid;
@@ -35,7 +36,7 @@ pub use rules::RuleNotes;
 #[derive(Default)]
 pub struct Memory {
     recovery: RecoveryClock,
-    failures: BTreeMap<VmUid, (Failures, i64)>,
+    failures: BTreeMap<VmUid, Failures>,
     /// Moves under way, by migration uid: when this operator saw them begin.
     pub moves: BTreeMap<String, Moment>,
     /// Hosts that are being emptied.
@@ -49,6 +50,7 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     context.rules.note(rules);
     let vms = context.stores.vms.state();
     let now = clock::now();
+    forget_gone(memory, &vms);
     let mut verdicts = Vec::new();
     for vm in vms.iter().filter(|vm| context.writer.settled(vm.as_ref())) {
         let failures = judge::count_failures(memory, vm, &policy, now);
@@ -94,6 +96,14 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     .await;
     mend::turn(context, &vms).await;
     migrations::turn(context, memory, &policy).await;
+}
+
+/// Nothing is remembered of VMs that are gone.
+fn forget_gone(memory: &mut Memory, vms: &[Arc<VirtualMachine>]) {
+    if memory.failures.len() > vms.len() {
+        let known: BTreeSet<VmUid> = vms.iter().map(|vm| door::uid(vm)).collect();
+        memory.failures.retain(|uid, _| known.contains(uid));
+    }
 }
 
 /// While the site is frozen nobody knows what runs: every VM is shown so, and nothing is done.

@@ -7,7 +7,7 @@ type Row = (&'static str, fn(&Policy) -> u64, u64, u64, &'static str);
 
 /// One row a number of [`Policy`]. Where contract, watchdog and margin bound each other (together 50 s,
 /// the contract three renewals), a range is what the others' least values leave.
-const ROWS: [Row; 32] = [
+const ROWS: [Row; 33] = [
     (
         "leaseIntervalMilliseconds",
         |policy| policy.lease_interval_milliseconds,
@@ -133,6 +133,13 @@ const ROWS: [Row; 32] = [
         5_000,
         600_000,
         "a busy agent would look down, or one that is stuck keeps taking VMs",
+    ),
+    (
+        "identityProblemMilliseconds",
+        |policy| policy.identity_problem_milliseconds,
+        10_000,
+        600_000,
+        "a host would be Ready between two reports of a clone, or stay closed long after it has gone",
     ),
     (
         "contractMilliseconds",

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::HostStopProof;
+use super::evidence::CONFIRMED;
 use super::power::PowerState;
 use crate::policy::Policy;
 use crate::signs::LifeSigns;
@@ -96,11 +97,7 @@ pub fn confirm(
         host: host.clone(),
         boot_id: confirmation.boot_id.clone(),
         kind: StopProofKind::Confirmed,
-        evidence: format!(
-            "{} confirmed power-off: {}",
-            confirmation.by.trim(),
-            confirmation.reason.trim()
-        ),
+        evidence: CONFIRMED.told(&[&confirmation.by.trim(), &confirmation.reason.trim()]),
     })
 }
 

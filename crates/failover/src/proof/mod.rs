@@ -79,6 +79,7 @@
 //! ```
 
 pub mod confirmation;
+pub mod evidence;
 pub mod power;
 pub mod self_fence;
 pub mod storage;
@@ -166,15 +167,12 @@ impl StopProof {
         assignment: &Assignment,
         report: &CopyReport,
     ) -> Result<Self, ProofError> {
-        let crashed = if report.cause == Some(CloseCause::Crashed) {
-            CRASHED
+        let sentence = if report.cause == Some(CloseCause::Crashed) {
+            evidence::CRASHED_COPY
         } else {
-            ""
+            evidence::CLOSED
         };
-        let evidence = format!(
-            "agent of {} reports epoch {} closed{crashed}",
-            assignment.host, assignment.epoch
-        );
+        let evidence = sentence.told(&[&assignment.host, &assignment.epoch]);
         Self::from_report(
             vm,
             assignment,
@@ -195,10 +193,7 @@ impl StopProof {
         assignment: &Assignment,
         report: &CopyReport,
     ) -> Result<Self, ProofError> {
-        let evidence = format!(
-            "agent of {} reports epoch {} handed over",
-            assignment.host, assignment.epoch
-        );
+        let evidence = evidence::HANDED_OVER.told(&[&assignment.host, &assignment.epoch]);
         Self::from_report(
             vm,
             assignment,
@@ -294,7 +289,7 @@ impl HostStopProof {
             host: host.clone(),
             boot_id: old.clone(),
             kind: StopProofKind::Rebooted,
-            evidence: format!("{host} runs boot {registered}, boot {old} is retired"),
+            evidence: evidence::REBOOTED.told(&[host, registered, old]),
         })
     }
 

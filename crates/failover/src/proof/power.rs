@@ -9,6 +9,7 @@ use model::{BootId, HostName, StopProofKind};
 use serde::{Deserialize, Serialize};
 
 use super::HostStopProof;
+use super::evidence::POWERED_OFF;
 use crate::policy::Policy;
 use crate::signs::LifeSigns;
 use crate::time::{Moment, seconds};
@@ -212,11 +213,10 @@ impl PowerWitness {
             host: self.host.clone(),
             boot_id: self.boot_id.clone(),
             kind: StopProofKind::PoweredOff,
-            evidence: format!(
-                "BMC with system UUID {} read Off and again Off {} s later; no sign of life in between",
-                self.registered_uuid,
-                seconds(window.last_off_sent.since(window.first_off)),
-            ),
+            evidence: POWERED_OFF.told(&[
+                &self.registered_uuid,
+                &seconds(window.last_off_sent.since(window.first_off)),
+            ]),
         })
     }
 }

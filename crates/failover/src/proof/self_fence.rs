@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::HostStopProof;
+use super::evidence::SELF_FENCED;
 use crate::guard::heartbeats::Heartbeats;
 use crate::policy::Policy;
 use crate::time::{Moment, seconds};
@@ -160,12 +161,7 @@ pub fn self_fenced(
         host: host.clone(),
         boot_id: boot_id.clone(),
         kind: StopProofKind::SelfFenced,
-        evidence: format!(
-            "armed guard; no Lease and no heartbeat on {} for {} s, watched by {}",
-            list(&guard.pools),
-            seconds(needed),
-            list(&observers),
-        ),
+        evidence: SELF_FENCED.told(&[&list(&guard.pools), &seconds(needed), &list(&observers)]),
     })
 }
 

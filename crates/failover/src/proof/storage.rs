@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::StopProof;
+use super::evidence::STORAGE_FENCED;
 
 /// A pool's server as it was read back after it was told to cut a host off. Made only by
 /// [`StorageCut::read_back`]; it is no part of any file or message:
@@ -107,11 +108,7 @@ pub fn storage_fenced(
         vm: vm.clone(),
         assignment: assignment.clone(),
         kind: StopProofKind::StorageFenced,
-        evidence: format!(
-            "servers of {} read back as cut off from {}",
-            names.join(", "),
-            assignment.host
-        ),
+        evidence: STORAGE_FENCED.told(&[&names.join(", "), &assignment.host]),
     })
 }
 

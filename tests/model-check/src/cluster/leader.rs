@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use failover::failures::Failures;
 use failover::migration::{self, MigrationFacts, MigrationStep};
 use failover::proof::storage::{StorageCut, storage_fenced};
-use failover::vm::{self, Failures, HostSight, VmDecision, VmFacts, Volumes, Wanted};
+use failover::vm::{self, HostSight, VmDecision, VmFacts, Volumes, Wanted};
 use failover::{CopiesStopped, Moment, Policy, Reason, RightsChange, assignment};
 
 use super::{Cluster, Effect, Move, Report, State};

@@ -14,6 +14,7 @@ mod writes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use failover::Moment;
+use failover::failures::Failures;
 use failover::guard::heartbeats::Heartbeats;
 use failover::host::fencing::CommandEnd;
 use failover::host::fleet::Hosts;
@@ -23,7 +24,6 @@ use failover::proof::self_fence::GuardRegistration;
 use failover::proof::storage::StorageCut;
 use failover::recovery::RecoveryClock;
 use failover::signs::Sign;
-use failover::vm::Failures;
 use model::{BootId, Epoch, HostName, VmUid};
 
 use crate::api::Objects;
@@ -89,7 +89,7 @@ pub struct Operator {
     confirmations: Vec<Option<Moment>>,
     assigned_at: BTreeMap<VmUid, (Epoch, Moment)>,
     recovery: RecoveryClock,
-    failures: BTreeMap<VmUid, (Failures, i64)>,
+    failures: BTreeMap<VmUid, Failures>,
     moves_begun: BTreeMap<usize, Moment>,
     /// From which version each object was last written, and when.
     written: BTreeMap<(u8, usize), (u64, u64)>,

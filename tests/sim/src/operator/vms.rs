@@ -4,11 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use failover::assignment;
-use failover::copy::{CloseCause, CopyPhase};
+use failover::copy::CopyPhase;
+use failover::failures::Failures;
 use failover::recovery::{Candidate, TierFact, Tiers, slot};
-use failover::vm::{
-    Failures, HostSight, VmDecision, VmFacts, VmPhase, VmVerdict, Volumes, Wanted, decide,
-};
+use failover::vm::{HostSight, VmDecision, VmFacts, VmPhase, VmVerdict, Volumes, Wanted, decide};
 use failover::{Moment, RightsChange};
 use model::{HostName, NamespacedName, Priority};
 use placement::{Fleet, place};
@@ -71,35 +70,12 @@ impl World {
     }
 
     fn count_failures(&mut self, operator: usize, vm: &VmObject, now: Moment) -> Failures {
-        let entry = self.operators[operator]
-            .failures
-            .entry(vm.uid.clone())
-            .or_default();
-        let Some(report) = &vm.runtime else {
-            return entry.0;
-        };
-        let failed = report.phase == CopyPhase::Closed
-            && matches!(
-                report.cause,
-                Some(CloseCause::Crashed | CloseCause::StartFailed | CloseCause::Declined)
-            );
-        if failed && entry.1 != report.assignment.epoch.0 {
-            *entry = (
-                Failures {
-                    in_a_row: entry.0.in_a_row + 1,
-                    last_seen_at: Some(now),
-                },
-                report.assignment.epoch.0,
-            );
+        let all = &mut self.operators[operator].failures;
+        let failures = all.entry(vm.uid.clone()).or_default();
+        if let Some(report) = &vm.runtime {
+            failures.note(report, &self.policy, now);
         }
-        let long_ago = entry
-            .0
-            .last_seen_at
-            .is_some_and(|at| now.since(at) > self.policy.back_off_reset_milliseconds);
-        if long_ago && report.phase == CopyPhase::Running {
-            entry.0 = Failures::default();
-        }
-        entry.0
+        failures.clone()
     }
 
     fn judge_vm(

@@ -64,6 +64,8 @@ pub struct HostMachine {
     storage_cut: bool,
     /// Since when it says that it can not end a copy.
     stuck_since: Option<Moment>,
+    /// The last problem with its identity, and when it was seen last.
+    identity_problem: Option<(String, Moment)>,
 }
 
 /// The result of one step.
@@ -98,6 +100,7 @@ impl HostMachine {
             renewals_at_silence: 0,
             storage_cut: false,
             stuck_since: None,
+            identity_problem: None,
         }
     }
 
@@ -160,10 +163,12 @@ impl HostMachine {
             events: Vec::new(),
         };
         let Some(identity) = &facts.identity else {
+            self.note_identity_problem(facts, policy, now);
             self.enter(Life::NotRegistered, now);
             return out;
         };
         self.meet_incarnation(identity, facts, now, &mut out);
+        self.note_identity_problem(facts, policy, now);
         self.storage_cut = facts.storage.ordered.is_some();
         // Let in sooner, what was started under the cut incarnation would write again.
         if let Some(cut) = &facts.storage.ordered
@@ -242,6 +247,8 @@ impl HostMachine {
             self.last_asked,
         ) = (None, None, None, None, None);
         (self.alive_after_proof, self.signs_at_confirmation) = (false, None);
+        // What the new incarnation renewed before its report had come was no other machine's.
+        self.identity_problem = None;
         self.told.clear();
         if known.is_some() {
             // Its first renewal as the new incarnation may be the one that is just seen.
@@ -258,6 +265,16 @@ impl HostMachine {
                 now,
             );
         }
+    }
+
+    /// A problem stands on for a while after it was seen last.
+    fn note_identity_problem(&mut self, facts: &HostFacts, policy: &Policy, now: Moment) {
+        if let Some(problem) = &facts.identity_problem {
+            self.identity_problem = Some((problem.clone(), now));
+        }
+        let hold = policy.identity_problem_milliseconds;
+        self.identity_problem
+            .take_if(|(_, seen)| now.since(*seen) >= hold);
     }
 
     fn live(

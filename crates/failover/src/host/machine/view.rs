@@ -26,7 +26,11 @@ impl HostMachine {
         let problem = self
             .alive_after_proof
             .then(|| "it shows life although it was proven off".to_owned());
-        let problem = facts.identity_problem.clone().or(problem);
+        let held = self
+            .identity_problem
+            .as_ref()
+            .map(|(problem, _)| problem.clone());
+        let problem = held.clone().or(problem);
         let overlay = problem
             .map(|detail| Reason::IdentityConflict { detail })
             .or((facts.faults > 0).then_some(Reason::FaultsStand {
@@ -74,8 +78,7 @@ impl HostMachine {
         let lost = matches!(self.life, Life::Unreachable | Life::Fencing | Life::Fenced);
         if lost || matches!(self.life, Life::Suspect | Life::NotRegistered) {
             // Another machine bears its name, or it is not accepted: what is to be done is told beside.
-            let problem = facts.identity_problem.clone();
-            reasons.extend(problem.map(|detail| Reason::IdentityConflict { detail }));
+            reasons.extend(held.map(|detail| Reason::IdentityConflict { detail }));
         }
         reasons.extend(agent_down.map(|age_milliseconds| Reason::AgentDown { age_milliseconds }));
         let foreign = matches!(&facts.intent, Intent::Foreign { until } if *until > now);
@@ -158,6 +161,7 @@ mod tests {
     use super::*;
     use crate::host::incarnation::Identity;
     use crate::host::machine::FencePermit;
+    use crate::signs::{LifeSigns, Sign};
 
     /// A dead host of whose name another machine reports: it is silent, and that machine's remedy is told.
     #[test]
@@ -189,5 +193,63 @@ mod tests {
             assert!(view.silent, "{:?}", view.state);
             assert!(view.reasons.contains(&conflict), "{:?}", view.reasons);
         }
+    }
+
+    /// A host and a clone of it report in turn: it is closed all the time, and open again when the clone has gone
+    /// for good or a new boot of the host itself was accepted.
+    #[test]
+    fn a_host_is_closed_between_two_reports_of_a_clone() {
+        let policy = Policy::default();
+        let mut machine = HostMachine::new("h1".into(), Moment(0));
+        let identity = |boot: &str| Identity {
+            boot_id: boot.into(),
+            system_uuid: "u".to_owned(),
+            mac_addresses: std::collections::BTreeSet::new(),
+        };
+        let mut renewals = 0;
+        let mut state = |seconds: u64, boot: &str, problem: bool| {
+            let now = Moment(seconds * 1_000);
+            renewals += 1;
+            let facts = HostFacts {
+                identity: Some(identity(boot)),
+                lease_boot_id: Some(boot.into()),
+                identity_problem: problem.then(|| "two machines".to_owned()),
+                signs: LifeSigns {
+                    lease: Some(Sign {
+                        changed_at: now,
+                        changes: renewals,
+                    }),
+                    ..LifeSigns::default()
+                },
+                ..HostFacts::default()
+            };
+            let _ = machine.step(&facts, &FencePermit::Granted, &policy, now);
+            machine.view(&facts, &policy, now).state
+        };
+        assert_eq!(state(1, "b1", false), HostState::Ready);
+        for turn in 0..10 {
+            assert_eq!(state(2 + turn * 10, "b1", true), HostState::Quarantined);
+            assert_eq!(state(7 + turn * 10, "b1", false), HostState::Quarantined);
+        }
+        assert_eq!(state(151, "b1", false), HostState::Quarantined);
+        assert_eq!(state(152, "b1", false), HostState::Ready);
+        assert_eq!(state(153, "b1", true), HostState::Quarantined);
+        assert_eq!(state(154, "b2", false), HostState::Ready);
+    }
+
+    /// A machine that was never accepted says why, and not only that no agent has registered.
+    #[test]
+    fn a_host_that_is_not_accepted_says_why() {
+        let policy = Policy::default();
+        let mut machine = HostMachine::new("h1".into(), Moment(0));
+        let detail = "set a unique UUID in the firmware".to_owned();
+        let facts = HostFacts {
+            identity_problem: Some(detail.clone()),
+            ..HostFacts::default()
+        };
+        let _ = machine.step(&facts, &FencePermit::Granted, &policy, Moment(1_000));
+        let view = machine.view(&facts, &policy, Moment(1_000));
+        let conflict = Reason::IdentityConflict { detail };
+        assert_eq!(view.reasons, [Reason::NotRegistered, conflict]);
     }
 }
