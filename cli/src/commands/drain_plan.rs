@@ -9,6 +9,7 @@ use placement::{Fleet, Plan, headroom_report, plan_evacuation};
 use serde_json::json;
 
 use super::planning::{Planning, Told};
+use super::reckoned::Reckoned;
 use crate::table::Table;
 
 /// Plans and prints.
@@ -19,8 +20,11 @@ pub fn run(planning: &Planning, host: &str) -> Result<()> {
     let (plan, after) = rehearse(planning, host)?;
     let mut json = as_json(&planning.fleet, &plan);
     json["after"] = json!(after.as_ref().map(Told::json));
+    let reckoned = Reckoned::of(planning, &plan);
+    json["reckonedWith"] = json!(reckoned.as_ref().map(Reckoned::json));
     planning.print(&json, || {
         let mut text = as_table(planning, &planning.fleet, &plan);
+        text.extend(reckoned.as_ref().map(|reckoned| reckoned.text(planning)));
         if let Some(after) = &after {
             text.push_str(&then_line(planning, after));
         }

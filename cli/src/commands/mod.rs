@@ -18,6 +18,7 @@ mod planning;
 mod planning_tests;
 mod rebalance;
 mod rebase;
+mod reckoned;
 mod sim;
 mod status;
 mod what_if;

@@ -11,6 +11,7 @@ use placement::{Goal, Mode, Rebalance, RebalanceRequest, headroom_report, plan_r
 use serde_json::{Value, json};
 
 use super::planning::{Planning, Told};
+use super::reckoned::Reckoned;
 use crate::language::Language;
 use crate::table::Table;
 
@@ -163,7 +164,8 @@ fn as_json(planning: &Planning, pool: &str, answer: &Rebalance) -> Value {
     json!({"pool": pool, "moves": moves, "emptied": answer.emptied, "why": answer.why,
         "before": before.as_ref().map(Told::json), "after": after.as_ref().map(Told::json),
         "imbalanceBeforePermille": answer.before_permille, "imbalanceAfterPermille": answer.after_permille,
-        "endMilliseconds": answer.plan.end_ms})
+        "endMilliseconds": answer.plan.end_ms,
+        "reckonedWith": Reckoned::of(planning, &answer.plan).as_ref().map(Reckoned::json)})
 }
 
 fn as_table(planning: &Planning, pool: &str, answer: &Rebalance) -> String {
@@ -202,6 +204,8 @@ fn as_table(planning: &Planning, pool: &str, answer: &Rebalance) -> String {
     if !table.is_empty() {
         text.push_str(&table.render());
     }
+    let reckoned = Reckoned::of(planning, &answer.plan);
+    text.extend(reckoned.map(|reckoned| reckoned.text(planning)));
     for name in &answer.emptied {
         text.push_str(&format!(
             "{} {name}\n",
