@@ -47,8 +47,8 @@ drills: build ## Play every drill and every long story on labs (about two hours)
 	@$(if $(STORIES),,DRILLS=$(or $(DRILLS),all) $(CARGO) test $(JOBS) --workspace --test drills -- --nocapture)
 	@$(if $(DRILLS),,$(if $(STORIES),STORIES=$(STORIES)) $(CARGO) test $(JOBS) --workspace --test moves --test people --test whole_site --test identity --test starts --test losses --no-fail-fast -- --ignored --nocapture)
 
-chaos: build ## Throw random faults at a lab for MINUTES (60) and judge what happened; SEED=N plays one plan
-	@target/debug/zylab chaos --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
+chaos: build ## Throw random faults at a lab for MINUTES (60) and judge what happened; SEED=N plays one plan, GUARDS=1 arms the guards
+	@target/debug/zylab chaos --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) $(if $(GUARDS),--guards)
 
 crds: ## Generate the CRDs from the Rust types
 	@$(CARGO) run --quiet --bin crdgen

@@ -23,7 +23,7 @@ use kube::Api;
 use crate::fault::Fault;
 use crate::judges::{self, now};
 use crate::lifecycle::Lab;
-use crate::{declarations, host, rest};
+use crate::{declarations, guards, host, rest};
 use plan::{Blow, Plan};
 
 /// Longest time for a site to come to rest after everything was healed. A host boots in seconds, a
@@ -41,6 +41,8 @@ pub struct Options {
     pub only: Vec<Fault>,
     /// Business systems to host; empty: all that are declared.
     pub systems: Vec<String>,
+    /// Arm the guards of all hosts; hosts are cut off from everything now and then.
+    pub guards: bool,
     /// Folder for `history.jsonl` and `probes.jsonl`.
     pub out: PathBuf,
 }
@@ -86,6 +88,10 @@ pub async fn run(lab: &Lab, options: &Options) -> Result<Verdict> {
     declarations::deploy(lab, &options.systems).await?;
     let unrest = rest::wait(&lab.client, REST, async || {}).await;
     ensure!(unrest.is_empty(), "before any fault: {}", unrest.join("; "));
+    if options.guards {
+        guards::arm(lab).await?;
+        record.note("the guard of every host is armed");
+    }
     judges::start_prober(&lab.files, &lab.client).await?;
     let hosts = lab.hosts()?;
     let boots = hosts
@@ -96,6 +102,7 @@ pub async fn run(lab: &Lab, options: &Options) -> Result<Verdict> {
         at: now(),
         seed: options.seed,
         hosts: boots,
+        contract_seconds: options.guards.then_some(guards::TIMERS[0]),
     })?;
     let watching = tokio::spawn(observe::follow(
         lab.files.clone(),
@@ -120,7 +127,7 @@ pub fn probes_file(folder: &Path) -> PathBuf {
 
 async fn rounds(lab: &Lab, options: &Options, record: &Record, hosts: Vec<String>) -> Result<()> {
     let begin = Instant::now();
-    for (number, blows) in Plan::new(options.seed, hosts, options.only.clone()).enumerate() {
+    for (number, blows) in plan(options, hosts).enumerate() {
         let told: Vec<String> = blows.iter().map(ToString::to_string).collect();
         record.note(&format!("round {}: {}", number + 1, told.join(" · ")));
         round(lab, record, &blows).await?;
@@ -129,6 +136,16 @@ async fn rounds(lab: &Lab, options: &Options, record: &Record, hosts: Vec<String
         }
     }
     Ok(())
+}
+
+/// The rounds that these options ask for.
+fn plan(options: &Options, hosts: Vec<String>) -> Plan {
+    let plan = Plan::new(options.seed, hosts, options.only.clone());
+    if options.guards {
+        plan.with_guards()
+    } else {
+        plan
+    }
 }
 
 /// Makes and heals the faults of one round, each at its moment.
@@ -238,6 +255,12 @@ async fn conclude(lab: &Lab, options: &Options, record: &Record) -> Result<Verdi
             object: serde_json::to_value(&incident)?,
         })?;
     }
+    for host in lab.hosts()? {
+        for at in guards::fired_on(lab, &host)? {
+            let host = host.clone();
+            record.write(&Entry::Guard { at, host })?;
+        }
+    }
     // Lines of one writer each; the judge sorts by time where order matters.
     let power = host::power_file(&lab.files);
     for entry in history::read(&power)? {
@@ -278,10 +301,12 @@ fn copy_files(from: &Path, to: &Path) -> Result<()> {
 /// A verdict as text.
 pub fn tell(verdict: &Verdict, options: &Options) -> String {
     let mut lines = vec![format!(
-        "seed {}: {} faults, {} hosts died, {} Incidents, {} probes, {} stamped writes, rest after {:.0} s at the longest",
+        "seed {}: {} faults, {} hosts died, guards {} and killed {} times, {} Incidents, {} probes, {} stamped writes, rest after {:.0} s at the longest",
         options.seed,
         verdict.faults,
         verdict.deaths,
+        if options.guards { "armed" } else { "not armed" },
+        verdict.firings,
         verdict.incidents,
         verdict.probes,
         verdict.writes,

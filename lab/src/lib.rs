@@ -17,6 +17,7 @@ pub mod edge;
 pub mod fault;
 pub mod files;
 pub mod forward;
+pub mod guards;
 pub mod guest;
 pub mod host;
 pub mod init;

@@ -3,6 +3,7 @@
 //! without a cause, whether the site came to rest. Pure. The rules are told in `lab/judge/README.md`.
 
 mod facts;
+mod guard;
 mod ledger;
 mod recovery;
 
@@ -46,6 +47,8 @@ pub struct Verdict {
     pub faults: usize,
     /// Incarnations of hosts that ended.
     pub deaths: usize,
+    /// How often a guard killed all guests of its host.
+    pub firings: usize,
     /// Incidents that were told.
     pub incidents: usize,
     /// Probes that were judged.
@@ -78,10 +81,12 @@ pub fn judge(history: &[Entry], results: &Results) -> Verdict {
     let systems = report::system_spans(results);
     ledger::judge(&facts, &systems, &mut findings);
     recovery::judge(&facts, &systems, &mut findings);
+    guard::judge(&facts, &mut findings);
     Verdict {
         findings,
         faults: facts.faults.len(),
         deaths: facts.deaths.len(),
+        firings: facts.firings.len(),
         incidents: facts.incidents.len(),
         probes: results.samples.len(),
         writes: history.iter().map(writes).sum(),
@@ -146,7 +151,8 @@ fn guests_agree(guests: &BTreeMap<String, Witness>, findings: &mut Vec<Finding>)
     }
 }
 
-/// A guest boots again only because an incarnation that carried it ended, and after that.
+/// A guest boots again only because an incarnation that carried it ended or that host's guard killed it, and after
+/// that.
 fn reboots_have_a_cause(
     facts: &Facts,
     guests: &BTreeMap<String, Witness>,
@@ -159,11 +165,12 @@ fn reboots_have_a_cause(
         ) else {
             continue;
         };
-        let deaths: Vec<u64> = facts
-            .deaths
-            .iter()
-            .filter(|death| facts.carried(guest, &death.host, death.at))
-            .map(|death| death.at)
+        let deaths = facts.deaths.iter().map(|death| (death.at, &death.host));
+        let firings = facts.firings.iter().map(|(at, host)| (*at, host));
+        let deaths: Vec<u64> = deaths
+            .chain(firings)
+            .filter(|(at, host)| facts.carried(guest, host, *at))
+            .map(|(at, _)| at)
             .collect();
         if let Some(text) = reboot_of_its_own(facts, guest, witness, &deaths) {
             find(findings, "reboot", text);
@@ -172,7 +179,7 @@ fn reboots_have_a_cause(
         let deaths = deaths.len() as u64;
         if last - first > deaths {
             let text = format!(
-                "{guest} booted {} times, and {deaths} hosts died that carried it",
+                "{guest} booted {} times, and {deaths} times a host that carried it died or killed it",
                 last - first
             );
             find(findings, "reboot", text);
@@ -197,7 +204,7 @@ fn reboot_of_its_own(
         let explained = deaths.iter().filter(between).count() as u64;
         (*after - *before > explained).then(|| {
             format!(
-                "{guest} was heard of under boot {before} and then under boot {after} {}, and {explained} hosts died that carried it between",
+                "{guest} was heard of under boot {before} and then under boot {after} {}, and {explained} times a host that carried it died or killed it between",
                 facts.when(**heard)
             )
         })

@@ -79,6 +79,7 @@ fn clean() -> Vec<Entry> {
             at: at(0),
             seed: 1,
             hosts: BTreeMap::new(),
+            contract_seconds: None,
         },
         copies(1, "h1"),
         right(1, "h1", 1),
@@ -505,4 +506,68 @@ fn an_outage_that_no_operator_could_hear_of_is_untold() {
     };
     assert_eq!(with_operators_stopped_until(30), Vec::<&str>::new());
     assert_eq!(with_operators_stopped_until(24), ["outage-untold"]);
+}
+
+/// h1 is cut off from everything from 20 to 60 s, with a guard that is armed and kills at 30 s, or whenever the test
+/// says; its guest runs elsewhere from 33 s on.
+fn cut_off(killed_at: Option<u64>, storage: &str) -> Vec<&'static str> {
+    let mut history = clean();
+    history.retain(|entry| {
+        !matches!(
+            entry,
+            Entry::Power(_) | Entry::Fault { .. } | Entry::Heal { .. } | Entry::Incident { .. }
+        )
+    });
+    for entry in &mut history {
+        match entry {
+            Entry::Begin {
+                contract_seconds, ..
+            } => *contract_seconds = Some(10),
+            Entry::Copies { at: seen, .. } if *seen > at(1) => *seen = at(33),
+            _ => {}
+        }
+    }
+    history.extend([
+        fault("management-cut", Some("h1"), 20),
+        fault(storage, Some("h1"), 20),
+        heal("management-cut", Some("h1"), 60),
+        heal(storage, Some("h1"), 60),
+        Entry::Incident {
+            object: incident("host-silent/h1/boot-of-h1", "h1", 15.0),
+        },
+    ]);
+    history.extend(killed_at.map(|seconds| Entry::Guard {
+        at: at(seconds),
+        host: "h1".to_owned(),
+    }));
+    rules(&history, &one_restart())
+}
+
+#[test]
+fn a_guard_that_kills_in_time_explains_a_reboot() {
+    assert_eq!(cut_off(Some(30), "storage-cut"), Vec::<&str>::new());
+}
+
+#[test]
+fn a_guard_that_kills_too_early_is_red() {
+    assert!(cut_off(Some(22), "storage-cut").contains(&"guard"));
+}
+
+#[test]
+fn a_guard_that_does_not_kill_is_red() {
+    assert!(cut_off(None, "storage-hang").contains(&"guard"));
+}
+
+#[test]
+fn a_guard_that_kills_while_storage_answers_is_red() {
+    assert!(cut_off(Some(30), "bmc-dead").contains(&"guard"));
+}
+
+#[test]
+fn a_guard_that_kills_unarmed_is_red() {
+    let fired = Entry::Guard {
+        at: at(30),
+        host: "h1".to_owned(),
+    };
+    assert_eq!(with(fired), ["guard"]);
 }

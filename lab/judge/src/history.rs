@@ -22,6 +22,9 @@ pub enum Entry {
         seed: u64,
         /// Boot id of every host.
         hosts: BTreeMap<String, String>,
+        /// Silence on both ways after which an armed guard kills, seconds; none where guards are not armed.
+        #[serde(default)]
+        contract_seconds: Option<u64>,
     },
     /// A fault is about to be made.
     Fault {
@@ -54,6 +57,13 @@ pub enum Entry {
     },
     /// A host was switched: the ground truth, told by the machine itself.
     Power(Power),
+    /// A host's guard says that it killed every guest of its host.
+    Guard {
+        /// When.
+        at: u64,
+        /// Which host.
+        host: String,
+    },
     /// Where each guest has a process, whenever that changes.
     Copies {
         /// When.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::Options;
-use super::plan::Plan;
 use crate::fault::Fault;
 use crate::lifecycle::{Lab, LabOptions};
 
@@ -35,6 +34,9 @@ pub struct Arguments {
     /// Only these business systems.
     #[arg(long, value_delimiter = ',')]
     systems: Vec<String>,
+    /// Arm the guards of all hosts; one round in five then cuts a host off from the API server and its storage.
+    #[arg(long)]
+    guards: bool,
     /// Folder for the history and the probes. Default: chaos-SEED in the folder for temporary files.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -65,6 +67,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         lasts: Duration::try_from_secs_f64(arguments.minutes * 60.0).context("--minutes")?,
         only: arguments.only,
         systems: arguments.systems,
+        guards: arguments.guards,
         out,
     };
     if arguments.plan {
@@ -87,7 +90,7 @@ pub fn folder_of(seed: u64) -> PathBuf {
 
 fn print_plan(options: &Options) {
     let hosts = (1..=HOSTS).map(crate::host::name).collect();
-    let plan = Plan::new(options.seed, hosts, options.only.clone());
+    let plan = super::plan(options, hosts);
     for (number, blows) in plan.take(ROUNDS_SHOWN).enumerate() {
         let blows: Vec<String> = blows.iter().map(ToString::to_string).collect();
         println!("round {}: {}", number + 1, blows.join(" · "));

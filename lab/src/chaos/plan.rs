@@ -44,6 +44,14 @@ const RARE: [Fault; 1] = [Fault::OperatorStop];
 const RARE_IN: u64 = 25;
 /// Sets the source of rare faults apart from the plan's ("seldom").
 const RARE_KEY: u64 = 0x7365_6c64_6f6d;
+/// With armed guards, one round in so many cuts a host off from the API server and from its storage.
+const CUT_OFF_IN: u64 = 5;
+/// How long it is cut off, milliseconds: from less than a contract to longer than a fence waits.
+const CUT_OFF: [u64; 2] = [8_000, 45_000];
+/// The second way is cut within so many milliseconds of the first.
+const CUT_OFF_APART: u64 = 5_000;
+/// Sets the source of these rounds apart from the plan's ("guard").
+const GUARD_KEY: u64 = 0x0067_7561_7264;
 /// So many rounds in a thousand have two faults.
 const PAIRS: u64 = 500;
 /// The second fault strikes up to so many milliseconds after the first: within detection, proof,
@@ -109,6 +117,8 @@ impl fmt::Display for Blow {
 pub struct Plan {
     chance: Chance,
     rare: Chance,
+    /// Where guards are armed.
+    guards: Option<Chance>,
     hosts: Vec<String>,
     only: Vec<Fault>,
 }
@@ -124,9 +134,44 @@ impl Plan {
         Self {
             chance,
             rare,
+            guards: None,
             hosts,
             only,
         }
+    }
+
+    /// The same for a site whose guards are armed: some rounds give them a reason to kill.
+    pub fn with_guards(mut self) -> Self {
+        let mut guards = Chance(self.chance.0 ^ GUARD_KEY);
+        guards.bits();
+        self.guards = Some(guards);
+        self
+    }
+
+    /// A host that reaches neither the API server nor its storage, now and then.
+    fn cut_off(&mut self) -> Option<Vec<Blow>> {
+        let chance = self.guards.as_mut()?;
+        if chance.below(CUT_OFF_IN) != 0 {
+            return None;
+        }
+        let host = self.hosts[chance.below(self.hosts.len() as u64) as usize].clone();
+        let storage = if chance.below(2) == 0 {
+            Fault::StorageCut
+        } else {
+            Fault::StorageHang
+        };
+        let [shortest, longest] = CUT_OFF;
+        let ends = CUT_OFF_APART + chance.between(shortest, longest);
+        let blows = [Fault::ManagementCut, storage].map(|fault| {
+            let after = chance.below(CUT_OFF_APART);
+            Blow {
+                fault,
+                host: Some(host.clone()),
+                after: Duration::from_millis(after),
+                lasts: Duration::from_millis(ends - after),
+            }
+        });
+        Some(blows.into())
     }
 
     fn fault(&mut self) -> Fault {
@@ -173,7 +218,7 @@ impl Iterator for Plan {
                 blows.push(blow);
             }
         }
-        Some(blows)
+        Some(self.cut_off().unwrap_or(blows))
     }
 }
 
@@ -241,6 +286,27 @@ mod tests {
             .collect();
         assert!(blows.iter().any(|(one, _)| rare(one)));
         assert_eq!(blows.iter().filter(same).count(), blows.len());
+    }
+
+    #[test]
+    fn armed_guards_get_rounds_of_their_own_and_move_no_other() {
+        let both = plan(4).zip(plan(4).with_guards()).take(200);
+        let own: Vec<Vec<Blow>> = both
+            .filter(|(without, with)| without != with)
+            .map(|(_, with)| with)
+            .collect();
+        assert!((20..60).contains(&own.len()), "{} of 200", own.len());
+        for round in own {
+            let [management, storage] = &round[..] else {
+                panic!("{round:?}");
+            };
+            assert_eq!(management.fault, Fault::ManagementCut);
+            assert!(matches!(
+                storage.fault,
+                Fault::StorageCut | Fault::StorageHang
+            ));
+            assert_eq!(management.host, storage.host);
+        }
     }
 
     #[test]

@@ -12,7 +12,6 @@ mod evacuation;
 pub mod fan;
 pub mod figures;
 mod footprint;
-pub mod guards;
 pub mod hands;
 pub mod isolation;
 pub mod ledger;

@@ -1,6 +1,6 @@
 //! Two minutes of chaos: faults at random moments on a real site, alone and in pairs, judged by a
 //! checker that shares no code with the product. `CHAOS_SEED` plays another plan, `CHAOS_MINUTES` a
-//! longer one; `zylab chaos` does the same by hand.
+//! longer one, `CHAOS_GUARDS=true` one with armed guards; `zylab chaos` does the same by hand.
 
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ async fn minutes_of_chaos_leave_nothing_wrong() -> Result<()> {
         lasts: Duration::try_from_secs_f64(minutes * 60.0)?,
         only: Vec::new(),
         systems: vec!["tourism".to_owned(), "trade-union".to_owned()],
+        guards: number("CHAOS_GUARDS", false)?,
         out: command::folder_of(seed),
     };
     command::throw("chaostest".to_owned(), &options, false).await

@@ -9,7 +9,6 @@ use api::{Host, MigrationSourcePhase, VirtualMachineMigration};
 use e2e::calm::{Calm, STILL};
 use e2e::command::zyctl;
 use e2e::declared::{Declared, find, holds, remove, right};
-use e2e::guards::{arm, firings};
 use e2e::isolation::until_answers;
 use e2e::moving::{SLOW, copy_at_most};
 use e2e::plays::{LOSSES, play_each};
@@ -20,6 +19,7 @@ use e2e::watch::{
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt};
+use lab::guards::{arm, firings};
 use lab::loss::{self, Half};
 use lab::process::run;
 use lab::{Fault, Lab, LabOptions, controlplane, inside, root_disk};

@@ -12,7 +12,6 @@ use api::{CloudPolicy, RuntimePhase, VirtualMachine, VirtualMachinePhase, Volume
 use e2e::calm::STILL;
 use e2e::command::zyctl;
 use e2e::declared::{Declared, find, holds, remove, right, set, until_runs};
-use e2e::guards::{arm, firings};
 use e2e::isolation::until_answers;
 use e2e::plays::{STARTS, play_each};
 use e2e::standing::{processes_of, standing};
@@ -20,6 +19,7 @@ use e2e::watch::{busy_host, full_name, names_on, on_host, runs, until, until_rea
 use futures::TryStreamExt as _;
 use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
+use lab::guards::{arm, firings};
 use lab::process::run;
 use lab::{Fault, Lab, LabOptions, fault, inside, namespace};
 use model::{Claim, StopProofKind};

@@ -9,7 +9,6 @@ use api::names::SYSTEM_NAMESPACE;
 use api::{Host, HostState};
 use e2e::calm::{Calm, STILL};
 use e2e::declared::{Declared, LIKE, delete, find, holds, right, until_gone};
-use e2e::guards::{TIMERS, arm, firings};
 use e2e::plays::{SYSTEMS, WHOLE_SITE, play_each};
 use e2e::power::fences;
 use e2e::standing::standing;
@@ -19,6 +18,7 @@ use e2e::watch::{
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
+use lab::guards::{TIMERS, arm, firings};
 use lab::process::run;
 use lab::{Fault, Lab, LabOptions};
 use model::StopProofKind;

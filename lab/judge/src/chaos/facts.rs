@@ -85,6 +85,10 @@ pub struct Facts {
     pub incidents: Vec<Incident>,
     /// Data disks that were judged.
     pub disks: usize,
+    /// After how long a silence on both ways an armed guard kills; none where guards are not armed.
+    pub contract: Option<u64>,
+    /// When the guards of which hosts killed.
+    pub firings: Vec<(u64, String)>,
     /// Where guests had processes, by time.
     copies: Vec<(u64, BTreeMap<String, Vec<String>>)>,
 }
@@ -95,7 +99,15 @@ impl Facts {
         let mut facts = Facts::default();
         for entry in history {
             match entry {
-                Entry::Begin { at, .. } => facts.began = Some(*at),
+                Entry::Begin {
+                    at,
+                    contract_seconds,
+                    ..
+                } => {
+                    facts.began = Some(*at);
+                    facts.contract = contract_seconds.map(|seconds| seconds * SECOND);
+                }
+                Entry::Guard { at, host } => facts.firings.push((*at, host.clone())),
                 Entry::Fault { at, fault, host } => match Effect::of(fault) {
                     Some(effect) => facts.faults.push(Interval {
                         fault: fault.clone(),

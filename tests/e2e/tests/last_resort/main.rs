@@ -8,10 +8,10 @@ mod unreachable;
 
 use anyhow::{Result, ensure};
 use api::VirtualMachine;
-use e2e::guards::shorten_timers;
 use e2e::standing::nothing_was_lost;
 use e2e::story::check_programs;
 use e2e::watch::until_well;
+use lab::guards::shorten_timers;
 use lab::{Lab, LabOptions, declarations, judges, rest};
 use model::StopProofKind;
 

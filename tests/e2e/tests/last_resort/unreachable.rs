@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use api::{Host, HostState};
 use e2e::command::zyctl;
-use e2e::guards::{arm_hosts, firings_on, is_armed};
 use e2e::standing::{guests, standing};
 use e2e::watch::{all_well, busiest, busy_host, names_on, until, vms};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use lab::guards::{arm_hosts, fired_on, is_armed};
 use lab::{Fault, Lab};
 use model::StopProofKind;
 use serde_json::{Value, json};
@@ -148,7 +148,7 @@ pub async fn a_guard_fires(lab: &Lab) -> Result<()> {
         "{host} was reset: its guard did not kill in time"
     );
     ensure!(
-        firings_on(lab, &host)? > 0,
+        !fired_on(lab, &host)?.is_empty(),
         "the guard of {host} did not fire"
     );
     let left = guests(lab)?.remove(&host).unwrap_or_default();

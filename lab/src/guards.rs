@@ -1,19 +1,22 @@
 //! Guards that are armed, and how often they fired.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use api::names::POLICY_NAME;
 use api::{CloudPolicy, Host, StoragePool};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use lab::Lab;
 use serde_json::json;
 
-use crate::watch::{hosts, until};
+use crate::lifecycle::Lab;
 
 /// Contract, watchdog and margin of armed guards, seconds: as short as a busy machine allows.
 pub const TIMERS: [u64; 3] = [10, 10, 5];
+/// Longest time for guards to be armed.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// How often is looked.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What a guard's log says when it fires.
 const FIRES: &str = "every VM of this host is killed";
@@ -56,11 +59,24 @@ pub async fn arm_hosts(lab: &Lab, names: &[String]) -> Result<Duration> {
     for host in names {
         all.patch(host, &merge, &armed).await?;
     }
-    let as_asked = |host: &Host| is_armed(host) == names.contains(&host.name_any());
-    until(client, "the guards to be armed", async || {
-        Ok(hosts(client).await?.iter().all(as_asked))
-    })
-    .await
+    let begin = Instant::now();
+    loop {
+        let hosts = all.list(&Default::default()).await?.items;
+        let wrong = (hosts.iter())
+            .filter(|host| is_armed(host) != names.contains(&host.name_any()))
+            .map(ResourceExt::name_any)
+            .collect::<Vec<_>>();
+        if wrong.is_empty() {
+            return Ok(begin.elapsed());
+        }
+        ensure!(
+            begin.elapsed() < PATIENCE,
+            "after {PATIENCE:?} the guards of {} are not as asked: armed are to be {}",
+            wrong.join(", "),
+            names.join(", ")
+        );
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Whether a host's guard is armed.
@@ -75,14 +91,38 @@ pub fn is_armed(host: &Host) -> bool {
 /// A guard's log can not be read.
 pub fn firings(lab: &Lab) -> Result<usize> {
     let hosts = lab.hosts()?;
-    hosts.iter().map(|host| firings_on(lab, host)).sum()
+    let fired = hosts.iter().map(|host| fired_on(lab, host));
+    fired.map(|fired| fired.map(|fired| fired.len())).sum()
 }
 
-/// How many times the guard of a host has fired.
+/// When the guard of a host has fired, nanoseconds since 1970 by its own log.
 ///
 /// # Errors
-/// Its log can not be read.
-pub fn firings_on(lab: &Lab, host: &str) -> Result<usize> {
-    let log = lab.files.logs().join(format!("{host}-guard.log"));
-    Ok(std::fs::read_to_string(log)?.matches(FIRES).count())
+/// The log can not be read.
+pub fn fired_on(lab: &Lab, host: &str) -> Result<Vec<u64>> {
+    let file = lab.files.logs().join(format!("{host}-guard.log"));
+    let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    text.lines()
+        .filter(|line| line.contains(FIRES))
+        .map(|line| moment(line).with_context(|| format!("{}: {line}", file.display())))
+        .collect()
+}
+
+/// The time at which a line of a log begins.
+fn moment(line: &str) -> Result<u64> {
+    let time = line.split_whitespace().next().unwrap_or_default();
+    let time: jiff::Timestamp = time.parse()?;
+    Ok(u64::try_from(time.as_nanosecond())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_log_begins_with_its_time() {
+        let line = format!("2026-03-01T00:00:00.500000Z ERROR guard: {FIRES} firings=1");
+        assert_eq!(moment(&line).expect("a time"), 1_772_323_200_500_000_000);
+        assert!(moment("killed").is_err());
+    }
 }
