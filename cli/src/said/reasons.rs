@@ -93,6 +93,7 @@ fn of_hosts() -> Vec<Reason> {
             bmc: ONE,
             attempts: TWO,
         },
+        Reason::OffNotProven { bmc: ONE },
         Reason::NextBmc { bmc: ONE },
         Reason::FenceFailed,
         Reason::NoBmc,

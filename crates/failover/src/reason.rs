@@ -56,6 +56,9 @@ pub enum Reason {
         bmc: u32,
         attempts: u32,
     },
+    OffNotProven {
+        bmc: u32,
+    },
     NextBmc {
         bmc: u32,
     },
@@ -354,6 +357,12 @@ impl Reason {
             Reason::StaysOn { bmc, attempts } => say(
                 format!("BMC {bmc} still does not read Off after {attempts} attempts"),
                 format!("BMC {bmc} 在 {attempts} 次尝试后仍未读为关闭"),
+            ),
+            Reason::OffNotProven { bmc } => say(
+                format!(
+                    "BMC {bmc} read Off, and that was not proven since: it answers no more, or the host shows life"
+                ),
+                format!("BMC {bmc} 曾读为关闭,但此后未得到证实:BMC 不再应答,或宿主机仍有存活迹象"),
             ),
             Reason::NextBmc { bmc } => say(format!("trying BMC {bmc}"), format!("改用 BMC {bmc}")),
             Reason::FenceFailed => say(

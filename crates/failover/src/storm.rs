@@ -53,8 +53,9 @@ pub struct StormFacts {
     pub known_down: BTreeSet<HostName>,
     /// Hosts being forced off.
     pub fencing: BTreeSet<HostName>,
-    /// Hosts whose fencing has failed; they wait for a person and hold nobody up.
-    pub failed: BTreeSet<HostName>,
+    /// Hosts that would be forced off now if they were let, and those that are being. All others hold nobody up:
+    /// they wait for a person, or nothing wants them off.
+    pub wants: BTreeSet<HostName>,
     /// This operator can write to the API server.
     pub can_write: bool,
     /// A person disarmed failover.
@@ -152,19 +153,15 @@ impl StormGuard {
     }
 
     /// While releasing, the one host whose turn it is: one that is being forced off keeps
-    /// its turn until it is proven dead, lives, or has failed; then the next by name.
+    /// its turn until it is proven dead, lives, or has failed; then the next by name that wants it.
     fn next_turn(&self, facts: &StormFacts) -> Option<HostName> {
         if self.state != StormState::Releasing {
             return None;
         }
-        let waiting =
-            |host: &&HostName| facts.silent.contains(*host) && !facts.failed.contains(*host);
-        let current = self.turn.as_ref().filter(waiting);
+        let waiting = |host: &&HostName| facts.wants.contains(*host);
         let begun = facts.fencing.iter().find(waiting);
-        current
-            .or(begun)
-            .or_else(|| facts.silent.iter().find(waiting))
-            .cloned()
+        let current = self.turn.as_ref().filter(waiting);
+        begun.or(current).or_else(|| facts.wants.first()).cloned()
     }
 
     /// Whether a host may be forced off now.
@@ -186,10 +183,11 @@ impl StormGuard {
                     silent: *silent,
                     of: *of,
                 }),
-                (None, Some(turn)) if turn != host => FencePermit::Refused(Reason::StormReleases {
-                    other: turn.clone(),
+                (None, Some(turn)) if turn == host => FencePermit::Granted,
+                // Whoever asks gets its turn with the next look: two may ask at once.
+                (None, turn) => FencePermit::Refused(Reason::StormReleases {
+                    other: turn.as_ref().unwrap_or(host).clone(),
                 }),
-                _ => FencePermit::Granted,
             },
         }
     }
@@ -200,8 +198,10 @@ mod tests {
     use super::*;
 
     fn facts(silent: &[&str], counted: u32) -> StormFacts {
+        let silent: BTreeSet<HostName> = silent.iter().map(|name| HostName::from(*name)).collect();
         StormFacts {
-            silent: silent.iter().map(|name| HostName::from(*name)).collect(),
+            wants: silent.clone(),
+            silent,
             counted,
             can_write: true,
             ..StormFacts::default()
@@ -312,11 +312,34 @@ mod tests {
         let mut guard = StormGuard::default();
         guard.observe(&facts(&["a", "b"], 4), &policy, Moment(0));
         let failed = StormFacts {
-            failed: BTreeSet::from(["a".into()]),
+            wants: BTreeSet::from(["b".into()]),
             ..facts(&["a", "b"], 4)
         };
         guard.observe(&failed, &policy, Moment(60_000));
         assert!(!refused(&guard, "b"));
+    }
+
+    /// Hosts that nothing wants forced off may stay silent for hours; one that hangs meanwhile has its turn, and of
+    /// two that want it at once one is first.
+    #[test]
+    fn who_waits_for_a_person_holds_nobody_up_and_two_never_go_at_once() {
+        let policy = Policy::default();
+        let mut guard = StormGuard::default();
+        let with = |wants: &[&str]| StormFacts {
+            wants: wants.iter().map(|name| HostName::from(*name)).collect(),
+            ..facts(&["a", "b", "c", "d"], 8)
+        };
+        guard.observe(&with(&[]), &policy, Moment(0));
+        guard.observe(&with(&[]), &policy, Moment(60_000));
+        assert_eq!(guard.state(), &StormState::Releasing);
+        assert!(
+            refused(&guard, "c") && refused(&guard, "d"),
+            "nobody asked yet"
+        );
+        guard.observe(&with(&["c", "d"]), &policy, Moment(3_600_000));
+        assert!(!refused(&guard, "c") && refused(&guard, "d"));
+        guard.observe(&with(&["d"]), &policy, Moment(3_610_000));
+        assert!(refused(&guard, "c") && !refused(&guard, "d"));
     }
 
     #[test]

@@ -105,6 +105,7 @@ pub fn update(
             bmcs: u32::try_from(host.spec.bmcs.len()).unwrap_or(0),
             reading: watch.readings.get(&name).cloned(),
             command: watch.commands.get(&name).copied(),
+            forcing: watch.forcing.contains(&name),
             intent: intent(context, watch, host, &name, now),
             confirmation: confirmation(watch, host, &name, now),
             void_confirmation: status

@@ -11,13 +11,15 @@ use failover::proof::power::{PowerAnswer, PowerReading, PowerState};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use kube::{Api, ResourceExt};
 use model::HostName;
 
 use super::lock;
 use crate::clock;
 use crate::runtime::Context;
 
+/// Longest time for reading the Secrets of BMCs before a command.
+const SECRETS: Duration = Duration::from_secs(3);
 /// How long after one usable answer the other BMCs of a host are waited for.
 const OTHERS: Duration = Duration::from_millis(300);
 
@@ -131,19 +133,24 @@ pub(super) async fn force_off(
     attempt: u32,
     expires_at: Moment,
 ) {
-    let controller = controllers(context, host)
-        .await
+    let known = tokio::time::timeout(SECRETS, controllers(context, host)).await;
+    let controller = known
+        .unwrap_or_default()
         .into_iter()
         .nth(usize::try_from(bmc).unwrap_or(0));
-    // Checked at the moment of sending: the intent, and that this operator still leads.
-    if clock::now() < expires_at && context.writer.leads() {
+    // Checked at the moment of sending: the intent, that it is still this operator's and about the boot that is
+    // accepted, and that this operator still leads.
+    let hosts = context.stores.hosts.state();
+    let current = hosts.iter().find(|host| host.name_any() == name.as_str());
+    let meant = current.is_some_and(|host| is_meant(host, context.writer.identity()));
+    if clock::now() < expires_at && meant && context.writer.leads() {
         let result = match controller {
             Some(Ok(controller)) => controller
                 .force_off(&uuid_of(host))
                 .await
                 .map_err(|error| error.to_string()),
             Some(Err(error)) => Err(error),
-            None => Err("no such BMC".to_owned()),
+            None => Err("no such BMC, or the Secrets of BMCs could not be read in time".to_owned()),
         };
         match result {
             Ok(()) => {
@@ -163,9 +170,39 @@ pub(super) async fn force_off(
     );
 }
 
+/// Whether the fencing intent of a host is this operator process's, and about the incarnation that is accepted: what
+/// was forced off already must not be forced off again once it has booted anew.
+fn is_meant(host: &Host, identity: &str) -> bool {
+    let status = host.status.as_ref();
+    let accepted = status.and_then(|status| status.accepted.as_ref());
+    let intent = status.and_then(|status| status.fencing.as_ref());
+    intent.is_some_and(|intent| {
+        intent.by == identity && accepted.is_some_and(|accepted| accepted.boot_id == intent.boot_id)
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_host_that_has_booted_anew_is_not_forced_off_for_its_former_boot() {
+        let host = |by: &str, accepted: &str| -> Host {
+            serde_json::from_value(json!({
+                "apiVersion": "zhengyun.io/v1alpha1", "kind": "Host", "metadata": {"name": "h1"},
+                "spec": {"pool": "p", "managementAddress": "10.0.0.1"}, "status": {
+                    "accepted": {"bootId": accepted, "systemUuid": "u"},
+                    "fencing": {"bootId": "b1", "startedAt": "2026-01-01T00:00:00Z", "expiresAfterSeconds": 60,
+                        "reason": "", "by": by}},
+            }))
+            .expect("a host")
+        };
+        assert!(is_meant(&host("operator-a", "b1"), "operator-a"));
+        assert!(!is_meant(&host("operator-a", "b2"), "operator-a"));
+        assert!(!is_meant(&host("operator-b", "b1"), "operator-a"));
+    }
 
     #[test]
     fn of_two_controllers_on_counts_and_another_machines_answer_does_not() {

@@ -72,7 +72,7 @@ pub(super) async fn show(
         );
     }
     let mut judged = judged(context, host, view, policy, faults).to_vec();
-    judged.extend(words::judged(host));
+    judged.extend(words::judged(host, view.refused_word.as_ref()));
     let conditions = conditions(&status.conditions, &judged, host.metadata.generation);
     set("conditions", json!(status.conditions), json!(conditions));
     if changes.contains_key("state") {

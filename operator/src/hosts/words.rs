@@ -2,6 +2,7 @@
 //! when and why can be seen after the field itself was taken back or said anew.
 
 use api::{Condition, Host};
+use failover::proof::confirmation::ConfirmationError;
 use kube::runtime::events::EventType;
 
 use crate::conditions::Judged;
@@ -11,14 +12,21 @@ const CONFIRMED: &str = "ConfirmedOff";
 /// Condition of a host whose faults a person called dealt with.
 const CLEARED: &str = "FaultsCleared";
 
-/// The words that stand; none is there without one.
-pub(super) fn judged(host: &Host) -> Vec<Judged> {
+/// The words that stand, and why one counts for nothing or not yet; none is there without one.
+pub(super) fn judged(host: &Host, refused: Option<&ConfirmationError>) -> Vec<Judged> {
     let confirmed = host.spec.confirmed_off.as_ref().map(|word| {
-        let message = format!(
+        let mut message = format!(
             "boot {} is powered off, says {} at {}: {}",
             word.boot_id, word.by, word.at.0, word.reason
         );
-        Judged::new(CONFIRMED, true, "ByPerson", message)
+        let why = match refused {
+            None => "ByPerson",
+            Some(refused) => {
+                message = format!("{refused} ({message})");
+                "Refused"
+            }
+        };
+        Judged::new(CONFIRMED, refused.is_none(), why, message)
     });
     let cleared = host.spec.fault_clearance.as_ref().map(|word| {
         let message = format!(
@@ -74,6 +82,7 @@ mod tests {
         let cleared = |reason: &str, at: &str| {
             host(json!({"faultClearance": {"at": at, "by": "li", "reason": reason}}))
         };
+        let judged = |host: &Host| judged(host, None);
         assert!(judged(&host(json!({}))).is_empty());
         let first = conditions(&[], &judged(&cleared("new fan", at)), Some(1));
         let told = news(&[], &first);
@@ -99,6 +108,30 @@ mod tests {
         assert!(
             message.contains("boot b1") && message.contains("ops"),
             "{message}"
+        );
+    }
+
+    #[test]
+    fn a_word_that_is_refused_is_not_told_as_true() {
+        let word = json!({"bootId": "b1", "at": "2026-11-26T00:00:00Z", "by": "ops", "reason": "cord pulled"});
+        let host = host(json!({ "confirmedOff": word }));
+        let void = ConfirmationError::Void("h1".into());
+        let told = conditions(&[], &judged(&host, Some(&void)), Some(1));
+        assert_eq!(
+            (told[0].status.as_str(), told[0].reason.as_str()),
+            ("False", "Refused")
+        );
+        assert!(
+            told[0].message.contains("say so anew"),
+            "{}",
+            told[0].message
+        );
+        let early = conditions(&[], &judged(&host, None), Some(1));
+        assert_eq!(early[0].status, "True");
+        assert_eq!(
+            news(&told, &early).len(),
+            1,
+            "that it counts now is told too"
         );
     }
 

@@ -36,6 +36,8 @@ pub struct HostObject {
     pub cut: Option<(BootId, u64)>,
     /// A person's word.
     pub confirmed: Option<Confirmation>,
+    /// The last word that was found void.
+    pub void: Option<Confirmation>,
     /// It is to be emptied.
     pub drain: bool,
     /// Faults that quarantine it.

@@ -40,7 +40,10 @@ pub enum Stage {
         since: Moment,
     },
     /// It read Off; the witness watches for signs of life.
-    Watch,
+    Watch {
+        /// When it began.
+        since: Moment,
+    },
     /// Every BMC was tried.
     Failed,
 }
@@ -77,6 +80,8 @@ pub(crate) struct Sight<'a> {
     pub reading: Option<(PowerState, Moment)>,
     pub intent: &'a Intent,
     pub command: Option<CommandEnd>,
+    /// A command is on its way, of this fencing or of a former one.
+    pub forcing: bool,
     pub bmcs: u32,
 }
 
@@ -131,9 +136,10 @@ impl Fencing {
                 self.look(since, sight, (held, expires_at), policy, now, &mut wants)
             }
             Stage::Sent { at } => {
+                // What ended before this was ordered belongs to a former fencing.
                 let ended = sight
                     .command
-                    .filter(|end| end.attempt == self.attempt)
+                    .filter(|end| end.attempt == self.attempt && end.at >= at)
                     .map(|end| end.at);
                 let overdue =
                     now.since(at) > policy.fence_send_milliseconds + policy.grace_milliseconds;
@@ -143,14 +149,21 @@ impl Fencing {
                 }
             }
             Stage::ReadBack { since } => match sight.reading {
-                Some((PowerState::Off, sent)) if sent >= since => self.stage = Stage::Watch,
+                Some((PowerState::Off, sent)) if sent >= since => {
+                    self.stage = Stage::Watch { since: now };
+                }
                 _ if now.since(since) > policy.fence_read_back_milliseconds => {
                     self.try_again(sight, policy, now, &mut wants)
                 }
                 _ => wants.actions.push(HostAction::ReadPower),
             },
-            Stage::Watch => {
+            Stage::Watch { since } => {
                 if matches!(sight.reading, Some((PowerState::On, _))) {
+                    self.try_again(sight, policy, now, &mut wants);
+                } else if now.since(since) > watched_milliseconds(policy) {
+                    // The BMC has gone dark since, or the host shows life: nothing comes of waiting.
+                    self.attempts_here += 1;
+                    wants.done.push(Reason::OffNotProven { bmc: self.bmc });
                     self.try_again(sight, policy, now, &mut wants);
                 }
             }
@@ -172,10 +185,15 @@ impl Fencing {
             self.stage = Stage::Intend;
             return;
         }
+        if sight.forcing {
+            // The end of a former fencing's command would be taken for this one's.
+            wants.actions.push(HostAction::ReadPower);
+            return;
+        }
         match sight.reading.filter(|(_, sent)| *sent >= since) {
             Some((PowerState::Off, _)) => {
                 wants.done.push(Reason::PowerAlreadyOff);
-                self.stage = Stage::Watch;
+                self.stage = Stage::Watch { since: now };
             }
             // A BMC that reads On is told; one that does not answer a reading may still obey
             // a command, but another machine's BMC must never be told anything.
@@ -219,6 +237,15 @@ impl Fencing {
         self.stage = Stage::Look { since: now };
         wants.actions.push(HostAction::ReadPower);
     }
+}
+
+/// How long a BMC that has read Off is watched before another try: a proof takes the longest interval of the host's
+/// signs and readings that are valid, twice over where some of them were late.
+fn watched_milliseconds(policy: &Policy) -> u64 {
+    let interval = policy
+        .lease_interval_milliseconds
+        .max(policy.heartbeat_interval_milliseconds);
+    2 * (interval + policy.grace_milliseconds + policy.power_valid_milliseconds)
 }
 
 #[cfg(test)]

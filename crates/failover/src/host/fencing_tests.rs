@@ -23,6 +23,7 @@ fn sight(reading: Option<(PowerState, u64)>, intent: &Intent) -> Sight<'_> {
         reading: reading.map(|(state, sent)| (state, Moment(sent))),
         intent,
         command: None,
+        forcing: false,
         bmcs: 1,
     }
 }
@@ -168,7 +169,9 @@ fn every_row_of_one_step() {
             ours(),
             Some((Off, 1_000)),
             1_100,
-            Stage::Watch,
+            Stage::Watch {
+                since: Moment(1_100),
+            },
             vec![],
             vec![Reason::PowerAlreadyOff],
         ),
@@ -281,7 +284,9 @@ fn every_row_of_one_step() {
             ours(),
             Some((Off, 2_000)),
             3_000,
-            Stage::Watch,
+            Stage::Watch {
+                since: Moment(3_000),
+            },
             vec![],
             vec![],
         ),
@@ -303,27 +308,37 @@ fn every_row_of_one_step() {
             read(),
             vec![],
         ),
+        // Off, and nothing that proves it: after sixteen seconds from the look again.
+        (
+            Stage::Watch { since: Moment(0) },
+            ours(),
+            None,
+            16_001,
+            since(16_001),
+            read(),
+            vec![Reason::OffNotProven { bmc: 0 }],
+        ),
         // Off once and On again: from the look again.
         (
-            Stage::Watch,
+            Stage::Watch { since: Moment(0) },
             ours(),
             Some((Off, 9_000)),
             9_100,
-            Stage::Watch,
+            Stage::Watch { since: Moment(0) },
             vec![],
             vec![],
         ),
         (
-            Stage::Watch,
+            Stage::Watch { since: Moment(0) },
             ours(),
             None,
             9_100,
-            Stage::Watch,
+            Stage::Watch { since: Moment(0) },
             vec![],
             vec![],
         ),
         (
-            Stage::Watch,
+            Stage::Watch { since: Moment(0) },
             ours(),
             Some((On, 9_000)),
             9_100,
@@ -371,6 +386,7 @@ fn the_end_of_another_attempt_is_not_the_end_of_this_one() {
         });
         let sight = Sight {
             command,
+            forcing: false,
             ..sight(None, &intent)
         };
         let _ = fencing.step(sight, &Policy::default(), Moment(1_500));
@@ -388,6 +404,7 @@ fn fenced_in_vain(bmcs: u32, power: PowerState) -> (Vec<u32>, Vec<Reason>, Stage
             reading: Some((power, Moment(now))),
             intent: &intent,
             command,
+            forcing: false,
             bmcs,
         };
         let wants = fencing.step(sight, &policy, Moment(now));
@@ -438,7 +455,7 @@ fn a_host_is_not_alive_while_a_command_may_still_hit_it() {
         (Stage::Look { since: now }, false),
         (Stage::Sent { at: now }, true),
         (Stage::ReadBack { since: now }, true),
-        (Stage::Watch, false),
+        (Stage::Watch { since: Moment(0) }, false),
         (Stage::Failed, false),
     ] {
         assert_eq!(at(stage).in_flight(), in_flight, "{stage:?}");

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{BootId, HostName};
 
-use super::fencing::Stage;
 use super::machine::{FencePermit, HostAction, HostEvent, HostFacts, HostMachine, HostView, Life};
 use crate::policy::Policy;
 use crate::proof::HostStopProof;
@@ -35,6 +34,7 @@ pub struct Hosts {
     guard: StormGuard,
     last_step: Option<Moment>,
     was_held: bool,
+    could_write: bool,
 }
 
 /// The result of one step.
@@ -74,7 +74,13 @@ impl Hosts {
                 .values_mut()
                 .for_each(|machine| machine.restart_windows(now));
         }
+        if observer.can_write && !self.could_write {
+            // What was told while nobody listened may be lost.
+            let machines = self.machines.values_mut();
+            machines.for_each(HostMachine::tell_anew);
+        }
         (self.last_step, self.was_held) = (Some(now), held);
+        self.could_write = observer.can_write;
         // What a host that is proven dead last said does not count.
         let dead = |host: &HostName| {
             let machine = self.machines.get(host);
@@ -130,12 +136,7 @@ impl Hosts {
             counted: u32::try_from(counted).unwrap_or(u32::MAX),
             known_down: named(&|machine| machine.life() == Life::Fenced),
             fencing: named(&|machine| machine.life() == Life::Fencing),
-            failed: named(&|machine| {
-                machine.storage_is_cut()
-                    || machine
-                        .fencing()
-                        .is_some_and(|fencing| fencing.stage == Stage::Failed)
-            }),
+            wants: named(&HostMachine::wants_off),
             can_write: observer.can_write,
             disarmed: observer.disarmed,
             frozen: observer.frozen,

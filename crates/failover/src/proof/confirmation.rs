@@ -57,10 +57,27 @@ pub enum ConfirmationError {
     /// It was confirmed a moment ago; the window without signs of life is not over.
     #[error("host {0} is being watched for signs of life before the confirmation counts")]
     TooEarly(HostName),
+    /// It has a heartbeat, and nobody can see just now whether it beats.
+    #[error(
+        "nobody can read the storage heartbeat of host {0} just now, so nobody knows that it stands still; mend the storage first"
+    )]
+    Unobserved(HostName),
+    /// It was refused before for a sign of life, or for a BMC that read On, and counts for nothing any more.
+    #[error(
+        "host {0} showed signs of life, or its BMC read On, after this was said: it counts for nothing any more; look again, and if the host is off, say so anew"
+    )]
+    Void(HostName),
+}
+
+impl ConfirmationError {
+    /// Whether the word counts for nothing from now on, whatever comes: who said it stood before another machine.
+    pub fn voids(&self) -> bool {
+        matches!(self, Self::Alive(_) | Self::ReadsOn(_))
+    }
 }
 
 /// Checks a confirmation that the operator first saw at `seen_at`, when the signs of life
-/// were `signs_then`.
+/// were `signs_then`. `power` is the last reading that counts, with the moment at which it was asked for.
 ///
 /// # Errors
 /// Why it does not count (yet).
@@ -68,7 +85,7 @@ pub fn confirm(
     confirmation: &Confirmation,
     registered: &BootId,
     (seen_at, signs_then): (Moment, &LifeSigns),
-    (power, signs): (Option<PowerState>, &LifeSigns),
+    (power, signs): (Option<(PowerState, Moment)>, &LifeSigns),
     policy: &Policy,
     now: Moment,
 ) -> Result<HostStopProof, ConfirmationError> {
@@ -83,14 +100,20 @@ pub fn confirm(
     if confirmation.by.trim().is_empty() || confirmation.reason.trim().is_empty() {
         return Err(ConfirmationError::Anonymous);
     }
-    if power == Some(PowerState::On) {
+    let reads_on = power.filter(|(state, _)| *state == PowerState::On);
+    if reads_on.is_some_and(|(_, asked)| asked >= seen_at) {
         return Err(ConfirmationError::ReadsOn(host.clone()));
     }
-    if signs.show_life_after(signs_then, seen_at) || !signs.all_silent(policy, now) {
+    if signs.show_life_after(signs_then, seen_at) {
         return Err(ConfirmationError::Alive(host.clone()));
     }
+    if signs.heartbeat.is_some() && signs.heartbeat_unobserved {
+        return Err(ConfirmationError::Unobserved(host.clone()));
+    }
+    // What was read before the word was given may be older than the act that it tells of.
     let window = signs.longest_interval_milliseconds(policy) + policy.grace_milliseconds;
-    if now.since(seen_at) < window {
+    let watched = now.since(seen_at) >= window && signs.all_silent(policy, now);
+    if !watched || reads_on.is_some() {
         return Err(ConfirmationError::TooEarly(host.clone()));
     }
     Ok(HostStopProof {
@@ -127,6 +150,7 @@ mod tests {
             given_at: String::new(),
         };
         let judge = |word: &Confirmation, registered: &str, power, now_signs: &LifeSigns, now| {
+            let power: Option<(PowerState, Moment)> = power;
             confirm(
                 word,
                 &registered.into(),
@@ -147,9 +171,40 @@ mod tests {
             Err(ConfirmationError::OtherBoot { .. })
         ));
         assert!(matches!(
-            judge(&word, "b1", Some(PowerState::On), &quiet, 63_000),
+            judge(
+                &word,
+                "b1",
+                Some((PowerState::On, Moment(60_001))),
+                &quiet,
+                63_000
+            ),
             Err(ConfirmationError::ReadsOn(_))
         ));
+        // Asked for before the plug was pulled: it is waited for the next one.
+        assert!(matches!(
+            judge(
+                &word,
+                "b1",
+                Some((PowerState::On, Moment(59_000))),
+                &quiet,
+                63_000
+            ),
+            Err(ConfirmationError::TooEarly(_))
+        ));
+        let blind = LifeSigns {
+            heartbeat: quiet.lease,
+            heartbeat_unobserved: true,
+            ..quiet
+        };
+        let unseen = confirm(
+            &word,
+            &"b1".into(),
+            (Moment(60_000), &blind),
+            (None, &blind),
+            &policy,
+            Moment(63_000),
+        );
+        assert!(matches!(unseen, Err(ConfirmationError::Unobserved(_))));
         assert!(matches!(
             judge(&word, "b1", None, &signs(2, 61_000), 70_000),
             Err(ConfirmationError::Alive(_))

@@ -12,6 +12,7 @@ use failover::signs::ProbeAnswer;
 use failover::vm::{HostSight, VmPhase};
 use model::Assignment;
 
+use super::vms::HOST;
 use super::{Work, identity, name};
 use crate::machine::DomainState;
 use crate::mutant::Mutant;
@@ -74,6 +75,7 @@ impl World {
             }
             for host in 0..self.machines.len() {
                 self.end_stray_cut(operator, host);
+                self.write_void(operator, host, now);
                 self.judge_registration(operator, host);
             }
         }
@@ -81,6 +83,23 @@ impl World {
             let machine = self.operators[operator].hosts.machine(name);
             machine.is_some_and(|machine| machine.is_silent())
         })
+    }
+
+    /// That a person's word was found void outlives the operator that found it.
+    fn write_void(&mut self, operator: usize, host: usize, now: Moment) {
+        let this = &self.operators[operator];
+        let (object, name) = (&this.cache.hosts[host], &self.names[host]);
+        let Some(facts) = this.facts.get(name).filter(|_| object.confirmed.is_some()) else {
+            return;
+        };
+        let view = this.hosts.view(name, facts, &self.policy, now);
+        let void = view.and_then(|view| view.void_confirmation);
+        let (version, news) = (object.version, void != object.void);
+        if let Some(word) = void.filter(|_| news)
+            && self.settled(operator, HOST, host, version)
+        {
+            self.write(operator, Work::Void(host, version, word));
+        }
     }
 
     fn gather(&mut self, operator: usize, host: usize, now: Moment) {
@@ -131,6 +150,7 @@ impl World {
             facts.reading.clone_from(&this.readings[host]);
         }
         facts.command = this.commands[host];
+        facts.forcing = this.forcing.contains(&host);
         facts.storage = StorageFacts {
             cuttable: self.plan.cuts,
             ordered: object.cut.as_ref().map(|(boot_id, _)| boot_id.clone()),
@@ -165,6 +185,7 @@ impl World {
                 }
             }
         };
+        facts.void_confirmation.clone_from(&object.void);
         facts.confirmation = object.confirmed.as_ref().map(|word| {
             let first = *this.confirmations[host].get_or_insert(now);
             (word.clone(), first)

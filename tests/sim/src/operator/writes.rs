@@ -5,6 +5,7 @@ use failover::assignment::Rights;
 use failover::claims::Claims;
 use failover::host::incarnation::Identity;
 use failover::migration::MigrationOutcome;
+use failover::proof::confirmation::Confirmation;
 use failover::vm::VmPhase;
 use model::{Assignment, BootId, Epoch, VmUid};
 
@@ -51,6 +52,8 @@ pub enum Work {
     Intent(usize, u64, BootId, usize, u64),
     /// The intent is over.
     ClearIntent(usize, u64),
+    /// A person's word counts for nothing any more.
+    Void(usize, u64, Confirmation),
     /// A host's storage is cut off for an incarnation, or not any more.
     Cut(usize, u64, Option<BootId>),
     /// A move's status.
@@ -187,6 +190,7 @@ impl World {
             Work::Register(host, version, ..)
             | Work::Cut(host, version, _)
             | Work::ClearIntent(host, version)
+            | Work::Void(host, version, _)
             | Work::Intent(host, version, ..) => (HOST, *host, *version),
             Work::Release(volume, version) | Work::Mend(volume, version, _) => {
                 (VOLUME, *volume, *version)
@@ -295,6 +299,11 @@ impl World {
                 let order = self.api.revision() + 1;
                 done(self.api.host(*host, Some(*version), |object| {
                     object.cut = boot.clone().map(|boot| (boot, order));
+                }))
+            }
+            Work::Void(host, version, word) => {
+                done(self.api.host(*host, Some(*version), |object| {
+                    object.void = Some(word.clone());
                 }))
             }
             Work::ClearIntent(host, version) => {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::fencing::CommandEnd;
 use crate::host::incarnation::Identity;
 use crate::proof::HostStopProof;
-use crate::proof::confirmation::Confirmation;
+use crate::proof::confirmation::{Confirmation, ConfirmationError};
 use crate::proof::power::{PowerReading, PowerState};
 use crate::proof::storage::StorageFacts;
 use crate::reason::Reason;
@@ -60,6 +60,8 @@ pub struct HostFacts {
     pub reading: Option<PowerReading>,
     /// The latest force-off that ended.
     pub command: Option<CommandEnd>,
+    /// A force-off is on its way, of the fencing that stands or of a former one.
+    pub forcing: bool,
     /// The fencing intent in the API.
     pub intent: Intent,
     /// A person's word, and when this operator first saw it.
@@ -196,6 +198,8 @@ pub struct HostView {
     pub reasons: Vec<Reason>,
     /// Why nothing new may be placed there; none when it may.
     pub not_placeable: Option<Reason>,
+    /// Why the person's word that stands counts for nothing, or not yet.
+    pub refused_word: Option<ConfirmationError>,
     /// Its power as last read, where the reading still counts.
     pub power: Option<PowerState>,
     /// It misses renewals.

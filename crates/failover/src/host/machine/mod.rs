@@ -32,7 +32,7 @@ use super::incarnation::Identity;
 use super::table::{Freshness, conclude};
 use crate::policy::Policy;
 use crate::proof::HostStopProof;
-use crate::proof::confirmation::Confirmation;
+use crate::proof::confirmation::{Confirmation, ConfirmationError};
 use crate::proof::power::{PowerState, PowerWitness};
 use crate::reason::Reason;
 use crate::signs::LifeSigns;
@@ -66,6 +66,10 @@ pub struct HostMachine {
     stuck_since: Option<Moment>,
     /// The last problem with its identity, and when it was seen last.
     identity_problem: Option<(String, Moment)>,
+    /// The last person's word that was refused, and why.
+    refused_word: Option<(Confirmation, ConfirmationError)>,
+    /// It would be forced off now, or is being, if the site lets it: it may have the turn after a storm.
+    wants_off: bool,
 }
 
 /// The result of one step.
@@ -101,6 +105,8 @@ impl HostMachine {
             storage_cut: false,
             stuck_since: None,
             identity_problem: None,
+            refused_word: None,
+            wants_off: false,
         }
     }
 
@@ -119,14 +125,19 @@ impl HostMachine {
         self.fencing.as_ref()
     }
 
-    /// Whether it wants to be forced off and waits only for the permit.
+    /// Whether it is silent and not proven dead.
     pub fn is_silent(&self) -> bool {
         matches!(self.life, Life::Suspect | Life::Unreachable | Life::Fencing)
     }
 
-    /// Whether its storage is, or is being, cut off: it holds no other fence up.
-    pub fn storage_is_cut(&self) -> bool {
-        self.storage_cut
+    /// Whether it would be forced off now, or is being, if the site lets it.
+    pub fn wants_off(&self) -> bool {
+        self.wants_off
+    }
+
+    /// Everything is told anew: whoever keeps the ledger may not have heard it.
+    pub fn tell_anew(&mut self) {
+        self.told.clear();
     }
 
     /// Starts all windows anew: the observer was paused, or failover was re-armed.
@@ -136,6 +147,7 @@ impl HostMachine {
         self.power = None;
         self.signs_at_confirmation = None;
         self.stuck_since = None;
+        self.tell_anew();
     }
 
     /// The proof that one incarnation of this host is dead, if there is one.
@@ -162,6 +174,7 @@ impl HostMachine {
             actions: Vec::new(),
             events: Vec::new(),
         };
+        self.wants_off = false;
         let Some(identity) = &facts.identity else {
             self.note_identity_problem(facts, policy, now);
             self.enter(Life::NotRegistered, now);
@@ -189,6 +202,11 @@ impl HostMachine {
             self.live(facts, permit, policy, now, &mut out);
         } else {
             self.be_silent(facts, &signs, conclusion, permit, policy, now, &mut out);
+        }
+        if facts.forcing {
+            // Others wait for as long as the intent stands, and so for the command.
+            let clears = |action: &HostAction| *action == HostAction::ClearIntent;
+            out.actions.retain(|action| !clears(action));
         }
         out
     }
@@ -285,7 +303,7 @@ impl HostMachine {
         now: Moment,
         out: &mut HostStep,
     ) {
-        if self.fencing.as_ref().is_some_and(Fencing::in_flight) {
+        if facts.forcing || self.fencing.as_ref().is_some_and(Fencing::in_flight) {
             // A command may take effect at any moment: alive or not is decided by the read-back.
             self.advance_fencing(facts, policy, now, out);
             return;
@@ -347,6 +365,7 @@ impl HostMachine {
         match (self.fencing.as_ref().map(|fencing| fencing.stage), permit) {
             (Some(Stage::Failed), _) => self.enter(Life::Ready, now),
             (Some(_), _) => {
+                self.wants_off = true;
                 self.ask_for_power(facts, policy, now, out);
                 self.advance_fencing(facts, policy, now, out);
             }
@@ -354,10 +373,12 @@ impl HostMachine {
                 self.tell(out, EventKind::NotDone, needs_person);
             }
             (None, FencePermit::Refused(reason)) => {
+                self.wants_off = true;
                 self.stuck_since = None;
-                self.tell(out, EventKind::NotDone, reason.clone());
+                self.tell_refusal(reason, out);
             }
             (None, FencePermit::Granted) => {
+                self.wants_off = true;
                 let since = *self.stuck_since.get_or_insert(now);
                 if now.since(since) >= policy.fence_isolated_after_milliseconds {
                     self.begin_fencing(facts, policy, now, out);

@@ -96,8 +96,16 @@ impl HostMachine {
     }
 
     pub(super) fn current_power(&self, policy: &Policy, now: Moment) -> Option<PowerState> {
+        self.power_that_counts(policy, now).map(|(state, _)| state)
+    }
+
+    /// The last reading, with the moment at which it was asked for, while it says something about now.
+    pub(super) fn power_that_counts(
+        &self,
+        policy: &Policy,
+        now: Moment,
+    ) -> Option<(PowerState, Moment)> {
         self.power
             .filter(|(_, sent)| now.since(*sent) <= policy.power_valid_milliseconds)
-            .map(|(state, _)| state)
     }
 }

@@ -8,7 +8,7 @@ use crate::host::fencing::{Fencing, Sight, Stage};
 use crate::host::table::{Conclusion, Response};
 use crate::policy::Policy;
 use crate::proof::HostStopProof;
-use crate::proof::confirmation::confirm;
+use crate::proof::confirmation::{Confirmation, confirm};
 use crate::reason::Reason;
 use crate::signs::LifeSigns;
 use crate::time::Moment;
@@ -33,6 +33,7 @@ impl HostMachine {
             if matches!(facts.intent, Intent::Ours { .. }) {
                 out.actions.push(HostAction::ClearIntent);
             }
+            self.doubt_a_word(facts, signs, now);
             self.seek_a_first_hand_proof(facts, signs, conclusion, policy, now, out);
             return;
         }
@@ -90,17 +91,20 @@ impl HostMachine {
                 now,
                 out,
             ),
-            Life::Fencing => match (permit, &self.fencing) {
-                (
-                    FencePermit::Refused(
-                        reason @ (Reason::Frozen | Reason::Disarmed | Reason::NoOtherHost),
-                    ),
-                    Some(begun),
-                ) if !begun.in_flight() => {
-                    self.call_off(reason.clone(), facts, now, out);
+            Life::Fencing => {
+                self.wants_off = true;
+                match (permit, &self.fencing) {
+                    (
+                        FencePermit::Refused(
+                            reason @ (Reason::Frozen | Reason::Disarmed | Reason::NoOtherHost),
+                        ),
+                        Some(begun),
+                    ) if !begun.in_flight() => {
+                        self.call_off(reason.clone(), facts, now, out);
+                    }
+                    _ => self.advance_fencing(facts, policy, now, out),
                 }
-                _ => self.advance_fencing(facts, policy, now, out),
-            },
+            }
             _ => {}
         }
     }
@@ -114,6 +118,23 @@ impl HostMachine {
         }
         self.enter(Life::Unreachable, now);
         self.tell(out, EventKind::NotDone, reason);
+    }
+
+    /// A person's word is proof for as long as nothing speaks against it: any sign of life since takes it back,
+    /// and whoever has not been started elsewhere yet waits for another proof.
+    fn doubt_a_word(&mut self, facts: &HostFacts, signs: &LifeSigns, now: Moment) {
+        let kind = self.proof.as_ref().map(HostStopProof::kind);
+        if kind != Some(StopProofKind::Confirmed) {
+            return;
+        }
+        let (then, before) = *self.signs_at_confirmation.get_or_insert((now, *signs));
+        if signs.show_life_after(&before, then) {
+            self.void_word = facts.confirmation.as_ref().map(|(word, _)| word.clone());
+            (self.proof, self.alive_after_proof) = (None, true);
+            (self.witness, self.power) = (None, None);
+            self.told.clear();
+            self.enter(Life::Suspect, now);
+        }
     }
 
     /// `SelfFenced` rests on what the host promised. It is enough to restart its VMs, but not for
@@ -201,22 +222,40 @@ impl HostMachine {
             return Some(proof);
         }
         let (confirmation, seen_at) = facts.confirmation.as_ref()?;
-        if [&self.void_word, &facts.void_confirmation].contains(&&Some(confirmation.clone())) {
+        if self.is_void(confirmation, facts) {
             return None;
         }
         let seen_at = (*seen_at).max(self.floor);
         let (then, before) = *self.signs_at_confirmation.get_or_insert((seen_at, *signs));
-        let power = self.current_power(policy, now);
+        let power = self.power_that_counts(policy, now);
         let registered = &self.incarnation.as_ref()?.boot_id;
-        confirm(
+        let judged = confirm(
             confirmation,
             registered,
             (then, &before),
             (power, signs),
             policy,
             now,
-        )
-        .ok()
+        );
+        match judged {
+            Ok(proof) => {
+                self.refused_word = None;
+                Some(proof)
+            }
+            Err(why) => {
+                if why.voids() {
+                    self.void_word = Some(confirmation.clone());
+                }
+                self.refused_word = Some((confirmation.clone(), why));
+                None
+            }
+        }
+    }
+
+    /// Whether a word counts for nothing any more, as this observer or a former one found.
+    pub(super) fn is_void(&self, word: &Confirmation, facts: &HostFacts) -> bool {
+        let known = [&self.void_word, &facts.void_confirmation];
+        known.into_iter().flatten().any(|void| void == word)
     }
 
     pub(super) fn accept(
@@ -276,8 +315,12 @@ impl HostMachine {
                 ) => Reason::NeedsPerson {
                     host: self.host.clone(),
                 },
-                (FencePermit::Refused(reason), _) => reason.clone(),
+                (FencePermit::Refused(reason), _) => {
+                    self.wants_off = true;
+                    return self.tell_refusal(reason, out);
+                }
                 (FencePermit::Granted, _) => {
+                    self.wants_off = true;
                     self.begin_fencing(facts, policy, now, out);
                     return;
                 }
@@ -300,12 +343,18 @@ impl HostMachine {
         }
     }
 
+    /// Why it is not forced off; that its own turn is about to come is nothing to tell.
+    pub(super) fn tell_refusal(&mut self, reason: &Reason, out: &mut HostStep) {
+        if !matches!(reason, Reason::StormReleases { other } if *other == self.host) {
+            self.tell(out, EventKind::NotDone, reason.clone());
+        }
+    }
+
     /// No BMC helps, and its pools' servers can cut it off.
     fn cut_storage(&mut self, permit: &FencePermit, out: &mut HostStep) {
+        self.wants_off = !self.storage_cut;
         match (permit, &self.incarnation) {
-            (FencePermit::Refused(reason), _) => {
-                self.tell(out, EventKind::NotDone, reason.clone());
-            }
+            (FencePermit::Refused(reason), _) => self.tell_refusal(reason, out),
             (FencePermit::Granted, Some(identity)) => {
                 let boot_id = identity.boot_id.clone();
                 self.tell(out, EventKind::Decided, Reason::CutsStorage);
@@ -345,6 +394,7 @@ impl HostMachine {
             reading: self.power,
             intent: &facts.intent,
             command: facts.command,
+            forcing: facts.forcing,
             bmcs: facts.bmcs,
         };
         let wants = fencing.step(sight, policy, now);

@@ -5,6 +5,7 @@ use crate::host::fencing::Stage;
 use crate::host::table::{Conclusion, PowerSignal, power_signal};
 use crate::policy::Policy;
 use crate::proof::HostStopProof;
+use crate::proof::confirmation::ConfirmationError;
 use crate::proof::power::PowerState;
 use crate::reason::Reason;
 use crate::time::Moment;
@@ -81,7 +82,9 @@ impl HostMachine {
             reasons.extend(held.map(|detail| Reason::IdentityConflict { detail }));
         }
         reasons.extend(agent_down.map(|age_milliseconds| Reason::AgentDown { age_milliseconds }));
-        let foreign = matches!(&facts.intent, Intent::Foreign { until } if *until > now);
+        // A command may land there: one of another operator, or of a fencing that is over.
+        let foreign =
+            facts.forcing || matches!(&facts.intent, Intent::Foreign { until } if *until > now);
         let not_placeable = match state {
             HostState::Ready | HostState::Recovering if foreign => Some(Reason::FenceIntended),
             HostState::Ready | HostState::Recovering if self.storage_cut => {
@@ -112,6 +115,7 @@ impl HostMachine {
             power,
             silent: lost || self.life == Life::Suspect,
             lost,
+            refused_word: self.refusal(facts),
             void_confirmation: self.void_word.clone().filter(|word| {
                 facts
                     .confirmation
@@ -119,6 +123,18 @@ impl HostMachine {
                     .is_some_and(|(given, _)| given == word)
             }),
         }
+    }
+
+    /// Why the word that stands counts for nothing, or not yet; none where it proves the host off.
+    fn refusal(&self, facts: &HostFacts) -> Option<ConfirmationError> {
+        let (word, _) = facts.confirmation.as_ref()?;
+        if self.is_void(word, facts) {
+            return Some(ConfirmationError::Void(self.host.clone()));
+        }
+        let refused = self.refused_word.as_ref();
+        refused
+            .filter(|(refused, _)| refused == word)
+            .map(|(_, why)| why.clone())
     }
 
     fn unreachable_reasons(&self, facts: &HostFacts, silent_milliseconds: u64) -> Vec<Reason> {
