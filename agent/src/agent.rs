@@ -32,6 +32,7 @@ use crate::vm::closing::Closes;
 use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
 use crate::vm::departed::Departed;
 use crate::vm::dirty_rate::{self, DirtyRates};
+use crate::vm::preparing::Preparing;
 use crate::vm::resuming::Resumes;
 use crate::vm::worker::{VmRef, carry_out};
 use crate::{freeze, guard, hardware_report, hook_check, metrics, migration, report, storage};
@@ -61,6 +62,8 @@ pub struct Context {
     pub node: Node,
     /// The ledger of this boot.
     pub ledger: Ledger,
+    /// Starts that wait for what they need.
+    pub preparing: Preparing,
     /// Closes under way.
     pub closes: Closes,
     /// Copies that were handed over and are still shown.
@@ -139,6 +142,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         boot_id,
         guard_firings: firings.count,
         ledger: Ledger::new(&options.run_dir),
+        preparing: Preparing::default(),
         closes: Closes::default(),
         departed: Departed::default(),
         resumes: Resumes::default(),

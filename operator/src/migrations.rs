@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use self::order::{Load, in_order, sides, vm_of};
 use crate::reconcile::rebalance;
 use crate::runtime::Context;
-use crate::vms::{Memory, claim, claims_patch, rights_patch, volumes_of, write_seed};
+use crate::vms::{Claimed, Memory, claim, claims_patch, rights_patch, volumes_of, write_seed};
 use crate::writer::{WriteError, logged};
 use crate::{clock, door, evacuation, merge};
 
@@ -295,7 +295,13 @@ async fn begin(
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .placeable(&choice.host, policy);
-    let Ok(boot_id) = boot_id else { return Ok(()) };
+    let boot_id = match boot_id {
+        Ok(boot_id) => boot_id,
+        Err(why) => {
+            let message = format!("waits for {}: {why}", choice.host);
+            return show(context, migration, &message).await;
+        }
+    };
     let change = match assignment::begin_migration(&rights, choice.host.clone(), boot_id) {
         Ok(change) => change,
         Err(error) => return show(context, migration, &error.to_string()).await,
@@ -305,8 +311,11 @@ async fn begin(
     };
     let nics = vm.status.clone().unwrap_or_default().nics;
     write_seed(context, vm, &nics, &target).await?;
-    if !claim(context, vm, &target, "incomingClaim").await? {
-        return Ok(());
+    match claim(context, vm, &target, "incomingClaim").await? {
+        Claimed::All => {}
+        Claimed::NotYet => return Ok(()),
+        // The VM runs on as it did: it is the move that waits.
+        Claimed::Taken(why) => return show(context, migration, &why).await,
     }
     context
         .writer

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use api::{CloseReason, RunStrategy, Runtime, RuntimePhase, StoragePool, VirtualMachine, Volume};
@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::closing::{self, CloseStuck};
 use super::decide::{Action, close_reason, runtime_phase};
+use super::preparing;
 use super::reporting;
 use super::spec::{self, ClaimKind, Parts, SpecError};
 use super::starting;
@@ -113,6 +114,7 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
     context
         .ledger
         .take(&vm.uid, assignment.epoch.0, context.guard_firings)?;
+    context.preparing.ends(&vm.uid);
     let prepared = begin.elapsed();
     let hypervisor = context.hypervisor.as_ref();
     let started = starting::start(hypervisor, &context.ledger, &spec, starting::DEADLINE).await;
@@ -143,8 +145,21 @@ fn start_failure(message: &str) -> CloseReason {
     }
 }
 
-/// Shows what a start waits for; the next turn tries again.
-async fn waiting(context: &Context, vm: &VmRef, assignment: &Assignment, why: &str) -> Result<()> {
+/// Shows what a start waits for; the next turn tries again, until it has waited for too long.
+async fn waiting(
+    context: &Arc<Context>,
+    vm: &VmRef,
+    assignment: &Assignment,
+    why: &str,
+) -> Result<()> {
+    let (uid, epoch) = (vm.uid.as_str(), assignment.epoch.0);
+    if context.preparing.is_overdue(uid, epoch, Instant::now()) {
+        tracing::error!(vm = vm.name, why, "not started in time, declined");
+        let told = Some(preparing::declined(why));
+        close_and_report(context, vm, assignment, CloseReason::Declined, told).await?;
+        context.preparing.ends(uid);
+        return Ok(());
+    }
     tracing::warn!(vm = vm.name, why, "not started yet");
     report(
         context,

@@ -125,6 +125,10 @@ pub fn update(
     watch.facts.retain(|name, _| names.contains(name));
     watch.books.retain(|name, _| names.contains(name));
     watch.confirmations.retain(|name, _| names.contains(name));
+    // A host that is made anew under the same name has met none of these.
+    watch.readings.retain(|name, _| names.contains(name));
+    watch.commands.retain(|name, _| names.contains(name));
+    watch.intents.retain(|name, _| names.contains(name));
     context
         .stores
         .heartbeats()

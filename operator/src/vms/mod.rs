@@ -29,7 +29,7 @@ use crate::{clock, door, migrations};
 
 pub use judge::volumes_of;
 pub use mend::claims_patch;
-pub use rights::{claim, claim_of, rights_patch, write_seed};
+pub use rights::{Claimed, claim, claim_of, rights_patch, write_seed};
 pub use rules::RuleNotes;
 
 /// What the loop remembers between turns.

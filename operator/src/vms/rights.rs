@@ -214,8 +214,13 @@ pub(super) async fn assign(
         }
     };
     write_seed(context, vm, &nics, &right).await?;
-    if !claim(context, vm, &right, "claim").await? {
-        return Ok(());
+    match claim(context, vm, &right, "claim").await? {
+        Claimed::All => {}
+        Claimed::NotYet => return Ok(()),
+        Claimed::Taken(why) => {
+            show(context, vm, VmPhase::Pending, &why, None).await;
+            return Ok(());
+        }
     }
     let note = assigned(&right, message, &beside);
     let mut status = rights_patch(change);
@@ -297,16 +302,30 @@ pub fn claim_of(context: &Context, vm: &VirtualMachine, right: &Assignment) -> C
     )
 }
 
-/// Claims all volumes for a right, in order of uid; false when one is another's.
+/// What came of claiming all volumes of a VM.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// All are claimed for the right.
+    All,
+    /// The caches have not caught up yet: the next turn goes on.
+    NotYet,
+    /// One is another's; what to do about it.
+    Taken(String),
+}
+
+/// Claims all volumes for a right, in order of uid.
+///
+/// # Errors
+/// A claim can not be written.
 pub async fn claim(
     context: &Context,
     vm: &VirtualMachine,
     right: &Assignment,
     field: &str,
-) -> Result<bool, WriteError> {
+) -> Result<Claimed, WriteError> {
     let uid = vm.metadata.uid.clone().unwrap_or_default();
     let Some(mut volumes) = volumes_of(context, vm) else {
-        return Ok(false);
+        return Ok(Claimed::NotYet);
     };
     volumes.sort_by_key(|volume| volume.metadata.uid.clone());
     let wanted = claim_of(context, vm, right);
@@ -327,18 +346,17 @@ pub async fn claim(
                 other.holder,
                 other.uid
             );
-            show(context, vm, VmPhase::Pending, &message, None).await;
-            return Ok(false);
+            return Ok(Claimed::Taken(message));
         }
         if !context.writer.settled(volume.as_ref()) {
-            return Ok(false);
+            return Ok(Claimed::NotYet);
         }
         context
             .writer
             .swap_status(volume.as_ref(), json!({field: wanted}))
             .await?;
     }
-    Ok(true)
+    Ok(Claimed::All)
 }
 
 #[cfg(test)]

@@ -1,0 +1,61 @@
+//! How long a start waits for what it needs. What it waits for may never come (a bridge that can not be made, a Secret
+//! that nobody wrote): past the deadline of a start the epoch is declined, so that the VM is tried elsewhere and the
+//! host has its place among the starts free again.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::starting::DEADLINE;
+
+/// Starts that wait, by uid of their VM: epoch, and since when this agent prepares it.
+#[derive(Debug, Default)]
+pub struct Preparing(Mutex<BTreeMap<String, (i64, Instant)>>);
+
+impl Preparing {
+    /// Notes that an epoch waits yet; whether it has for as long as a start may take.
+    pub fn is_overdue(&self, uid: &str, epoch: i64, now: Instant) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (waits, since) = all.entry(uid.to_owned()).or_insert((epoch, now));
+        if *waits != epoch {
+            (*waits, *since) = (epoch, now);
+        }
+        now.saturating_duration_since(*since) >= DEADLINE
+    }
+
+    /// A start of this VM waits no more: it began, or was declined.
+    pub fn ends(&self, uid: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(uid);
+        // VMs that went elsewhere meanwhile are not told here.
+        all.retain(|_, (_, since)| since.elapsed() < 10 * DEADLINE);
+    }
+}
+
+/// The message of an epoch that was declined for what it waited for.
+pub fn declined(why: &str) -> String {
+    format!("not started within {} s: {why}", DEADLINE.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_epoch_is_declined_when_it_has_waited_for_as_long_as_a_start_may_take() {
+        let (preparing, begin) = (Preparing::default(), Instant::now());
+        assert!(!preparing.is_overdue("v", 1, begin));
+        let late = begin + DEADLINE;
+        assert!(!preparing.is_overdue("v", 1, late - Duration::from_secs(1)));
+        assert!(preparing.is_overdue("v", 1, late));
+        assert!(
+            !preparing.is_overdue("v", 2, late),
+            "the next epoch waits anew"
+        );
+        assert!(!preparing.is_overdue("w", 1, late), "as does another VM");
+        preparing.ends("v");
+        assert!(!preparing.is_overdue("v", 2, late + DEADLINE));
+    }
+}
