@@ -1,12 +1,13 @@
 //! Improves an assignment of the ROADEF/EURO 2012 machine reassignment benchmark, with the search
-//! that rebalancing uses. The answer is written only after an independent judge found it legal.
+//! that rebalancing uses. An answer is written only after an independent judge found it legal; until there is a better
+//! one the start is the answer, so that whoever stops the program early has one.
 
 use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use placement::roadef::{Clock, Effort, Options, solve_files, write_assignment};
+use placement::roadef::{Clock, Effort, Options, RunError, solve_files, write_assignment};
 
 const USAGE: &str = "usage: reassign -t SECONDS -p MODEL -i START -o ANSWER [-s SEED] \
 [--threads N] [--iterations N] [--clock wall|cpu]
@@ -42,6 +43,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// Writes an answer so that the file is never half one.
+fn replace(path: &Path, assignment: &[u32]) -> Result<(), RunError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".part");
+    std::fs::write(&beside, write_assignment(assignment))
+        .and_then(|()| std::fs::rename(&beside, path))
+        .map_err(|error| RunError::File(path.to_owned(), error))
+}
+
 fn run(args: Vec<String>, began: Instant) -> Result<String, Box<dyn Error>> {
     let known = [
         "-t",
@@ -75,9 +85,9 @@ fn run(args: Vec<String>, began: Instant) -> Result<String, Box<dyn Error>> {
     let model = Path::new(options.required("-p")?);
     let start = Path::new(options.required("-i")?);
     let answer_path = options.required("-o")?;
-    let answer = solve_files(model, start, effort)?;
-    std::fs::write(answer_path, write_assignment(&answer.assignment))
-        .map_err(|e| format!("{answer_path}: {e}"))?;
+    let write = |assignment: &[u32]| replace(Path::new(answer_path), assignment);
+    let answer = solve_files(model, start, effort, write)?;
+    write(&answer.assignment)?;
     Ok(format!(
         "{} from {}; load {}, balance {}, process moves {}, service moves {}, machine moves {}; \
          {} proposals, {:.1} s, {:.1} s of processor time on each thread",

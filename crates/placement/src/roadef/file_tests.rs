@@ -121,16 +121,30 @@ fn files_are_solved_or_refused_with_their_name() {
         threads: 2,
     };
     std::fs::write(&model, TOY).unwrap();
-    let missing = solve_files(&model, &start, effort).unwrap_err().to_string();
+    let missing = solve_files(&model, &start, effort, |_| panic!("no legal start"))
+        .unwrap_err()
+        .to_string();
     assert!(missing.contains("start.txt"), "{missing}");
     std::fs::write(&start, "0 0 0\n").unwrap();
-    let illegal = solve_files(&model, &start, effort).unwrap_err().to_string();
+    let illegal = solve_files(&model, &start, effort, |_| panic!("no legal start"))
+        .unwrap_err()
+        .to_string();
     assert!(
         illegal.contains("the start breaks 2 hard constraints"),
         "{illegal}"
     );
     std::fs::write(&start, "0 3 0\n").unwrap();
-    let answer = solve_files(&model, &start, effort).unwrap();
+    let mut first = Vec::new();
+    let started = |homes: &[u32]| {
+        first = homes.to_vec();
+        Ok(())
+    };
+    let answer = solve_files(&model, &start, effort, started).unwrap();
+    assert_eq!(
+        first.len(),
+        answer.assignment.len(),
+        "the start is an answer"
+    );
     let instance = parse_model(TOY.as_bytes()).unwrap();
     assert_eq!(answer.cost.total(), optimum(&instance, &[0, 3, 0]));
     std::fs::remove_dir_all(&directory).unwrap();

@@ -66,17 +66,34 @@ fn read(path: &Path) -> Result<Vec<u8>, RunError> {
     fs::read(path).map_err(|e| RunError::File(path.to_owned(), e))
 }
 
-/// Reads an instance, searches, and lets the independent judge check what was found.
-pub fn solve_files(model: &Path, start: &Path, effort: Effort<'_>) -> Result<Answer, RunError> {
+/// Time that is kept for the judge and for writing the answer: a two-hundredth of all, within these bounds, and more
+/// where reading took long.
+const SPARE: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
+
+/// Reads an instance, searches, and lets the independent judge check what was found. `started` is given the
+/// assignment to start from once that was found legal: an answer for whoever is stopped before the end.
+///
+/// # Errors
+/// What is wrong with the files, or with what was found.
+pub fn solve_files(
+    model: &Path,
+    start: &Path,
+    effort: Effort<'_>,
+    started: impl FnOnce(&[u32]) -> Result<(), RunError>,
+) -> Result<Answer, RunError> {
     let text = read(model)?;
     let instance = parse_model(&text).map_err(|e| RunError::Parse(model.to_owned(), e))?;
     drop(text);
     let homes = parse_assignment(&read(start)?, &instance)
         .map_err(|e| RunError::Parse(start.to_owned(), e))?;
     legal("start", violations(&instance, &homes, &homes))?;
+    started(&homes)?;
     let problem = Model::new(instance.to_spec(&homes))?;
     // The judge and the last batch need a little of the time: more on larger instances.
-    let spare = (effort.used)().mul_f64(0.5).max(Duration::from_millis(20));
+    let [least, most] = SPARE;
+    let spare = (effort.used)()
+        .mul_f64(0.5)
+        .max((effort.time / 200).clamp(least, most));
     let limit = effort.time.saturating_sub(spare).as_secs_f64().max(1e-3);
     let clock = || (effort.used)().as_secs_f64() / limit;
     let budget = match effort.iterations {

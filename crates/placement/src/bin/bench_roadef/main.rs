@@ -116,6 +116,7 @@ impl Plan {
             &self.directory.join(format!("model_{name}.txt")),
             &self.directory.join(format!("assignment_{name}.txt")),
             effort,
+            |_| Ok(()),
         )?)
     }
 }
