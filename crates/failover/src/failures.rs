@@ -38,6 +38,16 @@ impl CloseCause {
 }
 
 impl Failures {
+    /// What a former operator counted. When it saw the last one is its own affair: the wait begins anew.
+    pub fn restored(in_a_row: u32, hosts: BTreeSet<HostName>, counted: Epoch, now: Moment) -> Self {
+        Self {
+            in_a_row,
+            last_seen_at: (in_a_row > 0).then_some(now),
+            hosts,
+            counted: Some(counted),
+        }
+    }
+
     /// Takes what the agent of the assigned host reports about its copy.
     pub fn note(&mut self, report: &CopyReport, policy: &Policy, now: Moment) {
         if report.phase == CopyPhase::Running {
@@ -155,6 +165,29 @@ mod tests {
             Moment(policy.back_off_reset_milliseconds + 1),
         );
         assert_eq!(failures, Failures::default());
+    }
+
+    #[test]
+    fn what_a_former_operator_counted_is_not_counted_again() {
+        let policy = Policy::default();
+        let hosts = BTreeSet::from(["h1".into(), "h2".into()]);
+        let mut failures = Failures::restored(4, hosts.clone(), Epoch(7), Moment(9_000));
+        failures.note(
+            &closed("h2", 7, CloseCause::StartFailed),
+            &policy,
+            Moment(9_100),
+        );
+        assert_eq!((failures.in_a_row, &failures.hosts), (4, &hosts));
+        assert_eq!(
+            failures.back_off_left(&policy, Moment(10_000)),
+            Some(39_000)
+        );
+        failures.note(
+            &closed("h3", 8, CloseCause::StartFailed),
+            &policy,
+            Moment(60_000),
+        );
+        assert_eq!((failures.in_a_row, failures.hosts.len()), (5, 3));
     }
 
     #[test]

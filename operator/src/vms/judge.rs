@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use api::{RunStrategy, VirtualMachine, Volume};
+use api::{RunStrategy, VirtualMachine, VmFailures, Volume};
 use failover::failures::Failures;
 use failover::vm::{HostSight, VmFacts, VmVerdict, Volumes, Wanted, decide};
 use failover::{Moment, Policy};
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use model::{Assignment, HostName};
+use model::{Assignment, Epoch, HostName};
+use serde_json::{Value, json};
 
 use super::Memory;
 use crate::door;
@@ -26,6 +27,24 @@ pub(super) fn wanted(vm: &VirtualMachine) -> Wanted {
     }
 }
 
+fn restored(known: &VmFailures, now: Moment) -> Failures {
+    let hosts = known.hosts.iter().map(|name| HostName::from(name.as_str()));
+    let in_a_row = u32::try_from(known.in_a_row).unwrap_or(0);
+    Failures::restored(in_a_row, hosts.collect(), Epoch(known.epoch), now)
+}
+
+/// What is to be written of a VM's failures: whoever leads next goes on from there. None: it stands already.
+pub(super) fn news_of_failures(vm: &VirtualMachine, failures: &Failures) -> Option<Value> {
+    let status = vm.status.as_ref();
+    let stored = status.and_then(|status| status.failures.clone());
+    let wanted = (failures.in_a_row > 0).then(|| VmFailures {
+        in_a_row: i32::try_from(failures.in_a_row).unwrap_or(i32::MAX),
+        epoch: failures.counted.map_or(0, |epoch| epoch.0),
+        hosts: failures.hosts.iter().map(ToString::to_string).collect(),
+    });
+    (stored != wanted).then(|| json!({ "failures": wanted }))
+}
+
 /// Counts copies that closed by failure, from epoch to epoch.
 pub(super) fn count_failures(
     memory: &mut Memory,
@@ -34,7 +53,11 @@ pub(super) fn count_failures(
     now: Moment,
 ) -> Failures {
     let status = vm.status.as_ref();
-    let failures = memory.failures.entry(door::uid(vm)).or_default();
+    let stored = status.and_then(|status| status.failures.as_ref());
+    let failures = memory
+        .failures
+        .entry(door::uid(vm))
+        .or_insert_with(|| stored.map_or_else(Failures::default, |known| restored(known, now)));
     if let Some(runtime) = status.and_then(|status| status.runtime.as_ref()) {
         failures.note(&door::report(runtime), policy, now);
     }
@@ -138,4 +161,44 @@ fn missing_volume(context: &Context, vm: &VirtualMachine) -> String {
             )
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm(failures: &Value) -> VirtualMachine {
+        serde_json::from_value(json!({
+            "apiVersion": "zhengyun.io/v1alpha1", "kind": "VirtualMachine",
+            "metadata": {"name": "v", "namespace": "n", "uid": "u"},
+            "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "networks": [], "disks": []},
+            "status": {"failures": failures, "lastEpoch": 3, "runtime": {
+                "assignment": {"host": "h2", "bootId": "b", "epoch": 3}, "phase": "Closed",
+                "closeReason": "StartFailed", "since": "2026-01-01T00:00:00Z"}},
+        }))
+        .expect("a VM")
+    }
+
+    /// Another operator leads: it goes on counting where the former one was, and writes only what is news.
+    #[test]
+    fn failures_are_counted_on_by_whoever_leads_next() {
+        let (policy, now) = (Policy::default(), Moment(1_000));
+        let stored = json!({"inARow": 4, "epoch": 2, "hosts": ["h1"]});
+        let failures = count_failures(&mut Memory::default(), &vm(&stored), &policy, now);
+        assert_eq!(failures.in_a_row, 5, "the fifth is not counted yet");
+        let news = news_of_failures(&vm(&stored), &failures).expect("news");
+        let wanted = json!({"inARow": 5, "epoch": 3, "hosts": ["h1", "h2"]});
+        assert_eq!(news, json!({ "failures": wanted }));
+        let again = count_failures(&mut Memory::default(), &vm(&wanted), &policy, now);
+        assert_eq!(
+            again,
+            Failures {
+                last_seen_at: Some(now),
+                ..failures
+            }
+        );
+        assert_eq!(news_of_failures(&vm(&wanted), &again), None);
+        let gone = news_of_failures(&vm(&wanted), &Failures::default());
+        assert_eq!(gone, Some(json!({ "failures": null })));
+    }
 }

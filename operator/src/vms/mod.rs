@@ -51,9 +51,13 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     let vms = context.stores.vms.state();
     let now = clock::now();
     forget_gone(memory, &vms);
-    let mut verdicts = Vec::new();
+    let (mut verdicts, mut work) = (Vec::new(), Vec::new());
     for vm in vms.iter().filter(|vm| context.writer.settled(vm.as_ref())) {
         let failures = judge::count_failures(memory, vm, &policy, now);
+        if let Some(news) = judge::news_of_failures(vm, &failures) {
+            // What else is written of it in this turn meets a newer version, and comes with the next.
+            work.push(Work::Note(vm.clone(), news));
+        }
         verdicts.push((
             vm.clone(),
             judge::judge(context, vm, failures, &policy, now),
@@ -63,7 +67,6 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     let tiers = order::tiers(context, &vms, &candidates);
     let turns = memory.recovery.turns(&candidates, &tiers, now);
     let mut starting = order::starting(&vms);
-    let mut work = Vec::new();
     // Held while it is computed where VMs go, and not while that is written.
     let mut engine = context.planner.own().await;
     engine.sync(door::fleet(context, &policy));
@@ -122,6 +125,8 @@ pub async fn show_frozen(context: &Arc<Context>) {
 enum Work {
     /// A phase, message and, where one was decided, the placement's report.
     Show(Arc<VirtualMachine>, VmPhase, String, Option<Value>),
+    /// Something that is kept of it for whoever leads next.
+    Note(Arc<VirtualMachine>, Value),
     /// New rights, with volumes to claim first, and what else of the status goes with them.
     Assign(
         Arc<VirtualMachine>,

@@ -28,6 +28,11 @@ pub(super) async fn carry_out(context: &Arc<Context>, work: Work) {
             let result = assign(context, &vm, &change, phase, &message, beside).await;
             logged("assignment", &vm.name_any(), result);
         }
+        Work::Note(vm, status) => logged(
+            "failures",
+            &vm.name_any(),
+            context.writer.swap_status(vm.as_ref(), status).await,
+        ),
         Work::Clear(vm, change) => {
             let mut status = rights_patch(&change);
             status["phase"] = json!("Stopped");

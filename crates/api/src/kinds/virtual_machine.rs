@@ -197,11 +197,25 @@ pub struct VirtualMachineStatus {
     /// Why this host was chosen, or how many hosts each rule removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementReport>,
-    /// Starts after crashes in a row, for the back-off.
-    pub restarts: i32,
+    /// Crashes and failed starts in a row; none once it has run for long. Operator only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures: Option<VmFailures>,
     /// Conditions: `Scheduled`, `Ready`; `RulesObeyed` where it has rules about other VMs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// Crashes and failed starts of a VM in a row: how long its next start waits, and where it is not tried first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VmFailures {
+    /// How many.
+    #[schemars(range(min = 0))]
+    pub in_a_row: i32,
+    /// Epoch of the last one.
+    pub epoch: i64,
+    /// Hosts that could not start it since it last ran. Written even when empty: it replaces what stood.
+    pub hosts: Vec<String>,
 }
 
 /// State of a VM in one word.

@@ -81,7 +81,7 @@ pub(super) fn agents_on_machines(cases: &mut Cases) {
         json!({"phase": "Running"}),
         json!({"message": "x"}),
         json!({"placement": {"message": "x"}}),
-        json!({"restarts": 3}),
+        json!({"failures": {"inARow": 3, "epoch": 1}}),
         json!({"assignment": null}),
         json!({"lastEpoch": 9}),
         json!({"conditions": [{"type": "Ready", "status": "True", "reason": "X", "message": "",
