@@ -250,8 +250,10 @@ impl Guard {
         let wanted = self.site.opted_in && !self.site.pools.is_empty();
         let bound = self.memory.bound().is_some();
         let allowed = Duration::from_millis(self.memory.watchdog_allowed(&self.policy()));
+        // Opening one feeds it, and one that is stopped ends no kill that hangs.
+        let may_feed = self.memory.may_feed();
         match &mut self.watchdog {
-            None if (wanted || bound) && now >= self.watchdog_due => {
+            None if (wanted || bound) && may_feed && now >= self.watchdog_due => {
                 self.watchdog_due = now.plus(WATCHDOG_AGAIN);
                 let opened = match &self.options.simulated_watchdog {
                     Some(path) => watchdog::open_simulated(path, allowed),
@@ -262,7 +264,7 @@ impl Guard {
                     Err(problem) => self.watchdog_problem = problem,
                 }
             }
-            Some((watchdog, _)) if !wanted && !bound => match watchdog.disarm() {
+            Some((watchdog, _)) if !wanted && !bound && may_feed => match watchdog.disarm() {
                 Ok(()) => self.watchdog = None,
                 Err(error) => tracing::warn!(%error, "the watchdog is fed on"),
             },
