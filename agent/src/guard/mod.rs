@@ -289,7 +289,7 @@ impl Guard {
     }
 
     /// Opens the watchdog where the host opted in, shortens its time-out where the policy now says so, and stops it
-    /// where nothing is bound any more.
+    /// where nothing is bound any more and nothing is to be.
     fn look_after_watchdog(&mut self, now: Moment) {
         let wanted = self.site_counts() && self.site.opted_in && !self.site.pools.is_empty();
         let bound = self.memory.bound().is_some();
@@ -308,10 +308,12 @@ impl Guard {
                     Err(problem) => self.watchdog_problem = problem,
                 }
             }
-            Some((watchdog, _)) if !wanted && !bound && may_feed => match watchdog.disarm() {
-                Ok(()) => self.watchdog = None,
-                Err(error) => tracing::warn!(%error, "the watchdog is fed on"),
-            },
+            Some((watchdog, _)) if !wanted && !bound && may_feed && self.site_read => {
+                match watchdog.disarm() {
+                    Ok(()) => self.watchdog = None,
+                    Err(error) => tracing::warn!(%error, "the watchdog is fed on"),
+                }
+            }
             Some((watchdog, in_force)) if *in_force > allowed && now >= self.watchdog_due => {
                 self.watchdog_due = now.plus(WATCHDOG_AGAIN);
                 match watchdog.set_timeout(allowed) {

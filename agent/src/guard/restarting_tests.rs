@@ -51,6 +51,27 @@ async fn a_pool_that_has_vanished_meanwhile_does_not_beat() {
 }
 
 #[tokio::test]
+async fn without_what_was_kept_it_says_so_and_stops_no_watchdog() {
+    let (folder, server, address) = ended(200).await;
+    std::fs::write(folder.path().join("run/guard-site.json"), "{").expect("write");
+    let (mut guard, mut arrivals) = start_with_watchdog(folder.path(), &address).await;
+    let unarmed = |guard: &Guard| guard.memory.bound().is_none();
+    until(&mut guard, &mut arrivals, unarmed).await;
+    assert_eq!(server.says(LEASE_GUARD_WHY), r#"{"why":"noPolicy"}"#);
+    for _ in 0..3 {
+        guard.turn().expect("a turn");
+    }
+    assert!(folder.path().join("watchdog").exists(), "it runs on");
+    let site = Site {
+        opted_in: false,
+        ..site(folder.path())
+    };
+    guard.take(Ended::Site(Ok(site))).expect("taken");
+    guard.turn().expect("a turn");
+    assert!(!folder.path().join("watchdog").exists(), "nobody wants it");
+}
+
+#[tokio::test]
 async fn the_first_renewal_registers_what_stands() {
     let (folder, server, address) = ended(200).await;
     let before = server.says(LEASE_GUARD);

@@ -256,6 +256,15 @@ fn armed_only_with_word_pool_watchdog_and_policy() {
         NotArmed::NoWatchdog { .. }
     ));
     assert_eq!(arm(&ready(), &memory, None), Err(NotArmed::NoPolicy));
+    let unread = Readiness {
+        opted_in: false,
+        ..ready()
+    };
+    assert_eq!(
+        arm(&unread, &memory, None),
+        Err(NotArmed::NoPolicy),
+        "nobody knows yet whether it opted in"
+    );
 }
 
 #[test]

@@ -203,7 +203,7 @@ pub enum NotArmed {
         /// What is wrong with it.
         problem: String,
     },
-    /// The policy contradicts itself, or was not read yet.
+    /// The guard has not read policy, host and pools since it was started.
     NoPolicy,
     /// What the guard had registered could not be read when it was started.
     MemoryLost,
@@ -233,9 +233,9 @@ impl NotArmed {
                 format!("没有硬件看门狗:{problem}"),
             ),
             NotArmed::NoPolicy => (
-                "the policy was not read, or contradicts itself; see CloudPolicy default"
+                "the guard was started and has not read policy, host and pools yet; if this stays, see its log"
                     .to_owned(),
-                "策略尚未读取或自相矛盾;请查看 CloudPolicy default".to_owned(),
+                "守护进程已启动,尚未读取策略、宿主机和存储池;如持续存在,请查看其日志".to_owned(),
             ),
             NotArmed::MemoryLost => (
                 "the guard was started and could not read what it had registered; if this stays, see its log"
@@ -267,7 +267,8 @@ pub struct Readiness {
 }
 
 /// What a guard may register, given what it finds; a guard that is bound already keeps its
-/// pools although one of them fails: only its own silence ends that.
+/// pools although one of them fails: only its own silence ends that. Without a policy nothing was read of
+/// the host either.
 ///
 /// # Errors
 /// Why it is not armed.
@@ -279,10 +280,10 @@ pub fn arm(
     if memory.lost {
         return Err(NotArmed::MemoryLost);
     }
+    let policy = policy.ok_or(NotArmed::NoPolicy)?;
     if !ready.opted_in {
         return Err(NotArmed::NotOptedIn);
     }
-    let policy = policy.ok_or(NotArmed::NoPolicy)?;
     let mut pools = ready.beating.clone();
     let standing = memory.registered.iter().filter(|known| known.armed);
     pools.extend(standing.flat_map(|known| known.pools.iter().cloned()));
