@@ -17,6 +17,7 @@ pub mod pulse;
 mod renewal;
 mod site;
 mod slot;
+mod stopping;
 pub mod watchdog;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ use kube::{Api, Client, Config};
 use model::BootId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use self::beater::Beater;
 use self::files::Firings;
@@ -120,6 +122,8 @@ struct Guard {
     watchdog_problem: String,
     watchdog_due: Moment,
     pace: Pace,
+    /// The last renewal that was sent; it may have ended.
+    under_way: Option<JoinHandle<()>>,
     version: Option<String>,
     token: Option<(String, Moment)>,
     ended: mpsc::UnboundedSender<Ended>,
@@ -163,6 +167,7 @@ impl Guard {
             watchdog_problem: "not opened yet".to_owned(),
             watchdog_due: Moment(0),
             pace: Pace::default(),
+            under_way: None,
             version: None,
             token: None,
             ended,
@@ -400,7 +405,7 @@ impl Guard {
             .sent(sent_at, self.policy().lease_interval_milliseconds);
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
         let (version, ended) = (self.version.clone(), self.ended.clone());
-        tokio::spawn(async move {
+        self.under_way = Some(tokio::spawn(async move {
             let result = bounded(renew(&leases, &renewal, version)).await;
             // Nobody listens any more only when the guard is ending.
             let _ = ended.send(Ended::Renewal {
@@ -408,7 +413,7 @@ impl Guard {
                 registration,
                 result,
             });
-        });
+        }));
         Ok(())
     }
 
@@ -476,35 +481,6 @@ impl Guard {
         self.site_read = true;
         self.beat();
     }
-
-    /// Ends. A guard that is bound says first that it is not armed any more; only when that was
-    /// acknowledged is the watchdog stopped. Else it runs on, and a guard that is started again
-    /// in time takes it over.
-    async fn stop(mut self) -> Result<()> {
-        if self.memory.bound().is_some() && self.memory.may_renew() {
-            let registration = GuardRegistration::default();
-            let sent_at = clock::now()?;
-            let renewal = self.renewal(&Err(NotArmed::Stopping), sent_at)?;
-            self.memory.offer(&registration);
-            let leases: Api<Lease> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
-            match bounded(renew(&leases, &renewal, None)).await {
-                Ok(_) => self.memory.acknowledged(sent_at, &registration),
-                Err(error) => tracing::warn!(
-                    error = format!("{error:#}"),
-                    "the guard stops while it is armed; start it again within the watchdog's time-out"
-                ),
-            }
-            self.store();
-        }
-        if self.memory.bound().is_none()
-            && let Some((watchdog, _)) = &mut self.watchdog
-            && let Err(error) = watchdog.disarm()
-        {
-            tracing::warn!(%error, "the watchdog runs on; start the guard again within its time-out");
-        }
-        tracing::info!("stopped on request; VMs run on");
-        Ok(())
-    }
 }
 
 async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
@@ -515,6 +491,8 @@ async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
 
 #[cfg(test)]
 mod restarting_tests;
+#[cfg(test)]
+mod stopping_tests;
 #[cfg(test)]
 #[path = "renewing_tests.rs"]
 mod tests;
