@@ -1,7 +1,6 @@
 //! A thread per pool that beats and looks at the others. A pool that hangs holds up its thread
 //! and nothing else.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -42,12 +41,8 @@ impl Drop for Beater {
 }
 
 impl Beater {
-    /// Begins to beat on a shared pool, twice in each interval.
-    pub fn start(pool: &Path, host: HostName, boot_id: String, policy: Policy) -> Self {
-        Self::on(Slots::new(pool, true), host, boot_id, policy)
-    }
-
-    fn on(slots: Slots, host: HostName, boot_id: String, policy: Policy) -> Self {
+    /// Begins to beat on a pool, twice in each interval.
+    pub fn start(slots: Slots, host: HostName, boot_id: String, policy: Policy) -> Self {
         let state = Arc::new(Mutex::new(PoolState {
             problem: Some("waits for the first answer".to_owned()),
             ..PoolState::default()
@@ -177,7 +172,7 @@ mod tests {
         nix::unistd::mkfifo(&slot, nix::sys::stat::Mode::S_IRWXU).expect("a slot that hangs");
         let (started, hears) = std::sync::mpsc::channel();
         thread::spawn(move || {
-            started.send(Beater::on(
+            started.send(Beater::start(
                 slots,
                 "h1".into(),
                 "b".to_owned(),
@@ -197,7 +192,7 @@ mod tests {
             ..Policy::default()
         };
         let start = |host: &str| {
-            Beater::on(
+            Beater::start(
                 Slots::new(folder.path(), false),
                 host.into(),
                 "b".to_owned(),

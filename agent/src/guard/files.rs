@@ -83,25 +83,41 @@ struct Stored {
     memory: GuardMemory,
 }
 
-/// Reads the memory of this boot's guard; an empty one where there is none.
+/// Reads the memory of this boot's guard; an empty one where there is none, a lost one where it can not
+/// be read: a guard that did not start would let the watchdog reset a host that reaches everything.
 ///
 /// # Errors
-/// It is there and can not be read.
+/// The firings can not be read: nobody knows under which name the host may live.
 pub fn load(run_dir: &Path, boot_id: &str) -> io::Result<GuardMemory> {
-    let stored: Option<Stored> = match fs::read(run_dir.join("guard.json")) {
-        Ok(bytes) => Some(serde_json::from_slice(&bytes)?),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
+    let mut memory = match read_memory(run_dir) {
+        Ok(stored) => stored
+            .filter(|stored| stored.boot_id == boot_id)
+            .map(|stored| stored.memory)
+            .unwrap_or_default(),
+        Err(error) => {
+            tracing::error!(
+                %error,
+                "what the guard had registered could not be read: it is not armed, and feeds no watchdog before the API server has heard that"
+            );
+            GuardMemory {
+                lost: true,
+                ..GuardMemory::default()
+            }
+        }
     };
-    let mut memory = stored
-        .filter(|stored| stored.boot_id == boot_id)
-        .map(|stored| stored.memory)
-        .unwrap_or_default();
     // The count is written first: it may be ahead.
     let firings = Firings::read(run_dir)?;
     memory.firings = memory.firings.max(firings.count);
     memory.killing |= firings.killing;
     Ok(memory)
+}
+
+fn read_memory(run_dir: &Path) -> io::Result<Option<Stored>> {
+    match fs::read(run_dir.join("guard.json")) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes the memory.
@@ -165,7 +181,36 @@ mod tests {
             (3, true),
             "it died between count and memory"
         );
-        fs::write(folder.path().join("guard.json"), "{").expect("write");
-        load(folder.path(), "b1").expect_err("torn");
+    }
+
+    #[test]
+    fn a_memory_that_can_not_be_read_is_lost_and_its_firings_are_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let firings = Firings {
+            count: 3,
+            killing: false,
+        };
+        firings.write(folder.path()).expect("write");
+        let lost = GuardMemory {
+            lost: true,
+            firings: 3,
+            ..GuardMemory::default()
+        };
+        let path = folder.path().join("guard.json");
+        for torn in [
+            "",
+            "{",
+            "no JSON",
+            r#"{"bootId": "b1", "memory": {"renewedAt": "then"}}"#,
+        ] {
+            fs::write(&path, torn).expect("write");
+            assert_eq!(load(folder.path(), "b1").expect("load"), lost, "{torn}");
+        }
+        store(folder.path(), "b1", &lost).expect("store");
+        let again = load(folder.path(), "b1").expect("load");
+        assert!(again.lost, "started again before it was acknowledged");
+        fs::remove_file(&path).expect("removed");
+        fs::create_dir(&path).expect("a folder in its place");
+        assert_eq!(load(folder.path(), "b1").expect("load"), lost);
     }
 }

@@ -17,6 +17,7 @@ pub mod pulse;
 mod renewal;
 mod site;
 mod slot;
+mod stopping;
 pub mod watchdog;
 
 use std::collections::BTreeMap;
@@ -38,12 +39,14 @@ use kube::{Api, Client, Config};
 use model::BootId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use self::beater::Beater;
 use self::files::Firings;
 use self::pace::Pace;
 use self::renewal::{Renewal, Renewed, renew};
 use self::site::Site;
+use self::slot::Slots;
 use self::watchdog::Watchdog;
 use crate::freeze;
 use crate::options::GuardOptions;
@@ -105,13 +108,22 @@ struct Guard {
     boot_id: String,
     memory: GuardMemory,
     stored: GuardMemory,
+    /// What was last read of the API, by this guard or by one before it.
     site: Site,
+    /// What of it the run folder has.
+    kept_site: Site,
+    /// This guard has read it.
+    site_read: bool,
     site_due: Moment,
     beaters: BTreeMap<String, Beater>,
+    /// Pools are mounts; tests have folders.
+    pools_are_mounts: bool,
     watchdog: Option<(Box<dyn Watchdog>, Duration)>,
     watchdog_problem: String,
     watchdog_due: Moment,
     pace: Pace,
+    /// The last renewal that was sent; it may have ended.
+    under_way: Option<JoinHandle<()>>,
     version: Option<String>,
     token: Option<(String, Moment)>,
     ended: mpsc::UnboundedSender<Ended>,
@@ -131,19 +143,31 @@ impl Guard {
         let boot_id = boot_id()?;
         let memory = files::load(&options.run_dir, &boot_id)
             .with_context(|| format!("the guard's memory in {}", options.run_dir.display()))?;
+        let kept_site = site::kept(&options.run_dir, &boot_id).unwrap_or_else(|error| {
+            tracing::error!(
+                %error,
+                "the pools that carry heartbeats are not known before the API server answers: what was kept of them could not be read"
+            );
+            None
+        });
+        let kept_site = kept_site.unwrap_or_default();
         Ok(Self {
             options,
             client,
             boot_id,
             stored: memory.clone(),
             memory,
-            site: Site::default(),
+            site: kept_site.clone(),
+            kept_site,
+            site_read: false,
             site_due: Moment(0),
             beaters: BTreeMap::new(),
+            pools_are_mounts: true,
             watchdog: None,
             watchdog_problem: "not opened yet".to_owned(),
             watchdog_due: Moment(0),
             pace: Pace::default(),
+            under_way: None,
             version: None,
             token: None,
             ended,
@@ -157,11 +181,7 @@ impl Guard {
     /// One look at everything.
     fn turn(&mut self) -> Result<()> {
         let now = clock::now()?;
-        for (pool, beater) in &self.beaters {
-            if let Some(at) = beater.state().beaten_at {
-                self.memory.beaten(pool, at);
-            }
-        }
+        self.beat();
         self.keep_contract(now);
         self.look_after_watchdog(now);
         if now >= self.site_due {
@@ -175,8 +195,25 @@ impl Guard {
         Ok(())
     }
 
+    /// Beats on the pools that carry heartbeats, under the timers in force.
+    fn beat(&mut self) {
+        let policy = self.policy();
+        for (pool, path) in &self.site.pools {
+            self.beaters.entry(pool.clone()).or_insert_with(|| {
+                let slots = Slots::new(path, self.pools_are_mounts);
+                let host = self.options.host.as_str().into();
+                Beater::start(slots, host, self.boot_id.clone(), policy.clone())
+            });
+        }
+    }
+
     /// Counts, kills and feeds as the contract says.
     fn keep_contract(&mut self, now: Moment) {
+        for (pool, beater) in &self.beaters {
+            if let Some(at) = beater.state().beaten_at {
+                self.memory.beaten(pool, at);
+            }
+        }
         let step = self.memory.step(now);
         if step.fires {
             tracing::error!(
@@ -217,21 +254,27 @@ impl Guard {
         }
     }
 
-    /// Writes the memory; false when it could not be written. A run folder that is full or
-    /// read-only keeps no Lease from being renewed.
+    /// Writes the memory and what was read of the API; false when one could not be written. A run
+    /// folder that is full or read-only keeps no Lease from being renewed.
     fn store(&mut self) -> bool {
-        if self.memory == self.stored {
-            return true;
+        let run_dir = &self.options.run_dir;
+        if self.memory != self.stored {
+            match files::store(run_dir, &self.boot_id, &self.memory) {
+                Ok(()) => self.stored = self.memory.clone(),
+                Err(error) => tracing::error!(%error, "the guard's memory could not be written"),
+            }
         }
-        match files::store(&self.options.run_dir, &self.boot_id, &self.memory) {
-            Ok(()) => self.stored = self.memory.clone(),
-            Err(error) => tracing::error!(%error, "the guard's memory could not be written"),
+        if self.site != self.kept_site {
+            match site::keep(run_dir, &self.boot_id, &self.site) {
+                Ok(()) => self.kept_site = self.site.clone(),
+                Err(error) => tracing::error!(%error, "the guard's pools could not be written"),
+            }
         }
-        self.memory == self.stored
+        self.memory == self.stored && self.site == self.kept_site
     }
 
     /// A registration that is about to be sent, once it is certain that a guard that is started
-    /// again will know of it; else none is armed.
+    /// again will know of it and of its pools; else none is armed.
     fn bind(&mut self, registration: GuardRegistration) -> GuardRegistration {
         let before = self.memory.clone();
         self.memory.offer(&registration);
@@ -244,14 +287,22 @@ impl Guard {
         unarmed
     }
 
+    /// Whether what is known of policy, host and pools may be registered: what a guard before this one has read
+    /// holds up what stands, and arms nothing anew. The host may have opted out since.
+    fn site_counts(&self) -> bool {
+        self.site_read || self.memory.bound().is_some()
+    }
+
     /// Opens the watchdog where the host opted in, shortens its time-out where the policy now says so, and stops it
-    /// where nothing is bound any more.
+    /// where nothing is bound any more and nothing is to be.
     fn look_after_watchdog(&mut self, now: Moment) {
-        let wanted = self.site.opted_in && !self.site.pools.is_empty();
+        let wanted = self.site_counts() && self.site.opted_in && !self.site.pools.is_empty();
         let bound = self.memory.bound().is_some();
         let allowed = Duration::from_millis(self.memory.watchdog_allowed(&self.policy()));
+        // Opening one feeds it, and one that is stopped ends no kill that hangs.
+        let may_feed = self.memory.may_feed();
         match &mut self.watchdog {
-            None if (wanted || bound) && now >= self.watchdog_due => {
+            None if (wanted || bound) && may_feed && now >= self.watchdog_due => {
                 self.watchdog_due = now.plus(WATCHDOG_AGAIN);
                 let opened = match &self.options.simulated_watchdog {
                     Some(path) => watchdog::open_simulated(path, allowed),
@@ -262,10 +313,12 @@ impl Guard {
                     Err(problem) => self.watchdog_problem = problem,
                 }
             }
-            Some((watchdog, _)) if !wanted && !bound => match watchdog.disarm() {
-                Ok(()) => self.watchdog = None,
-                Err(error) => tracing::warn!(%error, "the watchdog is fed on"),
-            },
+            Some((watchdog, _)) if !wanted && !bound && may_feed && self.site_read => {
+                match watchdog.disarm() {
+                    Ok(()) => self.watchdog = None,
+                    Err(error) => tracing::warn!(%error, "the watchdog is fed on"),
+                }
+            }
             Some((watchdog, in_force)) if *in_force > allowed && now >= self.watchdog_due => {
                 self.watchdog_due = now.plus(WATCHDOG_AGAIN);
                 match watchdog.set_timeout(allowed) {
@@ -302,7 +355,8 @@ impl Guard {
                 None => Err(self.watchdog_problem.clone()),
             },
         };
-        arm(&ready, &self.memory, self.site.policy.as_ref())
+        let policy = self.site.policy.as_ref();
+        arm(&ready, &self.memory, policy.filter(|_| self.site_counts()))
     }
 
     fn renewal(
@@ -351,7 +405,7 @@ impl Guard {
             .sent(sent_at, self.policy().lease_interval_milliseconds);
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
         let (version, ended) = (self.version.clone(), self.ended.clone());
-        tokio::spawn(async move {
+        self.under_way = Some(tokio::spawn(async move {
             let result = bounded(renew(&leases, &renewal, version)).await;
             // Nobody listens any more only when the guard is ending.
             let _ = ended.send(Ended::Renewal {
@@ -359,7 +413,7 @@ impl Guard {
                 registration,
                 result,
             });
-        });
+        }));
         Ok(())
     }
 
@@ -417,48 +471,15 @@ impl Guard {
         Ok(())
     }
 
-    /// Beats on the pools that carry heartbeats, under the timers in force.
+    /// Goes on with what was read; a beater of other timers or of another path begins anew.
     fn use_site(&mut self, site: Site) {
         let timers_changed = self.site.policy != site.policy;
-        let (old, policy) = (&self.site.pools, site.policy.clone().unwrap_or_default());
+        let old = &self.site.pools;
         self.beaters
             .retain(|pool, _| !timers_changed && old.get(pool) == site.pools.get(pool));
-        for (pool, path) in &site.pools {
-            self.beaters.entry(pool.clone()).or_insert_with(|| {
-                let host = self.options.host.as_str().into();
-                Beater::start(path, host, self.boot_id.clone(), policy.clone())
-            });
-        }
         self.site = site;
-    }
-
-    /// Ends. A guard that is bound says first that it is not armed any more; only when that was
-    /// acknowledged is the watchdog stopped. Else it runs on, and a guard that is started again
-    /// in time takes it over.
-    async fn stop(mut self) -> Result<()> {
-        if self.memory.bound().is_some() && self.memory.may_renew() {
-            let registration = GuardRegistration::default();
-            let sent_at = clock::now()?;
-            let renewal = self.renewal(&Err(NotArmed::Stopping), sent_at)?;
-            self.memory.offer(&registration);
-            let leases: Api<Lease> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
-            match bounded(renew(&leases, &renewal, None)).await {
-                Ok(_) => self.memory.acknowledged(sent_at, &registration),
-                Err(error) => tracing::warn!(
-                    error = format!("{error:#}"),
-                    "the guard stops while it is armed; start it again within the watchdog's time-out"
-                ),
-            }
-            self.store();
-        }
-        if self.memory.bound().is_none()
-            && let Some((watchdog, _)) = &mut self.watchdog
-            && let Err(error) = watchdog.disarm()
-        {
-            tracing::warn!(%error, "the watchdog runs on; start the guard again within its time-out");
-        }
-        tracing::info!("stopped on request; VMs run on");
-        Ok(())
+        self.site_read = true;
+        self.beat();
     }
 }
 
@@ -468,6 +489,10 @@ async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
         .context("the API server did not answer in time")?
 }
 
+#[cfg(test)]
+mod restarting_tests;
+#[cfg(test)]
+mod stopping_tests;
 #[cfg(test)]
 #[path = "renewing_tests.rs"]
 mod tests;

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use api::names::{LEASE_TOKEN, lease_name};
+use api::names::{LEASE_GUARD, LEASE_TOKEN, lease_name};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+
+/// From a conflict to the next try.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// What a renewal carries.
 #[derive(Clone, Debug)]
@@ -77,6 +80,35 @@ pub async fn renew(
     };
     let version = standing.metadata.resource_version.unwrap_or_default();
     patch(leases, renewal, &version).await.context("renewal")
+}
+
+/// Renews until the Lease was read back with what the renewal registers. A request that its sender has given
+/// up may still be on its way: it arrives before this one, which then meets another version and is sent again,
+/// or after it, and is refused for its own version.
+///
+/// # Errors
+/// The API can not be reached or refuses. Without end while others write: whoever calls bounds it.
+pub async fn establish(leases: &Api<Lease>, renewal: &Renewal) -> Result<()> {
+    let wanted = renewal.annotations.get(LEASE_GUARD);
+    let wanted = wanted.and_then(Option::as_ref);
+    loop {
+        match renew(leases, renewal, None).await {
+            Ok(_) => {
+                let standing = leases.get(&lease_name(&renewal.host)).await;
+                let standing = standing.context("the Lease")?.metadata.annotations;
+                if standing.unwrap_or_default().get(LEASE_GUARD) == wanted {
+                    return Ok(());
+                }
+            }
+            Err(error) if is_conflict(&error) => {}
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+fn is_conflict(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 409)
 }
 
 async fn patch(

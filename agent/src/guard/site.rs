@@ -1,8 +1,12 @@
 //! What the guard reads of the API now and then: the policy's timers, whether its host opted in,
-//! and which pools carry heartbeats.
+//! and which pools carry heartbeats. What was last read is kept in the run folder: a guard that is
+//! started again while the API server is away must go on to beat, else it kills a host that
+//! reaches its storage.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use api::names::POLICY_NAME;
@@ -10,6 +14,12 @@ use api::{CloudPolicy, FailoverPolicy, Host, StoragePool};
 use failover::Policy;
 use kube::api::ListParams;
 use kube::{Api, Client};
+use serde::{Deserialize, Serialize};
+
+use super::files::replace;
+
+/// Largest file that is kept, bytes: thousands of pools. What is larger is not read back, so not written.
+const KEPT_MAX: usize = 1024 * 1024;
 
 /// What was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,20 +68,127 @@ pub async fn read(client: &Client, host: &str) -> Result<Site> {
 /// operator.
 fn timers(failover: &FailoverPolicy) -> Policy {
     let milliseconds = |seconds: i32| u64::try_from(seconds).unwrap_or(0) * 1000;
-    let policy = Policy {
-        lease_interval_milliseconds: milliseconds(failover.lease_interval_seconds),
-        heartbeat_interval_milliseconds: milliseconds(failover.heartbeat_interval_seconds),
-        unreachable_after_milliseconds: milliseconds(failover.unreachable_after_seconds),
-        fence_isolated_after_milliseconds: milliseconds(failover.fence_isolated_after_seconds),
-        contract_milliseconds: milliseconds(failover.contract_seconds),
-        watchdog_milliseconds: milliseconds(failover.watchdog_seconds),
-        self_fence_margin_milliseconds: milliseconds(failover.self_fence_margin_seconds),
-        ..Policy::default()
+    let timers = Timers {
+        lease_interval: milliseconds(failover.lease_interval_seconds),
+        heartbeat_interval: milliseconds(failover.heartbeat_interval_seconds),
+        unreachable_after: milliseconds(failover.unreachable_after_seconds),
+        fence_isolated_after: milliseconds(failover.fence_isolated_after_seconds),
+        contract: milliseconds(failover.contract_seconds),
+        watchdog: milliseconds(failover.watchdog_seconds),
+        self_fence_margin: milliseconds(failover.self_fence_margin_seconds),
     };
-    match policy.check() {
-        Ok(()) => policy,
-        Err(_) => Policy::default(),
+    timers.policy()
+}
+
+/// The timers that concern the guard, milliseconds. Kept by themselves: of a policy that a later version wrote
+/// an earlier one reads nothing.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Timers {
+    lease_interval: u64,
+    heartbeat_interval: u64,
+    unreachable_after: u64,
+    fence_isolated_after: u64,
+    contract: u64,
+    watchdog: u64,
+    self_fence_margin: u64,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self::of(&Policy::default())
     }
+}
+
+impl Timers {
+    fn of(policy: &Policy) -> Self {
+        Self {
+            lease_interval: policy.lease_interval_milliseconds,
+            heartbeat_interval: policy.heartbeat_interval_milliseconds,
+            unreachable_after: policy.unreachable_after_milliseconds,
+            fence_isolated_after: policy.fence_isolated_after_milliseconds,
+            contract: policy.contract_milliseconds,
+            watchdog: policy.watchdog_milliseconds,
+            self_fence_margin: policy.self_fence_margin_milliseconds,
+        }
+    }
+
+    fn policy(self) -> Policy {
+        let policy = Policy {
+            lease_interval_milliseconds: self.lease_interval,
+            heartbeat_interval_milliseconds: self.heartbeat_interval,
+            unreachable_after_milliseconds: self.unreachable_after,
+            fence_isolated_after_milliseconds: self.fence_isolated_after,
+            contract_milliseconds: self.contract,
+            watchdog_milliseconds: self.watchdog,
+            self_fence_margin_milliseconds: self.self_fence_margin,
+            ..Policy::default()
+        };
+        match policy.check() {
+            Ok(()) => policy,
+            Err(_) => Policy::default(),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    boot_id: String,
+    timers: Timers,
+    opted_in: bool,
+    pools: BTreeMap<String, PathBuf>,
+}
+
+fn file(run_dir: &Path) -> PathBuf {
+    run_dir.join("guard-site.json")
+}
+
+/// Keeps what was read, for this boot.
+///
+/// # Errors
+/// It can not be written, or is too large to be read back.
+pub fn keep(run_dir: &Path, boot_id: &str, site: &Site) -> io::Result<()> {
+    let kept = Kept {
+        boot_id: boot_id.to_owned(),
+        timers: Timers::of(&site.policy.clone().unwrap_or_default()),
+        opted_in: site.opted_in,
+        pools: site.pools.clone(),
+    };
+    let bytes = serde_json::to_vec(&kept)?;
+    if bytes.len() > KEPT_MAX {
+        return Err(too_large(run_dir));
+    }
+    replace(&file(run_dir), &bytes)
+}
+
+/// What was kept in this boot; none where nothing was.
+///
+/// # Errors
+/// It is there and can not be read.
+pub fn kept(run_dir: &Path, boot_id: &str) -> io::Result<Option<Site>> {
+    let file = match File::open(file(run_dir)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    let read = file.take(KEPT_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    if read > KEPT_MAX {
+        return Err(too_large(run_dir));
+    }
+    let kept: Kept = serde_json::from_slice(&bytes)?;
+    let this_boot = kept.boot_id == boot_id;
+    Ok(this_boot.then(|| Site {
+        policy: Some(kept.timers.policy()),
+        opted_in: kept.opted_in,
+        pools: kept.pools,
+    }))
+}
+
+fn too_large(run_dir: &Path) -> io::Error {
+    let text = format!("{} has more than {KEPT_MAX} bytes", file(run_dir).display());
+    io::Error::new(ErrorKind::InvalidData, text)
 }
 
 #[cfg(test)]
@@ -90,5 +207,48 @@ mod tests {
             Policy::default(),
             "more than 50 s together"
         );
+    }
+
+    fn site() -> Site {
+        Site {
+            policy: Some(Policy {
+                contract_milliseconds: 15_000,
+                ..Policy::default()
+            }),
+            opted_in: true,
+            pools: BTreeMap::from([("p".to_owned(), PathBuf::from("/mnt/p"))]),
+        }
+    }
+
+    #[test]
+    fn what_was_read_is_kept_for_this_boot() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let kept = |boot: &str| super::kept(folder.path(), boot).expect("read");
+        assert_eq!(kept("b1"), None);
+        keep(folder.path(), "b1", &site()).expect("kept");
+        assert_eq!(kept("b1"), Some(site()));
+        assert_eq!(kept("b2"), None);
+        let text = std::fs::read_to_string(file(folder.path())).expect("read");
+        let mut later: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        later["timers"]["learnt"] = 1.into();
+        later["learnt"] = 1.into();
+        std::fs::write(file(folder.path()), later.to_string()).expect("write");
+        assert_eq!(kept("b1"), Some(site()), "fields of a later version");
+    }
+
+    #[test]
+    fn a_kept_file_that_is_none_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let large = " ".repeat(KEPT_MAX + 1);
+        for wrong in ["", "{", r#"{"bootId": "b1"}"#, &large] {
+            std::fs::write(file(folder.path()), wrong).expect("write");
+            kept(folder.path(), "b1").expect_err("broken");
+        }
+        let mut many = site();
+        for pool in 0..300 {
+            many.pools
+                .insert(format!("{pool}"), "p".repeat(4096).into());
+        }
+        keep(folder.path(), "b1", &many).expect_err("it could not be read back");
     }
 }

@@ -174,6 +174,46 @@ fn memory_survives_a_restart_word_for_word() {
 }
 
 #[test]
+fn what_a_later_version_remembers_is_read_over() {
+    let mut memory = bound_since_zero();
+    let mut json = serde_json::to_value(&memory).unwrap();
+    assert_eq!(json.get("lost"), None, "an earlier version refuses it");
+    json["learnt"] = serde_json::json!({"later": 1});
+    json["registered"]["learnt"] = serde_json::json!(1);
+    let read: GuardMemory = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(read, memory);
+    memory.lost = true;
+    let text = serde_json::to_string(&memory).unwrap();
+    assert_eq!(serde_json::from_str::<GuardMemory>(&text).unwrap(), memory);
+}
+
+#[test]
+fn a_guard_that_lost_its_memory_claims_and_feeds_nothing_before_another_word_stands() {
+    let mut memory = GuardMemory {
+        lost: true,
+        ..GuardMemory::default()
+    };
+    assert_eq!(
+        arm(&ready(), &memory, Some(&Policy::default())),
+        Err(NotArmed::MemoryLost)
+    );
+    memory.offer(&unarmed());
+    assert_eq!(
+        at(&mut memory, u64::MAX),
+        (false, false),
+        "it kills nothing"
+    );
+    assert!(
+        !memory.may_feed(),
+        "the watchdog keeps what nobody remembers"
+    );
+    assert!(memory.may_renew());
+    memory.acknowledged(Moment(1), &unarmed());
+    assert!(memory.may_feed());
+    assert!(arm(&ready(), &memory, Some(&Policy::default())).is_ok());
+}
+
+#[test]
 fn a_firing_ends_the_incarnation() {
     let boot = BootId::from("b");
     assert_eq!(incarnation(&boot, 0), boot);
@@ -216,6 +256,15 @@ fn armed_only_with_word_pool_watchdog_and_policy() {
         NotArmed::NoWatchdog { .. }
     ));
     assert_eq!(arm(&ready(), &memory, None), Err(NotArmed::NoPolicy));
+    let unread = Readiness {
+        opted_in: false,
+        ..ready()
+    };
+    assert_eq!(
+        arm(&unread, &memory, None),
+        Err(NotArmed::NoPolicy),
+        "nobody knows yet whether it opted in"
+    );
 }
 
 #[test]
@@ -248,6 +297,7 @@ fn every_refusal_has_a_sentence_in_both_languages() {
             problem: "none".to_owned(),
         },
         NotArmed::NoPolicy,
+        NotArmed::MemoryLost,
         NotArmed::Stopping,
     ] {
         let sentence = why.sentence();

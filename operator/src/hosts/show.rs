@@ -1,7 +1,6 @@
 //! What people see of a host: state, reasons, conditions, registration.
 
 use api::Host;
-use failover::guard::NotArmed;
 use failover::host::machine::{HostState, HostView};
 use failover::proof::power::PowerAnswer;
 use failover::{Policy, Reason};
@@ -286,11 +285,12 @@ fn self_fencing(context: &Context, host: &Host) -> (bool, String) {
         );
         return (true, text);
     }
-    let why = renewals.not_armed.unwrap_or(NotArmed::NotOptedIn);
-    let text = format!(
-        "{}: a dead host whose BMC is silent waits for a person",
-        why.sentence().english
+    // A guard of a later version may have a reason that is not known here.
+    let why = renewals.not_armed.map_or_else(
+        || "its guard tells no reason that is known here".to_owned(),
+        |why| why.sentence().english,
     );
+    let text = format!("{why}: a dead host whose BMC is silent waits for a person");
     (false, text)
 }
 

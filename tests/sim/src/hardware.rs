@@ -126,7 +126,9 @@ impl World {
         if !self.machines[host].runs(now) || now < self.machines[host].guard_until {
             return;
         }
-        if self.plan.heartbeat {
+        let told = self.machines[host].on_management(now) && self.api_serves();
+        self.machines[host].knows_pools |= told;
+        if self.plan.heartbeat && self.machines[host].knows_pools {
             self.beat(host);
         }
         if self.machines[host].guard.may_renew() {
@@ -191,7 +193,8 @@ impl World {
                 Err("no watchdog".to_owned())
             },
         };
-        arm(&ready, &machine.guard, Some(&self.policy)).unwrap_or_default()
+        let policy = machine.knows_pools.then_some(&self.policy);
+        arm(&ready, &machine.guard, policy).unwrap_or_default()
     }
 
     fn renew(&mut self, host: usize) {

@@ -10,6 +10,7 @@ use model::{Assignment, VmUid};
 use crate::api::{MoveObject, VmObject};
 use crate::faults::Fault;
 use crate::machine::{Bmc, DomainState, nics};
+use crate::mutant::Mutant;
 use crate::operator::name;
 use crate::world::{Event, World};
 
@@ -98,7 +99,11 @@ impl World {
             Fault::AgentStuck { host, span } => {
                 self.machines[host.0].agent.stuck_until = now + span
             }
-            Fault::GuardStop { host, span } => self.machines[host.0].guard_until = now + span,
+            Fault::GuardStop { host, span } => {
+                let machine = &mut self.machines[host.0];
+                machine.guard_until = now + span;
+                machine.knows_pools &= self.mutant != Mutant::GuardForgetsPools;
+            }
             Fault::FalseWord { host, vm } => self.false_word(host.0, vm.0),
             Fault::FalseBeats { host, span } => self.machines[host.0].lies_until = now + span,
             Fault::Twin {

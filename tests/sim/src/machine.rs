@@ -156,6 +156,8 @@ pub struct Machine {
     pub disks_fail_until: u64,
     /// The guard does not run until then.
     pub guard_until: u64,
+    /// The guard knows which pools carry heartbeats: it was told in this boot, and keeps it.
+    pub knows_pools: bool,
     /// The wall clock has jumped by so much, milliseconds.
     pub clock_jump: u64,
     /// Storage heartbeats written.
@@ -223,6 +225,7 @@ impl Machine {
             clearing_hangs_until: 0,
             disks_fail_until: 0,
             guard_until: 0,
+            knows_pools: true,
             clock_jump: 0,
             beat: 1,
             guard: GuardMemory::default(),
@@ -295,6 +298,7 @@ impl Machine {
         self.starts_nothing = false;
         (self.memory, self.roll_call) = (ApiMemory::default(), String::new());
         self.guard = GuardMemory::default();
+        self.knows_pools = false;
         self.watch = PoolWatch::default();
         self.token = None;
         self.agent_dies();

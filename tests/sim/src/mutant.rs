@@ -48,6 +48,8 @@ pub enum Mutant {
     ForgetsMoves,
     /// The guard never kills, though it gave its word.
     GuardSleeps,
+    /// A guard that is started again does not know its pools before the API answers.
+    GuardForgetsPools,
     /// A cut is lifted as soon as the host renews again.
     LiftsEarly,
     /// Agents and operators forget which versions of the API they saw.
@@ -60,7 +62,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them, with the name that the command line takes.
-    pub const ALL: [(&'static str, Mutant); 24] = [
+    pub const ALL: [(&'static str, Mutant); 25] = [
         ("trusts-command", Mutant::TrustsCommand),
         ("no-compare-and-swap", Mutant::NoCompareAndSwap),
         ("trusts-any-bmc", Mutant::TrustsAnyBmc),
@@ -81,6 +83,7 @@ impl Mutant {
         ("agent-stops-vms", Mutant::AgentStopsVms),
         ("forgets-moves", Mutant::ForgetsMoves),
         ("guard-sleeps", Mutant::GuardSleeps),
+        ("guard-forgets-pools", Mutant::GuardForgetsPools),
         ("lifts-early", Mutant::LiftsEarly),
         ("forgets-versions", Mutant::ForgetsVersions),
         ("rebase-keeps-starts", Mutant::RebaseKeepsStarts),

@@ -74,6 +74,14 @@ fn knowing_machines_by_their_uuid_alone_is_caught() {
     assert!(text.contains("proof=Rebooted"), "{text}");
 }
 
+/// The API server is away, the guard is started again, and storage is fine.
+#[test]
+fn a_guard_that_forgets_its_pools_is_caught() {
+    let scenario = "11d-guard-restarts-while-the-api-server-is-down";
+    let text = differs(scenario, Mutant::GuardForgetsPools);
+    assert!(text.contains("guardFired"), "{text}");
+}
+
 /// A start that hung goes on after its epoch was closed: only the hook stands in its way.
 #[test]
 fn a_hook_that_lets_a_closed_epoch_start_is_caught() {

@@ -41,8 +41,9 @@ pub fn incarnation(boot: &BootId, firings: u64) -> BootId {
 }
 
 /// What a guard knows and must not forget when it is restarted. Means something for one boot.
+/// Fields of a later version are read over: a guard that does not start ends in a reset of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[serde(rename_all = "camelCase", default)]
 pub struct GuardMemory {
     /// When the last renewal that was acknowledged had been sent.
     pub renewed_at: Moment,
@@ -58,6 +59,10 @@ pub struct GuardMemory {
     pub killing: bool,
     /// How often it has fired in this boot.
     pub firings: u64,
+    /// What stood here could not be read: a registration may stand that the guard does not know, and can not
+    /// keep. The watchdog is not fed before another one is acknowledged: it keeps that promise until then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
 }
 
 /// What binds a guard now.
@@ -93,6 +98,7 @@ impl GuardMemory {
         self.renewed_at = self.renewed_at.max(sent_at);
         self.registered = Some(registration.clone());
         self.offered.clear();
+        self.lost = false;
     }
 
     /// A heartbeat that was begun at `begun_at` was written and read back.
@@ -170,7 +176,7 @@ impl GuardMemory {
 
     /// Whether the watchdog may be fed. One that is not fed resets the host.
     pub fn may_feed(&self) -> bool {
-        !self.killing
+        !self.killing && !self.lost
     }
 
     /// Whether a renewal may be sent: not under the new incarnation's name before everything of
@@ -197,8 +203,10 @@ pub enum NotArmed {
         /// What is wrong with it.
         problem: String,
     },
-    /// The policy contradicts itself, or was not read yet.
+    /// The guard has not read policy, host and pools since it was started.
     NoPolicy,
+    /// What the guard had registered could not be read when it was started.
+    MemoryLost,
     /// The guard is being stopped.
     Stopping,
 }
@@ -225,9 +233,14 @@ impl NotArmed {
                 format!("没有硬件看门狗:{problem}"),
             ),
             NotArmed::NoPolicy => (
-                "the policy was not read, or contradicts itself; see CloudPolicy default"
+                "the guard was started and has not read policy, host and pools yet; if this stays, see its log"
                     .to_owned(),
-                "策略尚未读取或自相矛盾;请查看 CloudPolicy default".to_owned(),
+                "守护进程已启动,尚未读取策略、宿主机和存储池;如持续存在,请查看其日志".to_owned(),
+            ),
+            NotArmed::MemoryLost => (
+                "the guard was started and could not read what it had registered; if this stays, see its log"
+                    .to_owned(),
+                "守护进程已启动,但无法读取其先前登记的内容;如持续存在,请查看其日志".to_owned(),
             ),
             NotArmed::Stopping => (
                 "the guard is being stopped or restarted".to_owned(),
@@ -254,7 +267,8 @@ pub struct Readiness {
 }
 
 /// What a guard may register, given what it finds; a guard that is bound already keeps its
-/// pools although one of them fails: only its own silence ends that.
+/// pools although one of them fails: only its own silence ends that. Without a policy nothing was read of
+/// the host either.
 ///
 /// # Errors
 /// Why it is not armed.
@@ -263,10 +277,13 @@ pub fn arm(
     memory: &GuardMemory,
     policy: Option<&Policy>,
 ) -> Result<GuardRegistration, NotArmed> {
+    if memory.lost {
+        return Err(NotArmed::MemoryLost);
+    }
+    let policy = policy.ok_or(NotArmed::NoPolicy)?;
     if !ready.opted_in {
         return Err(NotArmed::NotOptedIn);
     }
-    let policy = policy.ok_or(NotArmed::NoPolicy)?;
     let mut pools = ready.beating.clone();
     let standing = memory.registered.iter().filter(|known| known.armed);
     pools.extend(standing.flat_map(|known| known.pools.iter().cloned()));
