@@ -243,7 +243,10 @@ fn plan(
         .iter()
         .filter(|(name, _)| request.hosts.contains(*name))
         .filter_map(|(name, (_, why))| {
-            Some((name.clone(), too_costly(engine, &plan, name, *why)?))
+            Some((
+                name.clone(),
+                too_costly(engine, &plan, (name, *why), wanted)?,
+            ))
         });
     let held = held.collect();
     let order = plan.in_order(&request.priorities);
@@ -303,7 +306,12 @@ async fn empty(
 
 /// A host that is only degraded still carries its VMs: it is not emptied when that would use up the
 /// reserve that a dying host needs. Where nothing of it would move, nothing is held back.
-fn too_costly(engine: &Engine, plan: &Plan, name: &HostName, why: Why) -> Option<String> {
+fn too_costly(
+    engine: &Engine,
+    plan: &Plan,
+    (name, why): (&HostName, Why),
+    wanted: &BTreeMap<HostName, (Arc<Host>, Why)>,
+) -> Option<String> {
     let moves = plan.moves.iter().any(|step| step.from == *name);
     if !moves || why != Why::Fault(Severity::Degraded) {
         return None;
@@ -313,6 +321,13 @@ fn too_costly(engine: &Engine, plan: &Plan, name: &HostName, why: Why) -> Option
     let mut after = engine.clone();
     for step in &plan.moves {
         after.assign(&step.vm, &step.to);
+    }
+    // That one of them could not fail safely is no reason to leave VMs on it: with each that leaves it costs less.
+    for leaving in wanted.keys() {
+        if let Some(mut host) = fleet.hosts.get(leaving).cloned() {
+            host.may_fail = false;
+            after.upsert_host(leaving.clone(), host);
+        }
     }
     match after.prove_headroom(&pool) {
         Headroom::Proven | Headroom::NotPromised => None,

@@ -204,10 +204,8 @@ fn what_is_written_begins_once_and_says_why() {
     );
 }
 
-/// Seen in the demo: a degraded host had been emptied, another died, and the Incident said of the empty one
-/// that its VMs stay for now.
-#[test]
-fn an_empty_host_holds_nothing_back_while_another_failure_breaks_n_1() {
+/// Hosts that the plan would not empty, of h1, which is degraded and closed, and open ones; VMs with their host and GiB.
+fn held(open: &[&str], vms: &[(&str, &str, u64)]) -> BTreeMap<HostName, String> {
     let pool = placement::Pool {
         zones: BTreeSet::new(),
         architecture: model::Architecture::x86_64,
@@ -221,16 +219,17 @@ fn an_empty_host_holds_nothing_back_while_another_failure_breaks_n_1() {
         pool: "general".to_owned(),
         closed: (!stands).then(|| "quarantined".to_owned()),
         stands,
+        may_fail: true,
         cpu: 4,
         memory_bytes: 4 << 30,
         storage_pools: BTreeSet::new(),
         has_network: true,
         cpu_models: None,
     };
-    let vm = |name: &str, on: &str| placement::Vm {
+    let vm = |name: &str, on: &str, gib: u64| placement::Vm {
         name: model::NamespacedName::new("oa", name),
         cpu: 1,
-        memory_bytes: 1 << 30,
+        memory_bytes: gib << 30,
         zones: BTreeSet::new(),
         architecture: model::Architecture::x86_64,
         runs_with: placement::Names::default(),
@@ -243,29 +242,45 @@ fn an_empty_host_holds_nothing_back_while_another_failure_breaks_n_1() {
         host: Some(on.into()),
         incoming: None,
     };
-    let held = |vms: &[(&str, &str)]| {
-        let fleet = Fleet {
-            pools: BTreeMap::from([("general".to_owned(), pool.clone())]),
-            hosts: BTreeMap::from([("h1".into(), host(false)), ("h2".into(), host(true))]),
-            vms: vms
-                .iter()
-                .map(|(name, on)| ((*name).into(), Box::new(vm(name, on))))
-                .collect(),
-            ..Fleet::default()
-        };
-        let request = EvacuationRequest {
-            hosts: BTreeSet::from(["h1".into()]),
-            ..EvacuationRequest::default()
-        };
-        let degraded = Why::Fault(Severity::Degraded);
-        let object = known(Value::Null);
-        let wanted = BTreeMap::from([("h1".into(), (object, degraded))]);
-        plan(&Engine::new(fleet), &request, &wanted).1
+    let open = open.iter().map(|name| (HostName::from(*name), host(true)));
+    let fleet = Fleet {
+        pools: BTreeMap::from([("general".to_owned(), pool)]),
+        hosts: open.chain([("h1".into(), host(false))]).collect(),
+        vms: vms
+            .iter()
+            .map(|(name, on, gib)| ((*name).into(), Box::new(vm(name, on, *gib))))
+            .collect(),
+        ..Fleet::default()
     };
-    assert_eq!(held(&[("web-0", "h2")]), BTreeMap::new());
-    let held = held(&[("web-0", "h2"), ("web-1", "h1")]);
+    let request = EvacuationRequest {
+        hosts: BTreeSet::from(["h1".into()]),
+        ..EvacuationRequest::default()
+    };
+    let degraded = Why::Fault(Severity::Degraded);
+    let wanted = BTreeMap::from([("h1".into(), (known(Value::Null), degraded))]);
+    plan(&Engine::new(fleet), &request, &wanted).1
+}
+
+/// Seen in the demo: a degraded host had been emptied, another died, and the Incident said of the empty one
+/// that its VMs stay for now.
+#[test]
+fn an_empty_host_holds_nothing_back_while_another_failure_breaks_n_1() {
+    assert_eq!(held(&["h2"], &[("web-0", "h2", 1)]), BTreeMap::new());
+    let held = held(&["h2"], &[("web-0", "h2", 1), ("web-1", "h1", 1)]);
     assert!(
         held[&HostName::from("h1")].contains("N+1 of pool general would break"),
         "{held:?}"
     );
+}
+
+/// A VM that fits nowhere stays behind; that the host can not fail safely with it keeps no other VM there.
+#[test]
+fn a_host_that_can_not_fail_safely_is_emptied_of_whoever_can_leave() {
+    let vms = [
+        ("large", "h1", 5),
+        ("web-0", "h1", 1),
+        ("web-1", "h2", 1),
+        ("web-2", "h3", 1),
+    ];
+    assert_eq!(held(&["h2", "h3"], &vms), BTreeMap::new());
 }

@@ -124,6 +124,11 @@ impl HostMachine {
         matches!(self.life, Life::Suspect | Life::Unreachable | Life::Fencing)
     }
 
+    /// Whether it was silent past the time-out and has not come back: its VMs are, or are to be, recovered.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.life, Life::Unreachable | Life::Fencing | Life::Fenced)
+    }
+
     /// Whether its storage is, or is being, cut off: it holds no other fence up.
     pub fn storage_is_cut(&self) -> bool {
         self.storage_cut
