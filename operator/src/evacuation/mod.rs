@@ -28,8 +28,9 @@ use serde_json::json;
 
 use self::permit::{Why, is_cleared, permit, recall, standing, under_way, why};
 use self::told::{Outcome, progress};
+use self::tries::Refusals;
 use crate::runtime::Context;
-use crate::writer::logged;
+use crate::writer::{WriteError, logged};
 use crate::{clock, door};
 
 /// Between two plans: facts change with every step of a move, and a plan of a large host is work.
@@ -49,6 +50,8 @@ pub struct Evacuations {
     order: BTreeMap<VmUid, (Priority, usize)>,
     /// VMs that are waited for, and since when.
     waits: BTreeMap<VmUid, Moment>,
+    /// Moves that the API server did not take.
+    refusals: Refusals,
 }
 
 impl Evacuations {
@@ -108,7 +111,9 @@ pub async fn turn(
     let objects = door::objects(context);
     let mut request = objects.evacuation(&context.stores.policy(), permitted, migrations);
     let tries = Tries::of(&wanted, &hosts, policy);
-    for (vm, why) in tries::exhausted(&objects.vms, migrations, &tries.from, policy) {
+    memory.refusals.retain(&objects.vms);
+    let made = (migrations, &memory.refusals);
+    for (vm, why) in tries::exhausted(&objects.vms, made, &tries.from, policy) {
         request.fixed.entry(vm).or_insert(why);
     }
     let (plan, held) = plan(&*context.planner.own().await, &request, &wanted);
@@ -124,7 +129,14 @@ pub async fn turn(
             (None, Some(reason)) => Outcome::whole("Blocked", here.len(), reason.clone()),
             (None, None) => {
                 let mut outcome = judged(&plan, name, here, &memory.waits, now);
-                let tried = empty(context, &plan, name, *why, migrations, &tries).await;
+                let leaves = Leaves {
+                    host: name,
+                    why: *why,
+                    migrations,
+                    tries: &tries,
+                };
+                let tried = leaves.begin(context, &plan, &objects.vms, &mut memory.refusals);
+                let tried = tried.await;
                 outcome.waits.extend(tried);
                 outcome
             }
@@ -270,38 +282,71 @@ struct Planned {
     stuck: Vec<(Stuck, String)>,
 }
 
-/// Starts the moves of one host whose turn it is; which are tried again later, and why.
-async fn empty(
-    context: &Context,
-    plan: &Planned,
-    name: &HostName,
+/// A host that VMs leave.
+struct Leaves<'a> {
+    host: &'a HostName,
     why: Why,
-    migrations: &[Arc<VirtualMachineMigration>],
-    tries: &Tries<'_>,
-) -> Vec<String> {
-    let (all, mut waits) = (context.stores.vms.state(), Vec::new());
-    for (_, step) in &plan.moves {
-        // A move that makes room for one of this host's belongs to its evacuation.
-        let own = step.from == *name
-            || plan
-                .moves
-                .iter()
-                .any(|(_, other)| other.from == *name && other.after.contains(&step.vm));
-        let waits_for_others = !step.after.is_empty();
-        let vm = all.iter().find(|vm| door::uid(vm) == step.vm);
-        let Some(vm) = vm.filter(|_| own && !waits_for_others) else {
-            continue;
-        };
+    migrations: &'a [Arc<VirtualMachineMigration>],
+    tries: &'a Tries<'a>,
+}
+
+impl Leaves<'_> {
+    /// Starts the moves whose turn it is; which are tried again later, and why.
+    async fn begin(
+        &self,
+        context: &Context,
+        plan: &Planned,
+        vms: &[Arc<VirtualMachine>],
+        refusals: &mut Refusals,
+    ) -> Vec<String> {
+        let mut waits = Vec::new();
+        for (_, step) in &plan.moves {
+            // A move that makes room for one of this host's belongs to its evacuation.
+            let own = step.from == *self.host
+                || plan
+                    .moves
+                    .iter()
+                    .any(|(_, other)| other.from == *self.host && other.after.contains(&step.vm));
+            let waits_for_others = !step.after.is_empty();
+            let vm = vms.iter().find(|vm| door::uid(vm) == step.vm);
+            let Some(vm) = vm.filter(|_| own && !waits_for_others) else {
+                continue;
+            };
+            waits.extend(self.begin_one(context, step, vm, refusals).await);
+        }
+        waits
+    }
+
+    /// Starts one move; why it is tried again later.
+    async fn begin_one(
+        &self,
+        context: &Context,
+        step: &Move,
+        vm: &VirtualMachine,
+        refusals: &mut Refusals,
+    ) -> Option<String> {
+        let from = self.tries.from.get(self.host).copied();
+        let prefix = tries::prefix(vm)?;
         let start = Start {
             to: &step.to,
-            reason: why.reason(),
+            reason: self.why.reason(),
             why: &step.reason,
-            empties: Some(name),
-            from: tries.from.get(name).copied(),
+            empties: Some(self.host),
+            from,
+            refused: refusals.of(vm, &prefix, self.host, from),
         };
-        waits.extend(start.make(context, vm, migrations, tries.policy).await);
+        let made = start.make(context, vm, self.migrations, self.tries.policy);
+        let waits = match made.await {
+            Made::Done => None,
+            Made::Waits(why) => Some(why),
+            Made::Refused(said) => {
+                let now = jiff::Timestamp::now();
+                refusals.note(vm, (self.host, from), &said, now)
+            }
+        };
+        let (namespace, name) = (vm.namespace().unwrap_or_default(), vm.name_any());
+        waits.map(|why| format!("{namespace}/{name}: {why}"))
     }
-    waits
 }
 
 /// A host that is only degraded still carries its VMs: it is not emptied when that would use up the
@@ -353,22 +398,34 @@ pub struct Start<'a> {
     pub empties: Option<&'a HostName>,
     /// From when on moves that came to nothing count.
     pub from: Option<jiff::Timestamp>,
+    /// Those that the API server did not take.
+    pub(crate) refused: Option<&'a tries::Tries>,
+}
+
+/// What became of a move that was to be made.
+pub enum Made {
+    /// It is made, or the VM needs none now.
+    Done,
+    /// Not yet: one failed a moment ago, as this tells.
+    Waits(String),
+    /// The API server does not take it, and says this.
+    Refused(String),
 }
 
 impl Start<'_> {
-    /// Makes the move of one VM unless it has one, or one failed a moment ago; returns why it waits.
+    /// Makes the move of one VM unless it has one, or one failed a moment ago.
     pub async fn make(
         &self,
         context: &Context,
         vm: &VirtualMachine,
         migrations: &[Arc<VirtualMachineMigration>],
         policy: &Policy,
-    ) -> Option<String> {
+    ) -> Made {
         let runs = vm.status.as_ref().and_then(|status| status.phase);
-        if runs != Some(VirtualMachinePhase::Running) {
-            return None;
-        }
-        let prefix = tries::prefix(vm)?;
+        let prefix = tries::prefix(vm).filter(|_| runs == Some(VirtualMachinePhase::Running));
+        let Some(prefix) = prefix else {
+            return Made::Done;
+        };
         let own: Vec<_> = migrations
             .iter()
             .filter(|migration| {
@@ -377,24 +434,25 @@ impl Start<'_> {
             })
             .collect();
         if own.iter().any(|migration| !ended(migration)) {
-            return None;
+            return Made::Done;
         }
         let former: Vec<_> = own
             .into_iter()
             .filter(|migration| migration.name_any().starts_with(&prefix))
             .collect();
         let now = jiff::Timestamp::now();
-        if let Some(wait) = tries::pause(&former, self.from, policy, now) {
-            return Some(format!(
-                "{}/{}: {wait}",
-                vm.namespace().unwrap_or_default(),
-                vm.name_any()
-            ));
+        if let Some(wait) = tries::pause(&former, self.refused, self.from, policy, now) {
+            return Made::Waits(wait);
         }
-        let migration = self.migration(vm, format!("{prefix}{}", former.len()));
+        let number = tries::next(migrations, vm, &prefix);
+        let migration = self.migration(vm, format!("{prefix}{number}"));
         let result = context.writer.create(&migration).await;
+        let refused = match &result {
+            Err(error) => refusal(error),
+            Ok(()) => None,
+        };
         logged("migration", &migration.name_any(), result);
-        None
+        refused.map_or(Made::Done, Made::Refused)
     }
 
     fn migration(&self, vm: &VirtualMachine, name: String) -> VirtualMachineMigration {
@@ -419,6 +477,18 @@ impl Start<'_> {
             },
             status: None,
         }
+    }
+}
+
+/// What the API server says of an object that it does not take: asked again at once it would say the same. That it fails, is
+/// busy or is not reached passes.
+fn refusal(error: &WriteError) -> Option<String> {
+    match error {
+        WriteError::Api(kube::Error::Api(status)) => {
+            (matches!(status.code, 400..500) && status.code != 429).then(|| status.message.clone())
+        }
+        WriteError::Gone => Some(error.to_string()),
+        WriteError::NotLeader | WriteError::Conflict | WriteError::Api(_) => None,
     }
 }
 

@@ -150,6 +150,53 @@ async fn a_move_that_keeps_failing_blocks_until_a_person_asks_again() {
     }
 }
 
+/// Somebody deleted the first of two failed moves: the name of the second is taken, and the next is another one.
+#[tokio::test]
+async fn a_move_is_made_under_a_name_that_is_free() {
+    let mut failed = failures("fails", 2);
+    failed.remove(0);
+    let vms = vec![vm("fails", "Normal", "h1", json!({}))];
+    let site = site(drained(BEGAN), vms, failed).await;
+    turned(&site, &mut Evacuations::default()).await;
+    let made = site.written(&Method::POST, "/virtualmachinemigrations");
+    let names: Vec<_> = made.iter().map(|body| &body["metadata"]["name"]).collect();
+    assert_eq!(names, ["fails-e1-2"]);
+}
+
+/// A policy of the cluster denies the moves: it is told, tried again with pauses, and blocks in the end.
+#[tokio::test]
+async fn a_move_that_the_api_server_does_not_take_is_told_and_blocks_in_the_end() {
+    let vms = vec![vm("denied", "Normal", "h1", json!({}))];
+    let mut site = site(drained(BEGAN), vms, Vec::new()).await;
+    site.refuse(
+        &Method::POST,
+        "/virtualmachinemigrations",
+        (403, "no moves on Sundays"),
+    );
+    let mut memory = Evacuations::default();
+    for _ in 0..2 {
+        let told = turned(&site, &mut memory).await;
+        assert_eq!(told["phase"], "Running", "{told}");
+        let why = blocked(&told);
+        assert!(
+            why.contains("oa/denied: its move failed 1 times")
+                && why.contains("no moves on Sundays"),
+            "{why}"
+        );
+    }
+    assert_eq!(made(&site), ["denied"], "the second time it pauses");
+    let denied = &site.context.stores.vms.state()[0];
+    let (h1, now) = (HostName::from("h1"), jiff::Timestamp::now());
+    for _ in 1..Policy::default().start_attempts {
+        memory
+            .refusals
+            .note(denied, (&h1, None), "no moves on Sundays", now);
+    }
+    let told = turned(&site, &mut memory).await;
+    assert_eq!(told["phase"], "Blocked", "{told}");
+    assert!(blocked(&told).contains("no moves on Sundays"), "{told}");
+}
+
 #[tokio::test]
 async fn moves_are_made_the_most_urgent_first_and_say_why() {
     // By name and by size alone the first would be first.

@@ -16,10 +16,11 @@ use model::{HostName, VmUid};
 use placement::{Fleet, Goal, Mode, Rebalance, RebalanceRequest, plan_rebalance};
 use serde_json::json;
 
+use crate::evacuation::{self, Made};
 use crate::migrations::ended;
 use crate::runtime::Context;
 use crate::writer::logged;
-use crate::{clock, door, evacuation};
+use crate::{clock, door};
 
 /// Between two plans of one pool, milliseconds: load shifts over hours.
 const PLAN_EVERY: u64 = 10_000;
@@ -248,8 +249,10 @@ async fn carry_out(
             why: &step.reason,
             empties: None,
             from: None,
+            refused: None,
         };
-        if let Some(waits) = start.make(context, vm, migrations, &failover).await {
+        // What the API server does not take is in the log.
+        if let Made::Waits(waits) = start.make(context, vm, migrations, &failover).await {
             tracing::debug!(waits, "a move waits");
         }
     }
