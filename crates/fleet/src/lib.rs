@@ -100,6 +100,12 @@ impl Objects {
         vms.collect()
     }
 
+    /// VMs that can not be moved now for the sake of load: those that do not run, or that somebody else does something
+    /// with, as for [`Self::evacuation`]. A move that was made to even out load keeps no VM from the next plan.
+    pub fn fixed(&self, migrations: &[Arc<VirtualMachineMigration>]) -> BTreeSet<VmUid> {
+        Others::fixed(self, migrations)
+    }
+
     /// What emptying hosts has to respect: who leaves first, who can not move now and why, what the site's policy
     /// allows, and what moves are bounded by.
     pub fn evacuation(
