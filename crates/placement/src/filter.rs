@@ -38,8 +38,6 @@ pub enum Filter {
     Cpu,
     /// Not enough memory.
     Memory,
-    /// Starts failed there.
-    Avoided,
     /// No host will do: its rules contradict each other.
     Contradiction(String),
 }
@@ -105,7 +103,6 @@ impl Filter {
             ),
             Filter::Cpu => ("not enough CPU", "CPU 不足"),
             Filter::Memory => ("not enough memory", "内存不足"),
-            Filter::Avoided => ("a start failed there", "曾在该宿主机上启动失败"),
         };
         (english.to_owned(), chinese.to_owned())
     }

@@ -33,7 +33,6 @@ fn filters() -> [Filter; 15] {
         Filter::Apart,
         Filter::Cpu,
         Filter::Memory,
-        Filter::Avoided,
     ]
 }
 
