@@ -31,6 +31,9 @@ use transfer::Transfer;
 /// Label of a host that names its rack, where `spec.rack` does not; a rack is a failure domain.
 pub const LABEL_RACK: &str = "topology.kubernetes.io/rack";
 
+/// The size of a VM that can not be read: it fits nowhere. The API server's schema keeps it out.
+const ENORMOUS: u64 = u64::MAX / 4;
+
 /// The objects that a fleet is made of.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
@@ -204,9 +207,8 @@ impl<'a> Index<'a> {
             .collect();
         placement::Vm {
             name: NamespacedName::new(namespace.as_str(), object.name_any()),
-            cpu: u64::try_from(object.spec.cpu).unwrap_or(0),
-            // What can not be read fits nowhere; the API server's pattern keeps it out.
-            memory_bytes: Bytes::parse(&object.spec.memory).map_or(u64::MAX / 4, |bytes| bytes.0),
+            cpu: u64::try_from(object.spec.cpu).unwrap_or(ENORMOUS),
+            memory_bytes: Bytes::parse(&object.spec.memory).map_or(ENORMOUS, |bytes| bytes.0),
             zones: zones.collect(),
             architecture: image.map_or(Architecture::x86_64, |image| image.spec.architecture),
             runs_with: Names::default(),
@@ -339,6 +341,23 @@ pub fn closed_by_condition(host: &Host) -> Option<Closed> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_vm_whose_size_can_not_be_read_fits_nowhere() {
+        let size = |cpu: i32, memory: &str| {
+            let vm = json!({"metadata": {"name": "a", "namespace": "oa", "uid": "a"},
+                "spec": {"cpu": cpu, "memory": memory, "image": "i", "disks": [], "networks": []}});
+            let objects = Objects {
+                vms: vec![Arc::new(serde_json::from_value(vm).expect("a VM"))],
+                ..Objects::default()
+            };
+            let fleet = objects.fleet(|_| None);
+            let vm = &fleet.vms[&VmUid("a".into())];
+            (vm.cpu, vm.memory_bytes)
+        };
+        assert_eq!(size(2, "1Gi"), (2, 1 << 30));
+        assert_eq!(size(-1, "much"), (ENORMOUS, ENORMOUS));
+    }
 
     #[test]
     fn a_closed_host_may_fail_until_it_is_lost() {
