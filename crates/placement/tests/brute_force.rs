@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use common::{GIB, any_fleet, any_model, any_rules, any_storage, name};
 use model::{Architecture, HostName, VmUid};
 use placement::{
-    Admission, Domain, Engine, EvacuationRequest, Fleet, Goal, Headroom, Limits, Mode, Plan,
-    RebalanceRequest, Relation, Side, StorageRoom, Violation, Vm, lint, lint_plan, place,
+    Admission, Domain, Engine, EvacuationRequest, Filter, Fleet, Goal, Headroom, Limits, Mode,
+    Plan, RebalanceRequest, Relation, Side, StorageRoom, Violation, Vm, lint, lint_plan, place,
     plan_evacuation, plan_rebalance, prove_headroom,
 };
 use proptest::prelude::*;
@@ -284,7 +284,12 @@ fn judge_admission(fleet: &Fleet, uid: &VmUid, answer: &Admission) -> Result<(),
             }
         }
         Admission::Refused(_) => prop_assert!(fit.is_empty(), "{uid} fits on {fit:?}"),
-        Admission::Breaks { tried, .. } => {
+        Admission::Breaks { tried, refusal, .. } => {
+            // Each host is counted once: what fits, by N+1.
+            let all = refusal.removed.values().sum::<u32>() as usize;
+            let headroom = refusal.removed.get(&Filter::Headroom).copied();
+            prop_assert_eq!(all, fleet.hosts.len());
+            prop_assert_eq!(headroom.unwrap_or(0) as usize, fit.len());
             prop_assert!(!fit.is_empty() && tried.all);
             let pools = fit.iter().map(|host| fleet.hosts[*host].pool.clone());
             prop_assert_eq!(&pools.collect::<BTreeSet<_>>(), &tried.pools);
