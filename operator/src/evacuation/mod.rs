@@ -4,6 +4,7 @@
 //!
 //! `permit` says which hosts are emptied now, `tries` what becomes of moves that failed, `told` what is shown.
 
+mod moves;
 mod permit;
 mod told;
 mod tries;
@@ -26,6 +27,7 @@ use model::{HostName, Priority, Severity, VmUid};
 use placement::{Engine, EvacuationRequest, Headroom, Move, Plan, Stuck, plan_evacuation_on};
 use serde_json::json;
 
+pub use self::moves::Moves;
 use self::permit::{Why, is_cleared, permit, recall, standing, under_way, why};
 use self::told::{Outcome, progress};
 use self::tries::Refusals;
@@ -122,6 +124,10 @@ pub async fn turn(
     memory.order = places.collect();
     let remaining = remaining(&objects, migrations);
     note_waits(&mut memory.waits, &remaining, now);
+    // A drain may be of hundreds of VMs, and this runs in the loop that recovers: nothing is looked for move by move.
+    let moves = Moves::of(migrations);
+    let vms = objects.vms.iter().map(|vm| (door::uid(vm), vm.as_ref()));
+    let vms: BTreeMap<VmUid, &VirtualMachine> = vms.collect();
     for (name, (host, why)) in &wanted {
         let here = remaining.get(name).map(Vec::as_slice).unwrap_or_default();
         let outcome = match (waiting.get(name), held.get(name)) {
@@ -132,10 +138,10 @@ pub async fn turn(
                 let leaves = Leaves {
                     host: name,
                     why: *why,
-                    migrations,
+                    moves: &moves,
                     tries: &tries,
                 };
-                let tried = leaves.begin(context, &plan, &objects.vms, &mut memory.refusals);
+                let tried = leaves.begin(context, &plan, &vms, &mut memory.refusals);
                 let tried = tried.await;
                 outcome.waits.extend(tried);
                 outcome
@@ -265,19 +271,40 @@ fn plan(
     let moves = order
         .into_iter()
         .map(|(urgency, step)| (urgency, step.clone()));
-    let moves = moves.collect();
+    let moves: Vec<_> = moves.collect();
+    let by_host = by_host(&moves);
     let stuck = plan.stuck.iter().map(|stuck| {
         let sentence = format!("{}: {}", engine.fleet().name_of(&stuck.vm), stuck.why);
         (stuck.clone(), sentence)
     });
     let stuck = stuck.collect();
-    (Planned { moves, stuck }, held)
+    let planned = Planned {
+        moves,
+        by_host,
+        stuck,
+    };
+    (planned, held)
+}
+
+fn by_host(moves: &[(Priority, Move)]) -> BTreeMap<HostName, BTreeSet<usize>> {
+    let places = moves.iter().enumerate();
+    let places: BTreeMap<&VmUid, usize> =
+        places.map(|(place, (_, step))| (&step.vm, place)).collect();
+    let mut by_host: BTreeMap<HostName, BTreeSet<usize>> = BTreeMap::new();
+    for (place, (_, step)) in moves.iter().enumerate() {
+        let own = by_host.entry(step.from.clone()).or_default();
+        own.insert(place);
+        own.extend(step.after.iter().filter_map(|vm| places.get(vm)));
+    }
+    by_host
 }
 
 /// What came of a plan.
 struct Planned {
     /// The moves in the order in which they are to begin, each with its urgency.
     moves: Vec<(Priority, Move)>,
+    /// Places of the moves that belong to the evacuation of each host: its own, and those that make room for them.
+    by_host: BTreeMap<HostName, BTreeSet<usize>>,
     /// VMs that can not move, and why, one sentence each.
     stuck: Vec<(Stuck, String)>,
 }
@@ -286,7 +313,7 @@ struct Planned {
 struct Leaves<'a> {
     host: &'a HostName,
     why: Why,
-    migrations: &'a [Arc<VirtualMachineMigration>],
+    moves: &'a Moves<'a>,
     tries: &'a Tries<'a>,
 }
 
@@ -296,20 +323,16 @@ impl Leaves<'_> {
         &self,
         context: &Context,
         plan: &Planned,
-        vms: &[Arc<VirtualMachine>],
+        vms: &BTreeMap<VmUid, &VirtualMachine>,
         refusals: &mut Refusals,
     ) -> Vec<String> {
         let mut waits = Vec::new();
-        for (_, step) in &plan.moves {
-            // A move that makes room for one of this host's belongs to its evacuation.
-            let own = step.from == *self.host
-                || plan
-                    .moves
-                    .iter()
-                    .any(|(_, other)| other.from == *self.host && other.after.contains(&step.vm));
-            let waits_for_others = !step.after.is_empty();
-            let vm = vms.iter().find(|vm| door::uid(vm) == step.vm);
-            let Some(vm) = vm.filter(|_| own && !waits_for_others) else {
+        let own = plan.by_host.get(self.host).into_iter().flatten();
+        let ready = own
+            .map(|place| &plan.moves[*place].1)
+            .filter(|step| step.after.is_empty());
+        for step in ready {
+            let Some(vm) = vms.get(&step.vm) else {
                 continue;
             };
             waits.extend(self.begin_one(context, step, vm, refusals).await);
@@ -335,7 +358,7 @@ impl Leaves<'_> {
             from,
             refused: refusals.of(vm, &prefix, self.host, from),
         };
-        let made = start.make(context, vm, self.migrations, self.tries.policy);
+        let made = start.make(context, vm, self.moves, self.tries.policy);
         let waits = match made.await {
             Made::Done => None,
             Made::Waits(why) => Some(why),
@@ -418,7 +441,7 @@ impl Start<'_> {
         &self,
         context: &Context,
         vm: &VirtualMachine,
-        migrations: &[Arc<VirtualMachineMigration>],
+        moves: &Moves<'_>,
         policy: &Policy,
     ) -> Made {
         let runs = vm.status.as_ref().and_then(|status| status.phase);
@@ -426,25 +449,20 @@ impl Start<'_> {
         let Some(prefix) = prefix else {
             return Made::Done;
         };
-        let own: Vec<_> = migrations
-            .iter()
-            .filter(|migration| {
-                migration.namespace() == vm.namespace()
-                    && migration.spec.virtual_machine == vm.name_any()
-            })
-            .collect();
-        if own.iter().any(|migration| !ended(migration)) {
+        if moves.moves(vm) {
             return Made::Done;
         }
-        let former: Vec<_> = own
-            .into_iter()
+        let former: Vec<_> = moves
+            .of_vm(vm)
+            .iter()
+            .copied()
             .filter(|migration| migration.name_any().starts_with(&prefix))
             .collect();
         let now = jiff::Timestamp::now();
         if let Some(wait) = tries::pause(&former, self.refused, self.from, policy, now) {
             return Made::Waits(wait);
         }
-        let number = tries::next(migrations, vm, &prefix);
+        let number = moves.next(vm, &prefix);
         let migration = self.migration(vm, format!("{prefix}{number}"));
         let result = context.writer.create(&migration).await;
         let refused = match &result {

@@ -331,3 +331,34 @@ fn a_host_that_can_not_fail_safely_is_emptied_of_whoever_can_leave() {
     ];
     assert_eq!(held(&["h2", "h3"], &vms), BTreeMap::new());
 }
+
+#[test]
+fn a_move_belongs_to_each_host_that_it_makes_room_for() {
+    let step = |vm: &str, from: &str, after: &[&str]| {
+        let step = Move {
+            vm: vm.into(),
+            from: from.into(),
+            to: "h9".into(),
+            start_ms: 0,
+            end_ms: 1,
+            bytes: 1,
+            after: after.iter().map(|vm| VmUid::from(*vm)).collect(),
+            reason: "r".to_owned(),
+        };
+        (Priority::Normal, step)
+    };
+    let moves = [
+        step("a", "h1", &["c"]),
+        step("b", "h2", &["c", "gone"]),
+        step("c", "h3", &[]),
+        step("d", "h2", &[]),
+    ];
+    let of = |places: &[usize]| places.iter().copied().collect::<BTreeSet<_>>();
+    let wanted = [
+        ("h1", of(&[0, 2])),
+        ("h2", of(&[1, 2, 3])),
+        ("h3", of(&[2])),
+    ];
+    let wanted = wanted.map(|(host, places)| (HostName::from(host), places));
+    assert_eq!(by_host(&moves), BTreeMap::from(wanted));
+}

@@ -49,20 +49,6 @@ pub(super) fn prefix(vm: &VirtualMachine) -> Option<String> {
     Some(format!("{}-e{}-", vm.name_any(), assignment.epoch.0))
 }
 
-/// The number after the highest that a move of this name has: some may have been deleted, whoever they are of.
-pub(super) fn next(
-    migrations: &[Arc<VirtualMachineMigration>],
-    vm: &VirtualMachine,
-    prefix: &str,
-) -> u64 {
-    let names = migrations
-        .iter()
-        .filter(|migration| migration.namespace() == vm.namespace())
-        .filter_map(|migration| migration.metadata.name.as_deref());
-    let numbers = names.filter_map(|name| name.strip_prefix(prefix)?.parse::<u32>().ok());
-    numbers.max().map_or(0, |highest| u64::from(highest) + 1)
-}
-
 /// Moves that the API server did not take, of one VM.
 struct Refused {
     /// Of its epoch.

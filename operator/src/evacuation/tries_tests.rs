@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::context_in_memory::{host, migration, vm};
+use crate::evacuation::Moves;
 
 const BEGAN: &str = "2026-01-01T01:00:00Z";
 
@@ -128,7 +129,13 @@ fn what_the_api_server_does_not_take_is_a_try() {
     assert_eq!(pause(&[], refused, began, &policy, at(9_999)), None);
     let from = |at| BTreeMap::from([(host.clone(), at)]);
     let stays = |refusals: &Refusals, moves: &[_], at| {
-        !exhausted(&[web.clone()], (moves, refusals), &from(at), &policy).is_empty()
+        !exhausted(
+            std::slice::from_ref(&web),
+            (moves, refusals),
+            &from(at),
+            &policy,
+        )
+        .is_empty()
     };
     // One more, of either kind, is one too many.
     let moves = [failed(0, "Failed", false, "2026-01-01T02:00:00Z")];
@@ -156,7 +163,8 @@ fn a_move_has_the_number_after_the_highest_there_is() {
         of("web-e1-mine", "web"),
         of("web-e2-9", "web"),
     ];
-    assert_eq!(next(&[], &web, "web-e1-"), 0);
-    assert_eq!(next(&moves[..1], &web, "web-e1-"), 2);
-    assert_eq!(next(&moves, &web, "web-e1-"), 5);
+    assert_eq!(Moves::of(&[]).next(&web, "web-e1-"), 0);
+    assert_eq!(Moves::of(&moves[..1]).next(&web, "web-e1-"), 2);
+    assert_eq!(Moves::of(&moves).next(&web, "web-e1-"), 5);
+    assert_eq!(Moves::of(&moves).of_vm(&web).len(), 3);
 }

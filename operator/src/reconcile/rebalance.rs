@@ -1,12 +1,12 @@
 //! Rebalancing of host pools: asks `placement` which moves are worth it, tells them, and makes
 //! them where the site's policy says so. Nothing is moved while anything else happens to the site.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::{
     AdvisedMove, Host, HostPool, MigrationReason, Rebalancing, RebalancingMode, RebalancingPolicy,
-    VirtualMachine, VirtualMachineMigration, VirtualMachinePhase,
+    VirtualMachineMigration, VirtualMachinePhase,
 };
 use failover::Moment;
 use fleet::readiness::evens_out;
@@ -17,7 +17,7 @@ use model::{HostName, VmUid};
 use placement::{Fleet, Goal, Mode, Rebalance, RebalanceRequest, plan_rebalance};
 use serde_json::json;
 
-use crate::evacuation::{self, Made};
+use crate::evacuation::{self, Made, Moves};
 use crate::migrations::ended;
 use crate::runtime::Context;
 use crate::writer::logged;
@@ -224,17 +224,11 @@ async fn carry_out(
             && !rests(&step.vm)
             && !fixed.contains(&step.vm)
     });
-    let moving = |vm: &VirtualMachine| {
-        migrations.iter().any(|migration| {
-            !ended(migration)
-                && migration.namespace() == vm.namespace()
-                && migration.spec.virtual_machine == vm.name_any()
-        })
-    };
     let failover = door::policy(&context.stores.policy());
+    let moves = Moves::of(migrations);
     let ready = valid.filter_map(|step| {
         let vm = objects.vms.iter().find(|vm| door::uid(vm) == step.vm);
-        Some((step, vm.filter(|vm| !moving(vm))?))
+        Some((step, vm.filter(|vm| !moves.moves(vm))?))
     });
     for (step, vm) in ready.take(free) {
         let start = evacuation::Start {
@@ -246,7 +240,7 @@ async fn carry_out(
             refused: None,
         };
         // What the API server does not take is in the log.
-        if let Made::Waits(waits) = start.make(context, vm, migrations, &failover).await {
+        if let Made::Waits(waits) = start.make(context, vm, &moves, &failover).await {
             tracing::debug!(waits, "a move waits");
         }
     }
@@ -325,6 +319,8 @@ async fn tell(context: &Context, pool: &HostPool, shown: &Rebalancing) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::context_in_memory as site;
 
