@@ -9,7 +9,7 @@ use fleet::Objects;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::api_in_memory::client;
+use crate::api_in_memory::{client, failure};
 use crate::hosts::HostWatch;
 use crate::leader::Leader;
 use crate::runtime::Context;
@@ -27,7 +27,11 @@ pub(crate) const BOOT: &str = "b";
 pub(crate) struct Site {
     pub(crate) context: Arc<Context>,
     written: Arc<Mutex<Vec<Written>>>,
+    refused: Arc<Mutex<Vec<Refused>>>,
 }
+
+/// Method, end of the path, code and message of writes that are not taken.
+type Refused = (Method, &'static str, (u16, &'static str));
 
 /// An object from JSON.
 pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Arc<T> {
@@ -90,12 +94,22 @@ impl Site {
     ) -> Self {
         let written = Arc::new(Mutex::new(Vec::new()));
         let arrived = written.clone();
+        let refused = Arc::<Mutex<Vec<Refused>>>::default();
+        let refuses = refused.clone();
         let client = client(move |method, path, body| {
+            let refused = refuses.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut refused = refused.iter();
+            let refused = refused.find(|(with, end, _)| *with == method && path.ends_with(end));
+            let answer = match refused {
+                Some((.., (code, message))) => failure(*code, message),
+                None => (
+                    200,
+                    json!({"apiVersion": "v1", "kind": "Taken", "metadata": {"resourceVersion": "2"}}),
+                ),
+            };
             let mut arrived = arrived.lock().unwrap_or_else(PoisonError::into_inner);
             arrived.push((method, path, body));
-            let taken =
-                json!({"apiVersion": "v1", "kind": "Taken", "metadata": {"resourceVersion": "2"}});
-            std::future::ready((200, taken))
+            std::future::ready(answer)
         });
         let leader = Arc::new(Leader::new("a".to_owned()));
         leader.set_leading(true);
@@ -128,7 +142,22 @@ impl Site {
         });
         let fleet = door::fleet(&context, &failover);
         context.planner.own().await.sync(fleet);
-        Self { context, written }
+        Self {
+            context,
+            written,
+            refused,
+        }
+    }
+
+    /// From now on the API server does not take such writes.
+    pub(crate) fn refuse(
+        &mut self,
+        method: &Method,
+        end: &'static str,
+        answer: (u16, &'static str),
+    ) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.push((method.clone(), end, answer));
     }
 
     /// Everything written to paths that end so, in order.

@@ -194,7 +194,7 @@ pub fn fleet(context: &Context, policy: &Policy) -> Fleet {
         .hosts
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    objects(context).fleet(|host| watch.placeable(&HostName(host.name_any()), policy).err())
+    objects(context).fleet(|host| watch.closed(&HostName(host.name_any()), policy))
 }
 
 #[cfg(test)]

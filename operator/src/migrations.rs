@@ -14,6 +14,7 @@ use api::{
 use failover::migration::{MigrationFacts, MigrationOutcome, MigrationStep, decide};
 use failover::vm::HostSight;
 use failover::{Policy, assignment};
+use fleet::readiness::evens_out;
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use model::{Assignment, HostName};
@@ -21,7 +22,6 @@ use placement::place;
 use serde_json::{Value, json};
 
 use self::order::{Load, in_order, sides, vm_of};
-use crate::reconcile::rebalance;
 use crate::runtime::Context;
 use crate::vms::{Claimed, Memory, claim, claims_patch, rights_patch, volumes_of, write_seed};
 use crate::writer::{WriteError, logged};
@@ -282,7 +282,7 @@ async fn begin(
     }
     let choice = match place(&open, &uid, &Default::default()) {
         Ok(choice) => choice,
-        Err(refusal) if evacuation::empties(migration).is_some() || rebalance::made(migration) => {
+        Err(refusal) if evacuation::empties(migration).is_some() || evens_out(migration) => {
             // The plan of a moment ago does not hold any more: the next one chooses anew.
             let message = format!("planned anew: {}", refusal.sentence());
             finish(context, migration, MigrationPhase::Cancelled, &message).await;

@@ -83,6 +83,7 @@ mod tests {
             pool: "main".to_owned(),
             closed: None,
             stands: true,
+            may_fail: true,
             cpu: 1,
             memory_bytes,
             storage_pools: Default::default(),

@@ -112,7 +112,9 @@ fn standing(planning: &Planning, host: &str) -> Option<Told> {
 fn afterwards(planning: &Planning, host: &HostName, plan: &Plan) -> Option<Told> {
     let mut fleet = plan.carried_out(&planning.fleet);
     let emptied = fleet.hosts.get_mut(host)?;
-    (emptied.closed, emptied.stands) = (Some("it is being emptied".to_owned()), false);
+    emptied.closed = Some("it is being emptied".to_owned());
+    // Out of service, it carries nothing and has nothing to lose.
+    (emptied.stands, emptied.may_fail) = (false, false);
     let pool = emptied.pool.clone();
     let report = headroom_report(&fleet, &pool)?;
     Some(planning.headroom(&fleet, &report, &pool))

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use api::VirtualMachinePhase;
 use fleet::transfer::Transfer;
 use model::{HostName, VmUid};
 use placement::{Goal, Mode, Rebalance, RebalanceRequest, headroom_report, plan_rebalance};
@@ -86,9 +85,6 @@ fn request(
         dirty_bytes_per_second,
     } = snapshot.objects.transfer(&policy);
     let seconds = |at: i64| u64::try_from(at).unwrap_or(0);
-    let runs = |vm: &api::VirtualMachine| {
-        vm.status.as_ref().and_then(|status| status.phase) == Some(VirtualMachinePhase::Running)
-    };
     let here = wanted
         .iter()
         .filter(|name| {
@@ -115,13 +111,7 @@ fn request(
         moved_at_s: fleet::moved_at(&snapshot.objects.vms, &snapshot.migrations),
         now_s: seconds(now.as_second()),
         cool_down_s: seconds(policy.rebalancing.cool_down_seconds.into()),
-        fixed: snapshot
-            .objects
-            .vms
-            .iter()
-            .filter(|vm| !runs(vm))
-            .map(|vm| fleet::uid(vm))
-            .collect(),
+        fixed: snapshot.objects.fixed(&snapshot.migrations),
         limits,
         dirty_bytes_per_second,
         ..RebalanceRequest::new(pool)

@@ -249,6 +249,7 @@ fn description(planning: &Planning, new: &NewHosts<'_>) -> Result<Host> {
     Ok(Host {
         closed: None,
         stands: true,
+        may_fail: true,
         cpu,
         memory_bytes,
         storage_pools: match like {

@@ -129,6 +129,14 @@ const RULES: Table = &[
         "{}未指向命名空间中的任何其他虚拟机;请更正 matchLabels,或创建该虚拟机",
     ),
     (
+        "spec.spread of {w}/{w} names no other VM: it is about VMs of one system and tier, and the VM has no labels {w} and {w}; remove it, and ask with spec.affinity instead",
+        "{}/{} 的 spec.spread 未指向任何其他虚拟机:该规则针对同一业务系统同一层的虚拟机,而该虚拟机没有标签 {} 和 {};请去掉它,改用 spec.affinity",
+    ),
+    (
+        "spec.spread of {w}/{w} (over {w}, required {w}) is less strict than that of another VM of its tier (over {w}, required {w}), which holds for all of them; make them alike",
+        "{}/{} 的 spec.spread(over {},required {})比同层另一台虚拟机的(over {},required {})宽松,后者适用于该层所有虚拟机;请统一设置",
+    ),
+    (
         "spread of tier {w} of {w}/{w}",
         "业务系统 {1}/{2} 的层 {0} 的分散规则",
     ),

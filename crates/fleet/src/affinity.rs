@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::names::{LABEL_SYSTEM, LABEL_TIER};
-use api::{Affinity, AffinityKind, SpreadOver, VirtualMachine};
+use api::{Affinity, AffinityKind, Spread, SpreadOver, VirtualMachine};
 use kube::ResourceExt;
 use model::VmUid;
 use placement::{Domain, Relation, Rules, Side};
@@ -20,6 +20,8 @@ pub struct Read {
     pub rules: BTreeMap<VmUid, Rules>,
     /// Rules that name no VM, by who asks for them: one sentence each.
     pub named_nothing: BTreeMap<VmUid, Vec<String>>,
+    /// VMs of which the tier is kept apart more strictly than they ask for, one sentence each.
+    pub stricter: BTreeMap<VmUid, String>,
 }
 
 /// Reads the rules of all VMs.
@@ -38,6 +40,12 @@ pub fn read(vms: &[Arc<VirtualMachine>]) -> Read {
     read
 }
 
+/// A tier of a business system, by its labels.
+type Tier<'a> = (&'a String, &'a String);
+
+/// The strictest is the greatest: what must hold before what is wished for, then racks before hosts.
+type Form = (bool, Domain);
+
 /// The VMs of one namespace.
 struct Reader<'a> {
     namespace: &'a str,
@@ -51,6 +59,8 @@ struct Reader<'a> {
     joins: Vec<(usize, String)>,
     /// Rules that keep apart, in words.
     words: BTreeMap<String, String>,
+    /// The strictest spread that a VM of each tier asks for.
+    spreads: BTreeMap<Tier<'a>, Form>,
 }
 
 impl<'a> Reader<'a> {
@@ -61,6 +71,14 @@ impl<'a> Reader<'a> {
                 labelled.entry(label).or_default().push(index);
             }
         }
+        let mut spreads = BTreeMap::new();
+        for (tier, spread) in vms
+            .iter()
+            .filter_map(|vm| tier(vm).zip(vm.spec.spread.as_ref()))
+        {
+            let strictest = spreads.entry(tier).or_insert_with(|| form(spread));
+            *strictest = form(spread).max(*strictest);
+        }
         Self {
             namespace,
             vms,
@@ -69,12 +87,13 @@ impl<'a> Reader<'a> {
             joined: (0..vms.len()).collect(),
             joins: Vec::new(),
             words: BTreeMap::new(),
+            spreads,
         }
     }
 
     fn read(mut self, read: &mut Read) {
         for index in 0..self.vms.len() {
-            self.spread(index);
+            self.spread(index, read);
             for (place, rule) in self.vms[index].spec.affinity.iter().enumerate() {
                 let words = format!(
                     "spec.affinity[{place}] of {}/{} ({} {})",
@@ -101,25 +120,38 @@ impl<'a> Reader<'a> {
         read.rules.extend(uids.zip(rules));
     }
 
-    /// Replicas of a tier.
-    fn spread(&mut self, index: usize) {
+    /// Replicas of a tier: all by the strictest form that one of them asks for, or two forms would be two rules that
+    /// do not see each other.
+    fn spread(&mut self, index: usize, read: &mut Read) {
         let vm = self.vms[index];
-        let label = |name: &str| vm.labels().get(name);
-        let tier = label(LABEL_SYSTEM).zip(label(LABEL_TIER));
-        let (Some(spread), Some((system, tier))) = (&vm.spec.spread, tier) else {
+        let Some(spread) = &vm.spec.spread else {
             return;
         };
-        let rule = format!("{}/{system}/{tier}", self.namespace);
-        let over = match spread.over {
-            SpreadOver::Host => Domain::Host,
-            SpreadOver::Rack => Domain::Rack,
+        let (namespace, name) = (self.namespace, vm.name_any());
+        let Some(tier) = tier(vm) else {
+            let sentence = format!(
+                "spec.spread of {namespace}/{name} names no other VM: it is about VMs of one system and tier, and the VM has no labels {LABEL_SYSTEM} and {LABEL_TIER}; remove it, and ask with spec.affinity instead"
+            );
+            let sentences = read.named_nothing.entry(uid(vm));
+            return sentences.or_default().push(sentence);
         };
-        let words = format!("spread of tier {tier} of {}/{system}", self.namespace);
+        let own = form(spread);
+        let (required, over) = self.spreads.get(&tier).copied().unwrap_or(own);
+        let (system, tier) = tier;
+        if (required, over) != own {
+            let (less, spread_over) = (spread.required, spread.over);
+            let sentence = format!(
+                "spec.spread of {namespace}/{name} (over {spread_over:?}, required {less}) is less strict than that of another VM of its tier (over {over:?}, required {required}), which holds for all of them; make them alike"
+            );
+            read.stricter.insert(uid(vm), sentence);
+        }
+        let rule = format!("{namespace}/{system}/{tier}");
+        let words = format!("spread of tier {tier} of {namespace}/{system}");
         self.words.entry(rule.clone()).or_insert(words);
         let side = Side::Every;
         let relation = Relation { rule, over, side };
         let rules = &mut self.rules[index];
-        match spread.required {
+        match required {
             true => rules.apart.insert(relation),
             false => rules.rather_apart.insert(relation),
         };
@@ -243,6 +275,20 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The tier that a VM is of.
+fn tier(vm: &VirtualMachine) -> Option<Tier<'_>> {
+    let labels = vm.labels();
+    labels.get(LABEL_SYSTEM).zip(labels.get(LABEL_TIER))
+}
+
+fn form(spread: &Spread) -> Form {
+    let over = match spread.over {
+        SpreadOver::Host => Domain::Host,
+        SpreadOver::Rack => Domain::Rack,
+    };
+    (spread.required, over)
+}
+
 /// `app=web,tier=front`.
 fn selector(rule: &Affinity) -> String {
     let labels = rule.match_labels.iter();
@@ -362,5 +408,49 @@ mod tests {
         assert_eq!(a.apart.first().map(|part| part.over), Some(Domain::Rack));
         assert!(b.apart.is_empty());
         assert_eq!(b.rather_apart.len(), 1);
+    }
+
+    #[test]
+    fn a_spread_of_no_tier_is_told_and_hinders_nobody() {
+        let spread = json!({"over": "Host", "required": true});
+        let mut lone = (*vm("a", "web", json!([]), spread)).clone();
+        lone.metadata.labels = None;
+        let read = read(&[Arc::new(lone)]);
+        assert_eq!(part(&read, "a"), Rules::default());
+        let told = &read.named_nothing[&VmUid("a".to_owned())];
+        assert!(told[0].contains("spec.spread of oa/a"), "{told:?}");
+        assert!(told[0].contains(LABEL_TIER), "{told:?}");
+    }
+
+    #[test]
+    fn the_strictest_spread_of_a_tier_holds_for_all_of_it() {
+        let spread = |over: &str, required: bool| json!({"over": over, "required": required});
+        let (host, wish) = (spread("Host", true), spread("Rack", false));
+        let read = read(&[
+            vm("a", "web", json!([]), host.clone()),
+            vm("b", "web", json!([]), wish.clone()),
+            vm("c", "web", json!([]), spread("Host", false)),
+            vm("d", "web", json!([]), Value::Null),
+            vm("e", "db", json!([]), wish),
+            vm("f", "db", json!([]), spread("Host", false)),
+            vm("g", "db2", json!([]), spread("Rack", true)),
+            vm("h", "db2", json!([]), host),
+        ]);
+        let must = |one: &str, two: &str| {
+            let (one, two) = (part(&read, one).apart, part(&read, two).apart);
+            one.iter().any(|one| two.iter().any(|two| one.meets(two)))
+        };
+        assert!(must("a", "b") && must("a", "c") && must("b", "c") && must("g", "h"));
+        assert_eq!(part(&read, "b").rather_apart.len(), 0, "one relation");
+        assert_eq!(part(&read, "d"), Rules::default(), "it does not ask");
+        let over = |name: &str| part(&read, name).apart.first().map(|part| part.over);
+        assert_eq!(over("b"), Some(Domain::Host), "racks were only wished for");
+        assert_eq!(over("h"), Some(Domain::Rack));
+        assert_eq!(part(&read, "f").rather_apart, part(&read, "e").rather_apart);
+        let told: Vec<&str> = read.stricter.keys().map(|uid| uid.as_str()).collect();
+        assert_eq!(told, ["b", "c", "f", "h"]);
+        let why = &read.stricter[&VmUid("h".to_owned())];
+        assert!(why.contains("(over Host, required true)"), "{why}");
+        assert!(why.contains("(over Rack, required true)"), "{why}");
     }
 }

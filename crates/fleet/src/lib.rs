@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::{
-    CloudPolicySpec, HighAvailability, Host, HostPool, Image, Network, StoragePool, VirtualMachine,
-    VirtualMachineMigration, Volume,
+    CloudPolicySpec, HighAvailability, Host, HostPool, HostState, Image, Network, StoragePool,
+    VirtualMachine, VirtualMachineMigration, Volume,
 };
 use kube::ResourceExt;
 use model::{Architecture, Bytes, HostName, NamespacedName, VmUid};
@@ -30,6 +30,9 @@ use transfer::Transfer;
 
 /// Label of a host that names its rack, where `spec.rack` does not; a rack is a failure domain.
 pub const LABEL_RACK: &str = "topology.kubernetes.io/rack";
+
+/// The size of a VM that can not be read: it fits nowhere. The API server's schema keeps it out.
+const ENORMOUS: u64 = u64::MAX / 4;
 
 /// The objects that a fleet is made of.
 #[derive(Clone, Debug, Default)]
@@ -50,9 +53,18 @@ pub struct Objects {
     pub storage_pools: Vec<Arc<StoragePool>>,
 }
 
+/// What keeps new VMs from a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Why nothing may be placed there now.
+    pub why: String,
+    /// It is lost: what it carried is recovered elsewhere or waits for it, and its failure is no longer to be feared.
+    pub lost: bool,
+}
+
 impl Objects {
-    /// The fleet. `closed` says why nothing may be placed on a host now; none when it may.
-    pub fn fleet(&self, closed: impl Fn(&Host) -> Option<String>) -> Fleet {
+    /// The fleet. `closed` says what keeps new VMs from a host now; none when nothing does.
+    pub fn fleet(&self, closed: impl Fn(&Host) -> Option<Closed>) -> Fleet {
         let mut fleet = Fleet::default();
         for object in &self.host_pools {
             fleet.pools.insert(object.name_any(), pool(object));
@@ -89,6 +101,12 @@ impl Objects {
             (uid, Box::new(vm))
         });
         vms.collect()
+    }
+
+    /// VMs that can not be moved now for the sake of load: those that do not run, or that somebody else does something
+    /// with, as for [`Self::evacuation`]. A move that was made to even out load keeps no VM from the next plan.
+    pub fn fixed(&self, migrations: &[Arc<VirtualMachineMigration>]) -> BTreeSet<VmUid> {
+        Others::fixed(self, migrations)
     }
 
     /// What emptying hosts has to respect: who leaves first, who can not move now and why, what the site's policy
@@ -189,9 +207,8 @@ impl<'a> Index<'a> {
             .collect();
         placement::Vm {
             name: NamespacedName::new(namespace.as_str(), object.name_any()),
-            cpu: u64::try_from(object.spec.cpu).unwrap_or(0),
-            // What can not be read fits nowhere; the API server's pattern keeps it out.
-            memory_bytes: Bytes::parse(&object.spec.memory).map_or(u64::MAX / 4, |bytes| bytes.0),
+            cpu: u64::try_from(object.spec.cpu).unwrap_or(ENORMOUS),
+            memory_bytes: Bytes::parse(&object.spec.memory).map_or(ENORMOUS, |bytes| bytes.0),
             zones: zones.collect(),
             architecture: image.map_or(Architecture::x86_64, |image| image.spec.architecture),
             runs_with: Names::default(),
@@ -276,12 +293,15 @@ fn pool(object: &HostPool) -> placement::Pool {
 }
 
 /// A host that has reported; one that never did offers nothing.
-fn host(object: &Host, closed: Option<String>) -> Option<placement::Host> {
+fn host(object: &Host, closed: Option<Closed>) -> Option<placement::Host> {
     let reported = object.reported()?;
     Some(placement::Host {
         pool: object.spec.pool.clone(),
         stands: closed.is_none(),
-        closed: closed.or_else(|| reported.starts_forbidden.clone()),
+        may_fail: closed.as_ref().is_none_or(|closed| !closed.lost),
+        closed: closed
+            .map(|closed| closed.why)
+            .or_else(|| reported.starts_forbidden.clone()),
         cpu: u64::try_from(reported.capacity.cpu).unwrap_or(0),
         memory_bytes: Bytes::parse(&reported.capacity.memory).map_or(0, |bytes| bytes.0),
         storage_pools: reported
@@ -301,12 +321,76 @@ pub fn rack_of(host: &Host) -> Option<&String> {
     declared.or_else(|| host.labels().get(LABEL_RACK))
 }
 
-/// Why nothing may be placed on a host, as the operator's `Schedulable` condition tells it.
-pub fn closed_by_condition(host: &Host) -> Option<String> {
+/// What keeps new VMs from a host, as the operator's `Schedulable` condition and the host's state tell it.
+pub fn closed_by_condition(host: &Host) -> Option<Closed> {
     let status = host.status.as_ref()?;
     let schedulable = status
         .conditions
         .iter()
         .find(|condition| condition.type_ == "Schedulable")?;
-    (schedulable.status != "True").then(|| schedulable.message.clone())
+    (schedulable.status != "True").then(|| Closed {
+        why: schedulable.message.clone(),
+        lost: matches!(
+            status.state,
+            Some(HostState::Unreachable | HostState::Fencing | HostState::Fenced)
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_vm_whose_size_can_not_be_read_fits_nowhere() {
+        let size = |cpu: i32, memory: &str| {
+            let vm = json!({"metadata": {"name": "a", "namespace": "oa", "uid": "a"},
+                "spec": {"cpu": cpu, "memory": memory, "image": "i", "disks": [], "networks": []}});
+            let objects = Objects {
+                vms: vec![Arc::new(serde_json::from_value(vm).expect("a VM"))],
+                ..Objects::default()
+            };
+            let fleet = objects.fleet(|_| None);
+            let vm = &fleet.vms[&VmUid("a".into())];
+            (vm.cpu, vm.memory_bytes)
+        };
+        assert_eq!(size(2, "1Gi"), (2, 1 << 30));
+        assert_eq!(size(-1, "much"), (ENORMOUS, ENORMOUS));
+    }
+
+    #[test]
+    fn a_closed_host_may_fail_until_it_is_lost() {
+        let host = |state: &str| -> Arc<Host> {
+            let condition = json!({"type": "Schedulable", "status": "False", "reason": state, "message": "why",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"});
+            let value = json!({
+                "metadata": {"name": state},
+                "spec": {"pool": "main", "managementAddress": "10.0.0.1"},
+                "status": {"state": state, "conditions": [condition], "reported": {
+                    "incarnation": {"bootId": "b", "systemUuid": "u"}, "domainType": "kvm",
+                    "capacity": {"cpu": 16, "memory": "64Gi"}, "cpuModel": "m", "architecture": "x86_64",
+                    "storagePools": []}}
+            });
+            Arc::new(serde_json::from_value(value).expect("a host"))
+        };
+        let states = [
+            ("Quarantined", true),
+            ("Maintenance", true),
+            ("Suspect", true),
+            ("Unreachable", false),
+            ("Fencing", false),
+            ("Fenced", false),
+        ];
+        let objects = Objects {
+            hosts: states.iter().map(|(state, _)| host(state)).collect(),
+            ..Objects::default()
+        };
+        let fleet = objects.fleet(closed_by_condition);
+        for (state, may_fail) in states {
+            let host = &fleet.hosts[&HostName::from(state)];
+            assert_eq!(host.closed.as_deref(), Some("why"), "{state}");
+            assert_eq!((host.stands, host.may_fail), (false, may_fail), "{state}");
+        }
+    }
 }

@@ -1,15 +1,17 @@
 //! Which VMs can be moved now, and what keeps the others: their phase, their deletion, a move of theirs
 //! that somebody else asked for, or somebody else's claim on a volume of theirs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::names::LABEL_EVACUATES;
-use api::{MigrationPhase, VirtualMachine, VirtualMachineMigration, VirtualMachinePhase};
+use api::{
+    MigrationPhase, MigrationReason, VirtualMachine, VirtualMachineMigration, VirtualMachinePhase,
+};
 use kube::ResourceExt;
-use model::{Claim, ClaimHolder, NamespacedName};
+use model::{Claim, ClaimHolder, NamespacedName, VmUid};
 
-use crate::{Objects, VolumesByName, by_name};
+use crate::{Objects, VolumesByName, by_name, uid};
 
 /// Whether a VM can be moved now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +45,12 @@ pub fn ended(migration: &VirtualMachineMigration) -> bool {
     )
 }
 
-/// What others do with VMs: the open moves that do not empty a host, and the claims on volumes.
+/// Whether the operator made this move to even out a pool.
+pub fn evens_out(migration: &VirtualMachineMigration) -> bool {
+    migration.spec.reason == MigrationReason::Rebalance && migration.spec.target_host.is_some()
+}
+
+/// What others do with VMs: open moves, and the claims on volumes.
 pub struct Others<'a> {
     /// By the VM that they concern.
     moves: BTreeMap<(Option<String>, &'a str), &'a VirtualMachineMigration>,
@@ -52,11 +59,21 @@ pub struct Others<'a> {
 }
 
 impl<'a> Others<'a> {
-    /// Of a site.
+    /// For who empties hosts: its own moves are not others'.
     pub fn of(objects: &'a Objects, migrations: &'a [Arc<VirtualMachineMigration>]) -> Self {
-        let others = migrations.iter().filter(|migration| {
-            !ended(migration) && !migration.labels().contains_key(LABEL_EVACUATES)
-        });
+        let own =
+            |migration: &VirtualMachineMigration| migration.labels().contains_key(LABEL_EVACUATES);
+        Self::but(own, objects, migrations)
+    }
+
+    fn but(
+        own: impl Fn(&VirtualMachineMigration) -> bool,
+        objects: &'a Objects,
+        migrations: &'a [Arc<VirtualMachineMigration>],
+    ) -> Self {
+        let others = migrations
+            .iter()
+            .filter(|migration| !ended(migration) && !own(migration));
         let by_vm = others.map(|migration| {
             let vm = migration.spec.virtual_machine.as_str();
             ((migration.namespace(), vm), migration.as_ref())
@@ -66,6 +83,18 @@ impl<'a> Others<'a> {
             volumes: by_name(&objects.volumes),
             vms: &objects.vms,
         }
+    }
+
+    /// VMs of a site that who evens out load leaves where they are: those that can not be moved now.
+    pub(crate) fn fixed(
+        objects: &'a Objects,
+        migrations: &'a [Arc<VirtualMachineMigration>],
+    ) -> BTreeSet<VmUid> {
+        let others = Self::but(evens_out, objects, migrations);
+        let all = objects.vms.iter();
+        all.filter(|vm| others.readiness(vm) != Readiness::Movable)
+            .map(|vm| uid(vm))
+            .collect()
     }
 
     /// Whether this VM can be moved now.

@@ -143,3 +143,41 @@ fn a_volume_that_somebody_else_claims_keeps_the_vm_and_says_who() {
         assert!(named && passes == waits, "{why}");
     }
 }
+
+/// Who evens out load moves nobody whose move would wait for what somebody else does.
+#[test]
+fn load_is_evened_out_by_vms_that_can_move_now() {
+    let claimed = json!({"claim": {"fleet": "f", "holder": "Job", "uid": "j", "host": "h9", "bootId": "b", "epoch": 1}});
+    let fixed = |migration: Option<(Value, &str)>, claim: &Value, phase: &str| {
+        let mut web = vm(json!(phase));
+        web.metadata.uid = Some("web".into());
+        let disk = json!({"name": "data", "volume": "web-1-data"});
+        web.spec.disks = vec![serde_json::from_value(disk).expect("a disk")];
+        let volume = json!({"metadata": {"name": "web-1-data", "namespace": "oa"},
+            "spec": {"pool": "p", "size": "1Gi"}, "status": claim});
+        let objects = Objects {
+            vms: vec![Arc::new(web)],
+            volumes: vec![Arc::new(serde_json::from_value(volume).expect("a volume"))],
+            ..Objects::default()
+        };
+        let moves = migration.map(|(labels, reason)| {
+            let mut open = (*self::migration(labels, "Pending")).clone();
+            open.spec.reason = serde_json::from_value(json!(reason)).expect("a reason");
+            Arc::new(open)
+        });
+        let moves: Vec<_> = moves.into_iter().collect();
+        !objects.fixed(&moves).is_empty()
+    };
+    let none = Value::Null;
+    assert!(!fixed(None, &none, "Running"));
+    assert!(fixed(None, &none, "Stopped"));
+    assert!(
+        fixed(None, &claimed, "Running"),
+        "it would wait for the job"
+    );
+    assert!(fixed(Some((json!({}), "User")), &none, "Running"));
+    let empties = json!({LABEL_EVACUATES: "h"});
+    assert!(fixed(Some((empties, "Maintenance")), &none, "Running"));
+    let own = Some((json!({}), "Rebalance"));
+    assert!(!fixed(own, &none, "Running"), "its place is planned anew");
+}

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use model::{HostName, VmUid};
 
 use crate::engine::Engine;
+use crate::filter::Filter;
 use crate::fleet::Free;
 use crate::headroom::Headroom;
 use crate::place::{Choice, Refusal};
@@ -43,6 +44,8 @@ pub enum Admission {
         headroom: Headroom,
         /// Where else it was tried.
         tried: Tried,
+        /// How many hosts each rule removed, N+1 among them; of those that were asked, where not all were.
+        refusal: Refusal,
     },
 }
 
@@ -99,7 +102,9 @@ impl Engine {
             };
             if spent >= ASKED_MAX {
                 tried.all = false;
-                break Refusal::default();
+                let mut refusal = Refusal::default();
+                refusal.count(Filter::Headroom, tried.asked);
+                break refusal;
             }
             tried.asked += 1;
             let Some(headroom) = self.put(uid, &choice.host, &pool) else {
@@ -115,6 +120,7 @@ impl Engine {
                 pool,
                 headroom,
                 tried,
+                refusal,
             },
             None => Admission::Refused(refusal),
         }

@@ -38,8 +38,8 @@ pub enum Filter {
     Cpu,
     /// Not enough memory.
     Memory,
-    /// Starts failed there.
-    Avoided,
+    /// It fits, but with it there N+1 of the host's pool would not be proven.
+    Headroom,
     /// No host will do: its rules contradict each other.
     Contradiction(String),
 }
@@ -105,7 +105,7 @@ impl Filter {
             ),
             Filter::Cpu => ("not enough CPU", "CPU 不足"),
             Filter::Memory => ("not enough memory", "内存不足"),
-            Filter::Avoided => ("a start failed there", "曾在该宿主机上启动失败"),
+            Filter::Headroom => ("N+1 would break with it there", "放置于此将破坏 N+1"),
         };
         (english.to_owned(), chinese.to_owned())
     }

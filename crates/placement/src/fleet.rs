@@ -47,8 +47,11 @@ pub struct Host {
     pub pool: String,
     /// Why nothing new may be placed here; none when it may.
     pub closed: Option<String>,
-    /// It counts as standing in the N+1 proof (alive and not about to be emptied).
+    /// VMs on it have a place: who must share their host follows them, which is no use where nothing new may be placed.
     pub stands: bool,
+    /// Its failure is yet to come, whether it is open or closed. Not so of one that is lost, of which the VMs are being
+    /// recovered, nor of one that is asked about as already gone.
+    pub may_fail: bool,
     /// Logical processors.
     pub cpu: u64,
     /// Memory for VMs, bytes.

@@ -32,7 +32,8 @@ pub fn host_down<Turn: Ord + Clone + Default>(
     let pool = fleet.hosts.get(host)?.pool.clone();
     let mut engine = Engine::new(fleet.clone());
     if let Some(mut down) = fleet.hosts.get(host).cloned() {
-        (down.closed, down.stands) = (Some("it failed".to_owned()), false);
+        down.closed = Some("it failed".to_owned());
+        (down.stands, down.may_fail) = (false, false);
         engine.upsert_host(host.clone(), down);
     }
     let (mut pending, mut pinned, mut wait) = (Vec::new(), Vec::new(), Vec::new());

@@ -33,7 +33,7 @@ fn filters() -> [Filter; 15] {
         Filter::Apart,
         Filter::Cpu,
         Filter::Memory,
-        Filter::Avoided,
+        Filter::Headroom,
     ]
 }
 

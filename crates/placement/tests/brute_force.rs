@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use common::{GIB, any_fleet, any_model, any_rules, any_storage, name};
 use model::{Architecture, HostName, VmUid};
 use placement::{
-    Admission, Domain, Engine, EvacuationRequest, Fleet, Goal, Headroom, Limits, Mode, Plan,
-    RebalanceRequest, Relation, Side, StorageRoom, Violation, Vm, lint, lint_plan, place,
+    Admission, Domain, Engine, EvacuationRequest, Filter, Fleet, Goal, Headroom, Limits, Mode,
+    Plan, RebalanceRequest, Relation, Side, StorageRoom, Violation, Vm, lint, lint_plan, place,
     plan_evacuation, plan_rebalance, prove_headroom,
 };
 use proptest::prelude::*;
@@ -249,11 +249,19 @@ fn survives(fleet: &Fleet, failed: &HostName) -> bool {
     possible(&after, &lint(&after), &lost, &usable)
 }
 
+/// Hosts of a pool whose failure counts: whatever lives, if it is open or somebody is there.
+fn failing<'a>(fleet: &'a Fleet, pool: &str) -> Vec<&'a HostName> {
+    let carries = |name| fleet.vms.values().any(|vm| vm.host.as_ref() == Some(name));
+    let hosts = fleet.hosts.iter().filter(|(name, host)| {
+        host.pool == pool && host.may_fail && (host.closed.is_none() || carries(name))
+    });
+    hosts.map(|(name, _)| name).collect()
+}
+
 /// Whether every failure of one host of a pool is survived.
 fn kept(fleet: &Fleet, pool: &str) -> bool {
-    let standing = fleet.hosts.iter();
-    let mut standing = standing.filter(|(_, host)| host.stands && host.pool == pool);
-    standing.all(|(failed, _)| survives(fleet, failed))
+    let mut failing = failing(fleet, pool).into_iter();
+    failing.all(|failed| survives(fleet, failed))
 }
 
 /// An answer about a new VM against trying it on every host.
@@ -276,7 +284,12 @@ fn judge_admission(fleet: &Fleet, uid: &VmUid, answer: &Admission) -> Result<(),
             }
         }
         Admission::Refused(_) => prop_assert!(fit.is_empty(), "{uid} fits on {fit:?}"),
-        Admission::Breaks { tried, .. } => {
+        Admission::Breaks { tried, refusal, .. } => {
+            // Each host is counted once: what fits, by N+1.
+            let all = refusal.removed.values().sum::<u32>() as usize;
+            let headroom = refusal.removed.get(&Filter::Headroom).copied();
+            prop_assert_eq!(all, fleet.hosts.len());
+            prop_assert_eq!(headroom.unwrap_or(0) as usize, fit.len());
             prop_assert!(!fit.is_empty() && tried.all);
             let pools = fit.iter().map(|host| fleet.hosts[*host].pool.clone());
             prop_assert_eq!(&pools.collect::<BTreeSet<_>>(), &tried.pools);
@@ -322,18 +335,25 @@ proptest! {
         contradict in proptest::collection::vec(proptest::bool::weighted(0.05), VMS),
         stay in proptest::collection::vec(proptest::bool::weighted(0.1), VMS),
         models in proptest::collection::vec(any_model(), VMS),
+        shut in proptest::collection::vec(proptest::bool::weighted(0.2), HOSTS),
     ) {
         let mut fleet = running(torn(settled(fleet)?, &contradict), &models);
         for (vm, stays) in fleet.vms.values_mut().zip(stay) {
             vm.restarts_elsewhere = !stays;
         }
-        let standing = fleet.hosts.iter().filter(|(_, host)| host.stands && host.pool == "main");
-        let standing: Vec<&HostName> = standing.map(|(name, _)| name).collect();
+        for (name, shut) in fleet.hosts.keys().cloned().collect::<Vec<_>>().into_iter().zip(shut) {
+            let host = fleet.hosts.get_mut(&name).unwrap();
+            if shut && host.closed.is_none() {
+                (host.closed, host.stands) = (Some("quarantined".to_owned()), false);
+            }
+        }
+        let failing = failing(&fleet, "main");
         match prove_headroom(&fleet, "main") {
-            Headroom::Proven => for failed in standing {
+            Headroom::Proven => for failed in failing {
                 prop_assert!(survives(&fleet, failed), "{failed} is not survived");
             },
             Headroom::Broken { failure, vm } => {
+                prop_assert!(failing.contains(&&failure), "{failure} does not count");
                 prop_assert!(!survives(&fleet, &failure), "{failure} is survived");
                 prop_assert_eq!(fleet.vms[&vm].host.as_ref(), Some(&failure));
             }
@@ -347,6 +367,7 @@ proptest! {
         fleet in fleets(),
         begun in 0..4_usize,
         alike in any::<bool>(),
+        shut in proptest::collection::vec(proptest::bool::weighted(0.2), HOSTS),
         stay in proptest::collection::vec(proptest::bool::weighted(0.15), VMS),
     ) {
         let mut fleet = fleet;
@@ -357,9 +378,18 @@ proptest! {
             vm.restarts_elsewhere = !stays;
         }
         let uids: Vec<VmUid> = fleet.vms.keys().cloned().collect();
+        let hosts: Vec<HostName> = fleet.hosts.keys().cloned().collect();
         let mut engine = Engine::new(fleet);
         for (index, uid) in uids.iter().enumerate() {
             let nothing = BTreeSet::new();
+            if index == begun {
+                // Some hosts that carry VMs take nothing new from now on.
+                for (name, _) in hosts.iter().zip(&shut).filter(|(_, shut)| **shut) {
+                    let mut host = engine.fleet().hosts[name].clone();
+                    (host.closed, host.stands) = (Some("quarantined".to_owned()), false);
+                    engine.upsert_host(name.clone(), host);
+                }
+            }
             if index < begun {
                 // Who was there before; N+1 may be broken already.
                 match engine.place(uid, &nothing) {

@@ -77,17 +77,19 @@ fn survives(fleet: &Fleet, failed: &BTreeSet<HostName>) -> bool {
     })
 }
 
+/// Whether a host's failure counts.
+fn fails(fleet: &Fleet, name: &HostName) -> bool {
+    let host = &fleet.hosts[name];
+    let carries = || fleet.vms.values().any(|vm| vm.host.as_ref() == Some(name));
+    host.pool == "main" && host.may_fail && (host.stands || carries())
+}
+
 fn truth(fleet: &Fleet) -> BTreeMap<HostName, bool> {
-    let standing = fleet
-        .hosts
-        .iter()
-        .filter(|(_, host)| host.stands && host.pool == "main");
-    standing
-        .map(|(name, _)| {
-            (
-                name.clone(),
-                survives(fleet, &BTreeSet::from([name.clone()])),
-            )
+    let failing = fleet.hosts.keys().filter(|name| fails(fleet, name));
+    failing
+        .map(|name| {
+            let failed = BTreeSet::from([name.clone()]);
+            (name.clone(), survives(fleet, &failed))
         })
         .collect()
 }
@@ -140,7 +142,7 @@ proptest! {
             let failed: BTreeSet<HostName> = match &told.failure {
                 Failure::Host(name) => BTreeSet::from([name.clone()]),
                 Failure::Rack(rack) => fleet.racks.iter()
-                    .filter(|(name, of)| *of == rack && fleet.hosts.get(*name).is_some_and(|host| host.stands && host.pool == "main"))
+                    .filter(|(name, of)| *of == rack && fleet.hosts.contains_key(*name) && fails(&fleet, name))
                     .map(|(name, _)| name.clone()).collect(),
             };
             prop_assert_eq!(told.survival == Survival::Proven, survives(&fleet, &failed), "{}", told.failure);
@@ -160,7 +162,7 @@ proptest! {
     #[test]
     fn kept_certificates_stay_true(
         fleet in fleets(),
-        changes in proptest::collection::vec((0..VMS, 0..HOSTS, 0..5_u8, any_vm(HOSTS, 5)), 1..10),
+        changes in proptest::collection::vec((0..VMS, 0..HOSTS, 0..6_u8, any_vm(HOSTS, 5)), 1..10),
     ) {
         let mut engine = Engine::new(fleet);
         engine.prove_headroom("main");
@@ -172,6 +174,15 @@ proptest! {
                     if let Some(mut changed) = engine.fleet().hosts.get(&name(host)).cloned() {
                         changed.closed = changed.closed.is_none().then(|| "maintenance".to_owned());
                         changed.stands = changed.closed.is_none();
+                        changed.may_fail |= changed.stands;
+                        engine.upsert_host(name(host), changed);
+                    }
+                }
+                3 => {
+                    // A closed host is lost, or is back.
+                    let known = engine.fleet().hosts.get(&name(host)).cloned();
+                    if let Some(mut changed) = known.filter(|host| host.closed.is_some()) {
+                        changed.may_fail = !changed.may_fail;
                         engine.upsert_host(name(host), changed);
                     }
                 }

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{GIB, any_fleet, host, name, pool, uid, vm};
 use model::{Architecture, HostName, Zone};
 use placement::{
-    EvacuationRequest, Fleet, Goal, Headroom, Mode, Rebalance, RebalanceRequest, Relation, Rules,
-    lint, lint_plan, place, plan_evacuation, plan_rebalance, prove_headroom,
+    EvacuationRequest, Failure, Fleet, Goal, Headroom, Mode, Rebalance, RebalanceRequest, Relation,
+    Rules, Survival, headroom_report, lint, lint_plan, place, plan_evacuation, plan_rebalance,
+    prove_headroom,
 };
 use proptest::prelude::*;
 
@@ -55,8 +56,10 @@ proptest! {
         mode in mode(),
         moves_max in 0..6_usize,
         resting in proptest::collection::btree_set(0..12_usize, 0..4),
+        promised in any::<bool>(),
     ) {
-        let fleet = crammed(fleet);
+        let mut fleet = crammed(fleet);
+        fleet.pools.get_mut("main").unwrap().failures_to_tolerate = u32::from(promised);
         let request = RebalanceRequest {
             mode,
             moves_max,
@@ -80,7 +83,7 @@ proptest! {
         // Not for ever: what was good enough is left alone the next time.
         if answer.gains.len() < moves_max {
             prop_assert_eq!(plan_rebalance(&after, &request).before_permille, answer.after_permille);
-            if request.moved_at_s.is_empty() && prove_headroom(&fleet, "main") != Headroom::Proven {
+            if request.moved_at_s.is_empty() && !promised {
                 let again = plan_rebalance(&after, &request);
                 prop_assert!(again.gains.len() <= 1, "{:?}", again);
             }
@@ -106,10 +109,22 @@ proptest! {
     }
 }
 
+/// Hosts whose failure is not survived, where that is promised.
+fn broken(fleet: &Fleet) -> BTreeSet<HostName> {
+    let report = headroom_report(fleet, "main").unwrap();
+    let promised = report.headroom != Headroom::NotPromised;
+    let hosts = report.hosts.into_iter().filter(|_| promised);
+    let hosts = hosts.filter_map(|report| match (report.failure, report.survival) {
+        (Failure::Host(name), Survival::Broken(_) | Survival::Unknown) => Some(name),
+        _ => None,
+    });
+    hosts.collect()
+}
+
 /// How many hosts are emptied one by one, the least loaded first: each if the schedule of an evacuation empties it too,
 /// within the moves that are allowed, and N+1 is not worse without it.
 fn one_by_one(fleet: &Fleet, request: &RebalanceRequest) -> usize {
-    let promised = prove_headroom(fleet, "main") == Headroom::Proven;
+    let before = broken(fleet);
     let used = |name: &HostName| {
         let there = fleet
             .vms
@@ -142,7 +157,7 @@ fn one_by_one(fleet: &Fleet, request: &RebalanceRequest) -> usize {
         let moves = plan.stuck.is_empty()
             && plan.leaving.is_empty()
             && plan.moves.len() <= request.moves_max;
-        if moves && (!promised || prove_headroom(&after, "main") == Headroom::Proven) {
+        if moves && broken(&after).is_subset(&before) {
             emptied = hosts;
         }
     }

@@ -161,6 +161,7 @@ fn tell_admission(told: &mut String, uid: &VmUid, answer: Admission) {
             pool,
             headroom,
             tried,
+            refusal,
         } => {
             let why = match headroom {
                 Headroom::Broken { failure, vm } => {
@@ -168,10 +169,10 @@ fn tell_admission(told: &mut String, uid: &VmUid, answer: Admission) {
                 }
                 other => format!("{other:?}"),
             };
-            let tried = tried.sentence();
+            let (tried, removed) = (tried.sentence(), refusal.lines().join("; "));
             writeln!(
                 told,
-                "{uid} waits: N+1 of {pool} would break: {why}; {tried}"
+                "{uid} waits: N+1 of {pool} would break: {why}; {tried} ({removed})"
             )
             .unwrap();
         }

@@ -4,6 +4,7 @@
 //!
 //! `permit` says which hosts are emptied now, `tries` what becomes of moves that failed, `told` what is shown.
 
+mod moves;
 mod permit;
 mod told;
 mod tries;
@@ -26,10 +27,12 @@ use model::{HostName, Priority, Severity, VmUid};
 use placement::{Engine, EvacuationRequest, Headroom, Move, Plan, Stuck, plan_evacuation_on};
 use serde_json::json;
 
+pub use self::moves::Moves;
 use self::permit::{Why, is_cleared, permit, recall, standing, under_way, why};
 use self::told::{Outcome, progress};
+use self::tries::Refusals;
 use crate::runtime::Context;
-use crate::writer::logged;
+use crate::writer::{WriteError, logged};
 use crate::{clock, door};
 
 /// Between two plans: facts change with every step of a move, and a plan of a large host is work.
@@ -49,6 +52,8 @@ pub struct Evacuations {
     order: BTreeMap<VmUid, (Priority, usize)>,
     /// VMs that are waited for, and since when.
     waits: BTreeMap<VmUid, Moment>,
+    /// Moves that the API server did not take.
+    refusals: Refusals,
 }
 
 impl Evacuations {
@@ -108,7 +113,9 @@ pub async fn turn(
     let objects = door::objects(context);
     let mut request = objects.evacuation(&context.stores.policy(), permitted, migrations);
     let tries = Tries::of(&wanted, &hosts, policy);
-    for (vm, why) in tries::exhausted(&objects.vms, migrations, &tries.from, policy) {
+    memory.refusals.retain(&objects.vms);
+    let made = (migrations, &memory.refusals);
+    for (vm, why) in tries::exhausted(&objects.vms, made, &tries.from, policy) {
         request.fixed.entry(vm).or_insert(why);
     }
     let (plan, held) = plan(&*context.planner.own().await, &request, &wanted);
@@ -117,6 +124,10 @@ pub async fn turn(
     memory.order = places.collect();
     let remaining = remaining(&objects, migrations);
     note_waits(&mut memory.waits, &remaining, now);
+    // A drain may be of hundreds of VMs, and this runs in the loop that recovers: nothing is looked for move by move.
+    let moves = Moves::of(migrations);
+    let vms = objects.vms.iter().map(|vm| (door::uid(vm), vm.as_ref()));
+    let vms: BTreeMap<VmUid, &VirtualMachine> = vms.collect();
     for (name, (host, why)) in &wanted {
         let here = remaining.get(name).map(Vec::as_slice).unwrap_or_default();
         let outcome = match (waiting.get(name), held.get(name)) {
@@ -124,7 +135,14 @@ pub async fn turn(
             (None, Some(reason)) => Outcome::whole("Blocked", here.len(), reason.clone()),
             (None, None) => {
                 let mut outcome = judged(&plan, name, here, &memory.waits, now);
-                let tried = empty(context, &plan, name, *why, migrations, &tries).await;
+                let leaves = Leaves {
+                    host: name,
+                    why: *why,
+                    moves: &moves,
+                    tries: &tries,
+                };
+                let tried = leaves.begin(context, &plan, &vms, &mut memory.refusals);
+                let tried = tried.await;
                 outcome.waits.extend(tried);
                 outcome
             }
@@ -243,67 +261,125 @@ fn plan(
         .iter()
         .filter(|(name, _)| request.hosts.contains(*name))
         .filter_map(|(name, (_, why))| {
-            Some((name.clone(), too_costly(engine, &plan, name, *why)?))
+            Some((
+                name.clone(),
+                too_costly(engine, &plan, (name, *why), wanted)?,
+            ))
         });
     let held = held.collect();
     let order = plan.in_order(&request.priorities);
     let moves = order
         .into_iter()
         .map(|(urgency, step)| (urgency, step.clone()));
-    let moves = moves.collect();
+    let moves: Vec<_> = moves.collect();
+    let by_host = by_host(&moves);
     let stuck = plan.stuck.iter().map(|stuck| {
         let sentence = format!("{}: {}", engine.fleet().name_of(&stuck.vm), stuck.why);
         (stuck.clone(), sentence)
     });
     let stuck = stuck.collect();
-    (Planned { moves, stuck }, held)
+    let planned = Planned {
+        moves,
+        by_host,
+        stuck,
+    };
+    (planned, held)
+}
+
+fn by_host(moves: &[(Priority, Move)]) -> BTreeMap<HostName, BTreeSet<usize>> {
+    let places = moves.iter().enumerate();
+    let places: BTreeMap<&VmUid, usize> =
+        places.map(|(place, (_, step))| (&step.vm, place)).collect();
+    let mut by_host: BTreeMap<HostName, BTreeSet<usize>> = BTreeMap::new();
+    for (place, (_, step)) in moves.iter().enumerate() {
+        let own = by_host.entry(step.from.clone()).or_default();
+        own.insert(place);
+        own.extend(step.after.iter().filter_map(|vm| places.get(vm)));
+    }
+    by_host
 }
 
 /// What came of a plan.
 struct Planned {
     /// The moves in the order in which they are to begin, each with its urgency.
     moves: Vec<(Priority, Move)>,
+    /// Places of the moves that belong to the evacuation of each host: its own, and those that make room for them.
+    by_host: BTreeMap<HostName, BTreeSet<usize>>,
     /// VMs that can not move, and why, one sentence each.
     stuck: Vec<(Stuck, String)>,
 }
 
-/// Starts the moves of one host whose turn it is; which are tried again later, and why.
-async fn empty(
-    context: &Context,
-    plan: &Planned,
-    name: &HostName,
+/// A host that VMs leave.
+struct Leaves<'a> {
+    host: &'a HostName,
     why: Why,
-    migrations: &[Arc<VirtualMachineMigration>],
-    tries: &Tries<'_>,
-) -> Vec<String> {
-    let (all, mut waits) = (context.stores.vms.state(), Vec::new());
-    for (_, step) in &plan.moves {
-        // A move that makes room for one of this host's belongs to its evacuation.
-        let own = step.from == *name
-            || plan
-                .moves
-                .iter()
-                .any(|(_, other)| other.from == *name && other.after.contains(&step.vm));
-        let waits_for_others = !step.after.is_empty();
-        let vm = all.iter().find(|vm| door::uid(vm) == step.vm);
-        let Some(vm) = vm.filter(|_| own && !waits_for_others) else {
-            continue;
-        };
+    moves: &'a Moves<'a>,
+    tries: &'a Tries<'a>,
+}
+
+impl Leaves<'_> {
+    /// Starts the moves whose turn it is; which are tried again later, and why.
+    async fn begin(
+        &self,
+        context: &Context,
+        plan: &Planned,
+        vms: &BTreeMap<VmUid, &VirtualMachine>,
+        refusals: &mut Refusals,
+    ) -> Vec<String> {
+        let mut waits = Vec::new();
+        let own = plan.by_host.get(self.host).into_iter().flatten();
+        let ready = own
+            .map(|place| &plan.moves[*place].1)
+            .filter(|step| step.after.is_empty());
+        for step in ready {
+            let Some(vm) = vms.get(&step.vm) else {
+                continue;
+            };
+            waits.extend(self.begin_one(context, step, vm, refusals).await);
+        }
+        waits
+    }
+
+    /// Starts one move; why it is tried again later.
+    async fn begin_one(
+        &self,
+        context: &Context,
+        step: &Move,
+        vm: &VirtualMachine,
+        refusals: &mut Refusals,
+    ) -> Option<String> {
+        let from = self.tries.from.get(self.host).copied();
+        let prefix = tries::prefix(vm)?;
         let start = Start {
             to: &step.to,
-            reason: why.reason(),
+            reason: self.why.reason(),
             why: &step.reason,
-            empties: Some(name),
-            from: tries.from.get(name).copied(),
+            empties: Some(self.host),
+            from,
+            refused: refusals.of(vm, &prefix, self.host, from),
         };
-        waits.extend(start.make(context, vm, migrations, tries.policy).await);
+        let made = start.make(context, vm, self.moves, self.tries.policy);
+        let waits = match made.await {
+            Made::Done => None,
+            Made::Waits(why) => Some(why),
+            Made::Refused(said) => {
+                let now = jiff::Timestamp::now();
+                refusals.note(vm, (self.host, from), &said, now)
+            }
+        };
+        let (namespace, name) = (vm.namespace().unwrap_or_default(), vm.name_any());
+        waits.map(|why| format!("{namespace}/{name}: {why}"))
     }
-    waits
 }
 
 /// A host that is only degraded still carries its VMs: it is not emptied when that would use up the
 /// reserve that a dying host needs. Where nothing of it would move, nothing is held back.
-fn too_costly(engine: &Engine, plan: &Plan, name: &HostName, why: Why) -> Option<String> {
+fn too_costly(
+    engine: &Engine,
+    plan: &Plan,
+    (name, why): (&HostName, Why),
+    wanted: &BTreeMap<HostName, (Arc<Host>, Why)>,
+) -> Option<String> {
     let moves = plan.moves.iter().any(|step| step.from == *name);
     if !moves || why != Why::Fault(Severity::Degraded) {
         return None;
@@ -313,6 +389,13 @@ fn too_costly(engine: &Engine, plan: &Plan, name: &HostName, why: Why) -> Option
     let mut after = engine.clone();
     for step in &plan.moves {
         after.assign(&step.vm, &step.to);
+    }
+    // That one of them could not fail safely is no reason to leave VMs on it: with each that leaves it costs less.
+    for leaving in wanted.keys() {
+        if let Some(mut host) = fleet.hosts.get(leaving).cloned() {
+            host.may_fail = false;
+            after.upsert_host(leaving.clone(), host);
+        }
     }
     match after.prove_headroom(&pool) {
         Headroom::Proven | Headroom::NotPromised => None,
@@ -338,48 +421,56 @@ pub struct Start<'a> {
     pub empties: Option<&'a HostName>,
     /// From when on moves that came to nothing count.
     pub from: Option<jiff::Timestamp>,
+    /// Those that the API server did not take.
+    pub(crate) refused: Option<&'a tries::Tries>,
+}
+
+/// What became of a move that was to be made.
+pub enum Made {
+    /// It is made, or the VM needs none now.
+    Done,
+    /// Not yet: one failed a moment ago, as this tells.
+    Waits(String),
+    /// The API server does not take it, and says this.
+    Refused(String),
 }
 
 impl Start<'_> {
-    /// Makes the move of one VM unless it has one, or one failed a moment ago; returns why it waits.
+    /// Makes the move of one VM unless it has one, or one failed a moment ago.
     pub async fn make(
         &self,
         context: &Context,
         vm: &VirtualMachine,
-        migrations: &[Arc<VirtualMachineMigration>],
+        moves: &Moves<'_>,
         policy: &Policy,
-    ) -> Option<String> {
+    ) -> Made {
         let runs = vm.status.as_ref().and_then(|status| status.phase);
-        if runs != Some(VirtualMachinePhase::Running) {
-            return None;
+        let prefix = tries::prefix(vm).filter(|_| runs == Some(VirtualMachinePhase::Running));
+        let Some(prefix) = prefix else {
+            return Made::Done;
+        };
+        if moves.moves(vm) {
+            return Made::Done;
         }
-        let prefix = tries::prefix(vm)?;
-        let own: Vec<_> = migrations
+        let former: Vec<_> = moves
+            .of_vm(vm)
             .iter()
-            .filter(|migration| {
-                migration.namespace() == vm.namespace()
-                    && migration.spec.virtual_machine == vm.name_any()
-            })
-            .collect();
-        if own.iter().any(|migration| !ended(migration)) {
-            return None;
-        }
-        let former: Vec<_> = own
-            .into_iter()
+            .copied()
             .filter(|migration| migration.name_any().starts_with(&prefix))
             .collect();
         let now = jiff::Timestamp::now();
-        if let Some(wait) = tries::pause(&former, self.from, policy, now) {
-            return Some(format!(
-                "{}/{}: {wait}",
-                vm.namespace().unwrap_or_default(),
-                vm.name_any()
-            ));
+        if let Some(wait) = tries::pause(&former, self.refused, self.from, policy, now) {
+            return Made::Waits(wait);
         }
-        let migration = self.migration(vm, format!("{prefix}{}", former.len()));
+        let number = moves.next(vm, &prefix);
+        let migration = self.migration(vm, format!("{prefix}{number}"));
         let result = context.writer.create(&migration).await;
+        let refused = match &result {
+            Err(error) => refusal(error),
+            Ok(()) => None,
+        };
         logged("migration", &migration.name_any(), result);
-        None
+        refused.map_or(Made::Done, Made::Refused)
     }
 
     fn migration(&self, vm: &VirtualMachine, name: String) -> VirtualMachineMigration {
@@ -404,6 +495,18 @@ impl Start<'_> {
             },
             status: None,
         }
+    }
+}
+
+/// What the API server says of an object that it does not take: asked again at once it would say the same. That it fails, is
+/// busy or is not reached passes.
+fn refusal(error: &WriteError) -> Option<String> {
+    match error {
+        WriteError::Api(kube::Error::Api(status)) => {
+            (matches!(status.code, 400..500) && status.code != 429).then(|| status.message.clone())
+        }
+        WriteError::Gone => Some(error.to_string()),
+        WriteError::NotLeader | WriteError::Conflict | WriteError::Api(_) => None,
     }
 }
 

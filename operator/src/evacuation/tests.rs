@@ -150,6 +150,53 @@ async fn a_move_that_keeps_failing_blocks_until_a_person_asks_again() {
     }
 }
 
+/// Somebody deleted the first of two failed moves: the name of the second is taken, and the next is another one.
+#[tokio::test]
+async fn a_move_is_made_under_a_name_that_is_free() {
+    let mut failed = failures("fails", 2);
+    failed.remove(0);
+    let vms = vec![vm("fails", "Normal", "h1", json!({}))];
+    let site = site(drained(BEGAN), vms, failed).await;
+    turned(&site, &mut Evacuations::default()).await;
+    let made = site.written(&Method::POST, "/virtualmachinemigrations");
+    let names: Vec<_> = made.iter().map(|body| &body["metadata"]["name"]).collect();
+    assert_eq!(names, ["fails-e1-2"]);
+}
+
+/// A policy of the cluster denies the moves: it is told, tried again with pauses, and blocks in the end.
+#[tokio::test]
+async fn a_move_that_the_api_server_does_not_take_is_told_and_blocks_in_the_end() {
+    let vms = vec![vm("denied", "Normal", "h1", json!({}))];
+    let mut site = site(drained(BEGAN), vms, Vec::new()).await;
+    site.refuse(
+        &Method::POST,
+        "/virtualmachinemigrations",
+        (403, "no moves on Sundays"),
+    );
+    let mut memory = Evacuations::default();
+    for _ in 0..2 {
+        let told = turned(&site, &mut memory).await;
+        assert_eq!(told["phase"], "Running", "{told}");
+        let why = blocked(&told);
+        assert!(
+            why.contains("oa/denied: its move failed 1 times")
+                && why.contains("no moves on Sundays"),
+            "{why}"
+        );
+    }
+    assert_eq!(made(&site), ["denied"], "the second time it pauses");
+    let denied = &site.context.stores.vms.state()[0];
+    let (h1, now) = (HostName::from("h1"), jiff::Timestamp::now());
+    for _ in 1..Policy::default().start_attempts {
+        memory
+            .refusals
+            .note(denied, (&h1, None), "no moves on Sundays", now);
+    }
+    let told = turned(&site, &mut memory).await;
+    assert_eq!(told["phase"], "Blocked", "{told}");
+    assert!(blocked(&told).contains("no moves on Sundays"), "{told}");
+}
+
 #[tokio::test]
 async fn moves_are_made_the_most_urgent_first_and_say_why() {
     // By name and by size alone the first would be first.
@@ -204,10 +251,8 @@ fn what_is_written_begins_once_and_says_why() {
     );
 }
 
-/// Seen in the demo: a degraded host had been emptied, another died, and the Incident said of the empty one
-/// that its VMs stay for now.
-#[test]
-fn an_empty_host_holds_nothing_back_while_another_failure_breaks_n_1() {
+/// Hosts that the plan would not empty, of h1, which is degraded and closed, and open ones; VMs with their host and GiB.
+fn held(open: &[&str], vms: &[(&str, &str, u64)]) -> BTreeMap<HostName, String> {
     let pool = placement::Pool {
         zones: BTreeSet::new(),
         architecture: model::Architecture::x86_64,
@@ -221,16 +266,17 @@ fn an_empty_host_holds_nothing_back_while_another_failure_breaks_n_1() {
         pool: "general".to_owned(),
         closed: (!stands).then(|| "quarantined".to_owned()),
         stands,
+        may_fail: true,
         cpu: 4,
         memory_bytes: 4 << 30,
         storage_pools: BTreeSet::new(),
         has_network: true,
         cpu_models: None,
     };
-    let vm = |name: &str, on: &str| placement::Vm {
+    let vm = |name: &str, on: &str, gib: u64| placement::Vm {
         name: model::NamespacedName::new("oa", name),
         cpu: 1,
-        memory_bytes: 1 << 30,
+        memory_bytes: gib << 30,
         zones: BTreeSet::new(),
         architecture: model::Architecture::x86_64,
         runs_with: placement::Names::default(),
@@ -243,29 +289,76 @@ fn an_empty_host_holds_nothing_back_while_another_failure_breaks_n_1() {
         host: Some(on.into()),
         incoming: None,
     };
-    let held = |vms: &[(&str, &str)]| {
-        let fleet = Fleet {
-            pools: BTreeMap::from([("general".to_owned(), pool.clone())]),
-            hosts: BTreeMap::from([("h1".into(), host(false)), ("h2".into(), host(true))]),
-            vms: vms
-                .iter()
-                .map(|(name, on)| ((*name).into(), Box::new(vm(name, on))))
-                .collect(),
-            ..Fleet::default()
-        };
-        let request = EvacuationRequest {
-            hosts: BTreeSet::from(["h1".into()]),
-            ..EvacuationRequest::default()
-        };
-        let degraded = Why::Fault(Severity::Degraded);
-        let object = known(Value::Null);
-        let wanted = BTreeMap::from([("h1".into(), (object, degraded))]);
-        plan(&Engine::new(fleet), &request, &wanted).1
+    let open = open.iter().map(|name| (HostName::from(*name), host(true)));
+    let fleet = Fleet {
+        pools: BTreeMap::from([("general".to_owned(), pool)]),
+        hosts: open.chain([("h1".into(), host(false))]).collect(),
+        vms: vms
+            .iter()
+            .map(|(name, on, gib)| ((*name).into(), Box::new(vm(name, on, *gib))))
+            .collect(),
+        ..Fleet::default()
     };
-    assert_eq!(held(&[("web-0", "h2")]), BTreeMap::new());
-    let held = held(&[("web-0", "h2"), ("web-1", "h1")]);
+    let request = EvacuationRequest {
+        hosts: BTreeSet::from(["h1".into()]),
+        ..EvacuationRequest::default()
+    };
+    let degraded = Why::Fault(Severity::Degraded);
+    let wanted = BTreeMap::from([("h1".into(), (known(Value::Null), degraded))]);
+    plan(&Engine::new(fleet), &request, &wanted).1
+}
+
+/// Seen in the demo: a degraded host had been emptied, another died, and the Incident said of the empty one
+/// that its VMs stay for now.
+#[test]
+fn an_empty_host_holds_nothing_back_while_another_failure_breaks_n_1() {
+    assert_eq!(held(&["h2"], &[("web-0", "h2", 1)]), BTreeMap::new());
+    let held = held(&["h2"], &[("web-0", "h2", 1), ("web-1", "h1", 1)]);
     assert!(
         held[&HostName::from("h1")].contains("N+1 of pool general would break"),
         "{held:?}"
     );
+}
+
+/// A VM that fits nowhere stays behind; that the host can not fail safely with it keeps no other VM there.
+#[test]
+fn a_host_that_can_not_fail_safely_is_emptied_of_whoever_can_leave() {
+    let vms = [
+        ("large", "h1", 5),
+        ("web-0", "h1", 1),
+        ("web-1", "h2", 1),
+        ("web-2", "h3", 1),
+    ];
+    assert_eq!(held(&["h2", "h3"], &vms), BTreeMap::new());
+}
+
+#[test]
+fn a_move_belongs_to_each_host_that_it_makes_room_for() {
+    let step = |vm: &str, from: &str, after: &[&str]| {
+        let step = Move {
+            vm: vm.into(),
+            from: from.into(),
+            to: "h9".into(),
+            start_ms: 0,
+            end_ms: 1,
+            bytes: 1,
+            after: after.iter().map(|vm| VmUid::from(*vm)).collect(),
+            reason: "r".to_owned(),
+        };
+        (Priority::Normal, step)
+    };
+    let moves = [
+        step("a", "h1", &["c"]),
+        step("b", "h2", &["c", "gone"]),
+        step("c", "h3", &[]),
+        step("d", "h2", &[]),
+    ];
+    let of = |places: &[usize]| places.iter().copied().collect::<BTreeSet<_>>();
+    let wanted = [
+        ("h1", of(&[0, 2])),
+        ("h2", of(&[1, 2, 3])),
+        ("h3", of(&[2])),
+    ];
+    let wanted = wanted.map(|(host, places)| (HostName::from(host), places));
+    assert_eq!(by_host(&moves), BTreeMap::from(wanted));
 }

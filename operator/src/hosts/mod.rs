@@ -149,6 +149,14 @@ impl HostWatch {
             .ok_or_else(|| "not registered".to_owned())
     }
 
+    /// What keeps new VMs from a host; none when it may take them.
+    pub fn closed(&self, host: &HostName, policy: &Policy) -> Option<fleet::Closed> {
+        let why = self.placeable(host, policy).err()?;
+        let machine = self.machines.machine(host);
+        let lost = machine.is_some_and(HostMachine::is_lost);
+        Some(fleet::Closed { why, lost })
+    }
+
     /// Faults that stand on a host.
     pub fn faults(&self, host: &HostName) -> Vec<(FaultKey, StandingFault)> {
         self.books

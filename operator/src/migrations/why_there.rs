@@ -2,13 +2,13 @@
 
 use api::names::ANNOTATION_WHY;
 use api::{MigrationReason, PlacementReport, VirtualMachineMigration};
+use fleet::readiness::evens_out;
 use kube::ResourceExt;
 use model::HostName;
 use placement::Choice;
 use serde_json::{Value, json};
 
 use crate::evacuation;
-use crate::reconcile::rebalance;
 
 /// What for, in a few words.
 fn purpose(reason: MigrationReason) -> &'static str {
@@ -31,7 +31,7 @@ pub(super) fn report(
     source: &HostName,
     choice: &Choice,
 ) -> PlacementReport {
-    let planned = evacuation::empties(migration).is_some() || rebalance::made(migration);
+    let planned = evacuation::empties(migration).is_some() || evens_out(migration);
     let why = migration.annotations().get(ANNOTATION_WHY);
     let reasons = match (why.filter(|_| planned), &migration.spec.target_host) {
         (Some(why), _) => vec![why.clone()],

@@ -1,14 +1,15 @@
 //! Rebalancing of host pools: asks `placement` which moves are worth it, tells them, and makes
 //! them where the site's policy says so. Nothing is moved while anything else happens to the site.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::{
     AdvisedMove, Host, HostPool, MigrationReason, Rebalancing, RebalancingMode, RebalancingPolicy,
-    VirtualMachine, VirtualMachineMigration, VirtualMachinePhase,
+    VirtualMachineMigration, VirtualMachinePhase,
 };
 use failover::Moment;
+use fleet::readiness::evens_out;
 use fleet::transfer::Transfer;
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
@@ -16,10 +17,11 @@ use model::{HostName, VmUid};
 use placement::{Fleet, Goal, Mode, Rebalance, RebalanceRequest, plan_rebalance};
 use serde_json::json;
 
+use crate::evacuation::{self, Made, Moves};
 use crate::migrations::ended;
 use crate::runtime::Context;
 use crate::writer::logged;
-use crate::{clock, door, evacuation};
+use crate::{clock, door};
 
 /// Between two plans of one pool, milliseconds: load shifts over hours.
 const PLAN_EVERY: u64 = 10_000;
@@ -29,11 +31,6 @@ const TOLD_MAX: usize = 8;
 /// What was planned for each pool, and when.
 #[derive(Default)]
 pub struct Rebalances(Mutex<BTreeMap<String, (Moment, Arc<Rebalance>)>>);
-
-/// Whether the operator made this move to even out a pool.
-pub fn made(migration: &VirtualMachineMigration) -> bool {
-    migration.spec.reason == MigrationReason::Rebalance && migration.spec.target_host.is_some()
-}
 
 /// What is to be shown of a pool; starts moves where the policy lets it.
 pub(super) async fn turn(context: &Context, fleet: &Fleet, pool: &HostPool) -> Rebalancing {
@@ -54,7 +51,7 @@ pub(super) async fn turn(context: &Context, fleet: &Fleet, pool: &HostPool) -> R
     let answer = planned(context, fleet, &name, &policy, &migrations);
     let moving = migrations
         .iter()
-        .filter(|migration| made(migration) && !ended(migration))
+        .filter(|migration| evens_out(migration) && !ended(migration))
         .count();
     if held.is_none() && policy.mode == RebalancingMode::Automatic {
         let free = usize::try_from(policy.moves_at_once)
@@ -114,21 +111,11 @@ fn request(
         moved_at_s: fleet::moved_at(&objects.vms, migrations),
         now_s: seconds(jiff::Timestamp::now().as_second()),
         cool_down_s: seconds(policy.cool_down_seconds.into()),
-        fixed: fixed(&objects.vms),
+        fixed: objects.fixed(migrations),
         limits,
         dirty_bytes_per_second,
         ..RebalanceRequest::new(pool)
     }
-}
-
-/// VMs that do not run just now, or are to go.
-fn fixed(vms: &[Arc<VirtualMachine>]) -> BTreeSet<VmUid> {
-    let runs = |vm: &&Arc<VirtualMachine>| {
-        let phase = vm.status.as_ref().and_then(|status| status.phase);
-        phase == Some(VirtualMachinePhase::Running) && vm.metadata.deletion_timestamp.is_none()
-    };
-    let others = vms.iter().filter(|vm| !runs(vm));
-    others.map(|vm| door::uid(vm)).collect()
 }
 
 /// Why nothing is moved to even out load just now.
@@ -162,7 +149,7 @@ fn held(context: &Context, migrations: &[Arc<VirtualMachineMigration>]) -> Optio
     }
     let other = migrations
         .iter()
-        .find(|migration| !ended(migration) && !made(migration));
+        .find(|migration| !ended(migration) && !evens_out(migration));
     other.map(|migration| {
         let namespace = migration.namespace().unwrap_or_default();
         format!(
@@ -191,7 +178,7 @@ fn emptying(host: &Host, faulty: bool) -> bool {
 async fn cancel_waiting(context: &Context, migrations: &[Arc<VirtualMachineMigration>]) {
     for migration in migrations
         .iter()
-        .filter(|migration| made(migration) && !ended(migration) && !migration.spec.cancel)
+        .filter(|migration| evens_out(migration) && !ended(migration) && !migration.spec.cancel)
     {
         let begun = migration
             .status
@@ -215,41 +202,45 @@ async fn carry_out(
     free: usize,
     migrations: &[Arc<VirtualMachineMigration>],
 ) {
+    if free == 0 || answer.plan.moves.is_empty() {
+        return;
+    }
     let policy = context.stores.policy().rebalancing;
-    let vms = context.stores.vms.state();
-    let moved = fleet::moved_at(&vms, migrations);
+    let objects = door::objects(context);
+    let (moved, fixed) = (
+        fleet::moved_at(&objects.vms, migrations),
+        objects.fixed(migrations),
+    );
     let now = jiff::Timestamp::now().as_second();
     let rests = |uid: &VmUid| {
         let at = moved.get(uid).and_then(|at| i64::try_from(*at).ok());
         at.is_some_and(|at| now < at + i64::from(policy.cool_down_seconds))
     };
     let valid = answer.plan.moves.iter().filter(|step| {
-        // The plan is some seconds old: what has moved since is not moved again.
+        // The plan is some seconds old: what has moved since is not moved again, and what can not move any more takes
+        // no turn from the others.
         let vm = fleet.vms.get(&step.vm);
         vm.is_some_and(|vm| vm.host.as_ref() == Some(&step.from) && vm.incoming.is_none())
             && !rests(&step.vm)
+            && !fixed.contains(&step.vm)
     });
-    let moving = |vm: &VirtualMachine| {
-        migrations.iter().any(|migration| {
-            !ended(migration)
-                && migration.namespace() == vm.namespace()
-                && migration.spec.virtual_machine == vm.name_any()
-        })
-    };
     let failover = door::policy(&context.stores.policy());
-    for step in valid.take(free) {
-        let vm = vms.iter().find(|vm| door::uid(vm) == step.vm);
-        let Some(vm) = vm.filter(|vm| !moving(vm)) else {
-            continue;
-        };
+    let moves = Moves::of(migrations);
+    let ready = valid.filter_map(|step| {
+        let vm = objects.vms.iter().find(|vm| door::uid(vm) == step.vm);
+        Some((step, vm.filter(|vm| !moves.moves(vm))?))
+    });
+    for (step, vm) in ready.take(free) {
         let start = evacuation::Start {
             to: &step.to,
             reason: MigrationReason::Rebalance,
             why: &step.reason,
             empties: None,
             from: None,
+            refused: None,
         };
-        if let Some(waits) = start.make(context, vm, migrations, &failover).await {
+        // What the API server does not take is in the log.
+        if let Made::Waits(waits) = start.make(context, vm, &moves, &failover).await {
             tracing::debug!(waits, "a move waits");
         }
     }
@@ -328,7 +319,10 @@ async fn tell(context: &Context, pool: &HostPool, shown: &Rebalancing) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::context_in_memory as site;
 
     fn host(maintenance: bool, phase: Option<&str>) -> Host {
         let mut value = json!({
@@ -342,6 +336,52 @@ mod tests {
             value["status"]["evacuation"] = json!({"phase": phase, "remaining": 1, "blocked": []});
         }
         serde_json::from_value(value).expect("a host")
+    }
+
+    /// One that something else is done with by now takes no turn from the next.
+    #[tokio::test]
+    async fn who_can_not_move_any_more_takes_no_turn() {
+        let hosts = ["h1", "h2"].map(|name| site::host(name, json!(null), json!(null)));
+        let vms = ["a", "b"].map(|name| site::vm(name, "Normal", "h1", json!({})));
+        let asked = site::migration("m", "a", json!({}), json!({"reason": "User"}), json!({}));
+        let site = site::Site::new(Default::default(), hosts.into(), vms.into(), vec![asked]).await;
+        let step = |vm: &str| placement::Move {
+            vm: vm.into(),
+            from: "h1".into(),
+            to: "h2".into(),
+            start_ms: 0,
+            end_ms: 1,
+            bytes: 1,
+            after: Vec::new(),
+            reason: "r".into(),
+        };
+        let answer = Rebalance {
+            plan: placement::Plan {
+                moves: vec![step("a"), step("b")],
+                ..placement::Plan::default()
+            },
+            gains: Vec::new(),
+            emptied: BTreeSet::new(),
+            before_permille: 40,
+            after_permille: 40,
+            why: String::new(),
+        };
+        let context = &*site.context;
+        let fleet = context.planner.own().await.fleet().clone();
+        carry_out(
+            context,
+            &fleet,
+            &answer,
+            1,
+            &context.stores.migrations.state(),
+        )
+        .await;
+        let made = site.written(&axum::http::Method::POST, "/virtualmachinemigrations");
+        let made: Vec<_> = made
+            .iter()
+            .map(|body| &body["spec"]["virtualMachine"])
+            .collect();
+        assert_eq!(made, ["b"]);
     }
 
     #[test]

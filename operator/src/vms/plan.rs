@@ -77,9 +77,11 @@ pub(super) fn plan(
             pool,
             headroom,
             tried,
+            refusal,
         } => {
             let why = breaks_headroom(engine.fleet(), (&pool, &headroom), &tried, &uid);
-            let report = json!({"message": why, "removed": [], "reasons": [], "host": null});
+            let report =
+                json!({"message": why, "removed": refusal.lines(), "reasons": [], "host": null});
             return work.push(Work::Show(vm, VmPhase::Pending, why, Some(report)));
         }
     };

@@ -81,7 +81,9 @@ pub struct VirtualMachineSpec {
     #[serde(default = "default_grade")]
     #[schemars(range(min = 1, max = 4))]
     pub mlps_grade: i32,
-    /// Kept apart from VMs of the same system and tier (labels). Set by the business system.
+    /// Kept apart from VMs of the same system and tier (labels). Set by the business system. Where VMs of one tier ask
+    /// for different forms, the strictest holds for all that ask; the others are told so in the condition `RulesObeyed`,
+    /// and so is one that has no such labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread: Option<Spread>,
     /// Other VMs of the namespace to share a host with or to be apart from. A rule binds the VMs that

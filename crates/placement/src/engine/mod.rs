@@ -221,7 +221,23 @@ impl Engine {
             .map(|(name, number)| (name, *number))
     }
 
-    /// Those of a pool that stand: their failure loses something.
+    /// Those of a pool of which N+1 must survive the failure: a closed one too, as long as a VM is assigned there. It is
+    /// no spare for others, and the likeliest to fail.
+    pub(crate) fn failing_hosts(&self, pool: &str) -> impl Iterator<Item = (&HostName, u32)> {
+        let carries = |name: &HostName, number: u32| {
+            let mut on = self.host(number).vms.iter();
+            on.any(|vm| {
+                let machine = self.machine(&self.vm(*vm).uid);
+                machine.is_some_and(|machine| machine.host.as_ref() == Some(name))
+            })
+        };
+        self.pool_hosts(pool).filter(move |(name, number)| {
+            let host = self.fleet.hosts.get(*name);
+            host.is_some_and(|host| host.may_fail && (host.stands || carries(name, *number)))
+        })
+    }
+
+    /// Those of a pool that stand: VMs that are lost elsewhere may come here.
     pub(crate) fn standing_hosts(&self, pool: &str) -> impl Iterator<Item = (&HostName, u32)> {
         let stands = |name: &HostName| {
             let host = self.fleet.hosts.get(name);

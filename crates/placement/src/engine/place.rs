@@ -27,7 +27,7 @@ impl Engine {
     /// The same without some hosts, by number, on which N+1 would break.
     ///
     /// # Errors
-    /// How many hosts each rule removed; these are not counted.
+    /// How many hosts each rule removed; these by N+1, where no other rule does.
     pub(crate) fn place_except(
         &self,
         uid: &VmUid,
@@ -87,7 +87,7 @@ impl Engine {
             }
         }
         self.chosen(best, vm, (false, avoid, except))
-            .ok_or_else(|| self.refusal(vm, number, &own))
+            .ok_or_else(|| self.refusal(vm, number, &own, except))
     }
 
     fn chosen(
@@ -118,11 +118,10 @@ impl Engine {
     ) -> Result<Choice, Refusal> {
         let (mut refusal, mut best) = (Refusal::default(), None);
         let parts = self.parts(bundle);
-        for (name, host) in self.fleet.hosts.keys().filter_map(|name| {
-            let host = self.number(name)?;
-            (!except.contains(&host)).then_some((name, host))
-        }) {
+        let hosts = self.fleet.hosts.keys();
+        for (name, host) in hosts.filter_map(|name| Some((name, self.number(name)?))) {
             match self.removes_bundle(bundle, &parts, host) {
+                Ok(_) if except.contains(&host) => refusal.count(Filter::Headroom, 1),
                 Ok(free) => {
                     let wanted = !avoid.contains(name);
                     let (unmet, rank) = (self.unmet(number, host), self.host(host).rank);
@@ -188,7 +187,7 @@ impl Engine {
                 host: self.host(host).name.clone(),
                 reasons: vec![format!("fullest host that has room ({} MiB)", free >> 20)],
             }),
-            None => Err(self.refusal(vm, number, &own)),
+            None => Err(self.refusal(vm, number, &own, &BTreeSet::new())),
         }
     }
 
@@ -304,8 +303,8 @@ impl Engine {
         Some((wanted, unmet, free, Reverse(there.rank), host))
     }
 
-    /// Counts hosts by rule, kind by kind.
-    fn refusal(&self, vm: &Vm, number: u32, own: &[u32]) -> Refusal {
+    /// Counts hosts by rule, kind by kind; those left out (`except`) by N+1, where no other rule removes them.
+    fn refusal(&self, vm: &Vm, number: u32, own: &[u32], except: &BTreeSet<u32>) -> Refusal {
         let slot = self.vm(number);
         let mut refusal = Refusal::default();
         for (why, hosts) in &self.closed {
@@ -318,7 +317,8 @@ impl Engine {
         single.dedup();
         single.retain(|host| self.host(*host).kind.is_some());
         for host in &single {
-            if let Some(filter) = self.removes(vm, number, *host) {
+            let left_out = except.contains(host).then_some(Filter::Headroom);
+            if let Some(filter) = self.removes(vm, number, *host).or(left_out) {
                 refusal.count(filter, 1);
             }
         }
@@ -336,19 +336,19 @@ impl Engine {
         if vm.pinned_to.is_none() {
             let mates = self.mates_hosts(&slot.apart, &BTreeSet::from([number]));
             for (kind, shelf) in self.kinds.allowed(slot.class) {
-                self.count_room(slot, kind, shelf, (&single, &mates), &mut refusal);
+                self.count_room(slot, kind, shelf, (&single, &mates, except), &mut refusal);
             }
         }
         refusal
     }
 
-    /// Hosts of an allowed kind lack room or have a VM that must be apart.
+    /// Hosts of an allowed kind lack room, have a VM that must be apart, or are left out.
     fn count_room(
         &self,
         slot: &VmSlot,
         kind: u32,
         shelf: &super::shelf::Shelf,
-        (single, mates): (&[u32], &BTreeSet<u32>),
+        (single, mates, except): (&[u32], &BTreeSet<u32>, &BTreeSet<u32>),
         refusal: &mut Refusal,
     ) {
         let with_mates: Vec<u32> = mates
@@ -358,20 +358,28 @@ impl Engine {
             .collect();
         let little_memory =
             |host: &&u32| self.host(**host).free().memory_bytes < slot.size.memory_bytes;
-        let told = with_mates.iter().chain(
-            single
-                .iter()
-                .filter(|host| self.host(**host).kind == Some(kind)),
-        );
+        let of_kind = |host: &&u32| self.host(**host).kind == Some(kind);
+        let told: Vec<&u32> = with_mates
+            .iter()
+            .chain(single.iter().filter(of_kind))
+            .collect();
+        let fits = |host: &&u32| {
+            let free = self.host(**host).free();
+            slot.size.memory_bytes <= free.memory_bytes && slot.size.cpu <= free.cpu
+        };
+        let left_out = except.iter().filter(of_kind).filter(fits);
+        let left_out = left_out.filter(|host| !told.contains(host)).count();
         let (mut little, mut counted) = (0, 0);
-        for host in told {
+        for host in &told {
             counted += 1;
-            little += usize::from(little_memory(&host));
+            little += usize::from(little_memory(host));
         }
         let memory = shelf.with_less_memory(slot.size.memory_bytes) - little;
         refusal.count(Filter::Apart, kinds::number(with_mates.len()));
         refusal.count(Filter::Memory, kinds::number(memory));
-        // What has memory and no mate and was not chosen has too little CPU.
-        refusal.count(Filter::Cpu, kinds::number(shelf.len() - counted - memory));
+        refusal.count(Filter::Headroom, kinds::number(left_out));
+        // What else has memory and no mate and was not chosen has too little CPU.
+        let rest = shelf.len() - counted - memory - left_out;
+        refusal.count(Filter::Cpu, kinds::number(rest));
     }
 }

@@ -35,17 +35,31 @@ fn too_large(instance: &Instance<'_>, of: fn(Free) -> u64) -> bool {
         .map(|bin| of(instance.bins[bin].free))
         .collect();
     let largest = bins.iter().copied().max().unwrap_or(0);
-    let mut thresholds: Vec<u64> = sizes
-        .iter()
-        .flat_map(|size| [*size, largest.saturating_sub(*size) + 1])
-        .chain([0])
-        .collect();
-    thresholds.sort_unstable();
-    thresholds.dedup();
-    thresholds.truncate(THRESHOLDS_MAX);
-    thresholds
+    sampled(thresholds(&sizes, largest))
         .into_iter()
         .any(|small| l2_exceeds(&sizes, &bins, largest, small) || too_many(&sizes, &bins, small))
+}
+
+/// Thresholds at which an answer can change: every size, and from where on each large one fills a bin.
+fn thresholds(sizes: &[u64], largest: u64) -> Vec<u64> {
+    let fills = sizes
+        .iter()
+        .map(|size| largest.saturating_sub(*size).saturating_add(1))
+        .filter(|small| *small <= largest / 2);
+    let mut thresholds: Vec<u64> = sizes.iter().copied().chain(fills).chain([0]).collect();
+    thresholds.sort_unstable();
+    thresholds.dedup();
+    thresholds
+}
+
+/// As many as are tried, evenly from the least to the greatest: large ones refute as often as small ones.
+fn sampled(thresholds: Vec<u64>) -> Vec<u64> {
+    let last = thresholds.len().saturating_sub(1);
+    if last < THRESHOLDS_MAX {
+        return thresholds;
+    }
+    let places = (0..THRESHOLDS_MAX).map(|place| place * last / (THRESHOLDS_MAX - 1));
+    places.map(|place| thresholds[place]).collect()
 }
 
 /// L2 (Martello & Toth 1990) with threshold `small` ≤ half the largest bin C: items above
@@ -166,5 +180,26 @@ mod tests {
     fn counting_refutes_what_volume_does_not() {
         assert!(too_many(&[4, 4, 4, 4, 4], &[7, 7, 7, 7], 4));
         assert!(!too_many(&[4, 4, 4, 4], &[7, 7, 7, 7], 4));
+    }
+
+    /// Three bins of 100 hold two items of 34 each; with the small ones there are more sizes than are tried.
+    #[test]
+    fn large_sizes_are_tried_however_many_small_ones_there_are() {
+        let small = 1..=200;
+        let unit = 1 << 30;
+        let mut sizes: Vec<u64> = small.collect();
+        sizes.extend([34 * unit; 7]);
+        let bins = [100 * unit; 3];
+        let tried = sampled(thresholds(&sizes, 100 * unit));
+        assert_eq!(tried.len(), THRESHOLDS_MAX);
+        assert_eq!(tried.first(), Some(&0));
+        assert!(tried.iter().any(|size| too_many(&sizes, &bins, *size)));
+        let few = thresholds(&sizes[190..], 100 * unit);
+        assert_eq!(sampled(few.clone()), few);
+    }
+
+    #[test]
+    fn nothing_in_a_bin_without_end_is_no_panic() {
+        assert_eq!(thresholds(&[0, u64::MAX], u64::MAX), [0, 1, u64::MAX]);
     }
 }

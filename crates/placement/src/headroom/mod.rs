@@ -1,5 +1,8 @@
 //! N+1: when any one host of a pool fails, does every VM of it find another place?
 //!
+//! A host that takes nothing new (quarantined, in maintenance, its agent down, silent for a moment) is no place for
+//! others. Its own failure counts for as long as it lives and carries VMs, for it is the likeliest to fail.
+//!
 //! For each failure there is a small packing problem ([`instance`]): what is lost, and what is
 //! free elsewhere. A packing found by first or best fit ([`pack`]) is a certificate that all is
 //! well and is kept; after a change of the fleet only certificates that it touches are looked
@@ -98,7 +101,7 @@ pub struct FailureReport {
 pub struct HeadroomReport {
     /// The promise: single hosts only.
     pub headroom: Headroom,
-    /// Single hosts that stand, by name.
+    /// Single hosts that may fail, by name: those that stand, and closed ones that carry VMs.
     pub hosts: Vec<FailureReport>,
     /// Racks that are declared, by name. Told, not promised.
     pub racks: Vec<FailureReport>,

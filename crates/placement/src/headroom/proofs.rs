@@ -70,9 +70,41 @@ impl Engine {
             return Headroom::NotPromised;
         }
         let mut proofs = std::mem::take(&mut self.proofs);
-        let answer = proofs.prove(self, pool);
+        let answer = proofs.prove(self, pool, |_| true);
         self.proofs = proofs;
         answer
+    }
+
+    /// Hosts of a pool whose failure is not certainly survived; none where nothing is promised.
+    pub(crate) fn not_survived(&mut self, pool: &str) -> BTreeSet<HostName> {
+        let mut hosts = BTreeSet::new();
+        if matches!(
+            self.prove_headroom(pool),
+            Headroom::Proven | Headroom::NotPromised
+        ) {
+            return hosts;
+        }
+        let all = self.failing_hosts(pool);
+        let all: Vec<HostName> = all.map(|(name, _)| name.clone()).collect();
+        let mut proofs = std::mem::take(&mut self.proofs);
+        hosts.extend(all.into_iter().filter(|name| {
+            let one = |other: &HostName| other == name;
+            proofs.prove(self, pool, one) != Headroom::Proven
+        }));
+        self.proofs = proofs;
+        hosts
+    }
+
+    /// Whether every failure is certainly survived but those of these hosts; so it is where nothing is promised.
+    pub(crate) fn survives_but(&mut self, pool: &str, but: &BTreeSet<HostName>) -> bool {
+        let promised = self.fleet().pools.get(pool);
+        if promised.is_none_or(|pool| pool.failures_to_tolerate == 0) {
+            return true;
+        }
+        let mut proofs = std::mem::take(&mut self.proofs);
+        let answer = proofs.prove(self, pool, |name| !but.contains(name));
+        self.proofs = proofs;
+        answer == Headroom::Proven
     }
 
     /// Everything about one pool's head-room; none for an unknown pool.
@@ -128,25 +160,31 @@ fn solve(instance: &Instance, from: usize, lost: usize, allowance: &mut u64) -> 
     }
 }
 
-/// Single hosts of a pool that stand, by name.
-fn standing(engine: &Engine, pool: &str) -> Vec<(HostName, u32)> {
-    let hosts = engine.standing_hosts(pool);
+/// Single hosts of a pool that may fail, by name.
+fn failing(engine: &Engine, pool: &str) -> Vec<(HostName, u32)> {
+    let hosts = engine.failing_hosts(pool);
     hosts.map(|(name, number)| (name.clone(), number)).collect()
 }
 
 impl Proofs {
-    fn prove(&mut self, engine: &Engine, pool: &str) -> Headroom {
-        let standing = standing(engine, pool);
+    /// For the failures of those hosts that are asked about.
+    fn prove(
+        &mut self,
+        engine: &Engine,
+        pool: &str,
+        asked: impl Fn(&HostName) -> bool,
+    ) -> Headroom {
+        let failing = failing(engine, pool);
         let entries = self.pools.entry(pool.to_owned()).or_default();
         entries.retain(|failure, _| match failure {
-            Failure::Host(name) => standing
+            Failure::Host(name) => failing
                 .binary_search_by(|(other, _)| other.cmp(name))
                 .is_ok(),
             Failure::Rack(_) => true,
         });
         let mut question = Question::new(engine, pool);
         let mut unknown = None;
-        for (name, number) in standing {
+        for (name, number) in failing.into_iter().filter(|(name, _)| asked(name)) {
             let failed = BTreeSet::from([number]);
             match question.known(entries, Failure::Host(name.clone()), &failed) {
                 Survival::Proven => {}
@@ -158,11 +196,11 @@ impl Proofs {
     }
 
     fn report(&mut self, engine: &Engine, pool: &str, headroom: Headroom) -> HeadroomReport {
-        let standing = standing(engine, pool);
+        let failing = failing(engine, pool);
         let entries = self.pools.entry(pool.to_owned()).or_default();
         let mut question = Question::new(engine, pool);
         let mut racks: BTreeMap<&String, BTreeSet<u32>> = BTreeMap::new();
-        for (name, number) in &standing {
+        for (name, number) in &failing {
             if let Some(rack) = engine.fleet().racks.get(name) {
                 racks.entry(rack).or_default().insert(*number);
             }
@@ -175,7 +213,7 @@ impl Proofs {
             .into_iter()
             .map(|(rack, failed)| question.report(entries, Failure::Rack(rack.clone()), &failed))
             .collect();
-        let hosts = standing.iter().map(|(name, number)| {
+        let hosts = failing.iter().map(|(name, number)| {
             let failed = BTreeSet::from([*number]);
             question.report(entries, Failure::Host(name.clone()), &failed)
         });
@@ -183,14 +221,14 @@ impl Proofs {
             headroom,
             hosts: hosts.collect(),
             racks,
-            outside: outside(engine, &standing),
+            outside: outside(engine, &failing),
         }
     }
 }
 
 /// VMs on these hosts that no other could take over.
-fn outside(engine: &Engine, standing: &[(HostName, u32)]) -> Vec<VmUid> {
-    let on = standing.iter().flat_map(|(name, _)| engine.on(name));
+fn outside(engine: &Engine, failing: &[(HostName, u32)]) -> Vec<VmUid> {
+    let on = failing.iter().flat_map(|(name, _)| engine.on(name));
     let bound = |uid: &&VmUid| {
         let number = engine.vm_number(uid);
         number.is_some_and(|number| engine.is_bound(number))

@@ -11,11 +11,10 @@ use model::{HostName, Priority, VmUid};
 
 use super::shares::Shares;
 use super::target::{Aim, Refused, Wanted, settled, wanted as search};
-use super::{Mode, Rebalance, RebalanceRequest, keeps_headroom};
+use super::{Mode, Rebalance, RebalanceRequest};
 use crate::engine::Engine;
 use crate::evacuation::{Step, plan_evacuation_on, timed};
 use crate::fleet::Free;
-use crate::headroom::Headroom;
 use crate::plan::Plan;
 
 /// Sets of hosts that the search is asked to empty, in all: bounds the time. A set that is too large in sum is not
@@ -34,7 +33,8 @@ struct Consolidation<'a> {
     engine: Engine,
     request: &'a RebalanceRequest,
     shares: Shares,
-    promised: Headroom,
+    /// Hosts whose failure was not survived before. All others must be survived after.
+    broken: BTreeSet<HostName>,
     /// Hosts that may be emptied, the least loaded first.
     order: Vec<HostName>,
 }
@@ -55,7 +55,7 @@ pub(super) fn consolidate(
     let order = order.into_iter().filter(|_| request.mode != Mode::Off);
     let pool = Consolidation {
         order: order.map(|(_, name)| name.clone()).collect(),
-        promised: engine.prove_headroom(&request.pool),
+        broken: engine.not_survived(&request.pool),
         engine,
         request,
         shares,
@@ -206,7 +206,7 @@ impl Consolidation<'_> {
             ));
         }
         let mut after = without(&self.engine, tried);
-        let kept = keeps_headroom(&self.promised, &mut after, &self.request.pool);
+        let kept = after.survives_but(&self.request.pool, &self.broken);
         (!kept).then(|| "N+1 of the pool would not be proven without it".to_owned())
     }
 }

@@ -2,17 +2,16 @@
 //! that were chosen before are under way, and leave N+1 as it was.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{HostName, Priority, VmUid};
 
+use super::Gain;
 use super::shares::Shares;
 use super::target::{Refused, Wanted};
-use super::{Gain, keeps_headroom};
 use crate::engine::Engine;
 use crate::evacuation::Step;
 use crate::fleet::Free;
-use crate::headroom::Headroom;
 
 /// How often rules and N+1 are asked about moves: bounds the time of a pool in which hardly any may be made.
 const ASKED_MAX: usize = 1_000;
@@ -25,7 +24,8 @@ pub(super) struct Course {
     /// All have ended.
     ended: Engine,
     pool: String,
-    promised: Headroom,
+    /// Hosts whose failure was not survived before. All others must be survived after.
+    broken: BTreeSet<HostName>,
     pub(super) steps: Vec<Step>,
     pub(super) gains: Vec<Gain>,
     /// Moves that a rule or N+1 forbids.
@@ -51,7 +51,7 @@ impl Course {
         let (begun, mut ended) = (engine.clone(), engine);
         Self {
             shares: Shares::of(&begun, pool),
-            promised: ended.prove_headroom(pool),
+            broken: ended.not_survived(pool),
             begun,
             ended,
             pool: pool.to_owned(),
@@ -171,7 +171,7 @@ impl Course {
             return false;
         }
         self.ended.assign(&one.vm, &one.to);
-        if !keeps_headroom(&self.promised, &mut self.ended, &self.pool) {
+        if !self.ended.survives_but(&self.pool, &self.broken) {
             self.ended.assign(&one.vm, &one.from);
             self.promise_forbids = true;
             return false;

@@ -21,7 +21,6 @@ use crate::core::ModelError;
 use crate::engine::Engine;
 use crate::evacuation::{EvacuationRequest, timed};
 use crate::fleet::Fleet;
-use crate::headroom::Headroom;
 use crate::plan::{Limits, Plan};
 use course::{Course, Until};
 use target::Aim;
@@ -177,11 +176,6 @@ pub fn plan_rebalance(fleet: &Fleet, request: &RebalanceRequest) -> Rebalance {
         Goal::Balance => balance(engine, request),
         Goal::Consolidate(wanted) => consolidate::consolidate(engine, request, wanted),
     }
-}
-
-/// N+1 is not worse than it was.
-fn keeps_headroom(promised: &Headroom, engine: &mut Engine, pool: &str) -> bool {
-    *promised != Headroom::Proven || engine.prove_headroom(pool) == Headroom::Proven
 }
 
 fn balance(engine: Engine, request: &RebalanceRequest) -> Rebalance {

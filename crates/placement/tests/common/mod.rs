@@ -26,6 +26,7 @@ pub fn host(pool: &str, cpu: u64, memory: u64) -> Host {
         pool: pool.to_owned(),
         closed: None,
         stands: true,
+        may_fail: true,
         cpu,
         memory_bytes: memory * GIB,
         storage_pools: BTreeSet::from(["s".to_owned()]),
@@ -81,15 +82,17 @@ pub fn any_host(memory_max: u64) -> impl Strategy<Value = Host> {
     let pool = prop_oneof![8 => Just("main"), 2 => Just("other"), 1 => Just("gone")];
     let rest = (
         proptest::bool::weighted(0.15),
-        proptest::bool::weighted(0.9),
+        // A host that is lost is closed.
+        (proptest::bool::weighted(0.9), proptest::bool::weighted(0.3)),
         proptest::bool::weighted(0.5),
         proptest::bool::weighted(0.9),
         any_models(),
     );
     (pool, 2..8_u64, 2..memory_max, rest).prop_map(
-        |(pool, cpu, memory, (closed, stands, second, network, cpu_models))| Host {
+        |(pool, cpu, memory, (closed, (stands, lost), second, network, cpu_models))| Host {
             closed: closed.then(|| "maintenance".to_owned()),
             stands: stands && !closed,
+            may_fail: !(closed && lost),
             has_network: network,
             cpu_models,
             storage_pools: if second {

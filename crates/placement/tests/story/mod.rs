@@ -63,6 +63,8 @@ pub struct HostText {
     pub cpu: u64,
     pub memory: u64,
     pub closed: Option<String>,
+    /// It has failed, and its VMs are being recovered.
+    pub lost: bool,
     pub storage: BTreeSet<String>,
     pub network: bool,
     /// Processor models that it offers.
@@ -79,6 +81,7 @@ impl Default for HostText {
             cpu: 16,
             memory: 32,
             closed: None,
+            lost: false,
             storage: BTreeSet::from(["shared".into()]),
             network: true,
             models: None,
@@ -228,6 +231,7 @@ impl Scenario {
                     pool: host.pool.clone(),
                     closed: host.closed.clone(),
                     stands: host.closed.is_none(),
+                    may_fail: !host.lost,
                     cpu: host.cpu,
                     memory_bytes: host.memory * GIB,
                     storage_pools: host.storage.clone(),

@@ -42,6 +42,7 @@ impl World {
                 placement::Host {
                     pool: "pool".to_owned(),
                     stands: placeable.is_ok(),
+                    may_fail: placeable.is_ok(),
                     closed: placeable
                         .err()
                         .or_else(|| forbidden.then(|| "it starts nothing".to_owned())),

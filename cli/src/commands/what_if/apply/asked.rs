@@ -46,6 +46,7 @@ impl Answer {
                 pool,
                 headroom,
                 tried,
+                ..
             }) => {
                 let breaks = breaks(language, engine, pool, headroom);
                 let tried = tried.sentence();

@@ -130,6 +130,11 @@ impl HostMachine {
         matches!(self.life, Life::Suspect | Life::Unreachable | Life::Fencing)
     }
 
+    /// Whether it was silent past the time-out and has not come back: its VMs are, or are to be, recovered.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.life, Life::Unreachable | Life::Fencing | Life::Fenced)
+    }
+
     /// Whether it would be forced off now, or is being, if the site lets it.
     pub fn wants_off(&self) -> bool {
         self.wants_off

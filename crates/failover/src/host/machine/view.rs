@@ -76,7 +76,7 @@ impl HostMachine {
             ),
             (Life::Ready, None) => (HostState::Ready, vec![Reason::Alive]),
         };
-        let lost = matches!(self.life, Life::Unreachable | Life::Fencing | Life::Fenced);
+        let lost = self.is_lost();
         if lost || matches!(self.life, Life::Suspect | Life::NotRegistered) {
             // Another machine bears its name, or it is not accepted: what is to be done is told beside.
             reasons.extend(held.map(|detail| Reason::IdentityConflict { detail }));

@@ -70,6 +70,7 @@ pub fn hosts(count: usize, pools: usize) -> Fleet {
                 pool: format!("pool-{:02}", index % pools),
                 closed: None,
                 stands: true,
+                may_fail: true,
                 cpu,
                 memory_bytes: memory * GIB,
                 storage_pools: storage.map(str::to_owned).collect(),

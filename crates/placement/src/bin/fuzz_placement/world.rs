@@ -203,6 +203,7 @@ fn any_host(random: &mut Random) -> Host {
         pool: if random.one_in(6) { "other" } else { "main" }.to_owned(),
         closed: closed.then(|| "maintenance".to_owned()),
         stands: !closed || random.one_in(5),
+        may_fail: !closed || !random.one_in(3),
         cpu,
         memory_bytes,
         storage_pools: ["s", "t"]
