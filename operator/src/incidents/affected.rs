@@ -284,7 +284,9 @@ fn measure(
         let former =
             baseline.and_then(|baseline| Some((baseline.until, baseline.systems.get(name)?)));
         let from = former.map_or(begin, |(until, _)| until);
-        let mut measured = look(context, system, from);
+        // The window begins before anybody noticed: what was down even earlier, and over by then, is not of this cause.
+        let opened = Timestamp::from_microsecond(incident.opened_at.0).ok();
+        let mut measured = look(context, system, from, opened.filter(|_| former.is_none()));
         if let Some((_, former)) = former {
             add(&mut measured, former);
         }
@@ -293,7 +295,12 @@ fn measure(
     }
 }
 
-fn look(context: &Context, system: &BusinessSystem, from: Timestamp) -> AffectedSystem {
+fn look(
+    context: &Context,
+    system: &BusinessSystem,
+    from: Timestamp,
+    opened: Option<Timestamp>,
+) -> AffectedSystem {
     let to = Timestamp::now();
     let keys: Vec<String> = system
         .spec
@@ -301,10 +308,14 @@ fn look(context: &Context, system: &BusinessSystem, from: Timestamp) -> Affected
         .iter()
         .map(|endpoint| endpoint_key(system, endpoint))
         .collect();
-    let whole = downtime(context.probes.downtime(&keys, from, to));
+    let whole = downtime(context.probes.downtime(&keys, (from, to), opened));
     let mut endpoints = BTreeMap::new();
     for (endpoint, key) in system.spec.endpoints.iter().zip(&keys) {
-        let own = downtime(context.probes.downtime(std::slice::from_ref(key), from, to));
+        let own = downtime(
+            context
+                .probes
+                .downtime(std::slice::from_ref(key), (from, to), opened),
+        );
         if own.down_milliseconds > 0 || own.unobserved_milliseconds > 0 {
             endpoints.insert(endpoint.name.clone(), own);
         }

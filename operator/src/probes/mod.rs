@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::runtime::Context;
 use crate::{clock, on_panic};
 pub use seen::{Downtime, Seen};
-use seen::{EndpointState, Replica, measure};
+use seen::{EndpointState, Replica, measure, without_former};
 
 /// How long a system is looked at closely after the last thing that happened to it.
 const CLOSE_FOR: u64 = 10_000;
@@ -248,8 +248,14 @@ impl Probes {
         self.lock().hosts.get(host).copied().unwrap_or_default()
     }
 
-    /// Downtime of endpoints together within a window: down while any of them is.
-    pub fn downtime(&self, keys: &[String], from: Timestamp, to: Timestamp) -> Downtime {
+    /// Downtime of endpoints together within a window: down while any of them is. A failure that stood before the
+    /// window and was over by `former`, where that is asked, does not count.
+    pub fn downtime(
+        &self,
+        keys: &[String],
+        (from, to): (Timestamp, Timestamp),
+        former: Option<Timestamp>,
+    ) -> Downtime {
         let memory = self.lock();
         let histories: Vec<Vec<(Timestamp, Seen)>> = keys
             .iter()
@@ -259,6 +265,10 @@ impl Probes {
                     .get(key)
                     .map(|state| state.history.iter().copied().collect())
                     .unwrap_or_default()
+            })
+            .map(|history: Vec<_>| match former {
+                Some(until) => without_former(&history, from, until),
+                None => history,
             })
             .collect();
         measure(&histories, from, to)

@@ -139,6 +139,28 @@ fn state_at(history: &[(Timestamp, Seen)], at: Timestamp) -> Seen {
         .map_or(Seen::Unobserved, |index| history[index].1)
 }
 
+/// A history from a moment on, in which a failure that stood then already and was over by `until` counts as none: what began at
+/// that moment has not caused it.
+pub(super) fn without_former(
+    history: &[(Timestamp, Seen)],
+    from: Timestamp,
+    until: Timestamp,
+) -> Vec<(Timestamp, Seen)> {
+    let later = history.partition_point(|(at, _)| *at <= from);
+    let stood = later.checked_sub(1).map(|index| history[index].1);
+    let over = history
+        .get(later)
+        .filter(|(at, seen)| *seen == Seen::Up && *at <= until);
+    match (stood, over) {
+        (Some(Seen::Down), Some(_)) => {
+            let mut without = vec![(from, Seen::Up)];
+            without.extend_from_slice(&history[later..]);
+            without
+        }
+        _ => history.to_vec(),
+    }
+}
+
 /// Sums what histories together say about a window: down while any is, else unobserved while any is. Without any,
 /// nobody observed.
 pub(super) fn measure(
@@ -202,6 +224,25 @@ mod tests {
             before.unobserved_seconds, 4.0,
             "nobody looked before the first probe"
         );
+    }
+
+    /// A system that came up a moment before its host died was not down because of that host.
+    #[test]
+    fn a_failure_that_was_over_before_is_another_story() {
+        let history = vec![
+            (at(0), Seen::Down),
+            (at(9), Seen::Up),
+            (at(11), Seen::Down),
+            (at(20), Seen::Up),
+        ];
+        let down = |from, until| {
+            let own = without_former(&history, at(from), at(until));
+            measure(&[own], at(from), at(30)).down_seconds
+        };
+        assert_eq!(down(7, 12), 9.0, "what stood at the beginning was over");
+        assert_eq!(down(7, 8), 11.0, "it was not over yet: it counts");
+        assert_eq!(down(10, 12), 9.0, "nothing stood");
+        assert_eq!(down(12, 15), 8.0, "it stands on");
     }
 
     #[test]
