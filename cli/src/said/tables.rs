@@ -64,6 +64,7 @@ const AGENTS: Table = &[
         "the ledger in the run folder was lost: it has no entry for epoch {n} of VM {w}/{w}, which runs here; move the VMs away and boot this host anew",
         "运行目录中的账本已丢失:其中没有纪元 {} 的记录,而虚拟机 {}/{} 正以该纪元在此运行;请迁走虚拟机并重启该宿主机",
     ),
+    ("not started within {n} s: {}", "{} 秒内未能启动:{}"),
 ];
 
 /// What the operator decided about VMs and pools, and made of reasons.
@@ -108,6 +109,15 @@ const OPERATOR: Table = &[
     ("{n} more {w}", "{1} 还可 {0} 台"),
     ("0 more {w} fit", "{} 还可 0 台"),
     ("moves from {w} to {w}", "正从 {} 迁往 {}"),
+    ("waits for {w}: {}", "等待 {}:{}"),
+    (
+        "its move failed {n} times and is tried again: {}",
+        "其迁移已失败 {} 次,将再次尝试:{}",
+    ),
+    (
+        "its move failed {n} times and is not tried again by itself: {}; it is tried anew when another host begins to take VMs, or with zyctl drain",
+        "其迁移已失败 {} 次,不再自动重试:{};待有其他宿主机开始接收虚拟机,或执行 zyctl drain 后再试",
+    ),
 ];
 
 /// Rules of VMs about one another, and claims that keep a VM from moving: crates/fleet/src/affinity.rs and readiness.rs.

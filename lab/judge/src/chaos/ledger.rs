@@ -11,6 +11,9 @@ use crate::spans::{self, Span, State};
 
 /// Downtimes of Incident and prober agree within this, seconds, for each outage.
 const AGREE_SECONDS: f64 = 1.0;
+/// Between two probes of one endpoint by the prober, seconds (`results::Config`): an outage may have begun so long before the
+/// first that failed, and may have been over so long before the first good one.
+const BETWEEN_PROBES: f64 = 0.2;
 /// An Incident of silence measures from this long before it was opened, as it is opened when a
 /// renewal was missed (docs/contract.md).
 const BEFORE_OPENING: u64 = 5 * SECOND;
@@ -181,7 +184,7 @@ fn downtime_agrees(
         .filter(|span| span.state == State::Down)
         .count()
         .max(1);
-    let bound = AGREE_SECONDS * outages as f64;
+    let bound = (AGREE_SECONDS + BETWEEN_PROBES) * outages as f64;
     let (told, told_most) = (
         affected.down_seconds,
         affected.down_seconds + affected.unobserved_seconds,
