@@ -221,6 +221,17 @@ fn a_death_without_an_incident_is_red() {
     );
 }
 
+/// Its guard had killed in that boot before.
+#[test]
+fn the_incident_of_a_boot_in_which_the_guard_killed_is_that_boots() {
+    let mut history = clean();
+    history.retain(|entry| !matches!(entry, Entry::Incident { .. }));
+    history.push(Entry::Incident {
+        object: incident("host-silent/h1/boot-of-h1+1", "h1", 15.0),
+    });
+    assert_eq!(rules(&history, &one_restart()), Vec::<&str>::new());
+}
+
 #[test]
 fn a_doubled_incident_is_red() {
     let object = incident("host-silent/h1/boot-of-h1", "h1", 15.0);

@@ -61,9 +61,13 @@ fn is_storm(incident: &Incident) -> bool {
     incident.cause == STORM_CAUSE
 }
 
-/// The boot id and host that an Incident of silence is about.
+/// The host and boot id that an Incident of silence is about. A boot in which the guard has killed is told as `BOOT+1`.
 fn silence(incident: &Incident) -> Option<(&str, &str)> {
-    incident.cause.strip_prefix("host-silent/")?.split_once('/')
+    let (host, boot) = incident
+        .cause
+        .strip_prefix("host-silent/")?
+        .split_once('/')?;
+    Some((host, boot.split_once('+').map_or(boot, |(boot, _)| boot)))
 }
 
 /// Each death has exactly one Incident: its own, or that of a storm that stood at the time.
