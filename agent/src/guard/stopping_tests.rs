@@ -1,9 +1,20 @@
 //! A guard that is stopped leaves no word that it is armed where no watchdog runs.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::tests::{Arrives, Server, armed, until};
 use super::*;
+
+/// Waits until the server alone is left: a renewal that lived on has ended then, whatever it did.
+async fn until_none_of_it_lives_on() {
+    let (tasks, begin) = (tokio::runtime::Handle::current().metrics(), Instant::now());
+    while tasks.num_alive_tasks() > 1 {
+        let waited = begin.elapsed();
+        assert!(waited < Duration::from_secs(20), "something lives on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 /// Stops a guard while a renewal is on its way; what the Lease says in the end, and whether the watchdog runs.
 async fn stopped(arrives: Arrives) -> (String, bool) {
@@ -14,8 +25,7 @@ async fn stopped(arrives: Arrives) -> (String, bool) {
     guard.pace = Pace::default();
     until(&mut guard, &mut arrivals, |_| server.holds_one_up()).await;
     guard.stop().await.expect("stopped");
-    // What lives on would be answered now.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    until_none_of_it_lives_on().await;
     assert!(!server.holds_one_up(), "it has arrived");
     let runs = folder.path().join("watchdog").exists();
     (server.says(LEASE_GUARD), runs)
