@@ -11,10 +11,11 @@ use failover::proof::power::{PowerAnswer, PowerReading, PowerState};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt};
+use kube::Api;
+use kube::runtime::reflector::ObjectRef;
 use model::HostName;
 
-use super::lock;
+use super::{is_own_intent, lock};
 use crate::clock;
 use crate::runtime::Context;
 
@@ -140,9 +141,8 @@ pub(super) async fn force_off(
         .nth(usize::try_from(bmc).unwrap_or(0));
     // Checked at the moment of sending: the intent, that it is still this operator's and about the boot that is
     // accepted, and that this operator still leads.
-    let hosts = context.stores.hosts.state();
-    let current = hosts.iter().find(|host| host.name_any() == name.as_str());
-    let meant = current.is_some_and(|host| is_meant(host, context.writer.identity()));
+    let current = context.stores.hosts.get(&ObjectRef::new(name.as_str()));
+    let meant = current.is_some_and(|host| is_meant(&host, context.writer.identity()));
     if clock::now() < expires_at && meant && context.writer.leads() {
         let result = match controller {
             Some(Ok(controller)) => controller
@@ -174,11 +174,9 @@ pub(super) async fn force_off(
 /// was forced off already must not be forced off again once it has booted anew.
 fn is_meant(host: &Host, identity: &str) -> bool {
     let status = host.status.as_ref();
-    let accepted = status.and_then(|status| status.accepted.as_ref());
-    let intent = status.and_then(|status| status.fencing.as_ref());
-    intent.is_some_and(|intent| {
-        intent.by == identity && accepted.is_some_and(|accepted| accepted.boot_id == intent.boot_id)
-    })
+    let sides = status.and_then(|status| status.accepted.as_ref().zip(status.fencing.as_ref()));
+    is_own_intent(host, identity)
+        && sides.is_some_and(|(accepted, intent)| accepted.boot_id == intent.boot_id)
 }
 
 #[cfg(test)]

@@ -186,10 +186,7 @@ impl Hosts {
             };
         };
         let life = machine.life();
-        let lost = matches!(
-            life,
-            Life::Unreachable | Life::Fencing | Life::Fenced | Life::NotRegistered
-        );
+        let lost = machine.is_lost() || life == Life::NotRegistered;
         // An incarnation that is not the registered one can not run; until its proof stands,
         // nobody knows.
         let former = facts

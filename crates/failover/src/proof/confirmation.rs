@@ -72,7 +72,7 @@ pub enum ConfirmationError {
 impl ConfirmationError {
     /// Whether the word counts for nothing from now on, whatever comes: who said it stood before another machine.
     pub fn voids(&self) -> bool {
-        matches!(self, Self::Alive(_) | Self::ReadsOn(_))
+        matches!(self, Self::Alive(_) | Self::ReadsOn(_) | Self::Void(_))
     }
 }
 

@@ -56,8 +56,6 @@ pub struct HostMachine {
     power: Option<(PowerState, Moment)>,
     told: BTreeSet<String>,
     signs_at_confirmation: Option<(Moment, LifeSigns)>,
-    /// A person's word that stood while the host lived: it counts for nothing, ever.
-    void_word: Option<Confirmation>,
     /// Renewals seen when it fell silent: only another one ends the silence.
     renewals_at_silence: u64,
     /// Its storage is, or is being, cut off.
@@ -66,7 +64,7 @@ pub struct HostMachine {
     stuck_since: Option<Moment>,
     /// The last problem with its identity, and when it was seen last.
     identity_problem: Option<(String, Moment)>,
-    /// The last person's word that was refused, and why.
+    /// The last person's word that was refused, and why: for good where the reason voids it.
     refused_word: Option<(Confirmation, ConfirmationError)>,
     /// It would be forced off now, or is being, if the site lets it: it may have the turn after a storm.
     wants_off: bool,
@@ -100,7 +98,6 @@ impl HostMachine {
             power: None,
             told: BTreeSet::new(),
             signs_at_confirmation: None,
-            void_word: None,
             renewals_at_silence: 0,
             storage_cut: false,
             stuck_since: None,
@@ -315,7 +312,7 @@ impl HostMachine {
         }
         self.signs_at_confirmation = None;
         if let Some((word, _)) = &facts.confirmation {
-            self.void_word = Some(word.clone());
+            self.void(word);
         }
         if facts.close_stuck == 0 {
             self.stuck_since = None;

@@ -8,7 +8,7 @@ use crate::host::fencing::{Fencing, Sight, Stage};
 use crate::host::table::{Conclusion, Response};
 use crate::policy::Policy;
 use crate::proof::HostStopProof;
-use crate::proof::confirmation::{Confirmation, confirm};
+use crate::proof::confirmation::{Confirmation, ConfirmationError, confirm};
 use crate::reason::Reason;
 use crate::signs::LifeSigns;
 use crate::time::Moment;
@@ -129,7 +129,9 @@ impl HostMachine {
         }
         let (then, before) = *self.signs_at_confirmation.get_or_insert((now, *signs));
         if signs.show_life_after(&before, then) {
-            self.void_word = facts.confirmation.as_ref().map(|(word, _)| word.clone());
+            if let Some((word, _)) = &facts.confirmation {
+                self.void(word);
+            }
             (self.proof, self.alive_after_proof) = (None, true);
             (self.witness, self.power) = (None, None);
             self.told.clear();
@@ -243,18 +245,27 @@ impl HostMachine {
                 Some(proof)
             }
             Err(why) => {
-                if why.voids() {
-                    self.void_word = Some(confirmation.clone());
-                }
                 self.refused_word = Some((confirmation.clone(), why));
                 None
             }
         }
     }
 
+    /// From now on a word counts for nothing.
+    pub(super) fn void(&mut self, word: &Confirmation) {
+        let why = ConfirmationError::Void(self.host.clone());
+        self.refused_word = Some((word.clone(), why));
+    }
+
+    /// The word that this observer has found void.
+    pub(super) fn void_word(&self) -> Option<&Confirmation> {
+        let refused = self.refused_word.as_ref();
+        refused.and_then(|(word, why)| why.voids().then_some(word))
+    }
+
     /// Whether a word counts for nothing any more, as this observer or a former one found.
     pub(super) fn is_void(&self, word: &Confirmation, facts: &HostFacts) -> bool {
-        let known = [&self.void_word, &facts.void_confirmation];
+        let known = [self.void_word(), facts.void_confirmation.as_ref()];
         known.into_iter().flatten().any(|void| void == word)
     }
 

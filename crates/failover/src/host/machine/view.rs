@@ -83,10 +83,10 @@ impl HostMachine {
         }
         reasons.extend(agent_down.map(|age_milliseconds| Reason::AgentDown { age_milliseconds }));
         // A command may land there: one of another operator, or of a fencing that is over.
-        let foreign =
+        let commanded =
             facts.forcing || matches!(&facts.intent, Intent::Foreign { until } if *until > now);
         let not_placeable = match state {
-            HostState::Ready | HostState::Recovering if foreign => Some(Reason::FenceIntended),
+            HostState::Ready | HostState::Recovering if commanded => Some(Reason::FenceIntended),
             HostState::Ready | HostState::Recovering if self.storage_cut => {
                 Some(Reason::StorageIsCut)
             }
@@ -116,7 +116,7 @@ impl HostMachine {
             silent: lost || self.life == Life::Suspect,
             lost,
             refused_word: self.refusal(facts),
-            void_confirmation: self.void_word.clone().filter(|word| {
+            void_confirmation: self.void_word().cloned().filter(|word| {
                 facts
                     .confirmation
                     .as_ref()
