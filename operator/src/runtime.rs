@@ -197,7 +197,7 @@ fn spawn_loops(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) {
             } else {
                 machines.planner.forget().await;
                 machines.freeze.forget();
-                memory.evacuations.forget();
+                memory.forget();
             }
             // Woken by a change or by the timer, whichever comes first.
             let _ = tokio::time::timeout(VM_TURN, changes.changed()).await;
