@@ -77,20 +77,14 @@ impl Engine {
 
     /// Hosts of a pool whose failure is not certainly survived; none where nothing is promised.
     pub(crate) fn not_survived(&mut self, pool: &str) -> BTreeSet<HostName> {
-        let mut hosts = BTreeSet::new();
         if matches!(
             self.prove_headroom(pool),
             Headroom::Proven | Headroom::NotPromised
         ) {
-            return hosts;
+            return BTreeSet::new();
         }
-        let all = self.failing_hosts(pool);
-        let all: Vec<HostName> = all.map(|(name, _)| name.clone()).collect();
         let mut proofs = std::mem::take(&mut self.proofs);
-        hosts.extend(all.into_iter().filter(|name| {
-            let one = |other: &HostName| other == name;
-            proofs.prove(self, pool, one) != Headroom::Proven
-        }));
+        let hosts = proofs.not_survived(self, pool);
         self.proofs = proofs;
         hosts
     }
@@ -174,14 +168,7 @@ impl Proofs {
         pool: &str,
         asked: impl Fn(&HostName) -> bool,
     ) -> Headroom {
-        let failing = failing(engine, pool);
-        let entries = self.pools.entry(pool.to_owned()).or_default();
-        entries.retain(|failure, _| match failure {
-            Failure::Host(name) => failing
-                .binary_search_by(|(other, _)| other.cmp(name))
-                .is_ok(),
-            Failure::Rack(_) => true,
-        });
+        let (failing, entries) = self.failing(engine, pool);
         let mut question = Question::new(engine, pool);
         let mut unknown = None;
         for (name, number) in failing.into_iter().filter(|(name, _)| asked(name)) {
@@ -193,6 +180,35 @@ impl Proofs {
             }
         }
         unknown.map_or(Headroom::Proven, |failure| Headroom::Unknown { failure })
+    }
+
+    /// Hosts that may fail, and what is known of their failures; what was known of others is forgotten.
+    fn failing(
+        &mut self,
+        engine: &Engine,
+        pool: &str,
+    ) -> (Vec<(HostName, u32)>, &mut BTreeMap<Failure, Entry>) {
+        let failing = failing(engine, pool);
+        let entries = self.pools.entry(pool.to_owned()).or_default();
+        entries.retain(|failure, _| match failure {
+            Failure::Host(name) => failing
+                .binary_search_by(|(other, _)| other.cmp(name))
+                .is_ok(),
+            Failure::Rack(_) => true,
+        });
+        (failing, entries)
+    }
+
+    fn not_survived(&mut self, engine: &Engine, pool: &str) -> BTreeSet<HostName> {
+        let (failing, entries) = self.failing(engine, pool);
+        let mut question = Question::new(engine, pool);
+        let broken = failing.into_iter().filter(|(name, number)| {
+            // An allowance for each: the failure of one that is unknown would not be kept survived.
+            question.allowance = LOOKS_MAX;
+            let failed = BTreeSet::from([*number]);
+            question.known(entries, Failure::Host(name.clone()), &failed) != Survival::Proven
+        });
+        broken.map(|(name, _)| name).collect()
     }
 
     fn report(&mut self, engine: &Engine, pool: &str, headroom: Headroom) -> HeadroomReport {
