@@ -103,6 +103,7 @@ fn of_hosts() -> Vec<Reason> {
             evidence: text(),
         },
         Reason::NeedsPerson { host: host() },
+        Reason::WordIsVoid,
         Reason::IdentityConflict { detail: text() },
         Reason::AgentDown {
             age_milliseconds: MILLISECONDS,

@@ -72,6 +72,7 @@ pub enum Reason {
     NeedsPerson {
         host: HostName,
     },
+    WordIsVoid,
     IdentityConflict {
         detail: String,
     },
@@ -387,6 +388,10 @@ impl Reason {
                     ),
                 )
             }
+            Reason::WordIsVoid => say(
+                "that a person called it off does not count: it showed life, or its BMC read On, after that was said",
+                "人工的断电确认不予采信:此后该宿主机仍有存活迹象,或其 BMC 读为开启",
+            ),
             Reason::NeedsPerson { host } => say(
                 format!(
                     "needs a person: nothing proves that {host} is off; switch it off and run zyctl host confirm-dead {host} --reason ..."

@@ -187,7 +187,10 @@ impl World {
         };
         facts.void_confirmation.clone_from(&object.void);
         facts.confirmation = object.confirmed.as_ref().map(|word| {
-            let first = *this.confirmations[host].get_or_insert(now);
+            let known = this.confirmations[host].take();
+            let known = known.filter(|(known, _)| known == word);
+            let first = known.map_or(now, |(_, first)| first);
+            this.confirmations[host] = Some((word.clone(), first));
             (word.clone(), first)
         });
         let accepted = object.accepted.as_ref().map(|identity| &identity.boot_id);

@@ -19,6 +19,7 @@ use failover::guard::heartbeats::Heartbeats;
 use failover::host::fencing::CommandEnd;
 use failover::host::fleet::Hosts;
 use failover::host::machine::HostFacts;
+use failover::proof::confirmation::Confirmation;
 use failover::proof::power::PowerReading;
 use failover::proof::self_fence::GuardRegistration;
 use failover::proof::storage::StorageCut;
@@ -86,7 +87,7 @@ pub struct Operator {
     cutting: BTreeSet<usize>,
     trusting: BTreeSet<usize>,
     intents: Vec<Option<(u64, Moment)>>,
-    confirmations: Vec<Option<Moment>>,
+    confirmations: Vec<Option<(Confirmation, Moment)>>,
     assigned_at: BTreeMap<VmUid, (Epoch, Moment)>,
     recovery: RecoveryClock,
     failures: BTreeMap<VmUid, Failures>,

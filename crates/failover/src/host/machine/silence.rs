@@ -228,6 +228,9 @@ impl HostMachine {
             return None;
         }
         let seen_at = (*seen_at).max(self.floor);
+        // Each word is judged by what came after it, not by what spoke against an earlier one.
+        self.signs_at_confirmation
+            .take_if(|(then, _)| *then != seen_at);
         let (then, before) = *self.signs_at_confirmation.get_or_insert((seen_at, *signs));
         let power = self.power_that_counts(policy, now);
         let registered = &self.incarnation.as_ref()?.boot_id;

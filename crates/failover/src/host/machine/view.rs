@@ -149,6 +149,9 @@ impl HostMachine {
             self.power,
             Some((PowerState::NoAnswer | PowerState::OtherMachine, _))
         );
+        if let Some(ConfirmationError::Void(_)) = self.refusal(facts) {
+            reasons.push(Reason::WordIsVoid);
+        }
         if self.storage_cut {
             reasons.push(Reason::StorageIsCut);
         } else if failed || facts.bmcs == 0 || mute {
@@ -177,6 +180,7 @@ mod tests {
     use super::*;
     use crate::host::incarnation::Identity;
     use crate::host::machine::FencePermit;
+    use crate::proof::confirmation::Confirmation;
     use crate::signs::{LifeSigns, Sign};
 
     /// A dead host of whose name another machine reports: it is silent, and that machine's remedy is told.
@@ -267,5 +271,36 @@ mod tests {
         let view = machine.view(&facts, &policy, Moment(1_000));
         let conflict = Reason::IdentityConflict { detail };
         assert_eq!(view.reasons, [Reason::NotRegistered, conflict]);
+    }
+
+    /// Whoever gave a word that counts for nothing sees so where they look.
+    #[test]
+    fn a_silent_host_tells_that_a_word_is_void() {
+        let policy = Policy::default();
+        let mut machine = HostMachine::new("h1".into(), Moment(0));
+        let word = Confirmation {
+            host: "h1".into(),
+            boot_id: "b1".into(),
+            by: "li".to_owned(),
+            reason: "cord pulled".to_owned(),
+            given_at: String::new(),
+        };
+        let mut facts = HostFacts {
+            identity: Some(Identity {
+                boot_id: "b1".into(),
+                system_uuid: "u".to_owned(),
+                mac_addresses: std::collections::BTreeSet::new(),
+            }),
+            confirmation: Some((word.clone(), Moment(9_000))),
+            ..HostFacts::default()
+        };
+        let _ = machine.step(&facts, &FencePermit::Granted, &policy, Moment(10_000));
+        let tells = |machine: &HostMachine, facts: &HostFacts| {
+            let view = machine.view(facts, &policy, Moment(10_000));
+            view.reasons.contains(&Reason::WordIsVoid)
+        };
+        assert!(!tells(&machine, &facts), "it is being watched");
+        facts.void_confirmation = Some(word);
+        assert!(tells(&machine, &facts));
     }
 }
