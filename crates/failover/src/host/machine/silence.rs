@@ -74,6 +74,11 @@ impl HostMachine {
                 },
             );
         }
+        let void = facts.confirmation.as_ref();
+        if self.life == Life::Unreachable && void.is_some_and(|(word, _)| self.is_void(word, facts))
+        {
+            self.tell(out, EventKind::NotDone, Reason::WordIsVoid);
+        }
         match self.life {
             Life::Unreachable => self.consider_fencing(
                 facts,
