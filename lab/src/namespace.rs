@@ -235,7 +235,8 @@ pub fn freeze(path: &Path, frozen: bool) -> Result<()> {
         .with_context(|| format!("{}: can not be frozen", path.display()))
 }
 
-/// Kills everything in a cgroup at once and waits until it is gone.
+/// Kills everything in a cgroup at once and waits until it is gone. Whatever joins meanwhile (what a
+/// program that was itself killed had just started) is killed as well.
 ///
 /// # Errors
 /// Something survived.
@@ -243,12 +244,14 @@ pub fn kill_cgroup(path: &Path) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    fs::write(path.join("cgroup.kill"), "1")
-        .with_context(|| format!("{}: can not be killed", path.display()))?;
     wait_for(
         &format!("{} to be empty", path.display()),
         Duration::from_secs(60),
-        || Ok(!populated(path)),
+        || {
+            fs::write(path.join("cgroup.kill"), "1")
+                .with_context(|| format!("{}: can not be killed", path.display()))?;
+            Ok(!populated(path))
+        },
     )
 }
 

@@ -169,7 +169,8 @@ pub struct Daemon<'a> {
 }
 
 impl Daemon<'_> {
-    /// Starts it, detached from this process.
+    /// Starts it, detached from this process. It is in its cgroup when this returns: whoever kills
+    /// the cgroup next kills it too.
     ///
     /// # Errors
     /// The program or the log can not be opened.
@@ -215,8 +216,11 @@ pub fn enter(
     command: &[std::ffi::OsString],
 ) -> Result<()> {
     let (program, arguments) = command.split_first().context("no program named")?;
+    fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())
+        .with_context(|| format!("{}: can not be joined", cgroup.display()))?;
     if !foreground {
-        // A second copy of this program does the rest; this one returns to the starter.
+        // A second copy of this program does the rest; this one returns to the starter. The copy is
+        // born in the cgroup: one that joined it later could do so after the cgroup was killed.
         Command::new(std::env::current_exe()?)
             .arg("enter")
             .arg("--foreground")
@@ -229,8 +233,6 @@ pub fn enter(
             .spawn()?;
         return Ok(());
     }
-    fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())
-        .with_context(|| format!("{}: can not be joined", cgroup.display()))?;
     if let Some(name) = namespace {
         join_namespace(name)?;
     }

@@ -188,3 +188,23 @@ fn an_interrupted_lab_leaves_nothing() {
         assert_eq!(traces(name), [""; 0], "{signal}");
     }
 }
+
+#[test]
+fn what_has_been_started_is_killed_with_its_cgroup() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let cgroup = lab::namespace::cgroup("leavesjoin", "control").unwrap();
+    for round in 0..20 {
+        lab::namespace::make_cgroup(&cgroup).unwrap();
+        let daemon = lab::process::Daemon {
+            cgroup: &cgroup,
+            namespace: None,
+            log: &folder.path().join("log"),
+            command: ["sleep", "1000"].map(Into::into).to_vec(),
+        };
+        daemon.start().unwrap();
+        let in_it = lab::namespace::populated(&cgroup);
+        lab::namespace::remove_cgroup(&cgroup).unwrap();
+        assert!(in_it, "round {round}: started, and not yet in its cgroup");
+    }
+}
