@@ -21,6 +21,8 @@ pub struct Reckoned {
     link_default: u64,
     vms: usize,
     sampled: usize,
+    /// What each move takes besides its copy, milliseconds.
+    overhead: u64,
 }
 
 impl Reckoned {
@@ -40,6 +42,7 @@ impl Reckoned {
             link_default: transfer.limits.link_default,
             vms: vms.len(),
             sampled: vms.iter().filter(|uid| rates.contains_key(**uid)).count(),
+            overhead: transfer.limits.overhead_ms,
         })
     }
 
@@ -50,8 +53,10 @@ impl Reckoned {
             links,
             vms,
             sampled,
+            overhead,
             ..
         } = self;
+        let overhead = *overhead as f64 / 1_000.0;
         let assumed = format!("{:.1} Gbit/s", self.link_default as f64 * 8.0 / GIGABIT);
         let other_links = match planning.language {
             _ if links == hosts => String::new(),
@@ -65,10 +70,10 @@ impl Reckoned {
         };
         match planning.language {
             Language::English => format!(
-                "The times rest on the links of {links} of {hosts} hosts{other_links} and on the memory writes of {sampled} of {vms} VMs{other_vms}.\n"
+                "The times rest on the links of {links} of {hosts} hosts{other_links} and on the memory writes of {sampled} of {vms} VMs{other_vms}; {overhead:.1} s of each are its preparation and hand-over.\n"
             ),
             Language::Chinese => format!(
-                "用时依据:{hosts} 台宿主机中 {links} 台的链路{other_links},{vms} 台虚拟机中 {sampled} 台的内存写入{other_vms}。\n"
+                "用时依据:{hosts} 台宿主机中 {links} 台的链路{other_links},{vms} 台虚拟机中 {sampled} 台的内存写入{other_vms};每次迁移另计准备与切换 {overhead:.1} 秒。\n"
             ),
         }
     }
@@ -76,6 +81,7 @@ impl Reckoned {
     /// For programs.
     pub fn json(&self) -> Value {
         json!({"hosts": self.hosts, "linksReported": self.links, "linkDefaultBytesPerSecond": self.link_default,
-            "virtualMachines": self.vms, "memoryWritesMeasured": self.sampled})
+            "virtualMachines": self.vms, "memoryWritesMeasured": self.sampled,
+            "overheadMilliseconds": self.overhead})
     }
 }

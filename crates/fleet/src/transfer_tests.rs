@@ -54,7 +54,10 @@ fn end(site: &Objects, policy: &CloudPolicySpec) -> u64 {
 #[test]
 fn links_and_dirty_rates_change_the_planned_end() {
     let open = policy(None, 2);
-    let seconds = |links, dirty: Value| end(&site(links, dirty), &open) as f64 / 1000.0;
+    let seconds = |links, dirty: Value| {
+        let end = end(&site(links, dirty), &open);
+        (end - MOVE_OVERHEAD_MILLISECONDS) as f64 / 1000.0
+    };
     let copying = |megabits: f64| (8 * GIB) as f64 * 8.0 / (megabits * 1e6);
     let about = |seconds: f64, wanted: f64| {
         assert!(
@@ -115,6 +118,13 @@ fn the_policys_bandwidth_caps_links_and_stands_in_for_those_not_reported() {
         of(&policy(Some(2_000), 2)),
         [3_125_000_000, 125_000_000, high, high]
     );
+}
+
+#[test]
+fn a_lone_move_gets_what_the_policy_gives_one_move_and_no_more() {
+    let links = [Some(25_000), Some(25_000)];
+    let end = end(&site(links, Value::Null), &policy(Some(512), 4));
+    assert_eq!(end, 16_000 + MOVE_OVERHEAD_MILLISECONDS);
 }
 
 #[test]

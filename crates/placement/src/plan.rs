@@ -13,20 +13,27 @@ pub struct Limits {
     pub links: BTreeMap<HostName, u64>,
     /// The same for hosts that are not named in `links`.
     pub link_default: u64,
+    /// Bytes per second that one move takes at most, whatever the links have.
+    pub per_move: u64,
     /// Moves at once on one host, leaving and arriving together.
     pub moves_per_host: u32,
     /// Moves at once in the whole site.
     pub moves_per_site: u32,
+    /// Milliseconds of each move before and after its copy, in which it takes its turn on both hosts and nothing of
+    /// a link: the target is prepared, the VM handed over.
+    pub overhead_ms: u64,
 }
 
 impl Default for Limits {
-    /// Ten gigabits per second, two moves per host, sixteen per site.
+    /// Ten gigabits per second, two moves per host, sixteen per site, and nothing besides the copy.
     fn default() -> Self {
         Self {
             links: BTreeMap::new(),
             link_default: 1_250_000_000,
+            per_move: u64::MAX,
             moves_per_host: 2,
             moves_per_site: 16,
+            overhead_ms: 0,
         }
     }
 }
@@ -40,6 +47,12 @@ impl Limits {
             .copied()
             .unwrap_or(self.link_default)
             .max(1)
+    }
+
+    /// Bytes per second of a move that has both of its links for itself.
+    pub fn fastest(&self, from: &HostName, to: &HostName) -> u64 {
+        let links = self.link(from).min(self.link(to));
+        links.min(self.per_move.max(1))
     }
 }
 

@@ -122,7 +122,7 @@ proptest! {
     fn every_state_is_legal_and_everybody_is_accounted_for(
         fleet in any_fleet(6, 10),
         emptied in proptest::collection::btree_set(0..6_usize, 1..3),
-        (per_host, per_site) in (1..4_u32, 1..4_u32),
+        limits in limits(),
         dirty in proptest::collection::vec(0..2 * GIB, 10),
         fixed in proptest::collection::btree_set(0..10_usize, 0..3),
         idle in proptest::collection::btree_set(0..10_usize, 0..3),
@@ -131,7 +131,7 @@ proptest! {
         let hosts: BTreeSet<_> = emptied.into_iter().map(name).filter(|name| fleet.hosts.contains_key(name)).collect();
         let request = EvacuationRequest {
             hosts,
-            limits: Limits { moves_per_host: per_host, moves_per_site: per_site, ..Limits::default() },
+            limits,
             dirty_bytes_per_second: dirty.into_iter().enumerate().map(|(index, rate)| (uid(index), rate)).collect(),
             priorities: BTreeMap::from([(uid(3), Priority::Critical)]),
             fixed: fixed.into_iter().map(|index| (uid(index), "it is being started".to_owned())).collect(),
@@ -159,6 +159,20 @@ proptest! {
         let request = EvacuationRequest { hosts: BTreeSet::from([name(0)]), ..EvacuationRequest::default() };
         accounted(&fleet, &request)?;
     }
+}
+
+/// Few moves at once, with and without a bound of one move's own and of what each takes besides its copy.
+fn limits() -> impl Strategy<Value = Limits> {
+    let per_move = prop_oneof![Just(u64::MAX), GIB / 8..4 * GIB];
+    (1..4_u32, 1..4_u32, per_move, 0..4_u64).prop_map(|(per_host, per_site, per_move, seconds)| {
+        Limits {
+            moves_per_host: per_host,
+            moves_per_site: per_site,
+            per_move,
+            overhead_ms: seconds * 700,
+            ..Limits::default()
+        }
+    })
 }
 
 /// A fleet of `hosts` at most two thirds full, links of several speeds.
@@ -209,10 +223,21 @@ fn data_centre() -> impl Strategy<Value = (Fleet, EvacuationRequest)> {
 /// Two hundred random cases, the same on every run: all within a tenth of what no schedule can beat.
 #[test]
 fn the_end_is_close_to_the_lower_bound() {
+    close_to_the_lower_bound(0);
+}
+
+/// The same where each move takes two seconds besides its copy.
+#[test]
+fn the_end_is_close_to_the_lower_bound_where_moves_take_more_than_their_copy() {
+    close_to_the_lower_bound(2_000);
+}
+
+fn close_to_the_lower_bound(overhead_ms: u64) {
     let mut runner = TestRunner::deterministic();
     let (mut ratios, mut sum) = (Vec::new(), 0.0);
     for _ in 0..200 {
-        let (fleet, request) = data_centre().new_tree(&mut runner).unwrap().current();
+        let (fleet, mut request) = data_centre().new_tree(&mut runner).unwrap().current();
+        request.limits.overhead_ms = overhead_ms;
         let plan = plan_evacuation(&fleet, &request);
         assert_eq!(lint_plan(&fleet, &request.limits, &plan), vec![]);
         assert_eq!(plan.stuck, vec![]);

@@ -6,7 +6,7 @@
 //! can have a good part of its link. How good a part is best, and how moves should share,
 //! depends on the links: a few answers are worked out and the soonest end is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use model::{HostName, Priority};
 
@@ -42,7 +42,7 @@ pub(super) struct Job {
     /// Positions of its two hosts.
     pub(super) from: usize,
     pub(super) to: usize,
-    /// The slower of its links, bytes per second.
+    /// What it copies where it has its links for itself, bytes per second.
     pub(super) best: f64,
     after: Vec<usize>,
 }
@@ -69,6 +69,8 @@ pub(super) struct Site {
     pub(super) links: Vec<f64>,
     per_host: u32,
     per_site: usize,
+    /// Seconds of each move besides its copy.
+    overhead: f64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -143,18 +145,16 @@ impl Site {
                 priority: step.priority,
                 from: number(&step.from),
                 to: number(&step.to),
-                best: 0.0,
+                best: request.limits.fastest(&step.from, &step.to) as f64,
                 after: step.after.clone(),
             });
-        }
-        for job in &mut jobs {
-            job.best = links[job.from].min(links[job.to]);
         }
         Self {
             jobs,
             links,
             per_host: request.limits.moves_per_host.max(1),
             per_site: request.limits.moves_per_site.max(1) as usize,
+            overhead: request.limits.overhead_ms as f64 / 1_000.0,
         }
     }
 
@@ -166,7 +166,7 @@ impl Site {
         // A move that waits for another ends after both.
         let mut chains: Vec<f64> = Vec::with_capacity(self.jobs.len());
         for job in &self.jobs {
-            let seconds = job.copying.seconds(job.best);
+            let seconds = job.copying.seconds(job.best) + self.overhead;
             let before = job.after.iter().filter_map(|index| chains.get(*index));
             let chain = seconds + before.copied().fold(0.0, f64::max);
             chains.push(chain);
@@ -180,7 +180,7 @@ impl Site {
         let links = bytes
             .iter()
             .zip(&self.links)
-            .map(|(ways, link)| ways[0].max(ways[1]) / link)
+            .map(|(ways, link)| ways[0].max(ways[1]) / link + self.overhead)
             .fold(0.0, f64::max);
         let hosts = busy.into_iter().fold(0.0, f64::max) / f64::from(self.per_host);
         longest
@@ -261,8 +261,10 @@ impl Site {
         let mut waiting: Vec<usize> = order.clone();
         let mut running: Vec<usize> = Vec::new();
         let mut held: Vec<f64> = Vec::new();
+        // Copied and not at their end, in the order of their ends.
+        let mut closing: VecDeque<usize> = VecDeque::new();
         let mut now = 0.0;
-        while !(waiting.is_empty() && running.is_empty()) {
+        while !(waiting.is_empty() && running.is_empty() && closing.is_empty()) {
             let mut rates = match sharing {
                 Sharing::FirstComes => self.relieved(&running, std::mem::take(&mut held)),
                 _ => self.rates(&running, &left, sharing),
@@ -274,7 +276,7 @@ impl Site {
             };
             waiting.retain(|index| {
                 let job = &self.jobs[*index];
-                let allowed = running.len() < self.per_site
+                let allowed = running.len() + closing.len() < self.per_site
                     && busy[job.from].max(busy[job.to]) < self.per_host
                     && job.after.iter().all(|before| ended[*before]);
                 if !allowed {
@@ -308,7 +310,9 @@ impl Site {
             let lasts = |(index, rate): &(usize, f64)| {
                 left[*index] / self.jobs[*index].copying.progress(*rate)
             };
-            let Some(step) = under_way.iter().map(lasts).min_by(f64::total_cmp) else {
+            let copied = under_way.iter().map(lasts);
+            let closed = closing.front().map(|index| times[*index].end - now);
+            let Some(step) = copied.chain(closed).min_by(f64::total_cmp) else {
                 // Cannot happen: with nothing under way every link is free, and moves wait only
                 // for earlier ones.
                 break;
@@ -319,14 +323,17 @@ impl Site {
                 left[index] -= step * job.copying.progress(rate);
                 times[index].bytes += step * rate;
                 if left[index] < SETTLED {
-                    times[index].end = now;
-                    ended[index] = true;
-                    busy[job.from] -= 1;
-                    busy[job.to] -= 1;
+                    times[index].end = now + self.overhead;
+                    closing.push_back(index);
                 } else {
                     running.push(index);
                     held.push(rate);
                 }
+            }
+            while let Some(index) = closing.pop_front_if(|index| times[*index].end <= now) {
+                ended[index] = true;
+                busy[self.jobs[index].from] -= 1;
+                busy[self.jobs[index].to] -= 1;
             }
         }
         Schedule {

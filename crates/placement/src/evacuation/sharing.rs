@@ -57,7 +57,7 @@ impl Site {
             Sharing::ShortestFirst => 1.0 / left[index].max(SETTLED),
             Sharing::FirstComes | Sharing::Evenly => 1.0,
         };
-        // Weighted max-min: the level rises until a link is full; its moves are then settled.
+        // Weighted max-min: the level rises until a link is full, or a move has all that it may; these are then settled.
         let mut rates = vec![0.0; running.len()];
         let mut open: Vec<usize> = (0..running.len()).collect();
         let mut free = self.free(&[], &[]);
@@ -70,8 +70,9 @@ impl Site {
             }
             let level = |at: &usize| {
                 let ends = self.jobs[running[*at]].ends().into_iter().enumerate();
+                let most = self.jobs[running[*at]].best / weight(running[*at]);
                 ends.map(|(way, host)| free[host][way].max(0.0) / sums[host][way])
-                    .fold(f64::INFINITY, f64::min)
+                    .fold(most, f64::min)
             };
             let levels: Vec<f64> = open.iter().map(level).collect();
             let lowest = levels.iter().copied().fold(f64::INFINITY, f64::min);

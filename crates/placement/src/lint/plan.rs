@@ -33,7 +33,7 @@ pub enum PlanFault {
     HostLimit(HostName),
     /// More moves at once than allowed.
     SiteLimit,
-    /// The move ends sooner than its memory can cross the links, or before it starts.
+    /// The move ends sooner than its memory can cross the links and what else it takes is done, or before it starts.
     TooFast,
     /// Together the moves carry more over this host's link than it can by the plan's end.
     LinkOverfull(HostName),
@@ -173,10 +173,12 @@ impl<'a> Board<'a> {
         faults.extend(self.mate(step, vm).map(PlanFault::Together));
         self.moving.insert(&step.vm, step);
         faults.extend(self.busy(limits, step));
-        let slower = limits.link(&step.from).min(limits.link(&step.to));
+        let links = limits.link(&step.from).min(limits.link(&step.to));
+        let slower = links.min(limits.per_move.max(1));
         let milliseconds = u128::from(step.end_ms.saturating_sub(step.start_ms));
+        let copying = (milliseconds + 1).saturating_sub(limits.overhead_ms.into());
         // One millisecond is lost where fractions are rounded.
-        if (milliseconds + 1) * u128::from(slower) < u128::from(vm.memory_bytes) * 1_000 {
+        if copying * u128::from(slower) < u128::from(vm.memory_bytes) * 1_000 {
             faults.push(PlanFault::TooFast);
         }
         faults
