@@ -149,12 +149,16 @@ impl<'a> Reader<'a> {
         let words = format!("spread of tier {tier} of {namespace}/{system}");
         self.words.entry(rule.clone()).or_insert(words);
         let side = Side::Every;
-        let relation = Relation { rule, over, side };
         let rules = &mut self.rules[index];
-        match required {
-            true => rules.apart.insert(relation),
-            false => rules.rather_apart.insert(relation),
-        };
+        if required {
+            rules.apart.insert(Relation { rule, over, side });
+            return;
+        }
+        // Where not every rack can be another one, or hosts declare none, another host is better than the same.
+        for over in BTreeSet::from([over, Domain::Host]) {
+            let rule = rule.clone();
+            rules.rather_apart.insert(Relation { rule, over, side });
+        }
     }
 
     /// One rule; whether it names another VM.
@@ -408,6 +412,16 @@ mod tests {
         assert_eq!(a.apart.first().map(|part| part.over), Some(Domain::Rack));
         assert!(b.apart.is_empty());
         assert_eq!(b.rather_apart.len(), 1);
+    }
+
+    #[test]
+    fn who_would_rather_be_in_another_rack_would_rather_be_on_another_host() {
+        let spread = json!({"over": "Rack", "required": false});
+        let read = read(&[vm("a", "web", json!([]), spread)]);
+        let a = part(&read, "a");
+        let over = a.rather_apart.iter().map(|wish| wish.over);
+        assert_eq!(over.collect::<Vec<_>>(), [Domain::Host, Domain::Rack]);
+        assert!(a.apart.is_empty());
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub use filter::Filter;
 pub use fleet::{Fleet, Free, Host, Pool, Vm};
 pub use headroom::{Failure, FailureReport, Headroom, HeadroomReport, RoomLeft, Survival};
 pub use headroom::{headroom_report, prove_headroom, room_left};
-pub use lint::{PlanFault, PlanViolation, Violation, lint, lint_plan};
+pub use lint::{PlanFault, PlanViolation, Violation, lint, lint_change, lint_plan};
 pub use names::Names;
 pub use place::{Choice, Refusal, place};
 pub use plan::{Limits, Move, Plan, Stuck};

@@ -1,6 +1,8 @@
 //! An independent judge of a fleet and of plans: every rule written anew against the objects,
 //! sharing no code with the filters.
 
+mod change;
+mod order;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +13,7 @@ use crate::fleet::{Fleet, Host, Pool, Vm};
 use crate::rules::{Domain, Side};
 use crate::storage::StorageRoom;
 
+pub use change::lint_change;
 pub use plan::{PlanFault, PlanViolation, lint_plan};
 
 /// A rule that a fleet breaks.

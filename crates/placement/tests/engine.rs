@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use common::{any_fleet, any_host, any_rules, any_vm, name, uid};
 use model::{HostName, Priority, VmUid};
-use placement::{Choice, Domain, Engine, Fleet, Relation, Rules, Side, Vm, lint, place};
+use placement::{Choice, Domain, Engine, Fleet, Relation, Rules, Side, Vm, lint, lint_change, place};
 use proptest::prelude::*;
 
 const HOSTS: usize = 7;
@@ -302,6 +302,7 @@ proptest! {
         fleet in any_fleet(HOSTS, VMS),
         critical in proptest::collection::vec(any::<bool>(), VMS),
     ) {
+        let before = fleet.clone();
         let mut engine = Engine::new(fleet);
         let pending: Vec<_> = engine.fleet().vms.keys().cloned().zip(&critical)
             .map(|(uid, critical)| (if *critical { Priority::Critical } else { Priority::Low }, uid))
@@ -309,6 +310,7 @@ proptest! {
         let answers = engine.place_batch(&pending);
         prop_assert_eq!(answers.len(), pending.len());
         prop_assert_eq!(lint(engine.fleet()), vec![]);
+        prop_assert_eq!(lint_change(&before, engine.fleet()), vec![]);
         // Who was served before a refused VM was not of a lower priority.
         let priority = |uid: &model::VmUid| pending.iter().find(|(_, other)| other == uid).unwrap().0;
         for pair in answers.windows(2) {
@@ -318,4 +320,21 @@ proptest! {
             prop_assert_eq!(answer.is_err(), engine.fleet().vms[uid].host.is_none());
         }
     }
+}
+
+/// Rules that nobody has any more are forgotten now and then; a fleet that begins with many has none of these.
+#[test]
+fn a_fleet_may_begin_with_any_number_of_rules() {
+    let mut fleet = Fleet::default();
+    for index in 0..45_000 {
+        let mut vm = common::vm(&format!("v{index}"), 1, 1);
+        vm.rules = Rules::kept_apart(format!("r{index}"));
+        fleet.vms.insert(uid(index), vm.into());
+    }
+    let mut engine = Engine::new(fleet.clone());
+    assert_eq!(engine.fleet(), &fleet);
+    // The same by deltas, from nothing.
+    engine.sync(Fleet::default());
+    engine.sync(fleet.clone());
+    assert_eq!(engine.fleet(), &fleet);
 }

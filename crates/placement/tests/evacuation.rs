@@ -402,8 +402,22 @@ fn a_spoilt_plan_is_found_out() {
     early.moves[1].start_ms -= 1;
     assert_eq!(
         faults(&early),
-        [PlanFault::Overloaded, PlanFault::Together(uid(1))]
+        [
+            PlanFault::Overloaded,
+            PlanFault::Together(uid(1)),
+            PlanFault::Awaits(uid(1))
+        ]
     );
+    // By the clock it is right, and who carries it out heeds no clock.
+    let mut forgetful = plan.clone();
+    forgetful.moves[1].after.clear();
+    assert_eq!(
+        faults(&forgetful),
+        ["room", "apart"].map(PlanFault::Unordered)
+    );
+    let mut awaiting = plan.clone();
+    awaiting.moves[0].after.push(uid(9));
+    assert_eq!(faults(&awaiting), [PlanFault::Awaits(uid(9))]);
     let mut fast = plan.clone();
     fast.moves[1].end_ms -= 10;
     assert!(faults(&fast).contains(&PlanFault::TooFast));

@@ -14,7 +14,7 @@ use std::path::Path;
 use model::{HostName, VmUid};
 use placement::{
     Admission, Engine, EvacuationRequest, Failure, Fleet, Goal, Headroom, Limits, Mode, Plan,
-    RebalanceRequest, Survival, lint, lint_plan, place, plan_evacuation, plan_rebalance, room_left,
+    RebalanceRequest, Survival, lint, lint_change, lint_plan, place, plan_evacuation, plan_rebalance, room_left,
 };
 use story::{Ask, GIB, Scenario};
 
@@ -100,6 +100,7 @@ impl Scenario {
             }
             let mut after = lint(engine.fleet());
             after.retain(|violation| !before.contains(violation));
+            after.extend(lint_change(&self.fleet(), engine.fleet()));
             assert_eq!(after, vec![]);
         }
         told

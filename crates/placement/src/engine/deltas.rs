@@ -66,7 +66,6 @@ impl Engine {
     fn rebuild(&mut self) {
         let clock = self.clock;
         *self = Self::new(std::mem::take(&mut self.fleet));
-        self.groups_then = self.groups.len();
         // Older answers must not look current.
         self.clock += clock;
         for slot in &mut self.hosts {

@@ -142,6 +142,8 @@ impl Engine {
                 storage: fleet.storage,
                 ..Fleet::default()
             },
+            // Nothing is forgotten, and so nothing indexed anew, before everything is there.
+            groups_then: usize::MAX / 4,
             ..Self::default()
         };
         for (name, host) in fleet.hosts {
@@ -150,6 +152,7 @@ impl Engine {
         for (uid, vm) in fleet.vms {
             engine.upsert_vm(uid, vm);
         }
+        engine.groups_then = engine.groups.len();
         engine
     }
 

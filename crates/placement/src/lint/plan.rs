@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{HostName, VmUid};
 
+use super::order::unordered;
 use super::{concerns, misplaced, overloaded};
 use crate::fleet::Fleet;
 use crate::plan::{Limits, Move, Plan};
@@ -35,6 +36,11 @@ pub enum PlanFault {
     SiteLimit,
     /// The move ends sooner than its memory can cross the links and what else it takes is done, or before it starts.
     TooFast,
+    /// It waits for a VM that does not move before it.
+    Awaits(VmUid),
+    /// It does not wait for all that must be over: whoever heeds no clock could break a rule about room, about
+    /// storage or about VMs that must be apart.
+    Unordered(&'static str),
     /// Together the moves carry more over this host's link than it can by the plan's end.
     LinkOverfull(HostName),
 }
@@ -97,6 +103,7 @@ pub fn lint_plan(fleet: &Fleet, limits: &Limits, plan: &Plan) -> Vec<PlanViolati
     }
     violations.extend(board.parted(plan));
     violations.extend(overfull(limits, plan));
+    violations.extend(unordered(fleet, plan));
     violations
 }
 

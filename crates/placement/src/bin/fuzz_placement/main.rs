@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use model::{HostName, VmUid};
 use placement::{
     Engine, EvacuationRequest, Fleet, Goal, Headroom, Mode, RebalanceRequest, Violation, lint,
-    lint_plan, place, plan_evacuation_on, plan_rebalance,
+    lint_change, lint_plan, place, plan_evacuation_on, plan_rebalance,
 };
 use world::{Random, World};
 
@@ -171,8 +171,10 @@ fn legal(fleet: &Fleet, uid: &VmUid, host: &HostName) -> Result<(), String> {
     let separated = |violation: &Violation| matches!(violation, Violation::Separated(..));
     // A group that was torn apart before is not made whole by one of it.
     let torn = before.iter().any(separated);
+    let came = lint_change(&without, &with);
     let new = lint(&with)
         .into_iter()
+        .chain(came)
         .find(|violation| !(before.contains(violation) || torn && separated(violation)));
     match new {
         Some(violation) => Err(format!("{uid} on {host}: {violation:?}")),
