@@ -23,7 +23,9 @@ use serde_json::{Value, json};
 
 use self::order::{Load, in_order, sides, vm_of};
 use crate::runtime::Context;
-use crate::vms::{Claimed, Memory, claim, claims_patch, rights_patch, volumes_of, write_seed};
+use crate::vms::{
+    Claimed, Memory, Seeded, claim, claims_patch, rights_patch, volumes_of, write_seed,
+};
 use crate::writer::{WriteError, logged};
 use crate::{clock, door, evacuation, merge};
 
@@ -310,7 +312,9 @@ async fn begin(
         return Ok(());
     };
     let nics = vm.status.clone().unwrap_or_default().nics;
-    write_seed(context, vm, &nics, &target).await?;
+    if let Seeded::Lacks(why) = write_seed(context, vm, &nics, &target).await? {
+        return show(context, migration, &why).await;
+    }
     match claim(context, vm, &target, "incomingClaim").await? {
         Claimed::All => {}
         Claimed::NotYet => return Ok(()),

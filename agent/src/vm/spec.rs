@@ -68,7 +68,7 @@ pub struct Parts<'a> {
 pub enum ClaimKind {
     /// `status.claim`, for a start.
     Current,
-    /// `status.incomingClaim`, for an arrival.
+    /// `status.incomingClaim`, for an arrival; `status.claim` is the VM's own.
     Incoming,
 }
 
@@ -85,8 +85,13 @@ pub fn check_claims(
     for volume in volumes {
         let name = volume.metadata.name.clone().unwrap_or_default();
         let status = volume.status.clone().unwrap_or_default();
+        let held = status.claim.as_ref();
+        let held = held.filter(|claim| claim.holder == ClaimHolder::VirtualMachine);
+        let own = held.is_some_and(|claim| claim.uid == vm_uid);
         let claim = match kind {
             ClaimKind::Current => status.claim,
+            // Who receives a volume that another one holds would be its second writer.
+            ClaimKind::Incoming if !own => status.claim,
             ClaimKind::Incoming => status.incoming_claim,
         };
         let why = match claim {
@@ -278,6 +283,24 @@ mod tests {
         let current_only = volume(Some((VirtualMachine, "u", own.clone())));
         check_claims("u", &own, &[current_only], ClaimKind::Incoming)
             .expect_err("an arrival needs its own claim");
+        // Claimed for the arrival, and held by who runs on it.
+        let (mine, other) = (right("h1", 3), right("h9", 1));
+        let mut anothers = volume(Some((VirtualMachine, "w", other.clone())));
+        let mut own_held = volume(Some((VirtualMachine, "u", other)));
+        for volume in [&mut anothers, &mut own_held] {
+            let incoming = Claim {
+                fleet: "f".to_owned(),
+                holder: VirtualMachine,
+                uid: "u".to_owned(),
+                assignment: mine.clone(),
+            };
+            let status = volume.status.get_or_insert_default();
+            status.incoming_claim = Some(incoming);
+        }
+        let arrives = |volume| check_claims("u", &mine, &[volume], ClaimKind::Incoming);
+        let error = arrives(anothers).expect_err("VM w runs on it").to_string();
+        assert!(error.contains("VM w holds it"), "{error}");
+        arrives(own_held).expect("its own");
     }
 
     #[test]

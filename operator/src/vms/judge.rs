@@ -66,16 +66,17 @@ pub(super) fn count_failures(
 
 /// A VM's volumes, in the order of its disks; none where one does not exist.
 pub fn volumes_of(context: &Context, vm: &VirtualMachine) -> Option<Vec<Arc<Volume>>> {
-    let namespace = vm.namespace().unwrap_or_default();
-    let find = |name: &str| {
-        let reference = ObjectRef::<Volume>::new(name).within(&namespace);
-        context.stores.volumes.get(&reference)
-    };
-    vm.spec
-        .disks
-        .iter()
-        .map(|disk| find(&disk.volume))
+    let disks = vm.spec.disks.iter();
+    disks
+        .map(|disk| volume(context, vm, &disk.volume))
         .collect()
+}
+
+/// A volume in the namespace of a VM.
+pub(super) fn volume(context: &Context, vm: &VirtualMachine, name: &str) -> Option<Arc<Volume>> {
+    let namespace = vm.namespace().unwrap_or_default();
+    let reference = ObjectRef::<Volume>::new(name).within(&namespace);
+    context.stores.volumes.get(&reference)
 }
 
 pub(super) fn judge(

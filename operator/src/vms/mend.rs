@@ -1,6 +1,7 @@
 //! Mends what a leader that died between two writes, or one that was paused and wrote late, left
 //! behind: `incoming` that no move accounts for, and claims that do not follow the rights.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::{
@@ -15,6 +16,7 @@ use model::{Assignment, HostName};
 use serde_json::{Value, json};
 
 use super::judge::volumes_of;
+use super::claims::{held_by, release_one};
 use crate::door;
 use crate::migrations::ended;
 use crate::runtime::Context;
@@ -39,6 +41,34 @@ pub(super) async fn turn(context: &Arc<Context>, vms: &[Arc<VirtualMachine>]) {
             reclaim(context, vm, &migrations).await;
         }
     }
+    for (vm, volume) in left_behind(vms, &context.stores.volumes.state()) {
+        if context.writer.settled(vm.as_ref()) && context.writer.settled(volume.as_ref()) {
+            release_one(context, volume).await;
+        }
+    }
+}
+
+/// Volumes that a VM without any right holds and does not name any more: its disks were changed while it was halted.
+fn left_behind<'a>(
+    vms: &'a [Arc<VirtualMachine>],
+    volumes: &'a [Arc<Volume>],
+) -> Vec<(&'a Arc<VirtualMachine>, &'a Arc<Volume>)> {
+    let idle = vms.iter().filter(|vm| {
+        let status = vm.status.as_ref();
+        status.is_none_or(|status| status.assignment.is_none() && status.incoming.is_none())
+    });
+    let idle: HashMap<&str, &Arc<VirtualMachine>> = idle
+        .filter_map(|vm| Some((vm.metadata.uid.as_deref()?, vm)))
+        .collect();
+    let left = |volume: &'a Arc<Volume>| {
+        let status = volume.status.as_ref()?;
+        let mut claims = status.claim.iter().chain(&status.incoming_claim);
+        let vm = *claims.find_map(|claim| idle.get(claim.uid.as_str()))?;
+        let mut disks = vm.spec.disks.iter();
+        let named = disks.any(|disk| disk.volume == volume.name_any());
+        (held_by(vm, volume) && !named).then_some((vm, volume))
+    };
+    volumes.iter().filter_map(left).collect()
 }
 
 /// A move that is not over and concerns this VM.
@@ -152,6 +182,27 @@ mod tests {
             "spec": {"pool": "p", "size": "1Gi", "reclaimPolicy": "Delete"}, "status": status,
         }))
         .expect("a volume")
+    }
+
+    #[test]
+    fn a_volume_that_a_halted_vm_does_not_name_any_more_is_given_back() {
+        let vm = |disk: &str, assignment: Value| {
+            let vm = serde_json::from_value(json!({
+                "metadata": {"name": "vm", "namespace": "n", "uid": "u"},
+                "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "networks": [],
+                    "disks": [{"name": "data", "volume": disk}]},
+                "status": {"assignment": assignment}}));
+            [Arc::new(vm.expect("a VM"))]
+        };
+        let claim = |holder: &str| json!({"fleet": "f", "holder": holder, "uid": "u", "host": "h1", "bootId": "b", "epoch": 1});
+        let mine = [Arc::new(volume(json!({"claim": claim("VirtualMachine")})))];
+        let right = json!({"host": "h1", "bootId": "b", "epoch": 1});
+        let left = |vms, volumes| left_behind(vms, volumes).len();
+        assert_eq!(left(&vm("other", Value::Null), &mine), 1);
+        assert_eq!(left(&vm("v", Value::Null), &mine), 0, "it names it");
+        assert_eq!(left(&vm("other", right), &mine), 0, "a copy may run");
+        let job = [Arc::new(volume(json!({"claim": claim("Job")})))];
+        assert_eq!(left(&vm("other", Value::Null), &job), 0);
     }
 
     /// The leader died when it had promoted the arrival and not yet the claims, or when it had dropped it.

@@ -2,8 +2,9 @@
 //! assignments by compare-and-swap. The only writer of assignments.
 //!
 //! `judge` gathers the facts of each VM and asks `failover`; `order` tells who starts first; `plan`
-//! asks `placement` and turns verdicts into work; `rights` carries the work out.
+//! asks `placement` and turns verdicts into work; `rights` carries the work out, `claims` first.
 
+mod claims;
 mod judge;
 mod mend;
 mod order;
@@ -27,9 +28,10 @@ use crate::evacuation::Evacuations;
 use crate::runtime::Context;
 use crate::{clock, door, migrations};
 
+pub use claims::{Claimed, claim, claim_of};
 pub use judge::volumes_of;
 pub use mend::claims_patch;
-pub use rights::{Claimed, claim, claim_of, rights_patch, write_seed};
+pub use rights::{Seeded, rights_patch, write_seed};
 pub use rules::RuleNotes;
 
 /// What the loop remembers between turns.

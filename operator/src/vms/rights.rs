@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use api::names::FINALIZER;
+use api::names::{FINALIZER, host_namespace, seed_secret_name};
 use api::{Nic, VirtualMachine};
 use failover::RightsChange;
 use failover::vm::VmPhase;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::events::EventType;
 use kube::{Api, ResourceExt};
-use model::{Assignment, Claim};
+use model::Assignment;
 use serde_json::{Value, json};
 
 use super::Work;
-use super::judge::volumes_of;
+use super::claims::{Claimed, claim, held_by, release, release_one};
 use crate::conditions::{Judged, conditions};
 use crate::runtime::Context;
 use crate::writer::{WriteError, logged};
@@ -26,6 +26,11 @@ pub(super) async fn carry_out(context: &Arc<Context>, work: Work) {
         }
         Work::Assign(vm, change, phase, message, beside) => {
             let result = assign(context, &vm, &change, phase, &message, beside).await;
+            if let Err(error @ (WriteError::Api(_) | WriteError::Gone)) = &result {
+                // Told where people look: it is tried again each turn, perhaps for ever.
+                let why = format!("can not be assigned: {error}");
+                show(context, &vm, VmPhase::Pending, &why, None).await;
+            }
             logged("assignment", &vm.name_any(), result);
         }
         Work::Note(vm, status) => logged(
@@ -140,46 +145,19 @@ fn judged(phase: VmPhase, assignment: Option<&Assignment>, message: &str) -> [Ju
     ]
 }
 
-/// Releases every claim that this VM holds.
-pub(super) async fn release(context: &Context, vm: &VirtualMachine) {
-    let uid = vm.metadata.uid.clone().unwrap_or_default();
-    for volume in volumes_of(context, vm).unwrap_or_default() {
-        let status = volume.status.clone().unwrap_or_default();
-        let held = |claim: &Option<Claim>| claim.as_ref().is_some_and(|claim| claim.uid == uid);
-        if held(&status.claim) || held(&status.incoming_claim) {
-            logged(
-                "claim",
-                &volume.name_any(),
-                context
-                    .writer
-                    .swap_status(
-                        volume.as_ref(),
-                        json!({"claim": null, "incomingClaim": null}),
-                    )
-                    .await,
-            );
-        }
-    }
-}
-
+/// Releases all that it holds, whether it still names it or not, and lets it go when it holds nothing.
 pub(super) async fn finalize(context: &Context, vm: &VirtualMachine) {
-    release(context, vm).await;
-    let held = volumes_of(context, vm)
-        .unwrap_or_default()
-        .iter()
-        .any(|volume| {
-            volume
-                .status
-                .as_ref()
-                .and_then(|status| status.claim.as_ref())
-                .is_some_and(|claim| Some(&claim.uid) == vm.metadata.uid.as_ref())
-        });
+    let volumes = context.stores.volumes.state();
+    let held: Vec<_> = volumes.iter().filter(|one| held_by(vm, one)).collect();
+    for volume in &held {
+        release_one(context, volume).await;
+    }
     let finalizers: Vec<&String> = vm
         .finalizers()
         .iter()
         .filter(|name| *name != FINALIZER)
         .collect();
-    if !held && finalizers.len() != vm.finalizers().len() {
+    if held.is_empty() && finalizers.len() != vm.finalizers().len() {
         logged(
             "finalizer",
             &vm.name_any(),
@@ -218,7 +196,10 @@ pub(super) async fn assign(
             return Ok(());
         }
     };
-    write_seed(context, vm, &nics, &right).await?;
+    if let Seeded::Lacks(why) = write_seed(context, vm, &nics, &right).await? {
+        show(context, vm, VmPhase::Pending, &why, None).await;
+        return Ok(());
+    }
     match claim(context, vm, &right, "claim").await? {
         Claimed::All => {}
         Claimed::NotYet => return Ok(()),
@@ -260,22 +241,36 @@ fn assigned(right: &Assignment, message: &str, beside: &Value) -> String {
     )
 }
 
+/// What came of a VM's seed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Seeded {
+    /// It lies where the host's agent reads it.
+    Written,
+    /// What the guest is to be told is not there; what to do about it.
+    Lacks(String),
+}
+
 /// Copies the VM's seed to the namespace that only the host's agent reads.
+///
+/// # Errors
+/// It can not be read or written.
 pub async fn write_seed(
     context: &Context,
     vm: &VirtualMachine,
     nics: &[Nic],
     right: &Assignment,
-) -> Result<(), WriteError> {
+) -> Result<Seeded, WriteError> {
     let user_data = match (&vm.spec.cloud_init, vm.namespace()) {
         (Some(reference), Some(namespace)) => {
-            let secrets: Api<Secret> = Api::namespaced(context.writer.client(), &namespace);
-            let secret = secrets.get(&reference.name).await?;
-            secret
-                .data
-                .and_then(|mut data| data.remove("user-data"))
-                .map(|data| data.0)
-                .unwrap_or_default()
+            match user_data(context, vm, &reference.name, &namespace).await? {
+                Some(user_data) => user_data,
+                None => {
+                    return Ok(Seeded::Lacks(format!(
+                        "spec.cloudInit.name: Secret {} does not exist in {namespace}; make it (kubectl create secret generic {} -n {namespace} --from-file=user-data=FILE), or name another",
+                        reference.name, reference.name
+                    )));
+                }
+            }
         }
         _ => b"#cloud-config\n".to_vec(),
     };
@@ -295,73 +290,34 @@ pub async fn write_seed(
             user_data,
             right.host.as_str(),
         ))
-        .await
+        .await?;
+    Ok(Seeded::Written)
 }
 
-/// What a VM's volumes carry while it may run under a right.
-pub fn claim_of(context: &Context, vm: &VirtualMachine, right: &Assignment) -> Claim {
-    Claim::of_vm(
-        &context.fleet,
-        vm.metadata.uid.as_deref().unwrap_or_default(),
-        right,
-    )
-}
-
-/// What came of claiming all volumes of a VM.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Claimed {
-    /// All are claimed for the right.
-    All,
-    /// The caches have not caught up yet: the next turn goes on.
-    NotYet,
-    /// One is another's; what to do about it.
-    Taken(String),
-}
-
-/// Claims all volumes for a right, in order of uid.
-///
-/// # Errors
-/// A claim can not be written.
-pub async fn claim(
+/// A department's user-data. A guest reads it at its first boot, and whoever made it may clear it away then: the host that
+/// has the VM still keeps what it was told.
+async fn user_data(
     context: &Context,
     vm: &VirtualMachine,
-    right: &Assignment,
-    field: &str,
-) -> Result<Claimed, WriteError> {
-    let uid = vm.metadata.uid.clone().unwrap_or_default();
-    let Some(mut volumes) = volumes_of(context, vm) else {
-        return Ok(Claimed::NotYet);
-    };
-    volumes.sort_by_key(|volume| volume.metadata.uid.clone());
-    let wanted = claim_of(context, vm, right);
-    for volume in volumes {
-        let status = volume.status.clone().unwrap_or_default();
-        let standing = if field == "claim" {
-            status.claim
-        } else {
-            status.incoming_claim
-        };
-        if standing.as_ref() == Some(&wanted) {
-            continue;
+    name: &str,
+    namespace: &str,
+) -> Result<Option<Vec<u8>>, WriteError> {
+    let assigned = vm.status.as_ref();
+    let assigned = assigned.and_then(|status| status.assignment.as_ref());
+    let kept = assigned.map(|right| {
+        let uid = vm.metadata.uid.as_deref().unwrap_or_default();
+        (host_namespace(right.host.as_str()), seed_secret_name(uid))
+    });
+    let own = (namespace.to_owned(), name.to_owned());
+    for (namespace, name) in std::iter::once(own).chain(kept) {
+        let secrets: Api<Secret> = Api::namespaced(context.writer.client(), &namespace);
+        if let Some(secret) = secrets.get_opt(&name).await? {
+            let mut data = secret.data.unwrap_or_default();
+            let user_data = data.remove("user-data").map(|data| data.0);
+            return Ok(Some(user_data.unwrap_or_default()));
         }
-        if let Some(other) = standing.filter(|claim| claim.uid != uid) {
-            let message = format!(
-                "volume {} is claimed by {:?} {}; detach it there first",
-                volume.name_any(),
-                other.holder,
-                other.uid
-            );
-            return Ok(Claimed::Taken(message));
-        }
-        if !context.writer.settled(volume.as_ref()) {
-            return Ok(Claimed::NotYet);
-        }
-        context
-            .writer
-            .swap_status(volume.as_ref(), json!({field: wanted}))
-            .await?;
     }
-    Ok(Claimed::All)
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use super::{SecretReference, Spread};
     selectable = ".status.assignment.host",
     selectable = ".status.incoming.host",
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name: at most 63 characters; shorten it"),
+    validation = Rule::new("!has(self.status) || !has(self.status.assignment) || self.spec.disks.map(d, d.name + '/' + d.volume) == oldSelf.spec.disks.map(d, d.name + '/' + d.volume)").message("spec.disks: can not be changed while the VM is assigned to a host; shut it down first (runStrategy: Halted)"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Host", type_ = "string", json_path = ".status.assignment.host"),
     printcolumn(name = "To", type_ = "string", json_path = ".status.incoming.host"),
@@ -53,7 +54,7 @@ pub struct VirtualMachineSpec {
     /// Name of the `Image` that it boots: gives architecture and direct-boot kernel. Can not be changed.
     #[schemars(length(min = 1, max = 63))]
     pub image: String,
-    /// Disks, the system disk first. Each names a `Volume` in the same namespace.
+    /// Disks, the system disk first. Each names a `Volume` in the same namespace. Can be changed while the VM is halted.
     #[schemars(length(min = 1, max = 17))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub disks: Vec<Disk>,

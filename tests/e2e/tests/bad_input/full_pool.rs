@@ -6,10 +6,11 @@ use api::{BusinessSystem, Host, NETWORK_COLLIDES, Network, VirtualMachine};
 use e2e::isolation::until_answers;
 use e2e::packer;
 use e2e::watch::{busy_host, headroom, on_host, until, vms};
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use lab::{Fault, Lab};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::PLACES;
 use crate::site::{put, remove, running, system, until_refused, until_vm};
@@ -245,6 +246,7 @@ pub async fn one_disk_for_two(lab: &Lab, image: &str) -> Result<()> {
         "volume nowhere of spec.disks[system], which does not exist; create it or correct the name",
     )
     .await?;
+    disks_of_a_running_vm_stay(lab).await?;
     let api: Api<VirtualMachine> = Api::namespaced(lab.client.clone(), "egov-center");
     for name in ["contender", "diskless"] {
         let vm = api.get(name).await?;
@@ -262,10 +264,43 @@ pub async fn one_disk_for_two(lab: &Lab, image: &str) -> Result<()> {
     .map(drop)
 }
 
-/// The full pool loses a host: every VM finds a place. One dies really, each by count.
+/// A running VM keeps its disks: with another's in its place it would be moved onto that one's data. One that has no host
+/// may be given others.
+async fn disks_of_a_running_vm_stay(lab: &Lab) -> Result<()> {
+    let api: Api<VirtualMachine> = Api::namespaced(lab.client.clone(), "egov-center");
+    let give = async |name: &str, disks: Value| {
+        let patch = json!({"spec": {"disks": disks}});
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+    };
+    let disk = |volume: &str| json!({"name": "system", "volume": volume});
+    let added = json!([disk("fill-web-0-system"), {"name": "more", "volume": "nowhere"}]);
+    for disks in [json!([disk("fill-web-1-system")]), added] {
+        let answer = give("fill-web-0", disks).await;
+        let refused = "spec.disks: can not be changed while the VM is assigned to a host";
+        ensure!(
+            answer
+                .as_ref()
+                .is_err_and(|error| error.to_string().contains(refused)),
+            "{answer:?}"
+        );
+    }
+    give("diskless", json!([disk("nowhere-else")])).await?;
+    Ok(())
+}
+
+/// The full pool loses a host: every VM finds a place. One dies really, each by count. What the VMs of that one were told at
+/// their first boot is gone meanwhile, and nobody misses it.
 pub async fn any_host_may_die(lab: &Lab) -> Result<()> {
     packer::any_host_may_die(lab).await?;
     let host = busy_host(&lab.client).await?;
+    let secrets: Api<Secret> = Api::namespaced(lab.client.clone(), "egov-center");
+    for vm in on_host(&lab.client, &host).await? {
+        let reference = vm.spec.cloud_init.context("it was told something")?;
+        secrets
+            .delete(&reference.name, &DeleteParams::default())
+            .await?;
+    }
     lab.fault(Some(&host), Fault::PowerLoss)?;
     let all = usize::try_from(PLACES)?;
     until(&lab.client, "every VM to run on three hosts", async || {

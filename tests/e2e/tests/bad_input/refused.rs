@@ -1,7 +1,7 @@
 //! What does not fit is refused with a sentence, and nothing is made of it.
 
 use anyhow::{Result, ensure};
-use api::{HostPool, VirtualMachinePhase, Volume};
+use api::{HostPool, VirtualMachine, VirtualMachinePhase, Volume};
 use e2e::isolation::until_answers;
 use e2e::watch::{until, vms};
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -130,6 +130,16 @@ pub async fn vms_that_find_no_place(lab: &Lab, image: &str) -> Result<()> {
         "spec.quota.cpu of department trade-union: 17 would be used of 16; release something or raise the quota",
     )
     .await?;
+    for object in untold(image) {
+        put(lab, &object).await?;
+    }
+    until_vm(
+        lab,
+        "the missing Secret to be named",
+        "untold",
+        "spec.cloudInit.name: Secret untold-seed does not exist in egov-center; make it",
+    )
+    .await?;
     for vm in vms(&lab.client).await? {
         let status = vm.status.clone().unwrap_or_default();
         ensure!(
@@ -147,8 +157,36 @@ pub async fn vms_that_find_no_place(lab: &Lab, image: &str) -> Result<()> {
             vm.name_any()
         );
     }
+    let api: Api<VirtualMachine> = Api::namespaced(lab.client.clone(), "egov-center");
+    api.delete("untold", &DeleteParams::default()).await?;
     remove(lab, "egov-center", "huge").await?;
-    remove(lab, "trade-union", "wide").await
+    remove(lab, "trade-union", "wide").await?;
+    until(&lab.client, "the untold VM to go", async || {
+        let mut vms = vms(&lab.client).await?.into_iter();
+        Ok(!vms.any(|vm| vm.name_any() == "untold"))
+    })
+    .await?;
+    let volumes: Api<Volume> = Api::namespaced(lab.client.clone(), "egov-center");
+    volumes
+        .delete("untold-system", &DeleteParams::default())
+        .await?;
+    Ok(())
+}
+
+/// A VM that would be told what is not there, and its volume.
+fn untold(image: &str) -> [Value; 2] {
+    let of = |kind: &str, name: &str, spec: Value| {
+        json!({"apiVersion": "zhengyun.io/v1alpha1", "kind": kind,
+            "metadata": {"name": name, "namespace": "egov-center"}, "spec": spec})
+    };
+    let volume = json!({"pool": "shared", "size": "64Mi", "reclaimPolicy": "Delete"});
+    let vm = json!({"cpu": 1, "memory": "32Mi", "image": image, "networks": ["common"],
+        "cloudInit": {"name": "untold-seed"},
+        "disks": [{"name": "system", "volume": "untold-system"}]});
+    [
+        of("Volume", "untold-system", volume),
+        of("VirtualMachine", "untold", vm),
+    ]
 }
 
 /// A volume that is larger than its pool is not made; one that would grow past it stays as it is, and its
