@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod evacuate;
 mod generate;
 mod headroom;
 mod table;
@@ -17,11 +18,10 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use generate::{GIB, Random, dirty, filled, host_name, uid};
+use generate::{GIB, Random, uid};
 use placement::roadef::Options;
 use placement::{
-    Engine, EvacuationRequest, Limits, Mode, RebalanceRequest, lint, lint_plan, plan_evacuation,
-    plan_evacuation_on, plan_rebalance,
+    Engine, Mode, RebalanceRequest, Rules, lint, lint_plan, plan_rebalance,
 };
 use table::Row;
 
@@ -31,10 +31,13 @@ const SCHEDULER_PERF: &str = "scheduler_perf: 680 to 810 pods/s, through an API 
 type Part = (&'static str, fn(&mut Vec<Row>));
 
 /// All parts. The largest placements first: memory that is freed is used again, and would not be seen.
-const PARTS: [Part; 9] = [
-    ("place-10000", |rows| placements(rows, 10_000, 100_000)),
-    ("place-5000", |rows| placements(rows, 5_000, 50_000)),
-    ("place-sparse", |rows| placements(rows, 5_000, 10_000)),
+const PARTS: [Part; 10] = [
+    ("place-10000", |rows| {
+        placements(rows, 10_000, 100_000, false)
+    }),
+    ("place-tiers", |rows| placements(rows, 10_000, 100_000, true)),
+    ("place-5000", |rows| placements(rows, 5_000, 50_000, false)),
+    ("place-sparse", |rows| placements(rows, 5_000, 10_000, false)),
     ("headroom", |rows| {
         [256, 300, 400]
             .into_iter()
@@ -42,9 +45,9 @@ const PARTS: [Part; 9] = [
     }),
     ("packing", packing),
     ("rebalancing", rebalancing),
-    ("repair", repair),
-    ("full", full),
-    ("evacuations", evacuations),
+    ("repair", evacuate::repair),
+    ("full", evacuate::full),
+    ("evacuations", evacuate::evacuations),
 ];
 
 fn main() -> ExitCode {
@@ -110,8 +113,9 @@ fn processor_seconds(since: Instant) -> f64 {
     }
 }
 
-/// Places VMs one by one into an empty fleet, then asks for what has no place.
-fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
+/// Places VMs one by one into an empty fleet, then asks for what has no place. A fortieth of as many rules as VMs, or
+/// (`tiers`) each VM in a tier of three that are kept apart, as business systems are by default.
+fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize, tiers: bool) {
     let pools = 20;
     let mut random = Random(7);
     let (mut times, mut refused, nothing) = (vec![Duration::ZERO; vms], 0, BTreeSet::new());
@@ -119,7 +123,10 @@ fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
     let mut engine = Engine::new(generate::hosts(hosts, pools));
     let of_hosts = resident().saturating_sub(before);
     for index in 0..vms {
-        let new = generate::vm(&mut random, index, pools, vms / 40);
+        let mut new = generate::vm(&mut random, index, pools, vms / 40);
+        if tiers {
+            new.rules = Rules::kept_apart(format!("tier-{:05}", index / 3));
+        }
         engine.upsert_vm(uid(index), new);
     }
     let start = Instant::now();
@@ -134,7 +141,8 @@ fn placements(rows: &mut Vec<Row>, hosts: usize, vms: usize) {
     }
     let rate = vms as f64 / (processor_seconds(start) - processor).max(1e-6);
     let of_vms = resident().saturating_sub(before + of_hosts);
-    let label = format!("{hosts} hosts, {vms} VMs");
+    let tiers = if tiers { " in tiers of three" } else { "" };
+    let label = format!("{hosts} hosts, {vms} VMs{tiers}");
     let p99 = quantile(&mut times, 990);
     let legal = lint(engine.fleet()).is_empty();
     rows.push(Row {
@@ -268,125 +276,5 @@ fn rebalancing(rows: &mut Vec<Row>) {
         bar: "0 faults".into(),
         anchor: "".into(),
         good: Some(faults == 0),
-    });
-}
-
-/// In the shape of BtrPlace's published case: many hosts, many rules, a part to be drained.
-fn repair(rows: &mut Vec<Row>) {
-    let engine = filled(17, 5_000, 10, 30_000, 2_000);
-    let request = EvacuationRequest {
-        hosts: (0..100).map(|index| host_name(index * 50)).collect(),
-        dirty_bytes_per_second: dirty(engine.fleet(), 19),
-        limits: Limits {
-            moves_per_site: 400,
-            moves_per_host: 4,
-            ..Limits::default()
-        },
-        ..EvacuationRequest::default()
-    };
-    let fleet = engine.into_fleet();
-    let begun = Instant::now();
-    let plan = plan_evacuation(&fleet, &request);
-    let planned = begun.elapsed();
-    let faults = lint_plan(&fleet, &request.limits, &plan).len();
-    let total = begun.elapsed();
-    rows.push(Row {
-        what: format!(
-            "drain 2 % of 5,000 hosts, {} VMs, 2,000 rules, planned and linted",
-            fleet.vms.len()
-        ),
-        measured: format!(
-            "{total:.2?} (plan {planned:.2?}, {} moves, {} stuck, {faults} faults)",
-            plan.moves.len(),
-            plan.stuck.len()
-        ),
-        bar: "<= 3 s".into(),
-        anchor: "BtrPlace: 3 min whole, < 30 s partitioned".into(),
-        good: Some(total <= Duration::from_secs(3) && faults == 0),
-    });
-    rows.push(Row {
-        what: "  its end / lower bound".into(),
-        measured: format!("{:.3}", plan.end_ms as f64 / plan.bound_ms as f64),
-        bar: "<= 1.1".into(),
-        anchor: "".into(),
-        good: Some(plan.end_ms * 10 <= plan.bound_ms * 11),
-    });
-}
-
-/// The worst case of an evacuation: a fleet so full that hardly anybody finds a place, and other
-/// VMs must step aside.
-fn full(rows: &mut Vec<Row>) {
-    let engine = filled(17, 5_000, 10, 200_000, 2_000);
-    let request = EvacuationRequest {
-        hosts: (0..20).map(|index| host_name(index * 250)).collect(),
-        ..EvacuationRequest::default()
-    };
-    let begun = Instant::now();
-    let plan = plan_evacuation_on(&engine, &request);
-    let took = begun.elapsed();
-    let faults = lint_plan(engine.fleet(), &request.limits, &plan).len();
-    let waiting = plan.moves.iter().filter(|step| !step.after.is_empty());
-    rows.push(Row {
-        what: format!(
-            "drain 20 of 5,000 full hosts, {} VMs",
-            engine.fleet().vms.len()
-        ),
-        measured: format!(
-            "{took:.2?} ({} moves, {} after another, {} stuck, {faults} faults)",
-            plan.moves.len(),
-            waiting.count(),
-            plan.stuck.len()
-        ),
-        bar: "0 faults".into(),
-        anchor: "".into(),
-        good: Some(faults == 0),
-    });
-}
-
-/// One to three hosts of a random pool emptied over links of 10 and 25 Gbit/s.
-fn evacuations(rows: &mut Vec<Row>) {
-    let (mut ratios, mut faults) = (Vec::new(), 0);
-    for case in 0.. {
-        if ratios.len() == 200 {
-            break;
-        }
-        let mut random = Random(case);
-        let hosts = 6 + random.below(18);
-        let engine = filled(case, hosts, 1, hosts * (4 + random.below(8)), 20);
-        let request = EvacuationRequest {
-            hosts: (0..hosts)
-                .map(host_name)
-                .filter(|name| !engine.on(name).is_empty())
-                .take(1 + random.below(3))
-                .collect(),
-            dirty_bytes_per_second: dirty(engine.fleet(), case),
-            limits: Limits {
-                links: (0..hosts)
-                    .map(|index| (host_name(index), [10, 25][random.below(2)] * 125_000_000))
-                    .collect(),
-                moves_per_host: 4,
-                ..Limits::default()
-            },
-            ..EvacuationRequest::default()
-        };
-        let plan = plan_evacuation_on(&engine, &request);
-        faults += lint_plan(engine.fleet(), &request.limits, &plan).len();
-        if plan.bound_ms > 0 {
-            ratios.push(plan.end_ms as f64 / plan.bound_ms as f64);
-        }
-    }
-    ratios.sort_by(f64::total_cmp);
-    let mean = ratios.iter().sum::<f64>() / ratios.len().max(1) as f64;
-    let within = ratios.iter().filter(|ratio| **ratio <= 1.1).count();
-    let worst = ratios.last().copied().unwrap_or(0.0);
-    rows.push(Row {
-        what: format!(
-            "evacuation end / lower bound, {} random cases",
-            ratios.len()
-        ),
-        measured: format!("mean {mean:.3} worst {worst:.3}; {within} within 1.1; {faults} faults"),
-        bar: "<= 1.1".into(),
-        anchor: "mVM: 20 to 28 % sooner than capped parallelism".into(),
-        good: Some(within == ratios.len() && faults == 0),
     });
 }
