@@ -330,3 +330,28 @@ fn a_host_that_can_not_be_emptied_may_still_fail_afterwards() {
         assert_eq!(state(&planning), wanted, "{phase} {memory}");
     }
 }
+
+/// The failure of its host starts no VM that was shut down inside.
+#[test]
+fn who_is_shut_down_stays_so_when_its_host_fails() {
+    let mut planning = with(&[], &[]);
+    change(&mut planning, 1, |vm| {
+        let status = vm.status.as_mut().expect("a status");
+        status.phase = serde_json::from_value(json!("Stopped")).expect("a phase");
+    });
+    let json = what_if::Down::of(&planning, "a").expect("an answer").json();
+    assert_eq!(json["restarts"].as_array().map(Vec::len), Some(2), "{json}");
+    assert_eq!(json["stayShutDown"], json!(["oa/v1"]), "{json}");
+    let [english, chinese] = both(&mut planning, |planning| {
+        what_if::Down::of(planning, "a").expect("an answer").text()
+    });
+    assert!(
+        english.starts_with("if host a failed: 2 of 2 VMs restart elsewhere"),
+        "{english}"
+    );
+    assert!(
+        english.contains("\nis shut down, and stays so: oa/v1\n"),
+        "{english}"
+    );
+    assert!(chinese.contains("\n已关机,保持原状: oa/v1\n"), "{chinese}");
+}
