@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use api::VirtualMachine;
 use fleet::closed_by_condition;
 use fleet::snapshot::Snapshot;
 use model::HostName;
 use serde_json::{Value, json};
 
+use super::drain_plan::Rehearsal;
 use super::planning::Planning;
 use super::{drain_plan, rebalance, what_if};
 use crate::language::Language;
@@ -14,6 +16,23 @@ use crate::options::Output;
 
 fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).expect("an object"))
+}
+
+fn host(name: &str) -> Value {
+    json!({
+        "metadata": {"name": name}, "spec": {"pool": "main", "managementAddress": "10.0.0.1"},
+        "status": {
+            "conditions": [{"type": "Schedulable", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-11-25T08:00:00Z"}],
+            "reported": {"incarnation": {"bootId": "b", "systemUuid": "u"}, "domainType": "kvm", "capacity": {"cpu": 8, "memory": "16Gi"},
+                "cpuModel": "m", "architecture": "x86_64", "vtepAddress": "10.1.0.1",
+                "storagePools": [{"name": "shared", "state": "Ready", "capacityBytes": 1, "availableBytes": 1}]}}})
+}
+
+fn vm(name: &str, uid: &str, host: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "oa", "uid": uid},
+        "spec": {"cpu": 2, "memory": "4Gi", "image": "linux", "networks": ["common"], "disks": []},
+        "status": {"phase": "Running", "assignment": {"host": host, "bootId": "b", "epoch": 1}}})
 }
 
 /// Two hosts; everything runs on the first.
@@ -32,19 +51,11 @@ fn planning(output: Output) -> Planning {
         json!({"metadata": {"name": "2c4g"}, "spec": {"cpu": 2, "memory": "4Gi"}}),
     ));
     for name in ["a", "b"] {
-        snapshot.objects.hosts.push(typed(json!({
-            "metadata": {"name": name}, "spec": {"pool": "main", "managementAddress": "10.0.0.1"},
-            "status": {
-                "conditions": [{"type": "Schedulable", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-11-25T08:00:00Z"}],
-                "reported": {"incarnation": {"bootId": "b", "systemUuid": "u"}, "domainType": "kvm", "capacity": {"cpu": 8, "memory": "16Gi"},
-                    "cpuModel": "m", "architecture": "x86_64", "vtepAddress": "10.1.0.1",
-                    "storagePools": [{"name": "shared", "state": "Ready", "capacityBytes": 1, "availableBytes": 1}]}}})));
+        snapshot.objects.hosts.push(typed(host(name)));
     }
     for index in 0..3 {
-        snapshot.objects.vms.push(typed(json!({
-            "metadata": {"name": format!("v{index}"), "namespace": "oa", "uid": format!("u{index}")},
-            "spec": {"cpu": 2, "memory": "4Gi", "image": "linux", "networks": ["common"], "disks": []},
-            "status": {"phase": "Running", "assignment": {"host": "a", "bootId": "b", "epoch": 1}}})));
+        let vm = vm(&format!("v{index}"), &format!("u{index}"), "a");
+        snapshot.objects.vms.push(typed(vm));
     }
     Planning {
         fleet: snapshot.objects.fleet(closed_by_condition),
@@ -52,6 +63,40 @@ fn planning(output: Output) -> Planning {
         language: Language::English,
         output,
     }
+}
+
+/// The same with these hosts beside them, and these VMs, each with its host.
+fn with(hosts: &[&str], vms: &[(&str, &str)]) -> Planning {
+    let mut planning = planning(Output::Json);
+    let objects = &mut planning.snapshot.objects;
+    objects
+        .hosts
+        .extend(hosts.iter().map(|name| typed::<api::Host>(host(name))));
+    let more = vms
+        .iter()
+        .map(|(name, host)| typed::<VirtualMachine>(vm(name, name, host)));
+    objects.vms.extend(more);
+    planning.fleet = objects.fleet(closed_by_condition);
+    planning
+}
+
+/// Changes a VM, and reads the fleet anew.
+fn change(planning: &mut Planning, index: usize, change: impl FnOnce(&mut VirtualMachine)) {
+    let objects = &mut planning.snapshot.objects;
+    change(Arc::make_mut(&mut objects.vms[index]));
+    planning.fleet = objects.fleet(closed_by_condition);
+}
+
+fn rehearsed(planning: &Planning, host: &str) -> Rehearsal {
+    Rehearsal::of(planning, host).expect("a plan")
+}
+
+/// What people read in both languages.
+fn both(planning: &mut Planning, text: impl Fn(&Planning) -> String) -> [String; 2] {
+    [Language::English, Language::Chinese].map(|language| {
+        planning.language = language;
+        text(planning)
+    })
 }
 
 #[test]
@@ -109,7 +154,7 @@ fn what_does_not_exist_is_named() {
 fn a_rehearsed_drain_tells_what_becomes_of_the_reserve() {
     let mut planning = planning(Output::Json);
     let state = |planning: &Planning| {
-        let (plan, after) = drain_plan::rehearse(planning, "a").expect("a plan");
+        let Rehearsal { plan, after, .. } = rehearsed(planning, "a");
         assert!(plan.stuck.is_empty(), "{:?}", plan.stuck);
         after.expect("its pool").json()["state"].clone()
     };
@@ -179,10 +224,134 @@ fn a_rehearsal_names_who_can_not_move_and_who_does_not_run() {
         let status = Arc::make_mut(vm).status.as_mut().expect("a status");
         status.phase = serde_json::from_value(json!(phase)).expect("a phase");
     }
-    let (plan, _) = drain_plan::rehearse(&planning, "a").expect("a plan");
+    let plan = rehearsed(&planning, "a").plan;
     let moved: Vec<&str> = plan.moves.iter().map(|step| step.vm.0.as_str()).collect();
     assert_eq!(moved, ["u2"]);
     assert_eq!(plan.stuck.len(), 1);
     assert!(plan.stuck[0].why.contains("stands still"), "{plan:?}");
     assert_eq!(plan.idle, ["u1".into()]);
+}
+
+/// Room that a host needs which is being emptied already is not promised a second time, though its VMs do not move yet.
+#[test]
+fn a_rehearsal_reckons_with_the_hosts_that_are_being_emptied() {
+    let mut planning = with(&["c"], &[("w0", "c"), ("w1", "c")]);
+    let alone = rehearsed(&planning, "c");
+    assert_eq!((alone.plan.moves.len(), alone.plan.stuck.len()), (2, 0));
+    assert_eq!(alone.json(&planning)["alsoEmptied"], json!([]));
+    for (maintenance, evacuation, beside) in [
+        (
+            json!({"reason": "new fans", "evacuate": true}),
+            Value::Null,
+            true,
+        ),
+        (Value::Null, json!({"phase": "Running"}), true),
+        (Value::Null, json!({"phase": "Blocked"}), true),
+        (Value::Null, json!({"phase": "Done"}), false),
+        (
+            json!({"reason": "new fans", "evacuate": false}),
+            Value::Null,
+            false,
+        ),
+    ] {
+        let emptied = Arc::make_mut(&mut planning.snapshot.objects.hosts[0]);
+        emptied.spec.maintenance = serde_json::from_value(maintenance).expect("maintenance");
+        let status = emptied.status.as_mut().expect("a status");
+        status.evacuation = serde_json::from_value(evacuation).expect("an evacuation");
+        status.conditions[0].status = "False".to_owned();
+        planning.fleet = planning.snapshot.objects.fleet(closed_by_condition);
+        let rehearsal = rehearsed(&planning, "c");
+        let stuck = usize::from(beside);
+        // b has room for four: three of a, and one of c.
+        assert_eq!(rehearsal.plan.moves.len(), 2 - stuck);
+        assert_eq!(rehearsal.plan.stuck.len(), stuck);
+        let mut moves = rehearsal.plan.moves.iter();
+        assert!(moves.all(|step| step.from.as_str() == "c"));
+        let json = rehearsal.json(&planning);
+        let named: &[&str] = if beside { &["a"] } else { &[] };
+        assert_eq!(json["alsoEmptied"], json!(named));
+        assert_eq!(json["lowerBoundMilliseconds"].is_null(), beside, "{json}");
+        let texts = both(&mut planning, |planning| rehearsal.text(planning));
+        for (text, label) in texts
+            .iter()
+            .zip(["planned together with it: a;", "一并计划的宿主机:a;"])
+        {
+            assert_eq!(text.contains(label), beside, "{text}");
+        }
+    }
+}
+
+/// One that is on its way out is neither nobody, nor stuck.
+#[test]
+fn who_leaves_already_is_told_with_where_it_goes() {
+    let mut planning = with(&[], &[]);
+    planning.snapshot.objects.vms.truncate(1);
+    change(&mut planning, 0, |vm| {
+        let status = vm.status.as_mut().expect("a status");
+        status.phase = serde_json::from_value(json!("Migrating")).expect("a phase");
+        let incoming = json!({"host": "b", "bootId": "b", "epoch": 2});
+        status.incoming = serde_json::from_value(incoming).expect("a right");
+    });
+    let rehearsal = rehearsed(&planning, "a");
+    assert_eq!(rehearsal.plan.leaving, ["u0".into()]);
+    assert!(rehearsal.plan.stuck.is_empty(), "{:?}", rehearsal.plan);
+    let json = rehearsal.json(&planning);
+    let leaving = json!([{"virtualMachine": "oa/v0", "to": "b"}]);
+    assert_eq!(json["leaving"], leaving, "{json}");
+    let [english, chinese] = both(&mut planning, |planning| rehearsal.text(planning));
+    let wanted =
+        "leaves already: oa/v0 to b\nEmpty as soon as those that leave already are gone.\n";
+    assert!(english.contains(wanted), "{english}");
+    let wanted = "已在迁出: oa/v0 → b\n已在迁出的虚拟机离开后即清空。\n";
+    assert!(chinese.contains(wanted), "{chinese}");
+}
+
+/// The operator goes on counting a closed host that carries VMs: its failure is the one that no other host bears.
+#[test]
+fn a_host_that_can_not_be_emptied_may_still_fail_afterwards() {
+    let mut planning = with(&["c"], &[("w0", "b"), ("w1", "c")]);
+    let state = |planning: &Planning| {
+        let after = rehearsed(planning, "a").after.expect("its pool");
+        after.json()["state"].clone()
+    };
+    drop(planning.snapshot.objects.vms.drain(1..3));
+    for (phase, memory, wanted) in [
+        ("Running", "4Gi", "Proven"),
+        ("Stalled", "4Gi", "Proven"),
+        ("Stalled", "16Gi", "Broken"),
+        // It does not move, and keeps a seat that the operator counts.
+        ("Stopped", "16Gi", "Broken"),
+    ] {
+        change(&mut planning, 0, |vm| {
+            vm.spec.memory = memory.to_owned();
+            let status = vm.status.as_mut().expect("a status");
+            status.phase = serde_json::from_value(json!(phase)).expect("a phase");
+        });
+        assert_eq!(state(&planning), wanted, "{phase} {memory}");
+    }
+}
+
+/// The failure of its host starts no VM that was shut down inside.
+#[test]
+fn who_is_shut_down_stays_so_when_its_host_fails() {
+    let mut planning = with(&[], &[]);
+    change(&mut planning, 1, |vm| {
+        let status = vm.status.as_mut().expect("a status");
+        status.phase = serde_json::from_value(json!("Stopped")).expect("a phase");
+    });
+    let json = what_if::Down::of(&planning, "a").expect("an answer").json();
+    assert_eq!(json["restarts"].as_array().map(Vec::len), Some(2), "{json}");
+    assert_eq!(json["stayShutDown"], json!(["oa/v1"]), "{json}");
+    let [english, chinese] = both(&mut planning, |planning| {
+        what_if::Down::of(planning, "a").expect("an answer").text()
+    });
+    assert!(
+        english.starts_with("if host a failed: 2 of 2 VMs restart elsewhere"),
+        "{english}"
+    );
+    assert!(
+        english.contains("\nis shut down, and stays so: oa/v1\n"),
+        "{english}"
+    );
+    assert!(chinese.contains("\n已关机,保持原状: oa/v1\n"), "{chinese}");
 }

@@ -22,49 +22,78 @@ use crate::table::Table;
 /// # Errors
 /// It does not exist.
 pub fn down(planning: &Planning, name: &str) -> Result<()> {
-    let host = planning.host(name)?;
-    // As the operator gives them room: by priority, tier and system.
-    let turn = |vm: &VirtualMachine| {
-        let system = fleet::system::system_of(vm);
-        (vm.spec.priority, vm.spec.restart_order, system)
-    };
-    let vms = planning.snapshot.objects.vms.iter();
-    let turns: BTreeMap<VmUid, _> = vms.map(|vm| (fleet::uid(vm), turn(vm))).collect();
-    let answer =
-        host_down(&planning.fleet, &host, &turns).ok_or_else(|| planning.never_reported(name))?;
-    let after = after_failure(&planning.fleet, &host, &answer);
-    let pool = planning
-        .fleet
-        .hosts
-        .get(&host)
-        .map(|host| host.pool.clone());
-    let told = pool.and_then(|pool| {
-        let report = answer.after.as_ref()?;
-        Some(planning.headroom(&after, report, &pool))
-    });
-    let restarts: Vec<Value> = answer
-        .restarts
-        .iter()
-        .map(|(uid, choice)| {
-            json!({"virtualMachine": planning.fleet.name_of(uid),
+    let down = Down::of(planning, name)?;
+    planning.print(&down.json(), || down.text())
+}
+
+/// The failure of a host.
+pub struct Down<'a> {
+    planning: &'a Planning,
+    host: HostName,
+    /// What becomes of its VMs.
+    answer: HostDown,
+    /// Head-room of its pool without it.
+    after: Option<Told>,
+}
+
+impl<'a> Down<'a> {
+    /// What the failure of a host would come to.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub fn of(planning: &'a Planning, name: &str) -> Result<Self> {
+        let host = planning.host(name)?;
+        // As the operator gives them room: by priority, tier and system.
+        let turn = |vm: &VirtualMachine| {
+            let system = fleet::system::system_of(vm);
+            (vm.spec.priority, vm.spec.restart_order, system)
+        };
+        let snapshot = &planning.snapshot;
+        let vms = snapshot.objects.vms.iter();
+        let turns: BTreeMap<VmUid, _> = vms.map(|vm| (fleet::uid(vm), turn(vm))).collect();
+        let idle = snapshot.objects.idle(&snapshot.migrations);
+        let answer = host_down(&planning.fleet, &host, &turns, &idle)
+            .ok_or_else(|| planning.never_reported(name))?;
+        let left = after_failure(&planning.fleet, &host, &answer);
+        let pool = planning.fleet.hosts.get(&host).map(|host| &host.pool);
+        let after = pool.and_then(|pool| {
+            let report = answer.after.as_ref()?;
+            Some(planning.headroom(&left, report, pool))
+        });
+        Ok(Self {
+            planning,
+            host,
+            answer,
+            after,
+        })
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let fleet = &self.planning.fleet;
+        let restarts = self.answer.restarts.iter().map(|(uid, choice)| {
+            json!({"virtualMachine": fleet.name_of(uid),
             "to": choice.as_ref().ok().map(|choice| choice.host.clone()),
             "why": match choice {
                 Ok(choice) => choice.reasons.join("; "),
                 Err(refusal) => refusal.sentence(),
             }})
-        })
-        .collect();
-    let names = |uids: &[VmUid]| -> Vec<String> {
-        uids.iter().map(|uid| planning.fleet.name_of(uid)).collect()
-    };
-    let json = json!({"host": host, "restarts": restarts, "pinned": names(&answer.pinned),
-        "waitForTheHost": names(&answer.wait), "after": told.as_ref().map(Told::json)});
-    planning.print(&json, || {
-        let mut text = down_table(planning, &host, &answer);
-        text.extend(told.map(|told| told.text(planning)));
-        text.push_str(&planning.nothing_changed());
+        });
+        let restarts: Vec<Value> = restarts.collect();
+        let names =
+            |uids: &[VmUid]| -> Vec<String> { uids.iter().map(|uid| fleet.name_of(uid)).collect() };
+        json!({"host": self.host, "restarts": restarts, "pinned": names(&self.answer.pinned),
+            "waitForTheHost": names(&self.answer.wait), "stayShutDown": names(&self.answer.shut_down),
+            "after": self.after.as_ref().map(Told::json)})
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = down_table(self.planning, &self.host, &self.answer);
+        text.extend(self.after.as_ref().map(|told| told.text(self.planning)));
+        text.push_str(&self.planning.nothing_changed());
         text
-    })
+    }
 }
 
 /// The fleet once everything has restarted, without the host.
@@ -123,6 +152,11 @@ fn down_table(planning: &Planning, host: &HostName, answer: &HostDown) -> String
             &answer.wait,
             "waits for the host, as its owner wants:",
             "等待该宿主机(按其设置):",
+        ),
+        (
+            &answer.shut_down,
+            "is shut down, and stays so:",
+            "已关机,保持原状:",
         ),
     ] {
         for uid in uids {

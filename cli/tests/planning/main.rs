@@ -220,7 +220,11 @@ fn what_can_not_be_answered_is_told_in_the_language_asked_for() {
         "no-flavor.yaml",
         &site::DECLARED.replace("flavor: 2c4g", "flavor: 9c9g"),
     );
-    let cases: [(&[&str], &str, &str); 6] = [
+    let many = desk.file(
+        "many.yaml",
+        &site::DECLARED.replace("replicas: 2,", "replicas: 2000000000,"),
+    );
+    let cases: [(&[&str], &str, &str); 7] = [
         (
             &["what-if", "host-down", "z"],
             "host z does not exist",
@@ -250,6 +254,11 @@ fn what_can_not_be_answered_is_told_in_the_language_asked_for() {
             &["what-if", "apply", "-f", text(&no_flavor)],
             "mail spec.tiers[front].flavor: Flavor 9c9g does not exist",
             "mail spec.tiers[front].flavor:Flavor 9c9g 不存在",
+        ),
+        (
+            &["what-if", "apply", "-f", text(&many)],
+            "BusinessSystem mail: spec.tiers[front].replicas: 2000000000 is not allowed; write 0 to 64",
+            "spec.tiers[front].replicas:不能为 2000000000;请填写 0 至 64 的数",
         ),
     ];
     for (question, english, chinese) in cases {

@@ -109,6 +109,16 @@ impl Objects {
         Others::fixed(self, migrations)
     }
 
+    /// VMs that do not run and only keep their seat on a host, as for [`Self::evacuation`]: there is nothing to move, and
+    /// where the host fails they stay shut down.
+    pub fn idle(&self, migrations: &[Arc<VirtualMachineMigration>]) -> BTreeSet<VmUid> {
+        let others = Others::of(self, migrations);
+        let all = self.vms.iter();
+        all.filter(|vm| others.readiness(vm) == Readiness::Idle)
+            .map(|vm| uid(vm))
+            .collect()
+    }
+
     /// What emptying hosts has to respect: who leaves first, who can not move now and why, what the site's policy
     /// allows, and what moves are bounded by.
     pub fn evacuation(

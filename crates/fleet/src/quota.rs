@@ -9,7 +9,8 @@ use kube::ResourceExt;
 use model::Bytes;
 use placement::Fleet;
 
-use crate::uid;
+use crate::storage::size;
+use crate::{ENORMOUS, uid};
 
 /// The objects that a quota speaks of.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +71,8 @@ impl Ledger<'_> {
         first_exceeded(&namespace, used, limit)
     }
 
-    /// Everything of the namespace that holds a place, this VM, and volumes that no VM names.
+    /// Everything of the namespace that holds a place, this VM, and volumes that no VM names. Nothing is too large to be
+    /// counted: a sum that begins anew, or leaves out what it can not read, would let a department have it all.
     fn used(&self, fleet: &Fleet, vm: &VirtualMachine, namespace: &str) -> Use {
         let mut sum = Use::default();
         let mut waiting = BTreeSet::new();
@@ -81,19 +83,21 @@ impl Ledger<'_> {
             let placed = fleet.vms.get(&other_uid);
             let placed = placed.is_some_and(|known| known.host.is_some());
             if placed || other_uid == asked {
-                sum.cpu += u64::try_from(other.spec.cpu).unwrap_or(0);
-                sum.memory += Bytes::parse(&other.spec.memory).map_or(0, |bytes| bytes.0);
+                let cpu = u64::try_from(other.spec.cpu).unwrap_or(0);
+                let memory = Bytes::parse(&other.spec.memory).map_or(ENORMOUS, |bytes| bytes.0);
+                sum.cpu = sum.cpu.saturating_add(cpu);
+                sum.memory = sum.memory.saturating_add(memory);
             } else {
                 waiting.extend(other.spec.disks.iter().map(|disk| disk.volume.clone()));
             }
         }
         let volumes = self.volumes.iter();
-        sum.storage = volumes
+        let storage: Bytes = volumes
             .filter(|volume| volume.namespace().as_deref() == Some(namespace))
             .filter(|volume| !waiting.contains(&volume.name_any()))
-            .filter_map(|volume| Bytes::parse(&volume.spec.size).ok())
-            .map(|bytes| bytes.0)
+            .map(|volume| Bytes(size(volume)))
             .sum();
+        sum.storage = storage.0;
         sum
     }
 }
@@ -213,5 +217,48 @@ mod tests {
         assert_eq!(field(3, "20Gi"), Some(("cpu".to_owned(), "4".to_owned())));
         let storage = ("storage".to_owned(), "20.0 GiB".to_owned());
         assert_eq!(field(4, "19Gi"), Some(storage));
+    }
+
+    /// Each of these sizes is one that the API takes, or that nobody can read; four of them are more than a number holds.
+    #[test]
+    fn sizes_that_no_number_holds_together_exceed_the_quota() {
+        let vm = |index: usize, memory: &str| -> Arc<VirtualMachine> {
+            typed(
+                json!({"metadata": {"name": format!("v{index}"), "namespace": "tourism", "uid": format!("v{index}")},
+                "spec": {"cpu": 2, "memory": memory, "image": "i", "networks": [], "disks": []},
+                "status": {"assignment": {"host": "h1", "bootId": "b", "epoch": 1}}}),
+            )
+        };
+        let volume = |index: usize, size: &str| -> Arc<Volume> {
+            typed(
+                json!({"metadata": {"name": format!("d{index}"), "namespace": "tourism"},
+                "spec": {"pool": "shared", "size": size}}),
+            )
+        };
+        let departments: [Arc<Department>; 1] = [typed(json!({"metadata": {"name": "tourism"},
+            "spec": {"displayName": "d", "quota": {"cpu": 100, "memory": "64Gi", "storage": "20Ti"}}}))];
+        let field = |memory: &str, storage: &str| {
+            let vms: Vec<_> = (0..4).map(|index| vm(index, memory)).collect();
+            let volumes: Vec<_> = (0..4).map(|index| volume(index, storage)).collect();
+            let objects = crate::Objects {
+                vms: vms.clone(),
+                volumes: volumes.clone(),
+                ..crate::Objects::default()
+            };
+            let ledger = Ledger {
+                departments: &departments,
+                vms: &vms,
+                volumes: &volumes,
+            };
+            let exceeded = ledger.exceeded(&objects.fleet(|_| None), &vms[0]);
+            exceeded.map(|exceeded| exceeded.field)
+        };
+        assert_eq!(field("1Gi", "1Ti"), None);
+        for storage in ["4194304Ti", "99999999999Ti"] {
+            assert_eq!(field("1Gi", storage).as_deref(), Some("storage"));
+        }
+        for memory in ["4294967296Gi", "99999999999Gi"] {
+            assert_eq!(field(memory, "1Ti").as_deref(), Some("memory"));
+        }
     }
 }

@@ -71,6 +71,14 @@ impl Bytes {
     }
 }
 
+/// The largest number where the sum has none: sizes that users give may add up to more than 64 bits hold, and what
+/// they are bounded by would be passed by a sum that begins anew.
+impl std::iter::Sum for Bytes {
+    fn sum<Sizes: Iterator<Item = Self>>(sizes: Sizes) -> Self {
+        sizes.fold(Self(0), |sum, one| Self(sum.0.saturating_add(one.0)))
+    }
+}
+
 impl fmt::Display for Bytes {
     /// The largest binary unit that divides the number without rest.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,6 +119,18 @@ mod tests {
             Bytes::parse("9000Pi"),
             Err(QuantityError::TooLarge(_))
         ));
+    }
+
+    #[test]
+    fn sizes_that_are_too_many_for_a_number_add_up_to_the_largest() {
+        let sum = |sizes: &[&str]| -> Bytes {
+            let sizes = sizes.iter().map(|size| Bytes::parse(size));
+            sizes.map(|size| size.expect("a size")).sum()
+        };
+        assert_eq!(sum(&[]), Bytes(0));
+        assert_eq!(sum(&["1Gi", "512Mi"]), Bytes(1536 << 20));
+        assert_eq!(sum(&["4194304Ti"; 3]), Bytes(3 << 62));
+        assert_eq!(sum(&["4194304Ti"; 4]), Bytes(u64::MAX));
     }
 
     #[test]

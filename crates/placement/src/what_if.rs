@@ -1,7 +1,7 @@
 //! What would happen: the same placement and the same proof as for the real fleet, asked about a
 //! fleet that is not there yet. Nothing is a rule of its own here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{HostName, VmUid};
 
@@ -19,15 +19,19 @@ pub struct HostDown {
     pub pinned: Vec<VmUid>,
     /// VMs that wait for the host because their owners want it so.
     pub wait: Vec<VmUid>,
+    /// VMs that were shut down inside: their proof that they stopped outlives the host, and they stay as they are.
+    pub shut_down: Vec<VmUid>,
     /// The pool's head-room afterwards, without the host.
     pub after: Option<HeadroomReport>,
 }
 
-/// The failure of a host; its VMs are given room by their `turns`, the least first. None when there is no such host.
+/// The failure of a host; its VMs are given room by their `turns`, the least first, and those that are `idle` and only keep
+/// their seat start nowhere. None when there is no such host.
 pub fn host_down<Turn: Ord + Clone + Default>(
     fleet: &Fleet,
     host: &HostName,
     turns: &BTreeMap<VmUid, Turn>,
+    idle: &BTreeSet<VmUid>,
 ) -> Option<HostDown> {
     let pool = fleet.hosts.get(host)?.pool.clone();
     let mut engine = Engine::new(fleet.clone());
@@ -36,7 +40,8 @@ pub fn host_down<Turn: Ord + Clone + Default>(
         (down.stands, down.may_fail) = (false, false);
         engine.upsert_host(host.clone(), down);
     }
-    let (mut pending, mut pinned, mut wait) = (Vec::new(), Vec::new(), Vec::new());
+    let mut pending = Vec::new();
+    let (mut pinned, mut wait, mut shut_down) = (Vec::new(), Vec::new(), Vec::new());
     let here: Vec<VmUid> = engine.on(host).into_iter().cloned().collect();
     for uid in here {
         let Some(vm) = engine.machine(&uid).cloned() else {
@@ -45,6 +50,8 @@ pub fn host_down<Turn: Ord + Clone + Default>(
         if vm.host.as_ref() != Some(host) {
             // It was to arrive there and stays where it is.
             engine.end_move(&uid, false);
+        } else if idle.contains(&uid) {
+            shut_down.push(uid);
         } else if vm.pinned_to.is_some() {
             pinned.push(uid);
         } else if vm.restarts_elsewhere {
@@ -61,6 +68,7 @@ pub fn host_down<Turn: Ord + Clone + Default>(
         restarts,
         pinned,
         wait,
+        shut_down,
         after: engine.headroom_report(&pool),
     })
 }

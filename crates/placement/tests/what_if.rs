@@ -138,7 +138,7 @@ fn new_vms_are_asked_about_one_by_one_and_the_refused_take_no_room() {
 #[test]
 fn of_a_failed_host_each_vm_is_told_where_it_goes_or_why_it_waits() {
     let mut fleet = fleet([32, 32, 16]);
-    for (index, memory) in [(0, 20), (1, 4), (2, 2), (3, 2)] {
+    for (index, memory) in [(0, 20), (1, 4), (2, 2), (3, 2), (5, 2)] {
         on(&mut fleet, index, (1, memory), 0);
     }
     on(&mut fleet, 4, (1, 10), 1);
@@ -149,9 +149,10 @@ fn of_a_failed_host_each_vm_is_told_where_it_goes_or_why_it_waits() {
     change(&mut fleet, 3, &|vm| vm.restarts_elsewhere = false);
     // On its way to the host that fails: it stays where it is.
     change(&mut fleet, 4, &|vm| vm.incoming = Some(name(0)));
+    let idle = BTreeSet::from([uid(5)]);
     // The small one chooses first, and takes the host that the large one would need.
     let turns = BTreeMap::from([(uid(0), 2), (uid(1), 1)]);
-    let answer = host_down(&fleet, &name(0), &turns).unwrap();
+    let answer = host_down(&fleet, &name(0), &turns, &idle).unwrap();
     let restarts: Vec<(&VmUid, Option<&HostName>)> = answer
         .restarts
         .iter()
@@ -163,6 +164,7 @@ fn of_a_failed_host_each_vm_is_told_where_it_goes_or_why_it_waits() {
         "4 GiB go beside 10, then 20 fit nowhere"
     );
     assert_eq!((answer.pinned, answer.wait), (vec![uid(2)], vec![uid(3)]));
+    assert_eq!(answer.shut_down, [uid(5)], "it starts nowhere");
     let after = answer.after.unwrap();
     assert!(
         after
@@ -172,9 +174,9 @@ fn of_a_failed_host_each_vm_is_told_where_it_goes_or_why_it_waits() {
     );
     // The other way round both find a place.
     let turns = BTreeMap::from([(uid(0), 1), (uid(1), 2)]);
-    let answer = host_down(&fleet, &name(0), &turns).unwrap();
+    let answer = host_down(&fleet, &name(0), &turns, &idle).unwrap();
     assert!(answer.restarts.iter().all(|(_, answer)| answer.is_ok()));
-    assert_eq!(host_down(&fleet, &name(9), &turns), None);
+    assert_eq!(host_down(&fleet, &name(9), &turns, &idle), None);
 }
 
 #[test]

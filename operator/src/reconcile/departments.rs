@@ -124,23 +124,23 @@ async fn one_department(context: &Context, department: &api::Department) {
         .filter(|vm| vm.namespace().as_deref() == Some(name.as_str()))
         .collect();
     let volumes = context.stores.volumes.state();
-    let memory: u64 = vms
+    let memory: Bytes = vms
         .iter()
         .filter_map(|vm| Bytes::parse(&vm.spec.memory).ok())
-        .map(|bytes| bytes.0)
         .sum();
     let volumes: Vec<_> = volumes
         .iter()
         .filter(|volume| volume.namespace().as_deref() == Some(name.as_str()))
         .collect();
-    let storage: u64 = volumes
+    let storage: Bytes = volumes
         .iter()
         .filter_map(|volume| Bytes::parse(&volume.spec.size).ok())
-        .map(|bytes| bytes.0)
         .sum();
+    let cpu = vms.iter().map(|vm| vm.spec.cpu);
+    let cpu = cpu.fold(0, i32::saturating_add);
     let wanted = json!({
-        "namespace": name, "virtualMachines": vms.len(), "volumes": volumes.len(), "cpuUsed": vms.iter().map(|vm| vm.spec.cpu).sum::<i32>(),
-        "memoryUsedMebibytes": memory >> 20, "storageUsedBytes": storage,
+        "namespace": name, "virtualMachines": vms.len(), "volumes": volumes.len(), "cpuUsed": cpu,
+        "memoryUsedMebibytes": memory.0 >> 20, "storageUsedBytes": i64::try_from(storage.0).unwrap_or(i64::MAX),
         "conditions": condition(&status.conditions, "Ready", true, "Prepared", "namespace and roles stand", department.metadata.generation)});
     if json!(status) != wanted && context.writer.settled(department) {
         logged(

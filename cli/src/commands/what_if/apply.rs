@@ -2,6 +2,7 @@
 
 mod asked;
 mod declared;
+mod schema;
 mod wanted;
 
 use std::path::PathBuf;

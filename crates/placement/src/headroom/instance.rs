@@ -103,7 +103,9 @@ pub(super) struct Instance<'a> {
     pub items: Vec<Item>,
 }
 
-/// Numbers of the VMs that a failure of these hosts loses and that restart elsewhere.
+/// Numbers of the VMs that a failure of these hosts loses and that restart elsewhere. One that was shut down inside is
+/// counted with them though it would stay so: it keeps its seat, its owner may start it again at any moment, and then N+1
+/// must not turn out to be broken.
 pub(super) fn lost(engine: &Engine, failed: &BTreeSet<u32>) -> Vec<u32> {
     let mut lost = Vec::new();
     for host in failed {

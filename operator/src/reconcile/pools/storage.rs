@@ -49,7 +49,7 @@ fn status_of(
         if pool.spec.shared {
             sizes.into_iter().max().unwrap_or(0)
         } else {
-            sizes.into_iter().sum()
+            sizes.into_iter().fold(0, i64::saturating_add)
         }
     };
     let capacity = fold(ready.iter().map(|report| report.capacity_bytes).collect());
@@ -58,10 +58,9 @@ fn status_of(
         .iter()
         .filter(|volume| volume.spec.pool == name)
         .collect();
-    let allocated: u64 = own
+    let allocated: Bytes = own
         .iter()
         .filter_map(|volume| Bytes::parse(&volume.spec.size).ok())
-        .map(|bytes| bytes.0)
         .sum();
     let human = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     let all = !reports.is_empty() && ready.len() == reports.len();
@@ -77,10 +76,10 @@ fn status_of(
     StoragePoolStatus {
         hosts_ready: format!("{}/{}", ready.len(), reports.len()),
         capacity: human(u64::try_from(capacity).unwrap_or(0)),
-        allocated: human(allocated),
+        allocated: human(allocated.0),
         capacity_bytes: capacity,
         available_bytes: available,
-        allocated_bytes: i64::try_from(allocated).unwrap_or(i64::MAX),
+        allocated_bytes: i64::try_from(allocated.0).unwrap_or(i64::MAX),
         volumes: i32::try_from(own.len()).unwrap_or(i32::MAX),
         conditions: conditions(&known, &judged, pool.metadata.generation),
     }
@@ -174,6 +173,23 @@ mod tests {
         assert_eq!(
             (ready.status.as_str(), ready.message.as_str()),
             ("False", "the storage hangs")
+        );
+    }
+
+    #[test]
+    fn sizes_that_no_number_holds_together_count_as_the_largest() {
+        let volume = || -> Arc<Volume> {
+            let value = json!({"metadata": {"name": "a", "namespace": "oa"},
+                "spec": {"pool": "shared", "size": "4194304Ti"}});
+            Arc::new(serde_json::from_value(value).expect("a volume"))
+        };
+        let volumes: Vec<_> = (0..4).map(|_| volume()).collect();
+        let status = status_of(&pool(), &[], &volumes);
+        assert_eq!(
+            (status.allocated_bytes, status.volumes),
+            (i64::MAX, 4),
+            "{}",
+            status.allocated
         );
     }
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use api::{BusinessSystem, Department, Flavor, VirtualMachine};
+use kube::CustomResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::schema;
 use crate::language::Language;
 
 /// What files declare.
@@ -109,8 +111,10 @@ fn named(language: Language, value: &Value) -> String {
     )
 }
 
-fn typed<T: DeserializeOwned>(language: Language, value: Value) -> Result<T> {
+/// An object of a file. The API server never saw it, and a number beyond its bounds may be more than there is memory for.
+fn typed<T: DeserializeOwned + CustomResourceExt>(language: Language, value: Value) -> Result<T> {
     let what = named(language, &value);
+    schema::check::<T>(language, &value).with_context(|| what.clone())?;
     serde_json::from_value(value).with_context(|| what)
 }
 
@@ -160,5 +164,11 @@ mod tests {
         assert_eq!(told(Language::Chinese, none), "有文档缺少 kind");
         let wrong = json!({"kind": "Flavor", "metadata": {"name": "2c4g"}, "spec": {"cpu": "two"}});
         assert_eq!(told(Language::English, wrong), "Flavor 2c4g");
+        let many = json!({"kind": "Flavor", "metadata": {"name": "2c4g"}, "spec": {"cpu": 257, "memory": "4Gi"}});
+        let error = declared.add(Language::English, many).expect_err("too many");
+        assert_eq!(
+            format!("{error:#}"),
+            "Flavor 2c4g: spec.cpu: 257 is not allowed; write 1 to 256"
+        );
     }
 }
