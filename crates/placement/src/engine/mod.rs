@@ -1,9 +1,9 @@
 //! A fleet with indexes that are kept between questions: a question about one VM never reads
 //! the whole fleet.
 //!
-//! Open hosts that every rule about places treats alike (same pool, storage pools and network)
-//! form a *kind*; VMs that ask alike (same zones, architecture, grade, storage pools) form a
-//! *class*. Whether a class may run on a kind is worked out once. Within a kind, hosts lie on a
+//! Open hosts that every rule about places treats alike (same pool, storage pools, networks that are not
+//! ready) form a *kind*; VMs that ask alike (same zones, architecture, grade, storage pools, networks) form
+//! a *class*. Whether a class may run on a kind is worked out once. Within a kind, hosts lie on a
 //! [`shelf`] by free memory. What remains per VM are its rules about other VMs ([`groups`]) and
 //! where its data lies.
 //!
@@ -210,6 +210,11 @@ impl Engine {
     /// Whether the rules that look only at the kind of host allow a class there.
     pub(crate) fn class_allows(&self, class: u32, kind: u32) -> bool {
         self.kinds.removes(class, kind).is_none()
+    }
+
+    /// The same for all classes that are allowed the same kinds, as long as there is no new kind.
+    pub(crate) fn class_reach(&self, class: u32) -> u32 {
+        self.kinds.reach(class)
     }
 
     /// Hosts of a pool with their numbers, by name.
