@@ -63,6 +63,14 @@ impl HostSlot {
         }
     }
 
+    /// What is on it, also where that is more than it has.
+    pub(crate) fn used(&self) -> Free {
+        Free {
+            cpu: u64::try_from(self.used_cpu).unwrap_or(u64::MAX),
+            memory_bytes: u64::try_from(self.used_memory).unwrap_or(u64::MAX),
+        }
+    }
+
     /// What it would offer if that much more (or, with `freed`, less) were on it.
     pub(crate) fn free_without(&self, freed: Free) -> Free {
         let mut other = Self {
@@ -191,10 +199,11 @@ impl Engine {
         uids
     }
 
-    /// What a host still offers; none when it is not of the fleet.
-    pub fn free(&self, name: &HostName) -> Option<Free> {
+    /// What VMs take on a host, also where that is more than it has, as after its pool promises less than before;
+    /// none when it is not of the fleet.
+    pub fn used(&self, name: &HostName) -> Option<Free> {
         self.fleet.hosts.get(name)?;
-        Some(self.host(self.number(name)?).free())
+        Some(self.host(self.number(name)?).used())
     }
 
     /// Steps with every change.
