@@ -17,7 +17,7 @@ fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
 }
 
 /// Two hosts; everything runs on the first.
-fn planning(output: Output) -> Planning {
+pub(super) fn planning(output: Output) -> Planning {
     let mut snapshot = Snapshot {
         saved_at: "2026-11-25T08:00:00Z".to_owned(),
         ..Snapshot::default()

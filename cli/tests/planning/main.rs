@@ -220,7 +220,11 @@ fn what_can_not_be_answered_is_told_in_the_language_asked_for() {
         "no-flavor.yaml",
         &site::DECLARED.replace("flavor: 2c4g", "flavor: 9c9g"),
     );
-    let cases: [(&[&str], &str, &str); 6] = [
+    let too_many = desk.file(
+        "too-many.yaml",
+        &site::DECLARED.replace("replicas: 2", "replicas: 2000000000"),
+    );
+    let cases: [(&[&str], &str, &str); 7] = [
         (
             &["what-if", "host-down", "z"],
             "host z does not exist",
@@ -250,6 +254,11 @@ fn what_can_not_be_answered_is_told_in_the_language_asked_for() {
             &["what-if", "apply", "-f", text(&no_flavor)],
             "mail spec.tiers[front].flavor: Flavor 9c9g does not exist",
             "mail spec.tiers[front].flavor:Flavor 9c9g 不存在",
+        ),
+        (
+            &["what-if", "apply", "-f", text(&too_many)],
+            "mail spec.tiers[front].replicas: 2000000000 is not from 0 to 64",
+            "mail spec.tiers[front].replicas:2000000000 不在 0 到 64 之间",
         ),
     ];
     for (question, english, chinese) in cases {

@@ -81,8 +81,10 @@ impl Ledger<'_> {
             let placed = fleet.vms.get(&other_uid);
             let placed = placed.is_some_and(|known| known.host.is_some());
             if placed || other_uid == asked {
-                sum.cpu += u64::try_from(other.spec.cpu).unwrap_or(0);
-                sum.memory += Bytes::parse(&other.spec.memory).map_or(0, |bytes| bytes.0);
+                let memory = Bytes::parse(&other.spec.memory).map_or(0, |bytes| bytes.0);
+                let cpu = u64::try_from(other.spec.cpu).unwrap_or(0);
+                sum.cpu = sum.cpu.saturating_add(cpu);
+                sum.memory = sum.memory.saturating_add(memory);
             } else {
                 waiting.extend(other.spec.disks.iter().map(|disk| disk.volume.clone()));
             }
@@ -92,8 +94,7 @@ impl Ledger<'_> {
             .filter(|volume| volume.namespace().as_deref() == Some(namespace))
             .filter(|volume| !waiting.contains(&volume.name_any()))
             .filter_map(|volume| Bytes::parse(&volume.spec.size).ok())
-            .map(|bytes| bytes.0)
-            .sum();
+            .fold(0_u64, |all, bytes| all.saturating_add(bytes.0));
         sum
     }
 }

@@ -88,11 +88,14 @@ const FIELDS: [&str; 11] = [
 /// Fields that an owner sets at a VM itself; a business system leaves them alone.
 const OWN_FIELDS: [&str; 2] = ["runStrategy", "affinity"];
 
+/// As many replicas of a tier as the API server takes: nothing beyond is made, here neither.
+const REPLICAS_MAX: i32 = 64;
+
 impl Wanted {
     /// Applies what is declared.
     ///
     /// # Errors
-    /// A tier names a flavor or image that is not there.
+    /// A tier names a flavor or image that is not there, or asks for more replicas than may be.
     pub fn of(planning: &Planning, declared: &Declared) -> Result<Self> {
         let mut wanted = Self {
             objects: planning.snapshot.objects.clone(),
@@ -146,6 +149,9 @@ impl Wanted {
             let image = images.find(|image| image.name_any() == tier.image).cloned();
             let image = image
                 .ok_or_else(|| lacks(planning, system, tier, "image", "Image", &tier.image))?;
+            if !(0..=REPLICAS_MAX).contains(&tier.replicas) {
+                return Err(too_many(planning, system, tier));
+            }
             for replica in 0..tier.replicas {
                 let volumes = fleet::system::volumes(Some(&image), system, tier, replica);
                 volumes
@@ -246,6 +252,15 @@ fn lacks(
     planning.fail(
         format!("{at}: {kind} {name} does not exist; correct the name or create it"),
         format!("{at}:{kind} {name} 不存在;请更正名称或创建它"),
+    )
+}
+
+fn too_many(planning: &Planning, system: &BusinessSystem, tier: &Tier) -> anyhow::Error {
+    let at = format!("{} spec.tiers[{}].replicas", system.name_any(), tier.name);
+    let replicas = tier.replicas;
+    planning.fail(
+        format!("{at}: {replicas} is not from 0 to {REPLICAS_MAX}; correct the number"),
+        format!("{at}:{replicas} 不在 0 到 {REPLICAS_MAX} 之间;请更正"),
     )
 }
 
