@@ -87,7 +87,8 @@ mod tests {
             cpu: 1,
             memory_bytes,
             storage_pools: Default::default(),
-            has_network: true,
+            has_tunnels: true,
+            unready_networks: Default::default(),
             cpu_models: None,
         }
     }

@@ -36,7 +36,7 @@ fn vm(name: &str, uid: &str, host: &str) -> Value {
 }
 
 /// Two hosts; everything runs on the first.
-fn planning(output: Output) -> Planning {
+pub(super) fn planning(output: Output) -> Planning {
     let mut snapshot = Snapshot {
         saved_at: "2026-11-25T08:00:00Z".to_owned(),
         ..Snapshot::default()

@@ -2,7 +2,7 @@
 
 mod apply;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use api::VirtualMachine;
@@ -292,7 +292,9 @@ fn description(planning: &Planning, new: &NewHosts<'_>) -> Result<Host> {
                 .flat_map(|host| host.storage_pools.iter().cloned())
                 .collect(),
         },
-        has_network: true,
+        // A host that is yet to come is cabled and set up as its networks ask.
+        has_tunnels: true,
+        unready_networks: BTreeSet::new(),
         // As the pool asks of every host.
         cpu_models: None,
         pool,

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod affinity;
+#[cfg(test)]
+mod network_tests;
 pub mod processor;
 pub mod quota;
 pub mod readiness;
@@ -204,9 +206,9 @@ impl<'a> Index<'a> {
         let namespace = object.namespace().unwrap_or_default();
         let status = object.status.as_ref();
         let networks = object.spec.networks.iter();
-        let zones = networks
+        let networks: Vec<&&Network> = networks
             .filter_map(|name| self.networks.get(name.as_str()))
-            .map(|network| network.spec.zone);
+            .collect();
         let image = self.images.get(object.spec.image.as_str());
         let disks = object.spec.disks.iter();
         let volumes: Vec<&&Volume> = disks
@@ -219,7 +221,10 @@ impl<'a> Index<'a> {
             name: NamespacedName::new(namespace.as_str(), object.name_any()),
             cpu: u64::try_from(object.spec.cpu).unwrap_or(ENORMOUS),
             memory_bytes: Bytes::parse(&object.spec.memory).map_or(ENORMOUS, |bytes| bytes.0),
-            zones: zones.collect(),
+            zones: networks.iter().map(|network| network.spec.zone).collect(),
+            networks: object.spec.networks.iter().cloned().collect(),
+            // A VLAN needs only the business NIC.
+            needs_tunnels: networks.iter().any(|network| network.spec.vxlan.is_some()),
             architecture: image.map_or(Architecture::x86_64, |image| image.spec.architecture),
             runs_with: Names::default(),
             storage_pools: volumes
@@ -320,7 +325,14 @@ fn host(object: &Host, closed: Option<Closed>) -> Option<placement::Host> {
             .filter(|pool| pool.state != "Lost")
             .map(|pool| pool.name.clone())
             .collect(),
-        has_network: reported.vtep_address.is_some(),
+        has_tunnels: reported.vtep_address.is_some(),
+        // An agent reports only networks whose bridge stands: one that it does not name is built when it is needed.
+        unready_networks: reported
+            .networks
+            .iter()
+            .filter(|network| !network.ready)
+            .map(|network| network.name.clone())
+            .collect(),
         cpu_models: None,
     })
 }

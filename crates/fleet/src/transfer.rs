@@ -14,6 +14,9 @@ use crate::{Objects, uid};
 /// Bytes per second of a megabit per second.
 const MEGABIT: u64 = 1_000_000 / 8;
 
+/// Bytes of a MiB.
+const MEBIBYTE: u64 = 1 << 20;
+
 /// What a move takes besides its copy: volumes and the incoming copy are prepared, and the VM is handed over. On the
 /// lab a resting guest of 128 MiB, copied in a tenth of a second, moves in 2 to 3 s (`make bench`).
 const MOVE_OVERHEAD_MILLISECONDS: u64 = 2_000;
@@ -51,9 +54,10 @@ fn limits(policy: &CloudPolicySpec, hosts: &[Arc<Host>]) -> Limits {
     };
     let bandwidth = policy.migration.bandwidth_mebibytes_per_second;
     let per_move = bandwidth.and_then(|bandwidth| u64::try_from(bandwidth).ok());
-    let per_move = per_move.map(|bandwidth| bandwidth << 20);
+    let per_move = per_move.map(|bandwidth| bandwidth.saturating_mul(MEBIBYTE));
     // The policy bounds one move; a link carries as many as a host may have at once.
-    let bound = per_move.map(|bandwidth| bandwidth * u64::from(limits.moves_per_host));
+    let bound =
+        per_move.map(|bandwidth| bandwidth.saturating_mul(u64::from(limits.moves_per_host)));
     if let (Some(per_move), Some(bound)) = (per_move, bound) {
         limits.per_move = per_move;
         limits.link_default = bound;
@@ -80,7 +84,7 @@ fn dirty_rate(vm: &VirtualMachine) -> Option<u64> {
     // What another copy of it wrote before says nothing of this one.
     let told = (status.assignment.as_ref() == Some(&runtime.assignment))
         .then_some(runtime.dirty_mebibytes_per_second)??;
-    Some(u64::try_from(told).ok()? << 20)
+    Some(u64::try_from(told).ok()?.saturating_mul(MEBIBYTE))
 }
 
 #[cfg(test)]

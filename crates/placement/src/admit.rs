@@ -76,7 +76,8 @@ impl Tried {
     }
 }
 
-/// What proofs of N+1 can see of a host: kind, rack, room, and size and class of each VM that it would lose.
+/// What proofs of N+1 can see of a host: kind, rack, room, and of each VM that it would lose the size and which kinds of hosts
+/// it may run on.
 type Likeness = (Option<u32>, Option<u32>, Free, Vec<(Free, u32)>);
 
 impl Engine {
@@ -193,7 +194,7 @@ impl Engine {
                 return None;
             }
             if machine.restarts_elsewhere && !self.is_bound(*number) {
-                lost.push((vm.size, vm.start_class));
+                lost.push((vm.size, self.class_reach(vm.start_class)));
             }
         }
         lost.sort_unstable();

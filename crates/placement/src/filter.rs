@@ -26,7 +26,7 @@ pub enum Filter {
     Storage,
     /// A storage pool has too little room there for volumes that are to be made.
     StorageRoom,
-    /// Not attached to the business network.
+    /// One of its networks is not ready there, or is a VXLAN and the host has no tunnel end point.
     Network,
     /// A rule of its own spreads it over racks, and the host declares none.
     NoRack,
@@ -90,7 +90,10 @@ impl Filter {
                 "a storage pool has too little room there for its new volumes",
                 "存储池空间不足以创建其新卷",
             ),
-            Filter::Network => ("not attached to the business network", "未接入业务网络"),
+            Filter::Network => (
+                "one of its networks is not ready there, or lacks a tunnel end point",
+                "其某个网络在该宿主机上未就绪,或缺少隧道端点",
+            ),
             Filter::NoRack => (
                 "it is spread over racks and the host declares none",
                 "虚拟机须按机架分散,而该宿主机未声明机架",
@@ -169,7 +172,7 @@ pub(crate) fn fits_kind(pool: Option<&Pool>, vm: &Vm, host: &Host, racked: bool)
         Some(Filter::Grade)
     } else if !vm.storage_pools.is_subset(&host.storage_pools) {
         Some(Filter::Storage)
-    } else if !host.has_network {
+    } else if lacks_network(vm, host) {
         Some(Filter::Network)
     } else if vm.rules.needs_rack() && !racked {
         Some(Filter::NoRack)
@@ -184,6 +187,11 @@ fn lacks_model<'a>(pool: &'a Pool, vm: &'a Vm, host: &Host) -> Option<&'a String
     let offered = host.cpu_models.as_ref()?;
     let mut wanted = pool.cpu_model.iter().chain(vm.runs_with.iter());
     wanted.find(|model| !offered.contains(*model))
+}
+
+/// A network of the VM is not ready there, or needs an end point that the host does not have.
+fn lacks_network(vm: &Vm, host: &Host) -> bool {
+    vm.needs_tunnels && !host.has_tunnels || !vm.networks.is_disjoint(&host.unready_networks)
 }
 
 /// Rules about room.

@@ -58,8 +58,11 @@ pub struct Host {
     pub memory_bytes: u64,
     /// Storage pools that it reports ready.
     pub storage_pools: BTreeSet<String>,
-    /// It is attached to the business network.
-    pub has_network: bool,
+    /// It has a tunnel end point: VXLAN networks reach it.
+    pub has_tunnels: bool,
+    /// Networks that it says it can not carry now. Of those that it does not name nothing is known: a host
+    /// tells only of networks that somebody needed there.
+    pub unready_networks: BTreeSet<String>,
     /// Processor models that it can give guests, of those that pools or VMs name; none: it does not
     /// tell, and is not judged.
     pub cpu_models: Option<BTreeSet<String>>,
@@ -76,6 +79,10 @@ pub struct Vm {
     pub memory_bytes: u64,
     /// Zones of its networks; all must be served.
     pub zones: BTreeSet<Zone>,
+    /// Its networks; none may be unready on its host.
+    pub networks: Names,
+    /// One of its networks is a VXLAN, which only a host with a tunnel end point carries.
+    pub needs_tunnels: bool,
     /// Architecture of its image.
     pub architecture: Architecture,
     /// Processor models that its running copy sees: it moves only to hosts that offer them. Empty when

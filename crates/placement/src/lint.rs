@@ -207,6 +207,7 @@ fn misplaced(
                 .any(|pool| !host.storage_pools.contains(pool)),
             "storage",
         ),
+        (out_of_reach(vm, host), "network"),
         (
             vm.pinned_to.as_ref().is_some_and(|pinned| pinned != name),
             "pinned",
@@ -227,6 +228,13 @@ fn sees_another_processor(vm: &Vm, host: &Host, pool: &Pool) -> bool {
     let named: BTreeSet<&String> = vm.runs_with.iter().chain(&pool.cpu_model).collect();
     let offered = host.cpu_models.as_ref();
     offered.is_some_and(|offered| !offered.iter().collect::<BTreeSet<_>>().is_superset(&named))
+}
+
+/// A network of the VM is one that the host says it can not carry, or a VXLAN where no tunnel ends.
+fn out_of_reach(vm: &Vm, host: &Host) -> bool {
+    let unready = &host.unready_networks;
+    (vm.needs_tunnels && !host.has_tunnels)
+        || vm.networks.iter().any(|network| unready.contains(network))
 }
 
 fn overloaded(host: &Host, pool: Option<&Pool>, cpu: u128, memory: u128) -> bool {

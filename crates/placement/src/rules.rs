@@ -168,6 +168,8 @@ impl Vm {
         self.zones.extend(other.zones.iter().copied());
         self.storage_pools
             .extend(other.storage_pools.iter().cloned());
+        self.networks.extend(other.networks.iter().cloned());
+        self.needs_tunnels |= other.needs_tunnels;
         storage::add(&mut self.new_volumes, &other.new_volumes);
         // One that starts anew is not held to what others run with: they start with it. One that runs goes
         // where they can run on.

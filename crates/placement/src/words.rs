@@ -11,7 +11,7 @@ use crate::filter::Filter;
 pub fn phrases() -> Vec<(String, String)> {
     let filters = filters().into_iter();
     let filters = filters.map(|filter| (filter.english(), filter.chinese()));
-    let others = SENTENCES.iter();
+    let others = SENTENCES.iter().chain(FORMER);
     let others = others.map(|(english, chinese)| ((*english).to_owned(), (*chinese).to_owned()));
     filters.chain(others).collect()
 }
@@ -36,6 +36,9 @@ fn filters() -> [Filter; 15] {
         Filter::Headroom,
     ]
 }
+
+/// What nobody says any more and still stands in statuses, events and journals of before.
+const FORMER: &[(&str, &str)] = &[("not attached to the business network", "未接入业务网络")];
 
 /// By who says them.
 const SENTENCES: &[(&str, &str)] = &[

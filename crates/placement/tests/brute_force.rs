@@ -77,13 +77,12 @@ fn choosing(fleet: &Fleet, uid: &VmUid) -> Vec<VmUid> {
 
 /// Whether a host takes a VM with those that choose with it.
 fn takes(fleet: &Fleet, uid: &VmUid, host: &HostName) -> bool {
-    let open = &fleet.hosts[host];
     let mut with = fleet.clone();
     for uid in choosing(fleet, uid) {
         let vm = with.vms.get_mut(&uid).unwrap();
         (vm.host, vm.incoming) = (Some(host.clone()), None);
     }
-    open.closed.is_none() && open.has_network && faults(&lint(fleet), &with).is_empty()
+    fleet.hosts[host].closed.is_none() && faults(&lint(fleet), &with).is_empty()
 }
 
 /// One rule between two parts: who asks looks at who is named, and each at each.
@@ -242,7 +241,7 @@ fn survives(fleet: &Fleet, failed: &HostName) -> bool {
         after.vms.get_mut(&uid).unwrap().runs_with.clear();
     }
     let usable = fleet.hosts.iter().filter(|(name, host)| {
-        let open = host.stands && host.closed.is_none() && host.has_network;
+        let open = host.stands && host.closed.is_none();
         *name != failed && open && host.pool == fleet.hosts[failed].pool
     });
     let usable: Vec<&HostName> = usable.map(|(name, _)| name).collect();

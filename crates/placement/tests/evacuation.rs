@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{GIB, any_fleet, host, name, pool, uid, vm};
 use model::{Architecture, HostName, Priority, VmUid, Zone};
 use placement::{
-    EvacuationRequest, Fleet, Limits, Move, Plan, PlanFault, Rules, lint, lint_plan, place,
-    plan_evacuation,
+    EvacuationRequest, Fleet, Limits, Move, Plan, PlanFault, Rules, Violation, lint, lint_plan,
+    place, plan_evacuation,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -34,7 +34,7 @@ fn possible(fleet: &Fleet, waiting: &[VmUid], request: &EvacuationRequest) -> bo
     };
     let open = |name: &HostName| {
         let host = &fleet.hosts[name];
-        host.closed.is_none() && host.has_network && !request.hosts.contains(name)
+        host.closed.is_none() && !request.hosts.contains(name)
     };
     fleet.hosts.keys().filter(|name| open(name)).any(|name| {
         let mut tried = fleet.clone();
@@ -439,4 +439,38 @@ fn a_spoilt_plan_is_found_out() {
             PlanFault::LinkOverfull(name(1))
         ]
     );
+}
+
+/// The emptiest host says that it can not carry the VM's network.
+#[test]
+fn nobody_moves_to_where_its_network_is_not_ready() {
+    let mut fleet = Fleet::default();
+    fleet.pools.insert(
+        "main".into(),
+        pool(Architecture::x86_64, &[Zone::Common], 3),
+    );
+    for (index, memory) in [8, 32, 8].into_iter().enumerate() {
+        fleet.hosts.insert(name(index), host("main", 64, memory));
+    }
+    let unready = fleet.hosts.get_mut(&name(1)).unwrap();
+    unready.unready_networks.insert("legacy".to_owned());
+    let mut new = vm("v", 1, 4);
+    new.host = Some(name(0));
+    new.networks = BTreeSet::from(["legacy".to_owned()]).into();
+    fleet.vms.insert(uid(0), new.into());
+    let request = EvacuationRequest {
+        hosts: BTreeSet::from([name(0)]),
+        ..EvacuationRequest::default()
+    };
+    let plan = plan_evacuation(&fleet, &request);
+    assert_eq!(plan.moves.len(), 1, "{plan:?}");
+    assert_eq!(plan.moves[0].to, name(2));
+    // The judge finds it where a plan, or a fleet, has it otherwise.
+    let mut wrong = plan;
+    wrong.moves[0].to = name(1);
+    let violations = lint_plan(&fleet, &request.limits, &wrong);
+    let faults: Vec<_> = violations.into_iter().map(|found| found.fault).collect();
+    assert_eq!(faults, [PlanFault::Forbidden("network")]);
+    fleet.vms.get_mut(&uid(0)).unwrap().host = Some(name(1));
+    assert_eq!(lint(&fleet), [Violation::Misplaced(uid(0), "network")]);
 }

@@ -72,7 +72,7 @@ fn survives(fleet: &Fleet, failed: &BTreeSet<HostName>) -> bool {
     }
     possible(&after, &lost, &|name| {
         let host = &fleet.hosts[name];
-        let open = host.stands && host.closed.is_none() && host.has_network;
+        let open = host.stands && host.closed.is_none();
         !failed.contains(name) && open && host.pool == "main"
     })
 }
@@ -220,6 +220,7 @@ proptest! {
                 let new = VmUid(format!("new{more}"));
                 let mut wanted = vm("new", cpu, memory);
                 wanted.storage_pools.clear();
+                wanted.needs_tunnels = false;
                 fleet.vms.insert(new.clone(), wanted.into());
                 let mut engine = Engine::new(fleet);
                 let answer = engine.admit(&new, &BTreeSet::new());
@@ -309,4 +310,29 @@ fn what_is_neither_proven_nor_refuted_is_unknown() {
     let report = headroom_report(&fleet, "main").unwrap();
     assert_eq!((report.unknown(), report.headroom.clone()), (1, unknown));
     assert_eq!(report.most_dangerous().unwrap().survival, Survival::Unknown);
+}
+
+/// It has the room, and can not carry their network: whoever counts on it counts on nothing.
+#[test]
+fn a_host_that_can_not_carry_a_network_is_no_spare_for_its_vms() {
+    let mut fleet = plain(2, 32);
+    let mut new = vm("v", 1, 4);
+    new.host = Some(name(0));
+    new.networks = BTreeSet::from(["legacy".to_owned()]).into();
+    fleet.vms.insert(uid(0), new.into());
+    assert_eq!(prove_headroom(&fleet, "main"), Headroom::Proven);
+    let broken = Headroom::Broken {
+        failure: name(0),
+        vm: uid(0),
+    };
+    let spare = fleet.hosts.get_mut(&name(1)).unwrap();
+    spare.unready_networks.insert("legacy".to_owned());
+    assert_eq!(prove_headroom(&fleet, "main"), broken);
+    let on_other = BTreeSet::from(["other".to_owned()]).into();
+    fleet.vms.get_mut(&uid(0)).unwrap().networks = on_other;
+    assert_eq!(prove_headroom(&fleet, "main"), Headroom::Proven);
+    fleet.hosts.get_mut(&name(1)).unwrap().has_tunnels = false;
+    assert_eq!(prove_headroom(&fleet, "main"), broken);
+    fleet.vms.get_mut(&uid(0)).unwrap().needs_tunnels = false;
+    assert_eq!(prove_headroom(&fleet, "main"), Headroom::Proven);
 }

@@ -277,6 +277,37 @@ fn one_crowded_host_gives_to_the_others() {
     assert_eq!(answer.why, "6 moves gain enough");
 }
 
+/// Its pool promises less than before: what is above its capacity is to go as well, and each move says what it gains.
+#[test]
+fn a_host_that_is_promised_more_than_it_has_gives_until_all_are_alike() {
+    let mut fleet = plain(4);
+    for host in fleet.hosts.values_mut() {
+        host.cpu = 16;
+    }
+    fleet.pools.get_mut("main").unwrap().failures_to_tolerate = 0;
+    for index in 0..12 {
+        let mut new = vm(&format!("v{index}"), 4, 4);
+        new.host = Some(name(0));
+        fleet.vms.insert(uid(index), new.into());
+    }
+    let request = RebalanceRequest {
+        mode: Mode::Eager,
+        moves_max: 20,
+        ..RebalanceRequest::new("main")
+    };
+    let answer = plan_rebalance(&fleet, &request);
+    // CPU 3,000 per mille of h0 and 750 of the pool, memory 750 and 187.
+    assert_eq!((answer.before_permille, answer.after_permille), (946, 0));
+    let after = carried_out(&fleet, &answer);
+    let mut count = BTreeMap::new();
+    for vm in after.vms.values() {
+        *count.entry(vm.host.clone().unwrap()).or_insert(0) += 1;
+    }
+    assert_eq!(count.values().copied().collect::<Vec<_>>(), [3, 3, 3, 3]);
+    let again = plan_rebalance(&after, &request);
+    assert_eq!(again.before_permille, answer.after_permille);
+}
+
 #[test]
 fn a_calm_pool_is_left_alone() {
     let mut fleet = plain(3);

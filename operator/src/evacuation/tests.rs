@@ -270,7 +270,8 @@ fn held(open: &[&str], vms: &[(&str, &str, u64)]) -> BTreeMap<HostName, String> 
         cpu: 4,
         memory_bytes: 4 << 30,
         storage_pools: BTreeSet::new(),
-        has_network: true,
+        has_tunnels: true,
+        unready_networks: BTreeSet::new(),
         cpu_models: None,
     };
     let vm = |name: &str, on: &str, gib: u64| placement::Vm {
@@ -278,6 +279,8 @@ fn held(open: &[&str], vms: &[(&str, &str, u64)]) -> BTreeMap<HostName, String> 
         cpu: 1,
         memory_bytes: gib << 30,
         zones: BTreeSet::new(),
+        networks: placement::Names::default(),
+        needs_tunnels: false,
         architecture: model::Architecture::x86_64,
         runs_with: placement::Names::default(),
         storage_pools: placement::Names::default(),

@@ -33,10 +33,10 @@ struct Site {
 /// A flavor: name, virtual processors, bytes of memory.
 type Size = (String, u64, u64);
 
-/// What the hosts of a pool offer, overcommit included, what of it is free, and N+1.
+/// What the hosts of a pool offer, overcommit included, what is promised, which may be more, and N+1.
 struct Shown {
     all: Free,
-    free: Free,
+    used: Free,
     headroom: Headroom,
 }
 
@@ -68,18 +68,18 @@ async fn look(context: &Context) -> Option<Arc<Site>> {
             .pools
             .keys()
             .filter_map(|name| {
-                let (all, free) = sums(&engine, name);
-                Some((name.clone(), all, free, engine.headroom_report(name)?))
+                let (all, used) = sums(&engine, name);
+                Some((name.clone(), all, used, engine.headroom_report(name)?))
             })
             .collect();
         (fleet, reports)
     };
     let mut pools = BTreeMap::new();
-    for (name, all, free, report) in reports {
+    for (name, all, used, report) in reports {
         let headroom = headroom(&fleet, &name, &report, &flavors);
         let shown = Shown {
             all,
-            free,
+            used,
             headroom,
         };
         pools.insert(name, shown);
@@ -117,8 +117,10 @@ fn flavors(context: &Context) -> Vec<Size> {
     sizes
 }
 
+/// What the hosts of a pool offer, and what VMs take there: not what is left of each, since a host that is promised
+/// more than it has, after `cpuOvercommitPercent` was lowered, has no less than nothing left.
 fn sums(engine: &Engine, pool: &str) -> (Free, Free) {
-    let (mut all, mut free) = (Free::default(), Free::default());
+    let (mut all, mut used) = (Free::default(), Free::default());
     let add = |sum: &mut Free, more: Free| {
         sum.cpu = sum.cpu.saturating_add(more.cpu);
         sum.memory_bytes = sum.memory_bytes.saturating_add(more.memory_bytes);
@@ -126,9 +128,9 @@ fn sums(engine: &Engine, pool: &str) -> (Free, Free) {
     let fleet = engine.fleet();
     for (name, host) in fleet.hosts.iter().filter(|(_, host)| host.pool == pool) {
         add(&mut all, fleet.capacity(host));
-        add(&mut free, engine.free(name).unwrap_or_default());
+        add(&mut used, engine.used(name).unwrap_or_default());
     }
-    (all, free)
+    (all, used)
 }
 
 async fn show(context: &Context, fleet: &Fleet, pool: &HostPool, shown: &Shown) {
@@ -141,7 +143,7 @@ async fn show(context: &Context, fleet: &Fleet, pool: &HostPool, shown: &Shown) 
     });
     let Shown {
         all: offered,
-        free,
+        used,
         headroom,
     } = shown;
     measure::set(&name, headroom);
@@ -165,11 +167,9 @@ async fn show(context: &Context, fleet: &Fleet, pool: &HostPool, shown: &Shown) 
         hosts: i32::try_from(hosts().count()).unwrap_or(i32::MAX),
         hosts_ready: i32::try_from(ready.count()).unwrap_or(i32::MAX),
         cpu_capacity: count(offered.cpu),
-        cpu_allocated: count(offered.cpu.saturating_sub(free.cpu)),
+        cpu_allocated: count(used.cpu),
         memory_capacity_mebibytes: mebibytes(offered.memory_bytes),
-        memory_allocated_mebibytes: mebibytes(
-            offered.memory_bytes.saturating_sub(free.memory_bytes),
-        ),
+        memory_allocated_mebibytes: mebibytes(used.memory_bytes),
         conditions: conditions(&status.conditions, &judged, pool.metadata.generation),
         headroom: Some(headroom.clone()),
         rebalancing: Some(rebalancing),
@@ -294,7 +294,62 @@ fn headroom(fleet: &Fleet, pool: &str, report: &HeadroomReport, flavors: &[Size]
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// `cpuOvercommitPercent` was lowered while three times as much as there is had been promised.
+    #[test]
+    fn what_is_promised_above_the_capacity_is_told() {
+        let pool = placement::Pool {
+            zones: BTreeSet::new(),
+            architecture: model::Architecture::x86_64,
+            cpu_model: None,
+            cpu_overcommit_percent: 100,
+            memory_overcommit_percent: 100,
+            failures_to_tolerate: 1,
+            mlps_grade: 3,
+        };
+        let host = placement::Host {
+            pool: "main".to_owned(),
+            closed: None,
+            stands: true,
+            may_fail: true,
+            cpu: 4,
+            memory_bytes: 8 << 30,
+            storage_pools: BTreeSet::new(),
+            has_tunnels: true,
+            unready_networks: BTreeSet::new(),
+            cpu_models: None,
+        };
+        let vm = placement::Vm {
+            name: model::NamespacedName::new("oa", "web"),
+            cpu: 12,
+            memory_bytes: 2 << 30,
+            zones: BTreeSet::new(),
+            networks: placement::Names::default(),
+            needs_tunnels: false,
+            architecture: model::Architecture::x86_64,
+            runs_with: placement::Names::default(),
+            storage_pools: placement::Names::default(),
+            new_volumes: BTreeMap::new(),
+            pinned_to: None,
+            mlps_grade: 2,
+            rules: placement::Rules::default(),
+            restarts_elsewhere: true,
+            host: Some("h1".into()),
+            incoming: None,
+        };
+        let engine = Engine::new(Fleet {
+            pools: BTreeMap::from([("main".to_owned(), pool)]),
+            hosts: BTreeMap::from([("h1".into(), host.clone()), ("h2".into(), host)]),
+            vms: BTreeMap::from([("web".into(), Box::new(vm))]),
+            ..Fleet::default()
+        });
+        let (all, used) = sums(&engine, "main");
+        assert_eq!((all.cpu, used.cpu), (8, 12));
+        assert_eq!((all.memory_bytes, used.memory_bytes), (16 << 30, 2 << 30));
+    }
 
     #[test]
     fn room_is_told_of_what_fits_and_else_that_nothing_does() {

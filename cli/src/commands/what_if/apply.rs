@@ -3,6 +3,8 @@
 mod asked;
 mod declared;
 mod schema;
+#[cfg(test)]
+mod fuzz_tests;
 mod wanted;
 
 use std::path::PathBuf;
@@ -24,6 +26,11 @@ use crate::table::Table;
 /// # Errors
 /// A file that can not be read or holds nothing to place.
 pub fn apply(planning: &Planning, files: &[PathBuf]) -> Result<()> {
+    let outcome = outcome(planning, files)?;
+    planning.print(&outcome.json(), || outcome.text())
+}
+
+fn outcome<'a>(planning: &'a Planning, files: &[PathBuf]) -> Result<Outcome<'a>> {
     let declared = Declared::read(planning.language, files)?;
     let wanted = Wanted::of(planning, &declared)?;
     if wanted.new.is_empty() && wanted.standing == 0 && wanted.changes.is_empty() {
@@ -36,15 +43,14 @@ pub fn apply(planning: &Planning, files: &[PathBuf]) -> Result<()> {
         let report = engine.headroom_report(pool)?;
         Some(planning.headroom(engine.fleet(), &report, pool))
     });
-    let outcome = Outcome {
+    Ok(Outcome {
         after: after.collect(),
         planning,
         declared,
         wanted,
         engine,
         answers,
-    };
-    planning.print(&outcome.json(), || outcome.text())
+    })
 }
 
 fn nothing_to_place(planning: &Planning, declared: &Declared) -> anyhow::Error {

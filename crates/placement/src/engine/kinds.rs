@@ -14,7 +14,8 @@ use crate::names::Names;
 struct KindKey {
     pool: String,
     storage_pools: BTreeSet<String>,
-    has_network: bool,
+    has_tunnels: bool,
+    unready_networks: BTreeSet<String>,
     cpu_models: Option<BTreeSet<String>>,
     racked: bool,
 }
@@ -26,6 +27,8 @@ struct ClassKey {
     mlps_grade: i32,
     zones: BTreeSet<Zone>,
     storage_pools: Names,
+    networks: Names,
+    needs_tunnels: bool,
     runs_with: Names,
     needs_rack: bool,
 }
@@ -45,6 +48,8 @@ struct Class {
     removes: Vec<Option<Filter>>,
     /// Kinds that no rule removes, ascending.
     allowed: Vec<u32>,
+    /// The same for all classes that are allowed the same kinds.
+    reach: u32,
 }
 
 impl Class {
@@ -55,6 +60,11 @@ impl Class {
         }
         self.removes.push(removes);
     }
+
+    fn number_reach(&mut self, reaches: &mut BTreeMap<Vec<u32>, u32>) {
+        let next = number(reaches.len());
+        self.reach = *reaches.entry(self.allowed.clone()).or_insert(next);
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -63,6 +73,8 @@ pub(super) struct Kinds {
     kinds: Vec<Kind>,
     class_numbers: BTreeMap<ClassKey, u32>,
     classes: Vec<Class>,
+    /// Sets of kinds that are allowed to some class, numbered.
+    reaches: BTreeMap<Vec<u32>, u32>,
 }
 
 impl Kinds {
@@ -71,7 +83,8 @@ impl Kinds {
         let key = KindKey {
             pool: host.pool.clone(),
             storage_pools: host.storage_pools.clone(),
-            has_network: host.has_network,
+            has_tunnels: host.has_tunnels,
+            unready_networks: host.unready_networks.clone(),
             cpu_models: host.cpu_models.clone(),
             racked,
         };
@@ -84,8 +97,10 @@ impl Kinds {
                 pool: pool.cloned(),
                 shelf: Shelf::default(),
             };
+            self.reaches.clear();
             for class in &mut self.classes {
                 class.learn(next, &new);
+                class.number_reach(&mut self.reaches);
             }
             self.kinds.push(new);
         }
@@ -99,6 +114,8 @@ impl Kinds {
             mlps_grade: vm.mlps_grade,
             zones: vm.zones.clone(),
             storage_pools: vm.storage_pools.clone(),
+            networks: vm.networks.clone(),
+            needs_tunnels: vm.needs_tunnels,
             runs_with: vm.runs_with.clone(),
             needs_rack: vm.rules.needs_rack(),
         };
@@ -109,10 +126,12 @@ impl Kinds {
                 sample: vm.clone(),
                 removes: Vec::new(),
                 allowed: Vec::new(),
+                reach: 0,
             };
             for (index, kind) in self.kinds.iter().enumerate() {
                 new.learn(number(index), kind);
             }
+            new.number_reach(&mut self.reaches);
             self.classes.push(new);
         }
         class
@@ -122,6 +141,7 @@ impl Kinds {
     pub(super) fn share(&self, class: u32, vm: &mut Vm) {
         if let Some(class) = self.classes.get(class as usize) {
             vm.storage_pools = class.sample.storage_pools.clone();
+            vm.networks = class.sample.networks.clone();
             vm.runs_with = class.sample.runs_with.clone();
         }
     }
@@ -132,6 +152,13 @@ impl Kinds {
         class
             .and_then(|class| class.removes.get(kind as usize))
             .and_then(Option::as_ref)
+    }
+
+    /// A number of the kinds of hosts that a class may run on, which classes with the same have in common: VMs on two
+    /// networks that are ready everywhere are of two classes, and nothing tells them apart. It holds until there is a new kind.
+    pub(super) fn reach(&self, class: u32) -> u32 {
+        let class = self.classes.get(class as usize);
+        class.map_or(u32::MAX, |class| class.reach)
     }
 
     /// Kinds on which a class may run, with their hosts.
@@ -170,4 +197,72 @@ impl Kinds {
 /// A number of something of which there are fewer than four thousand million.
 pub(super) fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::Rules;
+    use model::NamespacedName;
+
+    fn host(unready: &[&str]) -> Host {
+        Host {
+            pool: "main".to_owned(),
+            closed: None,
+            stands: true,
+            may_fail: true,
+            cpu: 8,
+            memory_bytes: 8,
+            storage_pools: BTreeSet::new(),
+            has_tunnels: true,
+            unready_networks: unready.iter().map(|name| (*name).to_owned()).collect(),
+            cpu_models: None,
+        }
+    }
+
+    fn vm(network: &str) -> Vm {
+        Vm {
+            name: NamespacedName::new("n", network),
+            cpu: 1,
+            memory_bytes: 1,
+            zones: BTreeSet::new(),
+            networks: BTreeSet::from([network.to_owned()]).into(),
+            needs_tunnels: true,
+            architecture: Architecture::x86_64,
+            runs_with: Names::default(),
+            storage_pools: Names::default(),
+            new_volumes: BTreeMap::new(),
+            pinned_to: None,
+            mlps_grade: 1,
+            rules: Rules::default(),
+            restarts_elsewhere: true,
+            host: None,
+            incoming: None,
+        }
+    }
+
+    #[test]
+    fn two_networks_tell_vms_apart_only_where_one_is_not_ready() {
+        let pool = Pool {
+            zones: BTreeSet::new(),
+            architecture: Architecture::x86_64,
+            cpu_model: None,
+            cpu_overcommit_percent: 100,
+            memory_overcommit_percent: 100,
+            failures_to_tolerate: 1,
+            mlps_grade: 3,
+        };
+        let mut kinds = Kinds::default();
+        let (one, two) = (kinds.class(&vm("m")), kinds.class(&vm("n")));
+        assert_ne!(one, two);
+        let all = kinds.kind(&host(&[]), Some(&pool), false);
+        assert_eq!(kinds.reach(one), kinds.reach(two));
+        let some = kinds.kind(&host(&["m"]), Some(&pool), false);
+        assert_ne!(kinds.reach(one), kinds.reach(two));
+        assert_eq!(kinds.removes(one, some), Some(&Filter::Network));
+        assert_eq!(kinds.removes(two, some), None);
+        assert_eq!(kinds.removes(one, all), None);
+        let third = kinds.class(&vm("o"));
+        assert_eq!(kinds.reach(third), kinds.reach(two));
+    }
 }

@@ -1,9 +1,9 @@
 //! A fleet with indexes that are kept between questions: a question about one VM never reads
 //! the whole fleet.
 //!
-//! Open hosts that every rule about places treats alike (same pool, storage pools and network)
-//! form a *kind*; VMs that ask alike (same zones, architecture, grade, storage pools) form a
-//! *class*. Whether a class may run on a kind is worked out once. Within a kind, hosts lie on a
+//! Open hosts that every rule about places treats alike (same pool, storage pools, networks that are not
+//! ready) form a *kind*; VMs that ask alike (same zones, architecture, grade, storage pools, networks) form
+//! a *class*. Whether a class may run on a kind is worked out once. Within a kind, hosts lie on a
 //! [`shelf`] by free memory. What remains per VM are its rules about other VMs ([`groups`]) and
 //! where its data lies.
 //!
@@ -60,6 +60,14 @@ impl HostSlot {
         Free {
             cpu: rest(self.capacity.cpu, self.used_cpu),
             memory_bytes: rest(self.capacity.memory_bytes, self.used_memory),
+        }
+    }
+
+    /// What is on it, also where that is more than it has.
+    pub(crate) fn used(&self) -> Free {
+        Free {
+            cpu: u64::try_from(self.used_cpu).unwrap_or(u64::MAX),
+            memory_bytes: u64::try_from(self.used_memory).unwrap_or(u64::MAX),
         }
     }
 
@@ -194,10 +202,11 @@ impl Engine {
         uids
     }
 
-    /// What a host still offers; none when it is not of the fleet.
-    pub fn free(&self, name: &HostName) -> Option<Free> {
+    /// What VMs take on a host, also where that is more than it has, as after its pool promises less than before;
+    /// none when it is not of the fleet.
+    pub fn used(&self, name: &HostName) -> Option<Free> {
         self.fleet.hosts.get(name)?;
-        Some(self.host(self.number(name)?).free())
+        Some(self.host(self.number(name)?).used())
     }
 
     /// Steps with every change.
@@ -213,6 +222,11 @@ impl Engine {
     /// Whether the rules that look only at the kind of host allow a class there.
     pub(crate) fn class_allows(&self, class: u32, kind: u32) -> bool {
         self.kinds.removes(class, kind).is_none()
+    }
+
+    /// The same for all classes that are allowed the same kinds, as long as there is no new kind.
+    pub(crate) fn class_reach(&self, class: u32) -> u32 {
+        self.kinds.reach(class)
     }
 
     /// Hosts of a pool with their numbers, by name.

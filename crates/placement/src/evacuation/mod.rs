@@ -91,7 +91,8 @@ pub fn plan_evacuation_on(engine: &Engine, request: &EvacuationRequest) -> Plan 
     let mut plan = planned(engine, request, &BTreeSet::new());
     for slow in slower_links(engine.fleet(), request) {
         let quick = planned(engine, request, &slow);
-        let sooner = quick.end_ms * 100 <= plan.end_ms * SOONER_PERCENT;
+        let share = |end_ms: u64, percent: u64| u128::from(end_ms) * u128::from(percent);
+        let sooner = share(quick.end_ms, 100) <= share(plan.end_ms, SOONER_PERCENT);
         if sooner && quick.stuck == plan.stuck {
             plan = quick;
         }

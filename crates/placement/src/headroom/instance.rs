@@ -25,9 +25,13 @@ pub(super) struct Item {
 
 impl Item {
     /// Items that nothing tells apart.
-    pub(super) fn same(&self, other: &Item) -> bool {
+    pub(super) fn same(&self, other: &Item, engine: &Engine) -> bool {
         let free = |item: &Item| item.apart.is_empty() && item.anchors.is_none();
-        self.size == other.size && self.classes == other.classes && free(self) && free(other)
+        let reach = |item: &Item| -> Vec<u32> {
+            let classes = item.classes.iter();
+            classes.map(|class| engine.class_reach(*class)).collect()
+        };
+        self.size == other.size && free(self) && free(other) && reach(self) == reach(other)
     }
 
     /// VMs that must share its host remain in a bin.

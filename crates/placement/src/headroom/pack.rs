@@ -201,7 +201,7 @@ impl Search<'_> {
         let twin = position
             .checked_sub(1)
             .map(|before| self.order[before])
-            .filter(|before| instance.items[*before].same(item));
+            .filter(|before| instance.items[*before].same(item, instance.engine));
         let from = twin.map_or(0, |before| self.packing[before]);
         let mut tried = Vec::new();
         let mut candidates = Vec::new();

@@ -371,7 +371,7 @@ impl<'a> Question<'a> {
             let pairs = instance.bins.iter().zip(&self.bins.list);
             pairs
                 .map(|(with, without)| of(with.free) - of(without.free))
-                .sum()
+                .fold(0, u64::saturating_add)
         };
         Entry {
             returned: Free {

@@ -56,6 +56,8 @@ fn sample(pool: &Pool, name: &str, cpu: u64, memory_bytes: u64) -> Vm {
         cpu,
         memory_bytes,
         zones: BTreeSet::new(),
+        networks: Names::default(),
+        needs_tunnels: false,
         architecture: pool.architecture,
         runs_with: Names::default(),
         storage_pools: Names::default(),

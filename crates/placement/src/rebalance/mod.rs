@@ -72,7 +72,8 @@ impl Mode {
             Mode::Set {
                 imbalance_permille,
                 gain_percent,
-            } => Some((imbalance_permille, i64::from(gain_percent))),
+                // More than all of it is never taken away, however much is asked for.
+            } => Some((imbalance_permille, i64::from(gain_percent.min(1_000)))),
         }
     }
 }

@@ -41,18 +41,15 @@ impl Shares {
             if slot.kind.is_none() {
                 continue;
             }
-            let free = slot.free();
-            let used = Free {
-                cpu: slot.capacity.cpu - free.cpu.min(slot.capacity.cpu),
-                memory_bytes: slot.capacity.memory_bytes - free.memory_bytes,
-            };
+            // What is above its capacity counts: that host is the first to give.
+            let used = slot.used();
             all = sum(all, slot.capacity);
             all_used = sum(all_used, used);
             shares.hosts.insert(name.clone(), (slot.capacity, used));
         }
         let share = |used: u64, capacity: u64| {
             let share = u128::from(used) * 1_000 / u128::from(capacity.max(1));
-            i64::try_from(share).unwrap_or(1_000_000)
+            i64::try_from(share.min(1_000_000)).unwrap_or(1_000_000)
         };
         shares.mean = [
             share(all_used.memory_bytes, all.memory_bytes),

@@ -30,7 +30,8 @@ pub fn host(pool: &str, cpu: u64, memory: u64) -> Host {
         cpu,
         memory_bytes: memory * GIB,
         storage_pools: BTreeSet::from(["s".to_owned()]),
-        has_network: true,
+        has_tunnels: true,
+        unready_networks: BTreeSet::new(),
         cpu_models: None,
     }
 }
@@ -41,6 +42,8 @@ pub fn vm(name: &str, cpu: u64, memory: u64) -> Vm {
         cpu,
         memory_bytes: memory * GIB,
         zones: BTreeSet::from([Zone::Common]),
+        networks: Names::default(),
+        needs_tunnels: true,
         architecture: Architecture::x86_64,
         runs_with: Names::default(),
         storage_pools: BTreeSet::from(["s".to_owned()]).into(),
@@ -77,6 +80,18 @@ pub fn any_model() -> impl Strategy<Value = Option<String>> {
     proptest::option::weighted(0.3, model)
 }
 
+/// Some of two networks, each with that chance.
+fn any_networks(chance: f64) -> impl Strategy<Value = BTreeSet<String>> {
+    let network = || proptest::bool::weighted(chance);
+    (network(), network()).prop_map(|(first, second)| {
+        let networks = [(first, "m"), (second, "n")].into_iter();
+        let named = networks.filter(|(there, _)| *there);
+        named
+            .map(|(_, network)| network.to_owned())
+            .collect::<BTreeSet<String>>()
+    })
+}
+
 /// A host with everything that rules look at.
 pub fn any_host(memory_max: u64) -> impl Strategy<Value = Host> {
     let pool = prop_oneof![8 => Just("main"), 2 => Just("other"), 1 => Just("gone")];
@@ -85,15 +100,16 @@ pub fn any_host(memory_max: u64) -> impl Strategy<Value = Host> {
         // A host that is lost is closed.
         (proptest::bool::weighted(0.9), proptest::bool::weighted(0.3)),
         proptest::bool::weighted(0.5),
-        proptest::bool::weighted(0.9),
+        (proptest::bool::weighted(0.9), any_networks(0.1)),
         any_models(),
     );
     (pool, 2..8_u64, 2..memory_max, rest).prop_map(
-        |(pool, cpu, memory, (closed, (stands, lost), second, network, cpu_models))| Host {
+        |(pool, cpu, memory, (closed, (stands, lost), second, networks, cpu_models))| Host {
             closed: closed.then(|| "maintenance".to_owned()),
             stands: stands && !closed,
             may_fail: !(closed && lost),
-            has_network: network,
+            has_tunnels: networks.0,
+            unready_networks: networks.1,
             cpu_models,
             storage_pools: if second {
                 BTreeSet::from(["s".to_owned(), "t".to_owned()])
@@ -114,9 +130,12 @@ pub fn any_vm(hosts: usize, memory_max: u64) -> impl Strategy<Value = Vm> {
         proptest::option::weighted(0.1, 0..hosts.max(1)),
         proptest::bool::weighted(0.1),
         any_model(),
+        (proptest::bool::weighted(0.7), any_networks(0.4)),
     );
     (1..4_u64, 1..memory_max, rest).prop_map(
-        |(cpu, memory, (arm, second, apart, pinned, grade, model))| Vm {
+        |(cpu, memory, (arm, second, apart, pinned, grade, model, networks))| Vm {
+            needs_tunnels: networks.0,
+            networks: networks.1.into(),
             runs_with: model.into_iter().collect(),
             architecture: if arm {
                 Architecture::aarch64

@@ -66,7 +66,10 @@ pub struct HostText {
     /// It has failed, and its VMs are being recovered.
     pub lost: bool,
     pub storage: BTreeSet<String>,
-    pub network: bool,
+    /// It has a tunnel end point.
+    pub tunnels: bool,
+    /// Networks that it says it can not carry.
+    pub unready: BTreeSet<String>,
     /// Processor models that it offers.
     pub models: Option<BTreeSet<String>>,
     pub rack: Option<String>,
@@ -83,7 +86,8 @@ impl Default for HostText {
             closed: None,
             lost: false,
             storage: BTreeSet::from(["shared".into()]),
-            network: true,
+            tunnels: true,
+            unready: BTreeSet::new(),
             models: None,
             rack: None,
             link: 1,
@@ -99,6 +103,9 @@ pub struct VmText {
     pub on: Option<String>,
     pub to: Option<String>,
     pub zones: BTreeSet<Zone>,
+    pub networks: BTreeSet<String>,
+    /// One of its networks is a VXLAN.
+    pub tunnels: bool,
     pub architecture: Architecture,
     /// Processor model that its running copy sees.
     pub runs_with: Option<String>,
@@ -136,6 +143,8 @@ impl Default for VmText {
             on: None,
             to: None,
             zones: BTreeSet::from([Zone::Common]),
+            networks: BTreeSet::new(),
+            tunnels: true,
             architecture: Architecture::x86_64,
             runs_with: None,
             storage: BTreeSet::from(["shared".into()]),
@@ -235,7 +244,8 @@ impl Scenario {
                     cpu: host.cpu,
                     memory_bytes: host.memory * GIB,
                     storage_pools: host.storage.clone(),
-                    has_network: host.network,
+                    has_tunnels: host.tunnels,
+                    unready_networks: host.unready.clone(),
                     cpu_models: host.models.clone(),
                 },
             );
@@ -259,6 +269,8 @@ impl Scenario {
                     cpu: vm.cpu,
                     memory_bytes: vm.memory * GIB,
                     zones: vm.zones.clone(),
+                    networks: vm.networks.clone().into(),
+                    needs_tunnels: vm.tunnels,
                     architecture: vm.architecture,
                     runs_with: vm.runs_with.iter().cloned().collect(),
                     storage_pools: vm.storage.clone().into(),

@@ -49,7 +49,8 @@ impl World {
                     cpu: 1_000,
                     memory_bytes: self.plan.room * VM_MEMORY + (1 << 20),
                     storage_pools: BTreeSet::from(["shared".to_owned()]),
-                    has_network: true,
+                    has_tunnels: true,
+                    unready_networks: BTreeSet::new(),
                     cpu_models: None,
                 },
             );
@@ -69,6 +70,8 @@ impl World {
                     cpu: 1,
                     memory_bytes: VM_MEMORY,
                     zones: BTreeSet::from([Zone::Common]),
+                    networks: Default::default(),
+                    needs_tunnels: true,
                     architecture: Architecture::x86_64,
                     runs_with: Default::default(),
                     storage_pools: BTreeSet::from(["shared".to_owned()]).into(),

@@ -74,7 +74,8 @@ pub fn hosts(count: usize, pools: usize) -> Fleet {
                 cpu,
                 memory_bytes: memory * GIB,
                 storage_pools: storage.map(str::to_owned).collect(),
-                has_network: true,
+                has_tunnels: true,
+                unready_networks: BTreeSet::new(),
                 cpu_models: Some(BTreeSet::from([CPU_MODEL.to_owned()])),
             },
         );
@@ -96,6 +97,8 @@ pub fn vm(random: &mut Random, index: usize, pools: usize, groups: usize) -> Vm 
         cpu,
         memory_bytes: memory * GIB,
         zones: BTreeSet::from([Zone::Common]),
+        networks: Names::default(),
+        needs_tunnels: true,
         architecture: if arm {
             Architecture::aarch64
         } else {

@@ -211,9 +211,21 @@ fn any_host(random: &mut Random) -> Host {
             .take(1 + random.index(2))
             .map(str::to_owned)
             .collect(),
-        has_network: !random.one_in(10),
+        has_tunnels: !random.one_in(10),
+        unready_networks: any_networks(random, 8),
         cpu_models: any_models(random),
     }
+}
+
+/// Some of two networks, mostly none.
+fn any_networks(random: &mut Random, many: u64) -> BTreeSet<String> {
+    let mut networks = BTreeSet::new();
+    for network in ["m", "n"] {
+        if random.one_in(many) {
+            networks.insert(network.to_owned());
+        }
+    }
+    networks
 }
 
 /// Most hosts offer both processor models, some the old one only, some do not tell.
@@ -254,6 +266,8 @@ fn any_vm(random: &mut Random, index: usize) -> Vm {
         cpu: 1 + random.below(4),
         memory_bytes: (1 + random.below(6)) * GIB,
         zones: BTreeSet::from([Zone::Common]),
+        networks: any_networks(random, 2).into(),
+        needs_tunnels: !random.one_in(3),
         architecture: if random.one_in(8) {
             Architecture::aarch64
         } else {
