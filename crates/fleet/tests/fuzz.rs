@@ -129,8 +129,10 @@ fn told(refusal: &Refusal) {
 fn lose(snapshot: &Snapshot, rng: &mut Rng) {
     let objects = &snapshot.objects;
     let fleet = objects.fleet(closed_by_condition);
+    let idle = objects.idle(&snapshot.migrations);
     for name in fleet.hosts.keys() {
-        let down = host_down(&fleet, name, &BTreeMap::<VmUid, u8>::new()).expect("it is there");
+        let turns = BTreeMap::<VmUid, u8>::new();
+        let down = host_down(&fleet, name, &turns, &idle).expect("it is there");
         for (_, restart) in down.restarts {
             match restart {
                 Ok(choice) => {
