@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 
 use common::{any_fleet, any_host, any_rules, any_vm, name, uid};
 use model::{HostName, Priority, VmUid};
-use placement::{Choice, Domain, Engine, Fleet, Relation, Rules, Side, Vm, lint, lint_change, place};
+use placement::{
+    Choice, Domain, Engine, Fleet, Relation, Rules, Side, Vm, lint, lint_change, place,
+};
 use proptest::prelude::*;
 
 const HOSTS: usize = 7;

@@ -14,7 +14,8 @@ use std::path::Path;
 use model::{HostName, VmUid};
 use placement::{
     Admission, Engine, EvacuationRequest, Failure, Fleet, Goal, Headroom, Limits, Mode, Plan,
-    RebalanceRequest, Survival, lint, lint_change, lint_plan, place, plan_evacuation, plan_rebalance, room_left,
+    RebalanceRequest, Survival, lint, lint_change, lint_plan, place, plan_evacuation,
+    plan_rebalance, room_left,
 };
 use story::{Ask, GIB, Scenario};
 

@@ -15,8 +15,8 @@ use kube::api::ObjectMeta;
 use model::{Assignment, HostName};
 use serde_json::{Value, json};
 
-use super::judge::volumes_of;
 use super::claims::{held_by, release_one};
+use super::judge::volumes_of;
 use crate::door;
 use crate::migrations::ended;
 use crate::runtime::Context;
@@ -197,12 +197,14 @@ mod tests {
         let claim = |holder: &str| json!({"fleet": "f", "holder": holder, "uid": "u", "host": "h1", "bootId": "b", "epoch": 1});
         let mine = [Arc::new(volume(json!({"claim": claim("VirtualMachine")})))];
         let right = json!({"host": "h1", "bootId": "b", "epoch": 1});
-        let left = |vms, volumes| left_behind(vms, volumes).len();
-        assert_eq!(left(&vm("other", Value::Null), &mine), 1);
-        assert_eq!(left(&vm("v", Value::Null), &mine), 0, "it names it");
-        assert_eq!(left(&vm("other", right), &mine), 0, "a copy may run");
+        let left = |disk: &str, assignment: Value, volumes: &[Arc<Volume>]| {
+            left_behind(&vm(disk, assignment), volumes).len()
+        };
+        assert_eq!(left("other", Value::Null, &mine), 1);
+        assert_eq!(left("v", Value::Null, &mine), 0, "it names it");
+        assert_eq!(left("other", right, &mine), 0, "a copy may run");
         let job = [Arc::new(volume(json!({"claim": claim("Job")})))];
-        assert_eq!(left(&vm("other", Value::Null), &job), 0);
+        assert_eq!(left("other", Value::Null, &job), 0);
     }
 
     /// The leader died when it had promoted the arrival and not yet the claims, or when it had dropped it.

@@ -2,9 +2,9 @@
 
 mod asked;
 mod declared;
-mod schema;
 #[cfg(test)]
 mod fuzz_tests;
+mod schema;
 mod wanted;
 
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Emptying hosts: how long a plan takes to make, and how near its end is to what no plan can beat.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use model::HostName;
 use placement::{

@@ -20,9 +20,7 @@ use std::time::{Duration, Instant};
 
 use generate::{GIB, Random, uid};
 use placement::roadef::Options;
-use placement::{
-    Engine, Mode, RebalanceRequest, Rules, lint, lint_plan, plan_rebalance,
-};
+use placement::{Engine, Mode, RebalanceRequest, Rules, lint, lint_plan, plan_rebalance};
 use table::Row;
 
 const SCHEDULER_PERF: &str = "scheduler_perf: 680 to 810 pods/s, through an API server";
@@ -35,9 +33,13 @@ const PARTS: [Part; 10] = [
     ("place-10000", |rows| {
         placements(rows, 10_000, 100_000, false)
     }),
-    ("place-tiers", |rows| placements(rows, 10_000, 100_000, true)),
+    ("place-tiers", |rows| {
+        placements(rows, 10_000, 100_000, true)
+    }),
     ("place-5000", |rows| placements(rows, 5_000, 50_000, false)),
-    ("place-sparse", |rows| placements(rows, 5_000, 10_000, false)),
+    ("place-sparse", |rows| {
+        placements(rows, 5_000, 10_000, false)
+    }),
     ("headroom", |rows| {
         [256, 300, 400]
             .into_iter()
