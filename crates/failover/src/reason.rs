@@ -80,6 +80,8 @@ pub enum Reason {
         age_milliseconds: u64,
     },
     BootNotConfirmed,
+    NotKeptYet,
+    BeingDeleted,
     Returned,
     Reconciling {
         left: u32,
@@ -270,6 +272,14 @@ impl Reason {
             Reason::BootNotConfirmed => say(
                 "its Lease does not carry the reported boot id yet",
                 "租约尚未携带已上报的启动标识",
+            ),
+            Reason::NotKeptYet => say(
+                "its finalizer is being written; nothing is placed here before",
+                "正在写入终结器(finalizer);此前不放置任何虚拟机",
+            ),
+            Reason::BeingDeleted => say(
+                "is being deleted: it goes once no VM, no volume job and no cut from storage is left of it; nothing new is placed here",
+                "正在删除:待其上不再有虚拟机、卷任务和存储切断后移除;不再放置新虚拟机",
             ),
             Reason::Returned => say(
                 "is back with a new boot; everything of the old one is dead",

@@ -224,6 +224,9 @@ pub struct HostStatus {
     /// How many VMs are assigned here (incoming ones included).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub virtual_machines: Option<i32>,
+    /// How many volume jobs that have not ended were given to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_jobs: Option<i32>,
     /// How many faults of degree Degraded or Critical stand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault_count: Option<i32>,
