@@ -345,8 +345,8 @@ impl Reason {
                 "BMC 无法使用:通知存储服务端切断该宿主机对虚拟机磁盘的访问",
             ),
             Reason::StorageIsCut => say(
-                "its storage is cut off until it has booted anew or is proven off; reboot it",
-                "其存储访问已被切断,直至重新启动或证明关机;请重启该宿主机",
+                "its storage is cut off until it has booted anew or its BMC has proven it off; reboot it",
+                "其存储访问已被切断,直至重新启动或由 BMC 证明关机;请重启该宿主机",
             ),
             Reason::Frozen => say(
                 "frozen: the API server holds less than hosts remember (was etcd restored?); nothing is started, stopped, moved or forced off before zyctl failover rebase",

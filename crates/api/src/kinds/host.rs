@@ -218,7 +218,7 @@ pub struct HostStatus {
     /// A fencing under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fencing: Option<FencingIntent>,
-    /// Its storage is, or is being, cut off; stands until this incarnation has given another proof.
+    /// Its storage is, or is being, cut off; stands until a later boot has registered or its BMC has proven it off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_cut: Option<StorageCutOrder>,
     /// How many VMs are assigned here (incoming ones included).
