@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use api::{RunStrategy, VirtualMachine};
+use api::{RunStrategy, Runtime, VirtualMachine};
 use hypervisor::libvirt::LibvirtHypervisor;
 use hypervisor::memory::MemoryFabric;
 use hypervisor::{Domain, Event, Hypervisor, Node, StopCause};
@@ -355,17 +355,22 @@ fn turn(context: &Arc<Context>, memory: &mut Memory, domains: &[Domain]) {
     migration::turn(context, &memory.busy, domains);
 }
 
-fn api_facts(context: &Context, vm: &VirtualMachine) -> ApiFacts {
+/// What an object of a VM says that decides about its copy here.
+pub fn api_facts(context: &Context, vm: &VirtualMachine) -> ApiFacts {
     let status = vm.status.clone().unwrap_or_default();
-    let own = status
-        .runtime
-        .filter(|runtime| runtime.assignment.host == context.host);
+    let own = |said: Option<Runtime>| {
+        let said = said.filter(|said| {
+            said.assignment.host == context.host && said.assignment.boot_id == context.boot_id
+        });
+        said.map(|said| (said.assignment.epoch.0, copy_phase(said.phase)))
+    };
     ApiFacts {
         assignment: status.assignment,
         incoming: status.incoming,
         halt: vm.metadata.deletion_timestamp.is_some()
             || vm.spec.run_strategy == RunStrategy::Halted,
-        reported: own.map(|runtime| (runtime.assignment.epoch.0, copy_phase(runtime.phase))),
+        reported: own(status.runtime),
+        reported_incoming: own(status.incoming_runtime),
     }
 }
 

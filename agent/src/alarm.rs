@@ -1,9 +1,10 @@
 //! Why this host starts nothing: the hook that guards starts was not seen to work, or the ledger
 //! that says which epochs this boot has used was lost.
 //!
-//! A lost ledger shows by a copy of this boot under an epoch that the ledger never saw. The copy is
-//! kept, and may move away or be stopped by its user; but which other epochs were used, and closed,
-//! nobody knows any more, so nothing is started before the host has booted anew.
+//! A lost ledger shows by a copy of this boot under an epoch that the ledger never saw, or, where none runs, by
+//! what this incarnation has said of such an epoch. The copy is kept, and may move away or be stopped by its
+//! user; but which other epochs were used, and closed, nobody knows any more, so nothing is started before the
+//! host has booted anew.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -104,6 +105,17 @@ impl Alarms {
             "the ledger in the run folder was lost: it has no entry for epoch {} of VM {}/{}, which runs here; move the VMs away and boot this host anew",
             owner.epoch.0, owner.namespace, owner.name
         );
+        self.ledger_lost(why)?;
+        // What is known of this copy: with it the VM can be handed over, and its end is seen.
+        ledger.adopt(owner.vm.as_str(), owner.epoch.0)?;
+        Ok(())
+    }
+
+    /// The ledger was lost: this boot starts nothing any more, whoever asks and however often its agent is restarted.
+    ///
+    /// # Errors
+    /// That it is so can not be kept; this agent starts nothing all the same.
+    pub fn ledger_lost(&self, why: String) -> Result<()> {
         tracing::error!(why, "nothing is started here");
         // In memory first: whatever fails next, nothing is started.
         let why = lock(&self.lost).get_or_insert(why).clone();
@@ -112,10 +124,7 @@ impl Alarms {
             why,
         };
         replace(&self.path, &serde_json::to_vec(&lost)?)
-            .with_context(|| self.path.display().to_string())?;
-        // What is known of this copy: with it the VM can be handed over, and its end is seen.
-        ledger.adopt(owner.vm.as_str(), owner.epoch.0)?;
-        Ok(())
+            .with_context(|| self.path.display().to_string())
     }
 }
 
@@ -177,6 +186,18 @@ pub(crate) mod tests {
         assert!(alarms.starts_forbidden().is_some());
         let again = open(folder.path(), "b1");
         assert!(again.starts_forbidden().is_some(), "an agent that restarts");
+        assert_eq!(open(folder.path(), "b2").starts_forbidden(), None);
+    }
+
+    #[test]
+    fn a_lost_ledger_that_was_noticed_without_a_copy_forbids_starts_as_long() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let alarms = open(folder.path(), "b1");
+        alarms.ledger_lost("first".to_owned()).expect("kept");
+        alarms.ledger_lost("second".to_owned()).expect("kept");
+        let told = Some("first".to_owned());
+        assert_eq!(alarms.starts_forbidden(), told);
+        assert_eq!(open(folder.path(), "b1").starts_forbidden(), told);
         assert_eq!(open(folder.path(), "b2").starts_forbidden(), None);
     }
 

@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use failover::copy::CopyPhase;
 use hypervisor::{Domain, Owner};
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
@@ -99,6 +100,17 @@ impl Ledger {
     pub fn adopt(&self, uid: &str, epoch: i64) -> Result<(), LedgerError> {
         self.change(uid, |entry| {
             entry.adopt(epoch);
+            Ok(())
+        })
+    }
+
+    /// Takes note of an epoch without an entry, of which this incarnation said that `phase`, and of which no copy is here.
+    ///
+    /// # Errors
+    /// The entry can not be read or written.
+    pub fn recall(&self, uid: &str, epoch: i64, phase: CopyPhase) -> Result<(), LedgerError> {
+        self.change(uid, |entry| {
+            entry.recall(epoch, phase);
             Ok(())
         })
     }
@@ -304,6 +316,25 @@ mod tests {
         ledger.hand_over("vm", 1).expect("hand over");
         ledger.close("vm", 1).expect_err("handed over is for ever");
         ledger.hand_over("vm", 1).expect("saying it again is fine");
+    }
+
+    #[test]
+    fn an_epoch_that_is_recalled_is_over_and_what_has_an_entry_stays_as_it_is() {
+        let (_folder, ledger) = ledger();
+        ledger
+            .recall("vm", 3, CopyPhase::Running)
+            .expect("recalled");
+        ledger.take("vm", 3, 0).expect_err("it is over");
+        ledger
+            .recall("vm", 4, CopyPhase::HandedOver)
+            .expect("recalled");
+        ledger.take("vm", 4, 0).expect_err("it is over");
+        ledger.hand_over("vm", 4).expect("the target may ask again");
+        ledger.take("vm", 5, 0).expect("a new epoch");
+        ledger
+            .recall("vm", 5, CopyPhase::Closed)
+            .expect("nothing to do");
+        ledger.start("vm", 5).expect("it was taken");
     }
 
     #[test]

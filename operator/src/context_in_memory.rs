@@ -1,8 +1,10 @@
 //! A site for tests: caches that hold given objects, hosts that serve, and an API server that takes every write and
 //! remembers it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use api::names::FINALIZER;
 use api::{CloudPolicySpec, Host, VirtualMachine, VirtualMachineMigration};
 use axum::http::Method;
 use fleet::Objects;
@@ -28,6 +30,17 @@ pub(crate) struct Site {
     pub(crate) context: Arc<Context>,
     written: Arc<Mutex<Vec<Written>>>,
     refused: Arc<Mutex<Vec<Refused>>>,
+    holds: Arc<Mutex<BTreeMap<String, Value>>>,
+}
+
+/// Where the API server holds the objects of a kind, and one of them.
+fn path_of(plural: &str, name: &str) -> String {
+    let end = if name.is_empty() {
+        String::new()
+    } else {
+        format!("/{name}")
+    };
+    format!("/apis/zhengyun.io/v1alpha1/{plural}{end}")
 }
 
 /// Method, end of the path, code and message of writes that are not taken.
@@ -41,7 +54,8 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Arc<T> {
 /// A host with 16 processors and 64 GiB; `maintenance` as in its spec.
 pub(crate) fn host(name: &str, maintenance: Value, evacuation: Value) -> Arc<Host> {
     typed(json!({
-        "metadata": {"name": name, "uid": name, "resourceVersion": "1", "generation": 3},
+        "metadata": {"name": name, "uid": name, "resourceVersion": "1", "generation": 3,
+            "finalizers": [FINALIZER]},
         "spec": {"pool": "main", "managementAddress": "10.0.0.1", "maintenance": maintenance},
         "status": {
             "evacuation": evacuation,
@@ -96,13 +110,23 @@ impl Site {
         let arrived = written.clone();
         let refused = Arc::<Mutex<Vec<Refused>>>::default();
         let refuses = refused.clone();
+        let named = hosts.iter().filter_map(|host| {
+            let host: &Host = host;
+            let name = host.metadata.name.as_ref()?;
+            Some((path_of("hosts", name), json!(host)))
+        });
+        let holds = Arc::new(Mutex::new(named.collect::<BTreeMap<_, _>>()));
+        let held = holds.clone();
         let client = client(move |method, path, body| {
+            let known = held.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = known.get(&path).filter(|_| method == Method::GET).cloned();
             let refused = refuses.lock().unwrap_or_else(PoisonError::into_inner);
             let mut refused = refused.iter();
             let refused = refused.find(|(with, end, _)| *with == method && path.ends_with(end));
-            let answer = match refused {
-                Some((.., (code, message))) => failure(*code, message),
-                None => (
+            let answer = match (refused, known) {
+                (Some((.., (code, message))), _) => failure(*code, message),
+                (None, Some(known)) => (200, known),
+                (None, None) => (
                     200,
                     json!({"apiVersion": "v1", "kind": "Taken", "metadata": {"resourceVersion": "2"}}),
                 ),
@@ -136,6 +160,7 @@ impl Site {
             rules: vms::RuleNotes::default(),
             rebalances: Default::default(),
             freeze: Default::default(),
+            keeper: Default::default(),
             incidents: Default::default(),
             fleet: "fleet".to_owned(),
             stores: Stores::holding(&objects, &migrations, policy),
@@ -146,7 +171,15 @@ impl Site {
             context,
             written,
             refused,
+            holds,
         }
+    }
+
+    /// What the API server holds now, whatever the caches say: an object of a kind (by its plural), or all of them where
+    /// the name is empty.
+    pub(crate) fn holds(&self, plural: &str, name: &str, value: Value) {
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.insert(path_of(plural, name), value);
     }
 
     /// From now on the API server does not take such writes.

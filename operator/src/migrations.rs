@@ -27,7 +27,7 @@ use crate::vms::{
     Claimed, Memory, Seeded, claim, claims_patch, rights_patch, volumes_of, write_seed,
 };
 use crate::writer::{WriteError, logged};
-use crate::{clock, door, evacuation, merge};
+use crate::{clock, door, evacuation, merge, reconcile};
 
 pub use fleet::readiness::ended;
 
@@ -321,9 +321,10 @@ async fn begin(
         // The VM runs on as it did: it is the move that waits.
         Claimed::Taken(why) => return show(context, migration, &why).await,
     }
-    context
-        .writer
-        .swap_status(vm, rights_patch(&change))
+    let Some(host) = reconcile::hosts::hold(context, &target.host).await? else {
+        return Ok(());
+    };
+    host.write(context.writer.swap_status(vm, rights_patch(&change)))
         .await?;
     context.planner.own().await.begin_move(&uid, &choice.host);
     load.begin(migration, [&source.host, &choice.host]);

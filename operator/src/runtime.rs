@@ -21,6 +21,7 @@ use crate::metrics::Site;
 use crate::options::Options;
 use crate::planner::Planner;
 use crate::probes::Probes;
+use crate::reconcile::hosts::Keeper;
 use crate::reconcile::pools;
 use crate::reconcile::rebalance::Rebalances;
 use crate::store::Stores;
@@ -55,6 +56,8 @@ pub struct Context {
     pub rebalances: Rebalances,
     /// Whether the site is frozen because etcd was restored.
     pub freeze: Freeze,
+    /// Keeps hosts from going under what is assigned to them.
+    pub keeper: Keeper,
     /// The fault ledger.
     pub incidents: Incidents,
     /// Id of the fleet, which every claim names.
@@ -109,6 +112,7 @@ pub async fn run(options: Options) -> Result<()> {
         rules: vms::RuleNotes::default(),
         rebalances: Rebalances::default(),
         freeze: Freeze::default(),
+        keeper: Keeper::default(),
         incidents: Incidents::default(),
         fleet,
         stores,
@@ -210,6 +214,7 @@ fn spawn_loops(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) {
                 reconcile::turn(&others).await;
             } else {
                 pools::measure::forget();
+                others.keeper.forget();
             }
             tokio::time::sleep(RECONCILE_TURN).await;
         }

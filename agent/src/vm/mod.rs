@@ -1,11 +1,12 @@
 //! One VM on this host: what to do with it (`decide`, pure), how its domain looks (`spec`),
-//! and doing it (`worker`, with `preparing`, `starting`, `resuming`, `closing`, `departed` and `reporting`); beside it, how fast its
-//! guest writes to its memory (`dirty_rate`).
+//! and doing it (`worker`, with `preparing`, `starting`, `resuming`, `closing`, `departed`, `forgotten` and `reporting`);
+//! beside it, how fast its guest writes to its memory (`dirty_rate`).
 
 pub mod closing;
 pub mod decide;
 pub mod departed;
 pub mod dirty_rate;
+mod forgotten;
 pub mod preparing;
 pub mod reporting;
 pub mod resuming;

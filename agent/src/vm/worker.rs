@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::closing::{self, CloseStuck};
 use super::decide::{Action, close_reason, runtime_phase};
+use super::forgotten;
 use super::preparing;
 use super::reporting;
 use super::spec::{self, ClaimKind, Parts, SpecError};
@@ -71,6 +72,9 @@ pub async fn carry_out(context: &Arc<Context>, vm: &VmRef, action: Action) -> Re
             let (phase, reason) = (runtime_phase(phase), cause.map(close_reason));
             report(context, vm, &assignment, phase, reason, None).await
         }
+        Action::Forgotten(assignment, said) => {
+            forgotten::give_up(context, vm, &assignment, said).await
+        }
     }
 }
 
@@ -98,6 +102,10 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
     let halt = fresh.metadata.deletion_timestamp.is_some()
         || fresh.spec.run_strategy == RunStrategy::Halted;
     if status.assignment.as_ref() != Some(assignment) || halt {
+        return Ok(());
+    }
+    if forgotten::shows(context, &fresh, assignment)? {
+        // The cache shows it in a moment too, and the alarm is raised then.
         return Ok(());
     }
     if let Some(why) = context.starts_forbidden() {
@@ -386,7 +394,11 @@ pub async fn close(
     close_and_report(context, vm, assignment, reason, None).await
 }
 
-async fn close_and_report(
+/// Closes an epoch, then says so, with more than the reason.
+///
+/// # Errors
+/// What is tried again at the next turn.
+pub(super) async fn close_and_report(
     context: &Arc<Context>,
     vm: &VmRef,
     assignment: &Assignment,

@@ -109,6 +109,8 @@ fn of_hosts() -> Vec<Reason> {
             age_milliseconds: MILLISECONDS,
         },
         Reason::BootNotConfirmed,
+        Reason::NotKeptYet,
+        Reason::BeingDeleted,
         Reason::Returned,
         Reason::Reconciling { left: ONE },
         Reason::InMaintenance,

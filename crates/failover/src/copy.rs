@@ -42,7 +42,7 @@ pub enum CloseCause {
     ImageLocked,
     /// The assignment moved elsewhere.
     Superseded,
-    /// The agent declined before using the epoch.
+    /// The agent declined to start it: before using the epoch, or as its ledger was lost and the epoch may have been used.
     Declined,
     /// The migration that this copy was to receive failed.
     MigrationFailed,

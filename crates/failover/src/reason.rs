@@ -80,6 +80,8 @@ pub enum Reason {
         age_milliseconds: u64,
     },
     BootNotConfirmed,
+    NotKeptYet,
+    BeingDeleted,
     Returned,
     Reconciling {
         left: u32,
@@ -271,6 +273,14 @@ impl Reason {
                 "its Lease does not carry the reported boot id yet",
                 "租约尚未携带已上报的启动标识",
             ),
+            Reason::NotKeptYet => say(
+                "its finalizer is being written; nothing is placed here before",
+                "正在写入终结器(finalizer);此前不放置任何虚拟机",
+            ),
+            Reason::BeingDeleted => say(
+                "is being deleted: it goes once no VM, no volume job and no cut from storage is left of it; nothing new is placed here",
+                "正在删除:待其上不再有虚拟机、卷任务和存储切断后移除;不再放置新虚拟机",
+            ),
             Reason::Returned => say(
                 "is back with a new boot; everything of the old one is dead",
                 "已重新启动;旧实例上的一切均已停止",
@@ -335,8 +345,8 @@ impl Reason {
                 "BMC 无法使用:通知存储服务端切断该宿主机对虚拟机磁盘的访问",
             ),
             Reason::StorageIsCut => say(
-                "its storage is cut off until it has booted anew or is proven off; reboot it",
-                "其存储访问已被切断,直至重新启动或证明关机;请重启该宿主机",
+                "its storage is cut off until it has booted anew or its BMC has proven it off; reboot it",
+                "其存储访问已被切断,直至重新启动或由 BMC 证明关机;请重启该宿主机",
             ),
             Reason::Frozen => say(
                 "frozen: the API server holds less than hosts remember (was etcd restored?); nothing is started, stopped, moved or forced off before zyctl failover rebase",

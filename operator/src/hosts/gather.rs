@@ -17,6 +17,7 @@ use super::HostWatch;
 use super::self_fence::{self, Ask};
 use super::storage;
 use crate::door;
+use crate::reconcile::hosts::is_kept;
 use crate::runtime::Context;
 
 /// Retired boot ids that are kept; a host does not reboot more often while one of its VMs waits.
@@ -115,6 +116,8 @@ pub fn update(
             self_fenced,
             storage: storage::facts(context, watch, host, &name),
             maintenance: host.spec.maintenance.is_some(),
+            deleted: host.metadata.deletion_timestamp.is_some(),
+            unkept: !is_kept(host),
             faults: watch.quarantining(&name),
             close_stuck,
             unsettled: u32::try_from(unsettled).unwrap_or(u32::MAX),

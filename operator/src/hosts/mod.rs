@@ -283,9 +283,10 @@ async fn turn(context: &Arc<Context>) {
         };
         carry_out(context, host, &name, action).await;
     }
+    let jobs = show::jobs(&context.stores.volumes.state());
     for host in &hosts {
         if let Some(view) = views.get(&HostName(host.name_any())) {
-            show::show(context, host, view, &policy).await;
+            show::show(context, host, view, &policy, &jobs).await;
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What people see of a host: state, reasons, conditions, registration.
 
-use api::Host;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::{Host, Volume};
 use failover::host::machine::{HostState, HostView};
 use failover::proof::power::PowerAnswer;
 use failover::{Policy, Reason};
@@ -12,6 +15,7 @@ use serde_json::{Value, json};
 use super::{certificates, gather, lock, words};
 use crate::clock;
 use crate::conditions::{Judged, conditions};
+use crate::reconcile::volumes::unfinished;
 use crate::runtime::Context;
 use crate::writer::logged;
 
@@ -21,6 +25,7 @@ pub(super) async fn show(
     host: &Host,
     view: &failover::host::machine::HostView,
     policy: &Policy,
+    jobs: &BTreeMap<HostName, usize>,
 ) {
     let status = host.status.clone().unwrap_or_default();
     let state = format!("{:?}", view.state);
@@ -58,6 +63,8 @@ pub(super) async fn show(
         json!(status.virtual_machines),
         json!(count),
     );
+    let jobs = jobs.get(&HostName(name.clone())).copied().unwrap_or(0);
+    set("volumeJobs", json!(status.volume_jobs), json!(jobs));
     set("faultCount", json!(status.fault_count), json!(faults));
     let void = view
         .void_confirmation
@@ -107,6 +114,15 @@ pub(super) async fn show(
         }
     }
     logged("host", &name, result);
+}
+
+/// How many volume jobs have not ended, by host.
+pub(super) fn jobs(volumes: &[Arc<Volume>]) -> BTreeMap<HostName, usize> {
+    let mut jobs = BTreeMap::new();
+    for job in volumes.iter().filter_map(|volume| unfinished(volume)) {
+        *jobs.entry(job.assignment.host.clone()).or_default() += 1;
+    }
+    jobs
 }
 
 /// Reasons in English and in Chinese.
@@ -349,6 +365,29 @@ mod tests {
         assert!(strays.message.contains("4 domains"), "{}", strays.message);
         assert!(strays.message.contains("u1 a, u2 b, u3 c, …"));
         assert!(!strays.message.contains("u4"), "{}", strays.message);
+    }
+
+    #[test]
+    fn jobs_that_have_not_ended_are_counted_by_host() {
+        let volume = |host: &str, phase: &str| -> Arc<Volume> {
+            let right = json!({"host": host, "bootId": "b", "epoch": 2});
+            let mut job = json!({"operation": "Create", "sizeBytes": 1});
+            crate::merge::add(&mut job, right.clone());
+            let volume = json!({
+                "metadata": {"name": "v"}, "spec": {"pool": "p", "size": "1Gi"},
+                "status": {"job": job, "reported": {"assignment": right, "phase": phase}},
+            });
+            Arc::new(serde_json::from_value(volume).expect("a volume"))
+        };
+        let counted = jobs(&[
+            volume("h1", "Working"),
+            volume("h1", "Working"),
+            volume("h1", "Failed"),
+            volume("h2", "Done"),
+            volume("h3", "Working"),
+        ]);
+        let expected = [("h1", 2), ("h3", 1)].map(|(host, count)| (HostName::from(host), count));
+        assert_eq!(counted, BTreeMap::from(expected));
     }
 
     /// Also one that no VM's status tells of, as its VM is assigned elsewhere.

@@ -3,13 +3,14 @@
 
 pub mod addresses;
 mod departments;
+pub mod hosts;
 mod images;
 mod networks;
 mod policies;
 pub mod pools;
 pub mod rebalance;
 mod systems;
-mod volumes;
+pub mod volumes;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use crate::runtime::Context;
 pub async fn turn(context: &Arc<Context>) {
     policies::turn(context).await;
     departments::turn(context).await;
+    hosts::turn(context).await;
     networks::turn(context).await;
     if freeze::message(context).is_none() {
         images::turn(context).await;

@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use model::{Assignment, Bytes, Claim, ClaimHolder, Epoch};
 use serde_json::json;
 
+use super::hosts;
 use super::images::able_hosts;
 use crate::runtime::Context;
 use crate::writer::logged;
@@ -173,11 +174,13 @@ async fn give(
     if !pool.spec.shared {
         patch["pinnedHost"] = json!(host);
     }
-    logged(
-        "volume job",
-        &name,
-        context.writer.swap_status(volume, patch).await,
-    );
+    let given = match hosts::hold(context, &assignment.host).await {
+        Ok(Some(host)) => host.write(context.writer.swap_status(volume, patch)).await,
+        // It goes: another is chosen in a moment.
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    logged("volume job", &name, given);
 }
 
 /// Why nothing is done on a pool just now.
@@ -248,6 +251,14 @@ fn outcome(job: &VolumeJob, report: Option<&VolumeReport>, host_died: bool) -> O
         _ if host_died => Outcome::Over("the host of its job died"),
         _ => Outcome::UnderWay,
     }
+}
+
+/// The job of a volume that may be at work, as far as its host has said: one whose host died counts until that is
+/// proven.
+pub fn unfinished(volume: &Volume) -> Option<&VolumeJob> {
+    let status = volume.status.as_ref()?;
+    let job = status.job.as_ref()?;
+    (outcome(job, status.reported.as_ref(), false) == Outcome::UnderWay).then_some(job)
 }
 
 /// What is told of a job under way: where it is, and why it may not be begun there. It is not taken back:

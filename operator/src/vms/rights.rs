@@ -218,7 +218,10 @@ pub(super) async fn assign(
     let mut judged = judged(phase, Some(&right), message).to_vec();
     judged.extend(context.rules.of(vm));
     status["conditions"] = json!(conditions(&known, &judged, vm.metadata.generation));
-    context.writer.swap_status(vm, status).await?;
+    let Some(host) = reconcile::hosts::hold(context, &right.host).await? else {
+        return Ok(());
+    };
+    host.write(context.writer.swap_status(vm, status)).await?;
     context
         .writer
         .tell(vm, EventType::Normal, "Assigned", &note)

@@ -218,12 +218,15 @@ pub struct HostStatus {
     /// A fencing under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fencing: Option<FencingIntent>,
-    /// Its storage is, or is being, cut off; stands until this incarnation has given another proof.
+    /// Its storage is, or is being, cut off; stands until a later boot has registered or its BMC has proven it off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_cut: Option<StorageCutOrder>,
     /// How many VMs are assigned here (incoming ones included).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub virtual_machines: Option<i32>,
+    /// How many volume jobs that have not ended were given to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_jobs: Option<i32>,
     /// How many faults of degree Degraded or Critical stand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault_count: Option<i32>,

@@ -313,7 +313,7 @@ pub enum CloseReason {
     ImageLocked,
     /// The assignment moved elsewhere.
     Superseded,
-    /// The agent declined before using the epoch (volumes missing, hook not verified).
+    /// The agent declined to start it (volumes missing, hook not verified, ledger lost).
     Declined,
     /// The migration that this copy was to receive failed or was cancelled.
     MigrationFailed,

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::copy::CopyPhase;
+
 /// What was done with an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -99,6 +101,16 @@ impl Entry {
     /// What has one stays as it is.
     pub fn adopt(&mut self, epoch: i64) {
         self.epochs.entry(epoch).or_insert(EpochState::Started);
+    }
+
+    /// Takes note of an epoch that has no entry as the ledger was lost, and of which this incarnation said that `phase`.
+    /// No copy of it is here: it is over, in the way that was said if that was its end. What has one stays as it is.
+    pub fn recall(&mut self, epoch: i64, phase: CopyPhase) {
+        let over = match phase {
+            CopyPhase::HandedOver => EpochState::HandedOver,
+            _ => EpochState::Closed,
+        };
+        self.epochs.entry(epoch).or_insert(over);
     }
 
     /// Closes an epoch for ever; closing what is closed is fine.

@@ -51,7 +51,7 @@ pub struct StorageFacts {
     /// A pool that its VMs use has a server that can cut hosts off.
     pub cuttable: bool,
     /// The incarnation that a cut was ordered for, as the API has it: the cut stands until that
-    /// incarnation has given another proof.
+    /// incarnation is gone by what was read of the machine itself.
     pub ordered: Option<BootId>,
     /// The servers as they were read back since; no part of what is stored.
     #[serde(skip)]
@@ -89,8 +89,8 @@ pub fn storage_fenced(
     }
     for pool in pools_of_volumes {
         let cut = cuts.iter().any(|cut| {
-            // It is lifted as soon as that incarnation has another proof: it proves nothing about
-            // a later one of the same host.
+            // It is lifted once that incarnation is gone for certain: it proves nothing about a
+            // later one of the same host.
             cut.pool == *pool
                 && cut.host == assignment.host
                 && cut.boot_id == assignment.boot_id

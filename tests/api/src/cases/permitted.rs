@@ -102,6 +102,11 @@ pub fn permitted() -> Vec<(Identity, Target, Write)> {
         ),
         (
             OPERATOR,
+            host("h1"),
+            Write::Patch(json!({"metadata": {"finalizers": null}})),
+        ),
+        (
+            OPERATOR,
             vm,
             Write::Patch(json!({"metadata": {"finalizers": null}})),
         ),

@@ -64,6 +64,11 @@ metadata: {name: h2}
 spec: {pool: main, managementAddress: 10.0.0.2}
 ---
 apiVersion: zhengyun.io/v1alpha1
+kind: Host
+metadata: {name: h3}
+spec: {pool: main, managementAddress: 10.0.0.3}
+---
+apiVersion: zhengyun.io/v1alpha1
 kind: StoragePool
 metadata: {name: shared}
 spec: {kind: Directory, path: /srv/zhengyun/shared, shared: true}
@@ -208,6 +213,7 @@ pub fn standing_statuses() -> Vec<(Identity, Target, Value)> {
             host("h1"),
             json!({"state": "Ready", "virtualMachines": 1, "retiredBootIds": ["boot-old"]}),
         ),
+        (OPERATOR, host("h3"), json!({"volumeJobs": 2})),
         (
             OPERATOR,
             cluster("HostPool", "main"),

@@ -108,8 +108,8 @@ impl Cluster {
         let acts = self.agent_acts(state, index);
         let me = &mut next.hosts[usize::from(index)];
         match self.decide_copy(state, index) {
-            // No disk of the model fails.
-            Action::Nothing | Action::Resume(_) => return None,
+            // No disk of the model fails, and no ledger is lost but by a mutation, which then asks nobody.
+            Action::Nothing | Action::Resume(_) | Action::Forgotten(..) => return None,
             Action::Start(assignment) => {
                 let slot = Slot::of(&assignment);
                 let fresh = !host.isolated
@@ -159,6 +159,7 @@ impl Cluster {
             .api
             .report
             .is_some_and(|report| report.slot.host == index && report.phase == CopyPhase::Closed);
+        let forgets = self.lacks(Mutation::ReuseEpoch) || self.lacks(Mutation::CloseWithoutLedger);
         if said && self.lacks(Mutation::ReuseEpoch) {
             ledger
                 .epochs
@@ -188,8 +189,11 @@ impl Cluster {
                 reported: state
                     .api
                     .report
-                    .filter(|report| report.slot.host == index)
+                    .filter(|report| (report.slot.host, report.slot.boot) == (index, host.boot))
+                    // A mutation that forgets what it closed does not find it in what it said either.
+                    .filter(|_| !(said && forgets))
                     .map(|report| (i64::from(report.slot.epoch), report.phase)),
+                reported_incoming: None,
             });
         let domain = host.domain.filter(|domain| {
             !(self.lacks(Mutation::KeepClosedDomain)

@@ -175,11 +175,37 @@ impl World {
                 lost = true;
             }
         }
-        if lost && !machine.starts_nothing {
-            machine.starts_nothing = true;
+        if lost {
+            self.ledger_is_lost(host);
+        }
+    }
+
+    fn ledger_is_lost(&mut self, host: usize) {
+        let known = std::mem::replace(&mut self.machines[host].starts_nothing, true);
+        if !known {
             let name = self.names[host].clone();
             self.tell("startsNothing", &[("host", &name)]);
         }
+    }
+
+    /// An epoch that it has said something of and that its ledger does not know (agent/src/vm/forgotten.rs); what is to
+    /// be said of it yet.
+    fn give_up(
+        &mut self,
+        host: usize,
+        vm: usize,
+        uid: &VmUid,
+        right: Assignment,
+        said: CopyPhase,
+    ) -> Option<Task> {
+        self.ledger_is_lost(host);
+        let entry = self.machines[host].ledger.entry(uid.clone()).or_default();
+        entry.recall(right.epoch.0, said);
+        if matches!(said, CopyPhase::Closed | CopyPhase::HandedOver) {
+            return None;
+        }
+        let then = self.report_closed(host, vm, uid, &right, CloseCause::Declined);
+        Some(Task::Close(Key::Vm(uid.clone()), uid.clone(), right, then))
     }
 
     fn say_who_i_am(&mut self, host: usize, run: u64) {
@@ -235,13 +261,18 @@ impl World {
                 return;
             }
             let mut entry = machine.entry(uid);
+            let mut api = object.map(|object| api_facts(object, name, &machine.boot_id));
             if self.mutant == Mutant::LedgerForgets {
                 entry.epochs.clear();
+                if let Some(api) = api.as_mut().filter(|_| !machine.domains.contains_key(uid)) {
+                    // Nor does it ask what it has said.
+                    (api.reported, api.reported_incoming) = (None, None);
+                }
             }
             let action = decide(&Facts {
                 host: name,
                 boot_id: &machine.boot_id,
-                api: object.map(|object| api_facts(object, name)),
+                api,
                 ledger: &entry,
                 domain: machine.domains.get(uid).map(|domain| Copy {
                     boot_id: domain.boot_id.clone(),
@@ -279,6 +310,13 @@ impl World {
         let (wait, task) = match action {
             Action::Nothing => return,
             Action::Start(right) => (wait, Task::StartRead(vm, uid.clone(), right, firings)),
+            Action::Forgotten(right, _) if self.mutant == Mutant::KeepsStarting => {
+                (wait, Task::StartRead(vm, uid.clone(), right, firings))
+            }
+            Action::Forgotten(right, said) => match self.give_up(host, vm, &uid, right, said) {
+                Some(task) => (1, task),
+                None => return,
+            },
             Action::Shutdown(right) => (wait, Task::Shutdown(vm, uid.clone(), right)),
             Action::Close(right, cause) => {
                 let then = self.report_closed(host, vm, &uid, &right, cause);
@@ -328,16 +366,20 @@ impl World {
     }
 }
 
-fn api_facts(vm: &VmObject, host: &model::HostName) -> ApiFacts {
-    let own = vm
-        .runtime
-        .as_ref()
-        .filter(|report| report.assignment.host == *host);
+/// What an object of a VM says that decides about its copy in one boot of a host.
+pub(crate) fn api_facts(vm: &VmObject, host: &model::HostName, boot_id: &BootId) -> ApiFacts {
+    let own = |said: &Option<CopyReport>| {
+        let said = said
+            .as_ref()
+            .filter(|said| said.assignment.host == *host && said.assignment.boot_id == *boot_id);
+        said.map(|said| (said.assignment.epoch.0, said.phase))
+    };
     ApiFacts {
         assignment: vm.rights.assignment.clone(),
         incoming: vm.rights.incoming.clone(),
         halt: !vm.wanted.runs() || vm.wanted == Wanted::Deleted,
-        reported: own.map(|report| (report.assignment.epoch.0, report.phase)),
+        reported: own(&vm.runtime),
+        reported_incoming: own(&vm.incoming_runtime),
     }
 }
 

@@ -75,6 +75,10 @@ pub struct HostFacts {
     pub storage: StorageFacts,
     /// Planned work.
     pub maintenance: bool,
+    /// It is being deleted.
+    pub deleted: bool,
+    /// Nothing keeps it yet from being deleted under what is assigned to it.
+    pub unkept: bool,
     /// Hardware faults that quarantine it.
     pub faults: u32,
     /// Copies of the accepted incarnation that its agent can not end, as it says.

@@ -22,7 +22,7 @@ mod view;
 
 use std::collections::BTreeSet;
 
-use model::{BootId, HostName};
+use model::{BootId, HostName, StopProofKind};
 
 pub use self::facts::{
     EventKind, FencePermit, HostAction, HostEvent, HostFacts, HostState, HostView, Intent, Life,
@@ -164,6 +164,19 @@ impl HostMachine {
         })
     }
 
+    /// Whether the cut incarnation is gone, by what was read of the machine itself: let in sooner, what was started under
+    /// it would write again. Its VMs are safe as long as the cut stands, so nothing is lost by waiting for its next boot,
+    /// while a person's word that is wrong would let the old copies' last writes through to disks that are in use elsewhere.
+    /// Only where the host is deleted too is it taken: such a machine may never boot again, and its name is to be free.
+    fn may_be_let_in(&self, cut: &BootId, facts: &HostFacts) -> bool {
+        let kind = self.stop_proof(cut, facts).map(|proof| proof.kind());
+        match kind {
+            Some(StopProofKind::PoweredOff | StopProofKind::Rebooted) => true,
+            Some(StopProofKind::Confirmed) => facts.deleted,
+            _ => false,
+        }
+    }
+
     /// One step.
     pub fn step(
         &mut self,
@@ -185,10 +198,8 @@ impl HostMachine {
         self.meet_incarnation(identity, facts, now, &mut out);
         self.note_identity_problem(facts, policy, now);
         self.storage_cut = facts.storage.ordered.is_some();
-        // Let in sooner, what was started under the cut incarnation would write again.
-        if let Some(cut) = &facts.storage.ordered
-            && self.stop_proof(cut, facts).is_some()
-        {
+        let cut = facts.storage.ordered.as_ref();
+        if cut.is_some_and(|cut| self.may_be_let_in(cut, facts)) {
             out.actions.push(HostAction::LiftCut);
         }
         let signs = self.floored(&facts.signs);
@@ -409,3 +420,6 @@ impl HostMachine {
 #[cfg(test)]
 #[path = "close_stuck_tests.rs"]
 mod close_stuck_tests;
+#[cfg(test)]
+#[path = "cut_tests.rs"]
+mod cut_tests;

@@ -86,6 +86,9 @@ impl HostMachine {
         let commanded =
             facts.forcing || matches!(&facts.intent, Intent::Foreign { until } if *until > now);
         let not_placeable = match state {
+            // Whatever its state: this one does not pass.
+            _ if facts.deleted => Some(Reason::BeingDeleted),
+            HostState::Ready | HostState::Recovering if facts.unkept => Some(Reason::NotKeptYet),
             HostState::Ready | HostState::Recovering if commanded => Some(Reason::FenceIntended),
             HostState::Ready | HostState::Recovering if self.storage_cut => {
                 Some(Reason::StorageIsCut)
@@ -255,6 +258,39 @@ mod tests {
         assert_eq!(state(152, "b1", false), HostState::Ready);
         assert_eq!(state(153, "b1", true), HostState::Quarantined);
         assert_eq!(state(154, "b2", false), HostState::Ready);
+    }
+
+    /// A host that may be deleted under what is assigned to it, or that is being deleted, takes nothing new; it is
+    /// watched as ever.
+    #[test]
+    fn nothing_is_placed_on_a_host_that_may_go() {
+        let policy = Policy::default();
+        let mut machine = HostMachine::new("h1".into(), Moment(0));
+        let mut facts = HostFacts {
+            identity: Some(Identity {
+                boot_id: "b1".into(),
+                system_uuid: "u".to_owned(),
+                mac_addresses: std::collections::BTreeSet::new(),
+            }),
+            lease_boot_id: Some("b1".into()),
+            ..HostFacts::default()
+        };
+        let _ = machine.step(&facts, &FencePermit::Granted, &policy, Moment(1_000));
+        let closed = |machine: &HostMachine, facts: &HostFacts, at: u64| {
+            let view = machine.view(facts, &policy, Moment(at));
+            (view.state, view.not_placeable)
+        };
+        let ready = HostState::Ready;
+        assert_eq!(closed(&machine, &facts, 1_000), (ready, None));
+        facts.unkept = true;
+        let why = Some(Reason::NotKeptYet);
+        assert_eq!(closed(&machine, &facts, 1_000), (ready, why));
+        (facts.unkept, facts.deleted) = (false, true);
+        let why = Some(Reason::BeingDeleted);
+        assert_eq!(closed(&machine, &facts, 1_000), (ready, why.clone()));
+        let _ = machine.step(&facts, &FencePermit::Granted, &policy, Moment(5_000));
+        let suspect = HostState::Suspect;
+        assert_eq!(closed(&machine, &facts, 5_000), (suspect, why));
     }
 
     /// A machine that was never accepted says why, and not only that no agent has registered.

@@ -12,6 +12,7 @@ pub(super) fn agents_on_hosts(cases: &mut Cases) {
         ("lastSeen", json!("2026-01-01T00:00:00Z")),
         ("power", json!("On")),
         ("virtualMachines", json!(7)),
+        ("volumeJobs", json!(7)),
         ("faultCount", json!(7)),
         ("retiredBootIds", json!([])),
         (

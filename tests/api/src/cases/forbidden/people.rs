@@ -111,6 +111,12 @@ pub(super) fn deletions(cases: &mut Cases) {
             "host h1 is in use by 1 VMs; drain it first",
         ),
         (
+            "Host",
+            "",
+            "h3",
+            "host h3 is in use by 2 volume jobs; wait until they have ended",
+        ),
+        (
             "HostPool",
             "",
             "main",
