@@ -28,7 +28,11 @@ pub(crate) struct Site {
     pub(crate) context: Arc<Context>,
     written: Arc<Mutex<Vec<Written>>>,
     refused: Arc<Mutex<Vec<Refused>>>,
+    held: Arc<Mutex<Vec<Held>>>,
 }
+
+/// End of the path, and what a read of it is answered with.
+type Held = (&'static str, Value);
 
 /// Method, end of the path, code and message of writes that are not taken.
 type Refused = (Method, &'static str, (u16, &'static str));
@@ -96,13 +100,19 @@ impl Site {
         let arrived = written.clone();
         let refused = Arc::<Mutex<Vec<Refused>>>::default();
         let refuses = refused.clone();
+        let held = Arc::<Mutex<Vec<Held>>>::default();
+        let holds = held.clone();
         let client = client(move |method, path, body| {
             let refused = refuses.lock().unwrap_or_else(PoisonError::into_inner);
             let mut refused = refused.iter();
             let refused = refused.find(|(with, end, _)| *with == method && path.ends_with(end));
-            let answer = match refused {
-                Some((.., (code, message))) => failure(*code, message),
-                None => (
+            let holds = holds.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut holds = holds.iter();
+            let read = holds.find(|(end, _)| method == Method::GET && path.ends_with(end));
+            let answer = match (refused, read) {
+                (Some((.., (code, message))), _) => failure(*code, message),
+                (None, Some((_, body))) => (200, body.clone()),
+                (None, None) => (
                     200,
                     json!({"apiVersion": "v1", "kind": "Taken", "metadata": {"resourceVersion": "2"}}),
                 ),
@@ -146,7 +156,14 @@ impl Site {
             context,
             written,
             refused,
+            held,
         }
+    }
+
+    /// From now on the API server answers reads of such paths with this.
+    pub(crate) fn hold(&mut self, end: &'static str, body: Value) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.push((end, body));
     }
 
     /// From now on the API server does not take such writes.
