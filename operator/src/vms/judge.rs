@@ -64,6 +64,28 @@ pub(super) fn count_failures(
     failures.clone()
 }
 
+/// What this operator remembers of a VM.
+pub(super) struct Past {
+    /// Its failures in a row.
+    pub(super) failures: Failures,
+    /// When its assigned copy was first heard to be handed over.
+    pub(super) handed_over_at: Option<Moment>,
+}
+
+/// When a VM's assigned copy was first heard to be handed over.
+pub(super) fn handed_over_at(
+    memory: &mut Memory,
+    vm: &VirtualMachine,
+    now: Moment,
+) -> Option<Moment> {
+    let status = vm.status.as_ref()?;
+    // Of few VMs there is anything to hear.
+    status.incoming.as_ref()?;
+    let report = status.runtime.as_ref().map(door::report);
+    let rights = door::rights(vm);
+    memory.hand_overs.hear(&rights, report.as_ref(), None, now)
+}
+
 /// A VM's volumes, in the order of its disks; none where one does not exist.
 pub fn volumes_of(context: &Context, vm: &VirtualMachine) -> Option<Vec<Arc<Volume>>> {
     let namespace = vm.namespace().unwrap_or_default();
@@ -81,7 +103,7 @@ pub fn volumes_of(context: &Context, vm: &VirtualMachine) -> Option<Vec<Arc<Volu
 pub(super) fn judge(
     context: &Context,
     vm: &VirtualMachine,
-    failures: Failures,
+    past: Past,
     policy: &Policy,
     now: Moment,
 ) -> VmVerdict {
@@ -137,7 +159,8 @@ pub(super) fn judge(
             volumes: waiting.map_or(Volumes::Ready, Volumes::NotReady),
             pinned_to: pinned.map(HostName),
             restart_elsewhere: vm.spec.high_availability == api::HighAvailability::Restart,
-            failures,
+            handed_over_at: past.handed_over_at,
+            failures: past.failures,
             rights: &rights,
         },
         policy,
