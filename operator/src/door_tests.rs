@@ -98,6 +98,7 @@ fn facts<'a>(
         pools: BTreeSet::new(),
         pinned_to: None,
         restart_elsewhere: true,
+        handed_over_at: None,
         failures: Failures::default(),
     }
 }
@@ -366,6 +367,7 @@ fn no_status_of_a_move_takes_a_vm_from_a_copy_that_may_run() {
             other_move: chance.below(4) == 0,
             sides: told.sides.clone(),
             begun_at: Some(Moment(0)),
+            handed_over_at: None,
             source: told.source,
             target: told.target,
             report: current.as_ref(),

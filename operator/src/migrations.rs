@@ -95,6 +95,13 @@ async fn one(
         .sides
         .is_some()
         .then(|| *memory.moves.entry(key.clone()).or_insert_with(clock::now));
+    let said = told.sides.as_ref().map(|(source, _)| source);
+    let handed_over_at = memory.hand_overs.hear(
+        &rights,
+        report.as_ref(),
+        said.zip(told.source),
+        clock::now(),
+    );
     let wanted_target = migration.spec.target_host.as_deref().map(HostName::from);
     let sight = |side: Option<&Assignment>| {
         let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,6 +115,7 @@ async fn one(
             wanted_target: wanted_target.as_ref(),
             other_move: told.sides.is_none() && load.moves(migration),
             begun_at,
+            handed_over_at,
             source: told.source,
             target: told.target,
             report: report.as_ref(),

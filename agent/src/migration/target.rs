@@ -1,5 +1,5 @@
 //! The target's side: prepares, receives the copy paused, and lets it run on the source's
-//! hand-over and on nothing else.
+//! hand-over and on nothing else. A copy that can not be let run is tried at each turn, and that is said.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use api::{MigrationSourcePhase, MigrationTarget, MigrationTargetPhase, RuntimePh
 pub use failover::agent::moving::TargetStep as Step;
 use failover::agent::moving::{TargetFacts, target};
 use hypervisor::{Domain, DomainState};
-use serde_json::json;
+use model::Assignment;
+use serde_json::{Value, json};
 
 use super::{Move, handover};
 use crate::agent::Context;
@@ -31,20 +32,19 @@ const DELIVER_AGAIN: Duration = Duration::from_millis(200);
 pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<Step> {
     let status = moving.object.status.as_ref()?;
     let ledger = context.ledger.entry(&moving.vm.uid).ok()?;
+    let copy = domains.iter().find(|domain| {
+        domain.owner.as_ref().is_some_and(|owner| {
+            owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.target.epoch
+        })
+    });
     target(TargetFacts {
         said: moving.target_said(),
-        handed_over: status
-            .source
-            .as_ref()
-            .is_some_and(|source| source.phase == MigrationSourcePhase::HandedOver),
+        source: moving.source_said(),
         abort_requested: status.abort_requested,
         refuse_requested: status.refuse_requested,
         epoch: ledger.state(moving.target.epoch.0),
-        copy: domains.iter().any(|domain| {
-            domain.owner.as_ref().is_some_and(|owner| {
-                owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.target.epoch
-            })
-        }),
+        copy: copy.is_some(),
+        ran: copy.is_some_and(|copy| copy.state.has_run()),
     })
 }
 
@@ -54,6 +54,12 @@ pub async fn carry_out(context: &Arc<Context>, moving: &Move, step: Step) -> Res
         Step::Prepare => prepare(context, moving).await,
         Step::Receive => receive(context, moving).await,
         Step::Refuse => {
+            // A call that let it run and was not answered may have been carried out since: looked at afresh, as a copy
+            // that has run is not given up.
+            let domains = context.hypervisor.list().await?;
+            if decide(context, moving, &domains) != Some(Step::Refuse) {
+                return Ok(());
+            }
             worker::close_copy(context, &moving.vm, &moving.target, "incomingRuntime").await?;
             say(context, moving, MigrationTargetPhase::Refused, None).await
         }
@@ -73,7 +79,35 @@ async fn say(
         message,
         resumed_at: (phase == MigrationTargetPhase::Resumed).then(clock::now),
     };
+    let mut target = json!(target);
+    if phase == MigrationTargetPhase::Resumed {
+        // What went wrong before is over.
+        target["message"] = Value::Null;
+    }
     moving.patch(context, json!({ "target": target })).await
+}
+
+/// Says why a copy that was handed over does not run, when that is news: it is tried again at each turn.
+async fn say_not_resumed(
+    context: &Context,
+    moving: &Move,
+    told: Option<&MigrationTarget>,
+    error: &hypervisor::Error,
+) -> Result<()> {
+    let why = format!("the copy can not be let run: {error}");
+    if is_told(told, &moving.target, &why) {
+        return Ok(());
+    }
+    say(context, moving, MigrationTargetPhase::Arrived, Some(why)).await
+}
+
+/// Whether the move tells that this copy does not run, and why.
+fn is_told(told: Option<&MigrationTarget>, copy: &Assignment, why: &str) -> bool {
+    told.is_some_and(|told| {
+        told.assignment == *copy
+            && told.phase == MigrationTargetPhase::Arrived
+            && told.message.as_deref() == Some(why)
+    })
 }
 
 async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
@@ -124,9 +158,11 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
             return Ok(());
         };
         let status = current.status.clone().unwrap_or_default();
-        let said_by_api = status.source.as_ref().is_some_and(|source| {
-            source.assignment == moving.source && source.phase == MigrationSourcePhase::HandedOver
-        });
+        let source_said = |phase: MigrationSourcePhase| {
+            let source = status.source.as_ref();
+            source.is_some_and(|it| it.assignment == moving.source && it.phase == phase)
+        };
+        let said_by_api = source_said(MigrationSourcePhase::HandedOver);
         let begun = status.source.is_some();
         let answer = if begun {
             let wait = if isolated { ANSWER_HELD } else { TAPS_EVERY };
@@ -153,8 +189,10 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
             return Ok(());
         }
         seen |= state.is_some();
-        // A copy that was handed over is the VM itself: it is never refused.
-        if status.refuse_requested && !said_by_api && !answer.handed_over {
+        let handed_over = said_by_api || answer.handed_over;
+        // A copy that has run here is the VM itself, and one that was handed over is let run first.
+        let kept = handed_over || state.is_some_and(DomainState::has_run);
+        if status.refuse_requested && (!kept || source_said(MigrationSourcePhase::StillRunning)) {
             return Ok(());
         }
         if isolated && delivered.is_none() && (answer.near || said_by_api) {
@@ -165,8 +203,12 @@ async fn receive(context: &Arc<Context>, moving: &Move) -> Result<()> {
                 ensure_delivered(context, moving, taps, delivered.is_some()).await;
                 return resumed(context, moving, delivered).await;
             }
-            Some(DomainState::Paused) if said_by_api || answer.handed_over => {
-                context.hypervisor.resume(uuid).await?;
+            // One that is on its way out refuses, and that is said.
+            Some(_) if handed_over => {
+                if let Err(error) = context.hypervisor.resume(uuid).await {
+                    say_not_resumed(context, moving, status.target.as_ref(), &error).await?;
+                    return Err(error.into());
+                }
                 ensure_delivered(context, moving, taps, delivered.is_some()).await;
                 return resumed(context, moving, delivered).await;
             }
@@ -254,4 +296,33 @@ async fn ensure_delivered(
         }
         tracing::info!(vm = vm.name, "frames reach the guest");
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_copy_does_not_run_is_told_once() {
+        let copy = |epoch: i64| -> Assignment {
+            serde_json::from_value(json!({"host": "h2", "bootId": "b", "epoch": epoch}))
+                .expect("an assignment")
+        };
+        let told = |epoch: i64, phase: MigrationTargetPhase, message: &str| MigrationTarget {
+            assignment: copy(epoch),
+            phase,
+            message: Some(message.to_owned()),
+            resumed_at: None,
+        };
+        let known = told(2, MigrationTargetPhase::Arrived, "no lock");
+        assert!(is_told(Some(&known), &copy(2), "no lock"));
+        for news in [
+            None,
+            Some(told(2, MigrationTargetPhase::Prepared, "no lock")),
+            Some(told(1, MigrationTargetPhase::Arrived, "no lock")),
+            Some(told(2, MigrationTargetPhase::Arrived, "an I/O error")),
+        ] {
+            assert!(!is_told(news.as_ref(), &copy(2), "no lock"), "{news:?}");
+        }
+    }
 }

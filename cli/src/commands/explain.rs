@@ -1,7 +1,11 @@
 //! `zyctl explain vm`: why a VM is where it is, or why it is nowhere.
 
 use anyhow::Result;
-use api::{Condition, VirtualMachine, VirtualMachinePhase, VirtualMachineStatus};
+use api::{
+    Condition, MigrationTarget, VirtualMachine, VirtualMachineMigration, VirtualMachinePhase,
+    VirtualMachineStatus,
+};
+use kube::Api;
 use serde_json::json;
 
 use super::Context;
@@ -13,21 +17,39 @@ use crate::said;
 /// Explains one VM from its status.
 pub async fn run(context: &Context, vm: &str, namespace: Option<&str>) -> Result<()> {
     let vm = find_vm(&context.client, vm, namespace).await?;
+    let arriving = arriving(context, &vm).await?;
     if context.output == Output::Json {
         let status = vm.status.clone().unwrap_or_default();
         return context.print_json(
             &json!({"virtualMachine": full_name_of(&vm), "phase": status.phase,
             "message": status.message, "assignment": status.assignment, "incoming": status.incoming,
             "placement": status.placement, "conditions": status.conditions,
-            "proofs": status.proofs, "runtime": status.runtime}),
+            "proofs": status.proofs, "runtime": status.runtime, "arriving": arriving}),
         );
     }
-    print!("{}", text(context.language, &vm));
+    print!("{}", text(context.language, &vm, arriving.as_ref()));
     Ok(())
 }
 
-/// The explanation as text.
-fn text(language: Language, vm: &VirtualMachine) -> String {
+/// What the target of a VM's move says of the copy that arrives there.
+async fn arriving(context: &Context, vm: &VirtualMachine) -> Result<Option<MigrationTarget>> {
+    let status = vm.status.as_ref();
+    let (Some(incoming), Some(namespace)) = (
+        status.and_then(|status| status.incoming.as_ref()),
+        vm.metadata.namespace.as_deref(),
+    ) else {
+        return Ok(None);
+    };
+    let moves: Api<VirtualMachineMigration> = Api::namespaced(context.client.clone(), namespace);
+    let moves = moves.list(&Default::default()).await?;
+    let mut targets = moves
+        .into_iter()
+        .filter_map(|migration| migration.status?.target);
+    Ok(targets.find(|target| target.assignment == *incoming))
+}
+
+/// The explanation as text; `arriving`: what the target of its move says.
+fn text(language: Language, vm: &VirtualMachine, arriving: Option<&MigrationTarget>) -> String {
     let status = vm.status.clone().unwrap_or_default();
     let told = |text: &str| said::sentence(language, text).into_owned();
     let phase = status
@@ -52,6 +74,12 @@ fn text(language: Language, vm: &VirtualMachine) -> String {
             "{}{}",
             language.pick("  moves to: ", "  正在迁往:"),
             incoming.host
+        ));
+    }
+    if let Some(message) = arriving.and_then(|target| target.message.as_ref()) {
+        lines.push(format!(
+            "{}{message}",
+            language.pick("  target's agent: ", "  目标端代理:")
         ));
     }
     if let Some(placement) = &status.placement {
@@ -133,7 +161,7 @@ mod tests {
     #[test]
     fn says_in_english_why_a_vm_is_nowhere_and_what_is_wrong_with_it() {
         assert_eq!(
-            text(Language::English, &vm()),
+            text(Language::English, &vm(), None),
             "oa/web-1: Pending (no host fits (3 hosts: not enough memory; 1 host: planned work))\n\
             \x20 decision: no host fits (3 hosts: not enough memory; 1 host: planned work)\n\
             \x20   - 3 hosts: not enough memory\n\
@@ -146,7 +174,7 @@ mod tests {
     #[test]
     fn says_in_chinese_why_a_vm_is_nowhere_and_what_is_wrong_with_it() {
         assert_eq!(
-            text(Language::Chinese, &vm()),
+            text(Language::Chinese, &vm(), None),
             "oa/web-1: 等待 (没有满足条件的宿主机(3 台宿主机:内存不足;1 台宿主机:计划维护中))\n\
             \x20 决定:没有满足条件的宿主机(3 台宿主机:内存不足;1 台宿主机:计划维护中)\n\
             \x20   - 3 台宿主机:内存不足\n\
@@ -160,7 +188,7 @@ mod tests {
     fn that_a_vm_is_shut_down_as_wanted_is_no_fault() {
         let mut vm = vm();
         vm.status.as_mut().expect("a status").phase = Some(VirtualMachinePhase::Stopped);
-        let text = text(Language::English, &vm);
+        let text = text(Language::English, &vm, None);
         assert!(
             !text.contains("Scheduled=") && !text.contains("Ready="),
             "{text}"
@@ -178,12 +206,32 @@ mod tests {
                 "most free memory where as many wishes are met (4096 MiB)"]}}))
         .expect("a status");
         assert_eq!(
-            text(Language::Chinese, &vm),
+            text(Language::Chinese, &vm, None),
             "oa/web-1: 运行中 (运行中)\n\
             \x20 宿主机:h1 (纪元 3)\n\
             \x20 决定:已放置到 h1\n\
             \x20   + 在该宿主机上满足其对其他虚拟机的全部 2 项亲和性偏好\n\
             \x20   + 满足同样多偏好的宿主机中空闲内存最多(4096 MiB)\n"
+        );
+    }
+
+    #[test]
+    fn why_a_copy_that_was_handed_over_does_not_run_is_told() {
+        let mut vm = vm();
+        let incoming = json!({"host": "h3", "bootId": "b", "epoch": 2});
+        vm.status = serde_json::from_value(json!({"phase": "Recovering",
+            "message": "was handed over to h3 and does not run there yet; its move tells why (status.target.message)",
+            "assignment": {"host": "h1", "bootId": "b", "epoch": 1}, "incoming": incoming}))
+        .expect("a status");
+        let target = serde_json::from_value(json!({"assignment": incoming, "phase": "Arrived",
+            "message": "the copy can not be let run: resume: an I/O error"}))
+        .expect("a target");
+        assert_eq!(
+            text(Language::Chinese, &vm, Some(&target)),
+            "oa/web-1: 恢复中 (已移交给 h3,但尚未在那里恢复运行;原因见其迁移(status.target.message))\n\
+            \x20 宿主机:h1 (纪元 1)\n\
+            \x20 正在迁往:h3\n\
+            \x20 目标端代理:the copy can not be let run: resume: an I/O error\n"
         );
     }
 }

@@ -146,6 +146,7 @@ fn of_vms() -> Vec<Reason> {
         Reason::Stalled { host: host() },
         Reason::EpochsWentBack,
         Reason::IncomingLeft { host: host() },
+        Reason::NotResumed { host: host() },
         Reason::WaitsForTier { order: ORDER },
         Reason::WaitsForSlot {
             host: host(),
@@ -161,6 +162,7 @@ fn of_moves() -> Vec<Reason> {
         Reason::TargetPrepares,
         Reason::MemoryCopied,
         Reason::TargetResumes,
+        Reason::ResumedTooLate,
         Reason::CancelRequested,
         Reason::NoLongerWanted,
         Reason::PreparedTooLate,

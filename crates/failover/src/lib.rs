@@ -25,7 +25,7 @@
 //! | `assignment` | who has the right to run a VM: changed by proof only |
 //! | `claims` | what the claims of a VM's volumes are to be: they follow the rights |
 //! | `vm`, `failures`, `recovery` | what becomes of one VM: first host, restart, back-off, end; in which order and how many at once |
-//! | `migration`, `agent` | one live migration seen by the operator; what a host does with one copy, and its ledger |
+//! | `migration`, `hand_over`, `agent` | one live migration seen by the operator, and since when its VM is handed over; what a host does with one copy, and its ledger |
 //! | `severity` | which hardware faults stand, how severe they are, whether a host is evacuated |
 //! | `incident` | what stands in the fault ledger: one incident per root cause |
 //! | `reason` | every sentence of why and why not, in English and Chinese |
@@ -46,6 +46,7 @@ pub mod claims;
 pub mod copy;
 pub mod failures;
 pub mod guard;
+pub mod hand_over;
 pub mod host;
 pub mod incident;
 pub mod migration;

@@ -9,8 +9,9 @@
 //!
 //! The source is asked first: before it has said that it runs, or is proven stopped, the
 //! target refuses nothing. Both sides proven stopped drops `incoming` and leads to a cold
-//! start, which `vm` decides. A failed move never stops a VM. Choosing targets, limits and
-//! writing are the caller's work.
+//! start, which `vm` decides. A failed move never stops a VM. A target that could not let run
+//! what was handed over to it is asked to refuse as well, after a bound: the VM is down, and starts
+//! from its disks. Choosing targets, limits and writing are the caller's work.
 
 use std::collections::BTreeSet;
 
@@ -44,9 +45,9 @@ pub enum SourcePhase {
 pub enum TargetPhase {
     /// The source may begin.
     Prepared,
-    /// The copy is here, paused.
+    /// The copy is here, was handed over, and could not be let run.
     Arrived,
-    /// Resumed on the source's hand-over.
+    /// Resumed on the source's hand-over: the copy has run here.
     Resumed,
     /// Refused: the epoch is closed, the copy destroyed.
     Refused,
@@ -70,6 +71,8 @@ pub struct MigrationFacts<'a> {
     pub sides: Option<(Assignment, Assignment)>,
     /// When this operator saw it begin.
     pub begun_at: Option<Moment>,
+    /// When this operator heard that the source handed over; none: nobody has said so.
+    pub handed_over_at: Option<Moment>,
     /// The source's side.
     pub source: Option<SourcePhase>,
     /// The target's side.
@@ -250,7 +253,7 @@ fn decide_begun(
         // What proves the target stopped may stand in the migration alone: without `incoming`
         // the VM's own decision needs the source's proof only, and starts it anew.
         (Some(_), Some(proof)) => verdict(MigrationStep::DropIncoming(proof), Reason::ColdStart),
-        (Some(proof), None) => source_stopped(facts, proof, target),
+        (Some(proof), None) => source_stopped(facts, proof, target, policy, now),
         (None, Some(proof)) => target_stopped(facts, proof, source),
         (None, None) => both_alive(facts, source, target, policy, now),
     }
@@ -296,6 +299,8 @@ fn source_stopped(
     facts: &MigrationFacts<'_>,
     proof: StopProof,
     target: &Assignment,
+    policy: &Policy,
+    now: Moment,
 ) -> MigrationVerdict {
     let resumed = facts
         .incoming_report
@@ -309,8 +314,8 @@ fn source_stopped(
         (StopProofKind::HandedOver, Some(_)) => {
             verdict(MigrationStep::Promote(proof), Reason::Moved)
         }
-        (StopProofKind::HandedOver, None) if target_learns(facts) => {
-            verdict(MigrationStep::Wait, Reason::TargetResumes)
+        (StopProofKind::HandedOver, None) if target_learns(facts) && !facts.refuse_requested => {
+            target_resumes(facts, target, policy, now)
         }
         // It resumes only on a hand-over that it pulled from the source, so the source had
         // handed over before it died; to stop the target now would be needless harm.
@@ -319,6 +324,39 @@ fn source_stopped(
             verdict(MigrationStep::Wait, Reason::WaitsForRefusal)
         }
         (_, None) => verdict(MigrationStep::RequestRefuse, Reason::SourceStopped),
+    }
+}
+
+/// The source handed over, and the target does not run yet. One that can not let its copy run tries on until the bound:
+/// then, or soon where nobody wants the VM there any more, it is asked to give the copy up. It does so only where the
+/// copy never ran, and what follows rests on its answer alone: a copy that runs meanwhile is promoted. A target that
+/// can not know of the hand-over yet, as the move does not tell it, would give up what it could let run: it is not asked.
+fn target_resumes(
+    facts: &MigrationFacts<'_>,
+    target: &Assignment,
+    policy: &Policy,
+    now: Moment,
+) -> MigrationVerdict {
+    let since = facts.handed_over_at.map_or(0, |at| now.since(at));
+    if since < policy.resume_late_milliseconds {
+        return verdict(MigrationStep::Wait, Reason::TargetResumes);
+    }
+    let told = facts.source == Some(SourcePhase::HandedOver);
+    let gives_up = if since >= policy.migration_prepare_milliseconds {
+        Some(Reason::ResumedTooLate)
+    } else if facts.cancel {
+        Some(Reason::CancelRequested)
+    } else if !facts.wanted_running {
+        Some(Reason::NoLongerWanted)
+    } else {
+        None
+    };
+    match gives_up {
+        Some(reason) if told => verdict(MigrationStep::RequestRefuse, reason),
+        _ => {
+            let host = target.host.clone();
+            verdict(MigrationStep::Wait, Reason::NotResumed { host })
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 #[path = "migration_ends_tests.rs"]
 mod ends;
+#[path = "migration_handed_over_tests.rs"]
+mod handed_over;
 #[path = "migration_pending_tests.rs"]
 mod pending;
 
@@ -46,6 +48,7 @@ fn facts(rights: &Rights) -> MigrationFacts<'_> {
         other_move: false,
         sides: Some((source(), target())),
         begun_at: Some(Moment(0)),
+        handed_over_at: None,
         source: Some(SourcePhase::Migrating),
         target: Some(TargetPhase::Prepared),
         report: None,

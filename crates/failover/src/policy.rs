@@ -80,10 +80,12 @@ pub struct Policy {
     pub evacuation_interval_milliseconds: u64,
     /// Hosts that are emptied at once because of faults.
     pub hosts_evacuated_at_once: u32,
-    /// A migration's target must be prepared within this.
+    /// A migration's target must be prepared within this, and let run within this what was handed over to it.
     pub migration_prepare_milliseconds: u64,
     /// A migration that takes longer is aborted.
     pub migration_milliseconds: u64,
+    /// A copy that was handed over and does not run after so long is an outage of its VM, and no pause any more.
+    pub resume_late_milliseconds: u64,
     /// Ratings of hardware faults that differ from the probes' own.
     pub severities: BTreeMap<FaultKind, Severity>,
 }
@@ -126,6 +128,7 @@ impl Default for Policy {
             hosts_evacuated_at_once: 2,
             migration_prepare_milliseconds: 60_000,
             migration_milliseconds: 600_000,
+            resume_late_milliseconds: 5_000,
             severities: BTreeMap::new(),
         }
     }

@@ -139,6 +139,9 @@ pub enum Reason {
     IncomingLeft {
         host: HostName,
     },
+    NotResumed {
+        host: HostName,
+    },
     WaitsForTier {
         order: i32,
     },
@@ -152,6 +155,7 @@ pub enum Reason {
     TargetPrepares,
     MemoryCopied,
     TargetResumes,
+    ResumedTooLate,
     CancelRequested,
     NoLongerWanted,
     PreparedTooLate,
@@ -490,6 +494,12 @@ impl Reason {
                 format!("an incoming copy on {host} is not proven stopped yet"),
                 format!("{host} 上的迁入副本尚未证明停止"),
             ),
+            Reason::NotResumed { host } => say(
+                format!(
+                    "was handed over to {host} and does not run there yet; its move tells why (status.target.message)"
+                ),
+                format!("已移交给 {host},但尚未在那里恢复运行;原因见其迁移(status.target.message)"),
+            ),
             Reason::WaitsForTier { order } => say(
                 format!("waits until tier {order} of its system answers"),
                 format!("等待本系统第 {order} 层应答"),
@@ -514,6 +524,10 @@ impl Reason {
             Reason::TargetResumes => {
                 say("handed over; the target takes over", "已移交;目标端接管中")
             }
+            Reason::ResumedTooLate => say(
+                "the target could not let it run in time; it gives up its copy, and the VM is started anew",
+                "目标端未能及时恢复运行;放弃其副本,虚拟机将重新启动",
+            ),
             Reason::CancelRequested => say("cancelled", "已请求取消"),
             Reason::NoLongerWanted => say(
                 "the VM is to stop, so it does not move",

@@ -91,6 +91,8 @@ pub struct VmFacts<'a> {
     pub pinned_to: Option<HostName>,
     /// It may be restarted on another host.
     pub restart_elsewhere: bool,
+    /// When this operator heard that the assigned copy was handed over; none: nobody has said so.
+    pub handed_over_at: Option<Moment>,
     /// Its failures in a row.
     pub failures: Failures,
 }
@@ -248,12 +250,7 @@ fn decide_unassigned(facts: &VmFacts<'_>) -> VmVerdict {
 
 /// The current copy may exist: only show what is known about it.
 fn show_unproven(facts: &VmFacts<'_>, current: &Assignment) -> VmVerdict {
-    if facts.host.silent || facts.host.lost {
-        let host = current.host.clone();
-        let mut shown = wait(VmPhase::Unknown, Reason::HostSilent { host: host.clone() });
-        if facts.host.lost {
-            shown.reasons.push(Reason::WaitsForProof { host });
-        }
+    if let Some(shown) = show_silent(&facts.host, current) {
         return shown;
     }
     let report = facts.report.filter(|report| report.assignment == *current);
@@ -280,6 +277,50 @@ fn show_unproven(facts: &VmFacts<'_>, current: &Assignment) -> VmVerdict {
     }
 }
 
+/// A copy on a host that nobody hears: nobody knows whether it runs.
+fn show_silent(host: &HostSight, copy: &Assignment) -> Option<VmVerdict> {
+    if !(host.silent || host.lost) {
+        return None;
+    }
+    let name = copy.host.clone();
+    let mut shown = wait(VmPhase::Unknown, Reason::HostSilent { host: name.clone() });
+    if host.lost {
+        shown.reasons.push(Reason::WaitsForProof { host: name });
+    }
+    Some(shown)
+}
+
+/// The current copy is proven stopped and the arriving one is not: what is known of that one. The move goes on: it
+/// promotes, or makes the target refuse. Until the copy runs the VM is down; only the moment that a hand-over takes is
+/// shown as part of its move.
+fn show_arriving(
+    facts: &VmFacts<'_>,
+    incoming: &Assignment,
+    source: StopProofKind,
+    policy: &Policy,
+    now: Moment,
+) -> VmVerdict {
+    if let Some(shown) = show_silent(&facts.incoming_host, incoming) {
+        return shown;
+    }
+    let host = incoming.host.clone();
+    let report = facts
+        .incoming_report
+        .filter(|report| report.assignment == *incoming);
+    let runs = report.is_some_and(|report| report.phase == CopyPhase::Running);
+    let since = facts.handed_over_at.map_or(0, |at| now.since(at));
+    let late = since >= policy.resume_late_milliseconds;
+    match (runs, source) {
+        (true, _) => wait(VmPhase::Migrating, Reason::Moves),
+        (false, StopProofKind::HandedOver) if !late => wait(VmPhase::Migrating, Reason::Moves),
+        _ if !facts.wanted.runs() => wait(VmPhase::Stopping, Reason::Stops),
+        (false, StopProofKind::HandedOver) => {
+            wait(VmPhase::Recovering, Reason::NotResumed { host })
+        }
+        (false, _) => wait(VmPhase::Recovering, Reason::IncomingLeft { host }),
+    }
+}
+
 fn decide_stopped(
     facts: &VmFacts<'_>,
     current: &Assignment,
@@ -293,17 +334,7 @@ fn decide_stopped(
         Some(incoming) => {
             match proof_of(facts, incoming, facts.incoming_report, &facts.incoming_host) {
                 Some(proof) => Some(proof),
-                // The migration goes on: it promotes, or makes the target refuse.
-                None => {
-                    let reason = if kind == StopProofKind::HandedOver {
-                        Reason::Moves
-                    } else {
-                        Reason::IncomingLeft {
-                            host: incoming.host.clone(),
-                        }
-                    };
-                    return wait(VmPhase::Migrating, reason);
-                }
+                None => return show_arriving(facts, incoming, kind, policy, now),
             }
         }
     };

@@ -33,6 +33,7 @@ fn facts(rights: &Rights) -> VmFacts<'_> {
         pools: Set::from(["fast".to_owned(), "large".to_owned()]),
         pinned_to: None,
         restart_elsewhere: true,
+        handed_over_at: None,
         failures: Failures::default(),
     }
 }
@@ -329,18 +330,25 @@ fn a_guest_that_shuts_down_stays_down_only_when_asked_to() {
     assert!(matches!(again.decision, VmDecision::Restart { .. }));
 }
 
-#[test]
-fn while_moving_only_a_double_proof_restarts() {
-    let incoming = Assignment {
+fn incoming() -> Assignment {
+    Assignment {
         host: "h2".into(),
         boot_id: "b2".into(),
         epoch: Epoch(2),
-    };
-    let rights = Rights {
-        incoming: Some(incoming.clone()),
+    }
+}
+
+fn moving() -> Rights {
+    Rights {
+        incoming: Some(incoming()),
         last_epoch: Epoch(2),
         ..rights()
-    };
+    }
+}
+
+#[test]
+fn while_moving_only_a_double_proof_restarts() {
+    let rights = moving();
     let handed = CopyReport::new(copy(1), CopyPhase::HandedOver);
     let moving = VmFacts {
         report: Some(&handed),
@@ -350,7 +358,7 @@ fn while_moving_only_a_double_proof_restarts() {
         (judge(&moving).decision, judge(&moving).phase),
         (VmDecision::Wait, VmPhase::Migrating)
     );
-    let refused = CopyReport::closed(incoming, CloseCause::MigrationFailed);
+    let refused = CopyReport::closed(incoming(), CloseCause::MigrationFailed);
     let both = VmFacts {
         incoming_report: Some(&refused),
         ..moving
@@ -365,6 +373,78 @@ fn while_moving_only_a_double_proof_restarts() {
             ..
         }
     ));
+}
+
+/// A VM whose source is proven stopped is down until the target's copy runs: only the moment of a hand-over is shown as
+/// part of its move.
+#[test]
+fn a_vm_whose_target_does_not_run_yet_is_not_shown_as_moving_for_long() {
+    let rights = moving();
+    let handed = CopyReport::new(copy(1), CopyPhase::HandedOver);
+    let now = 1_000_000;
+    let since = |milliseconds: u64| VmFacts {
+        report: Some(&handed),
+        handed_over_at: Some(Moment(now - milliseconds)),
+        ..facts(&rights)
+    };
+    let shown = |facts: &VmFacts<'_>| {
+        let verdict = judge(facts);
+        assert_eq!(verdict.decision, VmDecision::Wait, "nothing is proven");
+        (verdict.phase, verdict.reasons[0].clone())
+    };
+    let moves = (VmPhase::Migrating, Reason::Moves);
+    assert_eq!(shown(&since(4_900)), moves);
+    let host = incoming().host;
+    let down = (VmPhase::Recovering, Reason::NotResumed { host });
+    assert_eq!(shown(&since(5_000)), down);
+    for wanted in [Wanted::Halted, Wanted::Deleted] {
+        let unwanted = VmFacts {
+            wanted,
+            ..since(5_000)
+        };
+        assert_eq!(shown(&unwanted), (VmPhase::Stopping, Reason::Stops));
+    }
+    let running = CopyReport::new(incoming(), CopyPhase::Running);
+    let runs = VmFacts {
+        incoming_report: Some(&running),
+        ..since(60_000)
+    };
+    assert_eq!(shown(&runs), moves);
+    let dead = VmFacts {
+        host: dead_host(),
+        ..facts(&rights)
+    };
+    let host = incoming().host;
+    let left = (VmPhase::Recovering, Reason::IncomingLeft { host });
+    assert_eq!(shown(&dead), left, "its source died, and ran until then");
+}
+
+#[test]
+fn a_vm_that_arrives_on_a_silent_host_is_shown_so() {
+    let rights = moving();
+    let handed = CopyReport::new(copy(1), CopyPhase::HandedOver);
+    let running = CopyReport::new(incoming(), CopyPhase::Running);
+    for incoming_report in [None, Some(&running)] {
+        let silent = VmFacts {
+            report: Some(&handed),
+            incoming_report,
+            incoming_host: HostSight {
+                silent: true,
+                ..HostSight::default()
+            },
+            ..facts(&rights)
+        };
+        let host = incoming().host;
+        let verdict = judge(&silent);
+        let reasons = vec![Reason::HostSilent { host: host.clone() }];
+        assert_eq!(
+            (verdict.phase, verdict.reasons),
+            (VmPhase::Unknown, reasons)
+        );
+        let mut lost = silent;
+        lost.incoming_host.lost = true;
+        assert_eq!(judge(&lost).reasons[1], Reason::WaitsForProof { host });
+    }
 }
 
 #[test]

@@ -64,6 +64,28 @@ pub(super) fn count_failures(
     failures.clone()
 }
 
+/// What this operator remembers of a VM.
+pub(super) struct Past {
+    /// Its failures in a row.
+    pub(super) failures: Failures,
+    /// When its assigned copy was first heard to be handed over.
+    pub(super) handed_over_at: Option<Moment>,
+}
+
+/// When a VM's assigned copy was first heard to be handed over.
+pub(super) fn handed_over_at(
+    memory: &mut Memory,
+    vm: &VirtualMachine,
+    now: Moment,
+) -> Option<Moment> {
+    let status = vm.status.as_ref()?;
+    // Of few VMs there is anything to hear.
+    status.incoming.as_ref()?;
+    let report = status.runtime.as_ref().map(door::report);
+    let rights = door::rights(vm);
+    memory.hand_overs.hear(&rights, report.as_ref(), None, now)
+}
+
 /// A VM's volumes, in the order of its disks; none where one does not exist.
 pub fn volumes_of(context: &Context, vm: &VirtualMachine) -> Option<Vec<Arc<Volume>>> {
     let disks = vm.spec.disks.iter();
@@ -82,7 +104,7 @@ pub(super) fn volume(context: &Context, vm: &VirtualMachine, name: &str) -> Opti
 pub(super) fn judge(
     context: &Context,
     vm: &VirtualMachine,
-    failures: Failures,
+    past: Past,
     policy: &Policy,
     now: Moment,
 ) -> VmVerdict {
@@ -138,7 +160,8 @@ pub(super) fn judge(
             volumes: waiting.map_or(Volumes::Ready, Volumes::NotReady),
             pinned_to: pinned.map(HostName),
             restart_elsewhere: vm.spec.high_availability == api::HighAvailability::Restart,
-            failures,
+            handed_over_at: past.handed_over_at,
+            failures: past.failures,
             rights: &rights,
         },
         policy,

@@ -10,8 +10,8 @@ use api::{
 use failover::Rights;
 use failover::claims::mended;
 use failover::migration::may_take_up;
-use kube::ResourceExt;
-use kube::api::ObjectMeta;
+use kube::api::{ListParams, ObjectMeta};
+use kube::{Api, ResourceExt};
 use model::{Assignment, HostName};
 use serde_json::{Value, json};
 
@@ -35,7 +35,15 @@ pub(super) async fn turn(context: &Arc<Context>, vms: &[Arc<VirtualMachine>]) {
                 .iter()
                 .any(|migration| accounts_for(migration, vm, incoming))
         {
-            take_back(context, vm, incoming).await;
+            match is_accounted_for(context, vm, incoming).await {
+                Ok(true) => {}
+                Ok(false) => take_back(context, vm, incoming).await,
+                Err(error) => tracing::warn!(
+                    vm = vm.name_any(),
+                    %error,
+                    "whether a move accounts for incoming is asked again at the next turn"
+                ),
+            }
         }
         if status.assignment.is_some() {
             reclaim(context, vm, &migrations).await;
@@ -89,6 +97,21 @@ fn accounts_for(
     let begun = status.is_some_and(|status| status.target_assignment.is_some());
     let wanted = migration.spec.target_host.as_deref().map(HostName::from);
     concerns(migration, vm) && (begun || may_take_up(wanted.as_ref(), incoming))
+}
+
+/// Whether a move ends `incoming` by what the API server holds now. The watches of VMs and of moves differ in age, those
+/// of an operator that has just begun to lead above all: from them alone a healthy move would be taken back.
+async fn is_accounted_for(
+    context: &Context,
+    vm: &VirtualMachine,
+    incoming: &Assignment,
+) -> Result<bool, kube::Error> {
+    let namespace = vm.namespace().unwrap_or_default();
+    let moves: Api<VirtualMachineMigration> = Api::namespaced(context.writer.client(), &namespace);
+    let moves = moves.list(&ListParams::default()).await?;
+    Ok(moves
+        .iter()
+        .any(|migration| accounts_for(migration, vm, incoming)))
 }
 
 /// A cancelled move: the usual way back, source first, then the target's refusal or a proof.
@@ -166,7 +189,11 @@ async fn reclaim(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::CloudPolicySpec;
+    use axum::http::Method;
     use model::Epoch;
+
+    use crate::context_in_memory::{BOOT, Site, migration, vm};
 
     fn right(epoch: i64) -> Assignment {
         Assignment {
@@ -259,5 +286,39 @@ mod tests {
         assert!(!accounts_for(&other, &vm, &right(7)) && concerns(&other, &vm));
         other.spec.target_host = None;
         assert!(accounts_for(&other, &vm, &right(7)));
+    }
+
+    /// Moves that were made to take `incoming` of a VM back, where the cache holds no move of it and the API server
+    /// answers a list so.
+    async fn taken_back(moves: Option<Value>) -> usize {
+        let incoming =
+            json!({"incoming": {"host": "h2", "bootId": BOOT, "epoch": 2}, "lastEpoch": 2});
+        let vms = vec![vm("web", "Normal", "h1", incoming)];
+        let site = Site::new(CloudPolicySpec::default(), vec![], vms.clone(), vec![]).await;
+        if let Some(moves) = moves {
+            let list = json!({
+                "apiVersion": "zhengyun.io/v1alpha1", "kind": "VirtualMachineMigrationList",
+                "metadata": {"resourceVersion": "9"}, "items": moves
+            });
+            site.holds("namespaces/oa/virtualmachinemigrations", "", list);
+        }
+        turn(&site.context, &vms).await;
+        site.written(&Method::POST, "/virtualmachinemigrations")
+            .len()
+    }
+
+    /// Another operator leads: its watch of VMs is fresh, that of moves is not.
+    #[tokio::test]
+    async fn what_a_move_accounts_for_is_not_taken_back_by_who_has_not_seen_it_yet() {
+        let side = |host: &str, epoch: i64| json!({"host": host, "bootId": BOOT, "epoch": epoch});
+        let of = |phase: &str| {
+            let status = json!({"phase": phase, "vmUid": "web",
+                "sourceAssignment": side("h1", 1), "targetAssignment": side("h2", 2)});
+            json!(*migration("web-1", "web", json!({}), json!({}), status))
+        };
+        assert_eq!(taken_back(Some(json!([of("Running")]))).await, 0);
+        assert_eq!(taken_back(Some(json!([of("Cancelled")]))).await, 1);
+        assert_eq!(taken_back(Some(json!([]))).await, 1);
+        assert_eq!(taken_back(None).await, 0, "nobody knows: asked again");
     }
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use api::VirtualMachine;
 use failover::failures::Failures;
+use failover::hand_over::HandOvers;
 use failover::recovery::RecoveryClock;
 use failover::vm::VmPhase;
 use failover::{Moment, RightsChange};
@@ -29,6 +30,7 @@ use crate::runtime::Context;
 use crate::{clock, door, migrations};
 
 pub use claims::{Claimed, claim, claim_of};
+use judge::Past;
 pub use judge::volumes_of;
 pub use mend::claims_patch;
 pub use rights::{Seeded, rights_patch, write_seed};
@@ -41,6 +43,8 @@ pub struct Memory {
     failures: BTreeMap<VmUid, Failures>,
     /// Moves under way, by migration uid: when this operator saw them begin.
     pub moves: BTreeMap<String, Moment>,
+    /// Since when VMs are handed over.
+    pub hand_overs: HandOvers,
     /// Hosts that are being emptied.
     pub evacuations: Evacuations,
 }
@@ -68,10 +72,11 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
             // What else is written of it in this turn meets a newer version, and comes with the next.
             work.push(Work::Note(vm.clone(), news));
         }
-        verdicts.push((
-            vm.clone(),
-            judge::judge(context, vm, failures, &policy, now),
-        ));
+        let past = Past {
+            failures,
+            handed_over_at: judge::handed_over_at(memory, vm, now),
+        };
+        verdicts.push((vm.clone(), judge::judge(context, vm, past, &policy, now)));
     }
     let candidates = order::candidates(&verdicts);
     let tiers = order::tiers(context, &vms, &candidates);
@@ -116,6 +121,7 @@ fn forget_gone(memory: &mut Memory, vms: &[Arc<VirtualMachine>]) {
     if memory.failures.len() > vms.len() {
         let known: BTreeSet<VmUid> = vms.iter().map(|vm| door::uid(vm)).collect();
         memory.failures.retain(|uid, _| known.contains(uid));
+        memory.hand_overs.keep(&known);
     }
 }
 

@@ -94,24 +94,7 @@ impl World {
                     machine.domains.remove(&uid);
                 }
             }
-            Step::Resume(uid, run, then) => {
-                let resumed = self.machines[host]
-                    .domains
-                    .get_mut(&uid)
-                    .is_some_and(|domain| {
-                        let here = !domain.ending;
-                        if here {
-                            domain.state = DomainState::Running;
-                        }
-                        here
-                    });
-                if resumed {
-                    let name = self.names[host].clone();
-                    self.tell("vmResumes", &[("vm", &uid), ("host", &name)]);
-                    self.writers_changed();
-                    self.push(1, Event::Task(host, run, then));
-                }
-            }
+            Step::Resume(uid, run, then) => self.resume(host, run, uid, *then),
             Step::Send(job) => self.job_begins(host, *job),
             Step::Switch(job) => self.job_switches(host, *job),
             Step::Finish(job) => self.job_finishes(host, *job),
@@ -119,6 +102,30 @@ impl World {
             Step::Drop(job) => self.drop_arrival(&job),
             Step::Cleared(job, migrated) => self.job_cleared(host, *job, migrated),
         }
+    }
+
+    /// A guest is let run: its disks are opened and locked first, which fails where the host does not reach its storage.
+    fn resume(&mut self, host: usize, run: u64, uid: VmUid, then: Task) {
+        let cut = self.cut[host].is_some();
+        let now = self.now;
+        let machine = &mut self.machines[host];
+        let reaches = machine.on_storage(now) && !cut;
+        let domain = machine.domains.get_mut(&uid);
+        let domain = domain.filter(|domain| reaches && !domain.ending);
+        let resumed = domain.is_some();
+        if let Some(domain) = domain {
+            domain.state = DomainState::Running;
+        }
+        if resumed {
+            let name = self.names[host].clone();
+            self.tell("vmResumes", &[("vm", &uid), ("host", &name)]);
+            self.writers_changed();
+        }
+        let then = match then {
+            Task::Resumed(index) if !resumed => Task::NotResumed(index),
+            then => then,
+        };
+        self.push(1, Event::Task(host, run, Box::new(then)));
     }
 
     fn hook_and_start(

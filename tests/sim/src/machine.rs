@@ -51,6 +51,13 @@ pub enum DomainState {
     Stalled,
 }
 
+impl DomainState {
+    /// Whether its guest has run here, though a disk may have failed since: it is no arrival.
+    pub fn has_run(self) -> bool {
+        matches!(self, Self::Running | Self::Stalled)
+    }
+}
+
 /// A domain.
 #[derive(Clone, Debug)]
 pub struct Domain {

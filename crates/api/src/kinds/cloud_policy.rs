@@ -221,7 +221,8 @@ pub struct MigrationPolicy {
     /// A migration that takes longer is aborted, seconds. Default 600.
     #[schemars(extend("x-kubernetes-validations" = safe("timeoutSeconds", 10, 86400, "no VM could move, or a stuck move blocks a drain")))]
     pub timeout_seconds: i32,
-    /// A target that is not prepared after so long has failed, seconds. Default 60.
+    /// A target that is not prepared after so long has failed, and so has one that could not let run what was handed over
+    /// to it so long ago, seconds. Default 60.
     #[schemars(extend("x-kubernetes-validations" = safe("prepareTimeoutSeconds", 5, 3600, "no target could prepare in time, or a dead one holds a move up")))]
     pub prepare_timeout_seconds: i32,
     /// At most one new evacuation of a host because of hardware faults in this time, seconds. Default 1800; retries

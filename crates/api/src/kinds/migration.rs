@@ -132,7 +132,8 @@ pub struct VirtualMachineMigrationStatus {
     /// The operator wants it aborted (cancelled, timed out, target lost): the source aborts and
     /// reports. Operator only.
     pub abort_requested: bool,
-    /// The source said that it runs: the target must refuse. Operator only.
+    /// The target is to give its copy up: the source runs, or has stopped without handing over, or has handed over and
+    /// the copy could not be let run. Operator only.
     pub refuse_requested: bool,
     /// What the source's agent reports. That agent only.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -214,7 +215,7 @@ pub struct MigrationTarget {
 pub enum MigrationTargetPhase {
     /// Volumes, networks and ledger entry are ready: the source may begin.
     Prepared,
-    /// The copy is here, paused.
+    /// The copy is here, was handed over, and could not be let run; `message` tells why. It is tried again.
     Arrived,
     /// Resumed on the source's hand-over: runs here.
     Resumed,

@@ -236,7 +236,7 @@ pub enum VirtualMachinePhase {
     Stopping,
     /// Shut down, as its user wants.
     Stopped,
-    /// Its host failed; it is being restarted.
+    /// No copy of it runs: its host failed, or its move's target does not let it run. It is being restarted.
     Recovering,
     /// Its host is silent: nobody knows.
     Unknown,

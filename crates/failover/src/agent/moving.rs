@@ -1,8 +1,9 @@
 //! What an agent does for one live migration, as its source and as its target.
 //!
 //! The source says `HandedOver` only when its QEMU is dead after the switch-over or the job ended as
-//! migrated (decision 0019), so the guest never runs here after switch-over. The target receives paused and resumes on the hand-over alone; a
-//! copy that was handed over is the VM itself and is never refused.
+//! migrated (decision 0019), so the guest never runs here after switch-over. The target receives paused and resumes on the hand-over alone. A
+//! copy that has run here is the VM itself: it is never refused, but said to run. One that was handed over is let run before anything
+//! is refused; where that failed, and the operator asks for it, it is given up, and the VM starts from its disks.
 
 use crate::agent::ledger::EpochState;
 use crate::migration::{SourcePhase, TargetPhase};
@@ -84,8 +85,8 @@ pub fn source(facts: SourceFacts) -> Option<SourceStep> {
 pub struct TargetFacts {
     /// What this target said last in the migration's object.
     pub said: Option<TargetPhase>,
-    /// The API says that the source handed over.
-    pub handed_over: bool,
+    /// What the source said last in the migration's object.
+    pub source: Option<SourcePhase>,
     /// The source was asked to abort.
     pub abort_requested: bool,
     /// The target was asked to give up its copy.
@@ -94,6 +95,27 @@ pub struct TargetFacts {
     pub epoch: Option<EpochState>,
     /// A domain of that epoch is here, paused or not.
     pub copy: bool,
+    /// That domain has run here: it runs, or stands still since a disk failed.
+    pub ran: bool,
+}
+
+impl TargetFacts {
+    fn handed_over(self) -> bool {
+        self.source == Some(SourcePhase::HandedOver)
+    }
+
+    /// Whether the copy is given up for the asking. One that has run here is the VM itself, whatever was heard of the
+    /// hand-over: only a hand-over lets it run. One that was handed over is given up when it was said that it could not
+    /// be let run. Beside a source that runs on none may run, whoever let it.
+    fn gives_up(self) -> bool {
+        match self.source {
+            Some(SourcePhase::StillRunning) => true,
+            _ if !self.copy => true,
+            _ if self.ran => false,
+            Some(SourcePhase::HandedOver) => self.said == Some(TargetPhase::Arrived),
+            _ => true,
+        }
+    }
 }
 
 /// What the target does next.
@@ -120,7 +142,7 @@ pub fn target(facts: TargetFacts) -> Option<TargetStep> {
     match (facts.epoch, facts.refuse_requested) {
         // It was handed over and died before it was said to run, or the source died before anything came: the VM
         // starts from its disks.
-        (Some(EpochState::Started | EpochState::Used), _) if facts.handed_over && !facts.copy => {
+        (Some(EpochState::Started | EpochState::Used), _) if facts.handed_over() && !facts.copy => {
             Some(TargetStep::Refuse)
         }
         // It died between `closed` and the copy's end: closed is said when no copy is left.
@@ -129,7 +151,7 @@ pub fn target(facts: TargetFacts) -> Option<TargetStep> {
         // It ran, moved on, and etcd was restored: this move is one of the past. Nothing of that epoch is
         // left here, and the move must end. It can not be refused: the ledger closes no epoch that was handed over.
         (Some(EpochState::HandedOver), _) => (!facts.copy).then_some(TargetStep::SayRefused),
-        (_, true) if !(facts.handed_over && facts.copy) => Some(TargetStep::Refuse),
+        (_, true) if facts.gives_up() => Some(TargetStep::Refuse),
         (None, _) => {
             (facts.said.is_none() && !facts.abort_requested).then_some(TargetStep::Prepare)
         }
@@ -236,11 +258,12 @@ mod tests {
         }
         let refused = TargetFacts {
             said: Some(TargetPhase::Prepared),
-            handed_over: false,
+            source: Some(SourcePhase::Migrating),
             abort_requested: true,
             refuse_requested: true,
             epoch: Some(EpochState::Closed),
             copy: false,
+            ran: false,
         };
         assert_eq!(target(refused), Some(TargetStep::SayRefused));
         let left = TargetFacts {
@@ -256,11 +279,12 @@ mod tests {
     fn a_copy_that_died_after_the_hand_over_is_closed() {
         let waits = TargetFacts {
             said: Some(TargetPhase::Prepared),
-            handed_over: true,
+            source: Some(SourcePhase::HandedOver),
             abort_requested: false,
             refuse_requested: false,
             epoch: Some(EpochState::Started),
             copy: true,
+            ran: false,
         };
         assert_eq!(target(waits), Some(TargetStep::Receive));
         let died = TargetFacts {
@@ -275,16 +299,17 @@ mod tests {
     fn a_target_that_has_moved_on_says_that_nothing_is_left() {
         let past = TargetFacts {
             said: Some(TargetPhase::Prepared),
-            handed_over: true,
+            source: Some(SourcePhase::HandedOver),
             abort_requested: false,
             refuse_requested: false,
             epoch: Some(EpochState::HandedOver),
             copy: false,
+            ran: false,
         };
         assert_eq!(target(past), Some(TargetStep::SayRefused));
         // Simulation seed 3374: the rebase took what libvirt still showed for a copy that arrives.
         let refuse = TargetFacts {
-            handed_over: false,
+            source: Some(SourcePhase::Migrating),
             refuse_requested: true,
             ..past
         };
@@ -302,15 +327,16 @@ mod tests {
     fn a_target_refuses_unless_the_copy_was_handed_over() {
         let asked = TargetFacts {
             said: Some(TargetPhase::Prepared),
-            handed_over: false,
+            source: Some(SourcePhase::Migrating),
             abort_requested: true,
             refuse_requested: true,
             epoch: Some(EpochState::Started),
             copy: true,
+            ran: false,
         };
         assert_eq!(target(asked), Some(TargetStep::Refuse));
         let handed = TargetFacts {
-            handed_over: true,
+            source: Some(SourcePhase::HandedOver),
             ..asked
         };
         assert_eq!(target(handed), Some(TargetStep::Receive));
@@ -336,5 +362,70 @@ mod tests {
             }),
             None
         );
+    }
+
+    /// The target's agent ended when it had let the copy run and before it said so; meanwhile the source's host died,
+    /// and its word never reached the API.
+    #[test]
+    fn a_copy_that_runs_is_said_to_run_and_never_refused() {
+        for source in [
+            None,
+            Some(SourcePhase::Migrating),
+            Some(SourcePhase::HandedOver),
+            Some(SourcePhase::Closed),
+        ] {
+            let runs = TargetFacts {
+                said: Some(TargetPhase::Prepared),
+                source,
+                abort_requested: false,
+                refuse_requested: true,
+                epoch: Some(EpochState::Started),
+                copy: true,
+                ran: true,
+            };
+            assert_eq!(target(runs), Some(TargetStep::Receive), "{source:?}");
+            let beside = TargetFacts {
+                source: Some(SourcePhase::StillRunning),
+                ..runs
+            };
+            assert_eq!(target(beside), Some(TargetStep::Refuse), "two would run");
+            let told = TargetFacts {
+                epoch: Some(EpochState::Closed),
+                ..runs
+            };
+            assert_eq!(target(told), Some(TargetStep::Refuse), "closed is closed");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_could_not_be_let_run_is_tried_until_its_refusal_is_asked_for() {
+        let tried = TargetFacts {
+            said: Some(TargetPhase::Arrived),
+            source: Some(SourcePhase::HandedOver),
+            abort_requested: false,
+            refuse_requested: false,
+            epoch: Some(EpochState::Started),
+            copy: true,
+            ran: false,
+        };
+        assert_eq!(target(tried), Some(TargetStep::Receive));
+        let asked = TargetFacts {
+            refuse_requested: true,
+            ..tried
+        };
+        assert_eq!(target(asked), Some(TargetStep::Refuse));
+        let untried = TargetFacts {
+            said: Some(TargetPhase::Prepared),
+            ..asked
+        };
+        assert_eq!(target(untried), Some(TargetStep::Receive), "it may run yet");
+        let runs = TargetFacts { ran: true, ..asked };
+        assert_eq!(target(runs), Some(TargetStep::Receive));
+        let closed = TargetFacts {
+            epoch: Some(EpochState::Closed),
+            copy: false,
+            ..asked
+        };
+        assert_eq!(target(closed), Some(TargetStep::SayRefused));
     }
 }

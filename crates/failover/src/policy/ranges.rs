@@ -7,7 +7,7 @@ type Row = (&'static str, fn(&Policy) -> u64, u64, u64, &'static str);
 
 /// One row a number of [`Policy`]. Where contract, watchdog and margin bound each other (together 50 s,
 /// the contract three renewals), a range is what the others' least values leave.
-const ROWS: [Row; 33] = [
+const ROWS: [Row; 34] = [
     (
         "leaseIntervalMilliseconds",
         |policy| policy.lease_interval_milliseconds,
@@ -238,6 +238,13 @@ const ROWS: [Row; 33] = [
         10_000,
         86_400_000,
         "no VM could move, or a stuck move blocks a drain",
+    ),
+    (
+        "resumeLateMilliseconds",
+        |policy| policy.resume_late_milliseconds,
+        1_000,
+        60_000,
+        "every hand-over would pass for an outage, or an outage for a hand-over",
     ),
 ];
 

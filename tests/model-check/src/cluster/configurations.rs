@@ -221,6 +221,18 @@ pub const MOVE_GUEST_BREAKS: Cluster = Cluster {
     ..MOVE
 };
 
+/// Migration: the target can not let the copy run, agents die, and a person cancels, or its user halts the VM.
+pub const MOVE_RESUME: Cluster = Cluster {
+    faults: Faults {
+        resume_failures: 2,
+        agent_crashes: 1,
+        cancels: 1,
+        halts: 1,
+        ..Faults::NONE
+    },
+    ..MOVE
+};
+
 /// Migration: a leader is paused at any of its steps; a person cancels, its user halts
 /// the VM.
 pub const MOVE_LEADERS: Cluster = Cluster {

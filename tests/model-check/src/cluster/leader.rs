@@ -126,6 +126,7 @@ impl Cluster {
             pools: std::collections::BTreeSet::new(),
             pinned_to: None,
             restart_elsewhere: true,
+            handed_over_at: None,
             failures: Failures::default(),
         };
         vm::decide(&facts, &Policy::default(), Moment(0)).decision
@@ -170,6 +171,7 @@ impl Cluster {
                 .sides
                 .map(|(source, target)| (source.assignment(), target.assignment())),
             begun_at: Some(Moment(0)),
+            handed_over_at: Some(Moment(0)),
             source: moving.source,
             target: moving.target,
             report: report.as_ref(),

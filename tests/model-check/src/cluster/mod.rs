@@ -158,6 +158,8 @@ pub enum Action {
     JobBreaks,
     /// The job's connection breaks at switch-over; the source stays paused.
     JobHangs,
+    /// The target can not let the copy run that was handed over to it.
+    ResumeFails(u8),
     /// A person cancels the move.
     Cancel,
     /// The VM's user wants it halted.
@@ -197,7 +199,7 @@ impl Model for Cluster {
                 A::PauseVm(host),
             ]);
             if self.moves {
-                actions.push(A::PauseMove(host));
+                actions.extend([A::PauseMove(host), A::ResumeFails(host)]);
             }
         }
         actions.push(A::Wake);
@@ -300,6 +302,7 @@ impl Cluster {
             A::Wake => self.wake(state),
             A::JobBreaks => self.job_breaks(state, true),
             A::JobHangs => self.job_breaks(state, false),
+            A::ResumeFails(host) => self.resume_fails(state, host),
             A::Cancel => self.cancel(state),
             A::Halt => self.halt(state),
             A::BackUp => self.back_up(state),

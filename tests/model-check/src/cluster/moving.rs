@@ -174,7 +174,6 @@ impl Cluster {
     pub(super) fn target(&self, state: &State, index: u8) -> Option<State> {
         let (source, target) = Self::sides(state)?;
         let host = Self::mine(state, index, target)?;
-        let object = state.api.moving;
         let copy = carries(&host, target);
         let mut next = *state;
         let me = &mut next.hosts[usize::from(index)];
@@ -196,15 +195,7 @@ impl Cluster {
             Task::Idle => {}
             _ => return None,
         }
-        let step = moving::target(TargetFacts {
-            said: object.target,
-            handed_over: object.source == Some(SourcePhase::HandedOver),
-            abort_requested: object.abort,
-            refuse_requested: object.refuse,
-            epoch: host.ledger.state(target.epoch),
-            copy: copy.is_some(),
-        })?;
-        match step {
+        match Self::target_step(state, &host, target)? {
             TargetStep::Prepare => {
                 let right = state.api.rights.incoming == Some(target);
                 if !(right || self.lacks(Mutation::PrepareBeforeIncoming)) {
@@ -231,6 +222,39 @@ impl Cluster {
             TargetStep::Refuse => return Some(self.close(state, index, target.epoch)),
             TargetStep::SayRefused => next.api.moving.target = Some(TargetPhase::Refused),
         }
+        Some(next)
+    }
+
+    /// What the target's agent decides.
+    fn target_step(state: &State, host: &Host, target: Slot) -> Option<TargetStep> {
+        let object = state.api.moving;
+        let copy = carries(host, target);
+        moving::target(TargetFacts {
+            said: object.target,
+            source: object.source,
+            abort_requested: object.abort,
+            refuse_requested: object.refuse,
+            epoch: host.ledger.state(target.epoch),
+            copy: copy.is_some(),
+            ran: copy.is_some_and(|domain| domain.runs),
+        })
+    }
+
+    /// The copy was handed over and can not be let run: that is said, and tried again.
+    pub(super) fn resume_fails(&self, state: &State, index: u8) -> Option<State> {
+        let mut next = *state;
+        next.left.resume_failures = next.left.resume_failures.checked_sub(1)?;
+        let (source, target) = Self::sides(state)?;
+        let host = Self::mine(state, index, target)?;
+        carries(&host, target).filter(|copy| copy.whole && !copy.runs)?;
+        let tries = host.task == Task::Idle
+            && Self::target_step(state, &host, target) == Some(TargetStep::Receive)
+            && self.may_resume(state, source);
+        if !tries {
+            return None;
+        }
+        next.api.moving.target = Some(TargetPhase::Arrived);
+        next.disturbed = true;
         Some(next)
     }
 

@@ -210,6 +210,27 @@ fn crashed_at_switch_over(_: &Cluster, state: &State) -> bool {
             .is_some_and(|slot| slot.epoch > 2 && lives(state, slot))
 }
 
+/// The target could not let the copy run, and gave it up: the VM starts anew.
+fn given_up(_: &Cluster, state: &State) -> bool {
+    let object = state.api.moving;
+    object.source == Some(SourcePhase::HandedOver)
+        && object.target == Some(TargetPhase::Refused)
+        && object.ended.is_some()
+        && state
+            .api
+            .rights
+            .assignment
+            .is_some_and(|slot| slot.epoch > 2 && lives(state, slot))
+}
+
+/// The target let the copy run in the end, though it could not at first.
+fn resumed_late(_: &Cluster, state: &State) -> bool {
+    let object = state.api.moving;
+    object.ended == Some(MigrationOutcome::Succeeded)
+        && state.left.resume_failures == 0
+        && state.hosts.iter().any(writes)
+}
+
 /// After a restore that took an assignment back, the VM runs under a new one.
 fn rebased(_: &Cluster, state: &State) -> bool {
     let versions = state.versions;
@@ -282,6 +303,16 @@ pub(super) fn all(model: &Cluster) -> Vec<Property<Cluster>> {
         crashed_at_switch_over,
     );
     guard(model.moves, "stayed after a failed move", stayed);
+    guard(
+        faults.resume_failures > 0,
+        "given up by the target and started anew",
+        given_up,
+    );
+    guard(
+        faults.resume_failures > 0,
+        "let run after all",
+        resumed_late,
+    );
     guard(
         faults.job_breaks > 0,
         "broke at switch-over",

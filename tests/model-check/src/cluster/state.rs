@@ -27,6 +27,8 @@ pub struct Faults {
     pub pauses: u8,
     /// Breaks of the migration's connection.
     pub job_breaks: u8,
+    /// Resumes of a copy that was handed over that fail.
+    pub resume_failures: u8,
     /// Cancelled moves.
     pub cancels: u8,
     /// Restores of etcd.
@@ -47,6 +49,7 @@ impl Faults {
         isolations: 0,
         pauses: 0,
         job_breaks: 0,
+        resume_failures: 0,
         cancels: 0,
         restores: 0,
         halts: 0,

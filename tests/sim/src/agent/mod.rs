@@ -94,6 +94,8 @@ pub enum Task {
     Receive(usize),
     /// The copy was let run.
     Resumed(usize),
+    /// The copy could not be let run.
+    NotResumed(usize),
     /// The work of a key is over.
     Done(Key),
 }

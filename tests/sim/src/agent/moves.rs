@@ -59,13 +59,15 @@ impl World {
                     self.source_begins(host, run, index, uid, from, step);
                 }
             } else if mine(to) && !machine.agent.busy_target.contains(&index) {
+                let copy = domain.filter(|domain| domain.epoch == to.epoch);
                 let step = target(TargetFacts {
                     said: object.target,
-                    handed_over: object.source == Some(SourcePhase::HandedOver),
+                    source: object.source,
                     abort_requested: object.abort_requested,
                     refuse_requested: object.refuse_requested,
                     epoch: entry.state(to.epoch.0),
-                    copy: domain.is_some_and(|domain| domain.epoch == to.epoch),
+                    copy: copy.is_some(),
+                    ran: copy.is_some_and(|copy| copy.state.has_run()),
                 });
                 if let Some(step) = step.filter(|_| object.outcome.is_none()) {
                     self.target_begins(host, run, index, uid, to.clone(), step);
@@ -147,6 +149,7 @@ impl World {
             Task::PrepareRead(index, firings) => self.prepare(host, run, index, firings),
             Task::Receive(index) => self.receive(host, run, index),
             Task::Resumed(index) => self.resumed(host, run, index),
+            Task::NotResumed(index) => self.not_resumed(host, run, index),
             _ => {}
         }
     }
@@ -318,7 +321,7 @@ impl World {
         let Some((from, to)) = object.sides.clone() else {
             return self.release(host, &Key::Target(index));
         };
-        if object.refuse_requested || object.outcome.is_some() || !machine.acts() {
+        if object.outcome.is_some() || !machine.acts() {
             return self.release(host, &Key::Target(index));
         }
         let uid = VmUid(object.uid.clone());
@@ -332,8 +335,13 @@ impl World {
             || (machine.on_management(self.now)
                 && self.handed_over(source_host, &uid, from.epoch.0))
             || self.mutant == Mutant::ResumesEagerly;
+        let kept = handed || state.is_some_and(DomainState::has_run);
+        let source_runs = object.source == Some(SourcePhase::StillRunning);
+        if object.refuse_requested && (!kept || source_runs) {
+            return self.release(host, &Key::Target(index));
+        }
         match state {
-            Some(DomainState::Running) => self.then(host, run, Task::Resumed(index)),
+            Some(state) if state.has_run() => self.then(host, run, Task::Resumed(index)),
             Some(DomainState::Paused) if handed => {
                 let boot = self.machines[host].boots;
                 let wait = self.rng.range(5, 50);
@@ -362,5 +370,16 @@ impl World {
         let report = Task::Say(key.clone(), Patch::Incoming(object.vm, uid, report), None);
         let patch = Patch::Target(index, TargetPhase::Resumed);
         self.then(host, run, Task::Say(key, patch, Some(Box::new(report))));
+    }
+
+    /// The copy could not be let run: that is said when it is news, and tried again at the next turn.
+    fn not_resumed(&mut self, host: usize, run: u64, index: usize) {
+        let key = Key::Target(index);
+        let known = self.machines[host].agent.cache.moves.get(index);
+        if known.is_some_and(|object| object.target == Some(TargetPhase::Arrived)) {
+            return self.release(host, &key);
+        }
+        let patch = Patch::Target(index, TargetPhase::Arrived);
+        self.then(host, run, Task::Say(key, patch, None));
     }
 }

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use failover::Moment;
 use failover::failures::Failures;
 use failover::guard::heartbeats::Heartbeats;
+use failover::hand_over::HandOvers;
 use failover::host::fencing::CommandEnd;
 use failover::host::fleet::Hosts;
 use failover::host::machine::HostFacts;
@@ -92,6 +93,7 @@ pub struct Operator {
     recovery: RecoveryClock,
     failures: BTreeMap<VmUid, Failures>,
     moves_begun: BTreeMap<usize, Moment>,
+    hand_overs: HandOvers,
     /// From which version each object was last written, and when.
     written: BTreeMap<(u8, usize), (u64, u64)>,
     works: u32,
@@ -137,6 +139,7 @@ impl Operator {
             recovery: RecoveryClock::default(),
             failures: BTreeMap::new(),
             moves_begun: BTreeMap::new(),
+            hand_overs: HandOvers::default(),
             written: BTreeMap::new(),
             works: 0,
             renewed_at: None,

@@ -87,6 +87,10 @@ impl World {
                 .entry(index)
                 .or_insert(now)
         });
+        let sides = object.sides.as_ref();
+        let said = sides.map(|(from, _)| from).zip(object.source);
+        let hand_overs = &mut self.operators[operator].hand_overs;
+        let handed_over_at = hand_overs.hear(&vm.rights, vm.runtime.as_ref(), said, now);
         let verdict = decide(
             &MigrationFacts {
                 rights: &vm.rights,
@@ -96,6 +100,7 @@ impl World {
                 other_move: object.sides.is_none() && begun.contains(&object.uid),
                 sides: object.sides.clone(),
                 begun_at,
+                handed_over_at,
                 source: object.source,
                 target: object.target,
                 report: vm.runtime.as_ref(),

@@ -34,7 +34,10 @@ impl World {
             trouble |= vm.exists && !matches!(vm.phase, VmPhase::Running | VmPhase::Stopped);
             if vm.exists && self.settled(operator, VM, index, vm.version) {
                 let failures = self.count_failures(operator, vm, now);
-                let verdict = self.judge_vm(operator, index, vm, failures, now);
+                let hand_overs = &mut self.operators[operator].hand_overs;
+                let handed_over_at = hand_overs.hear(&vm.rights, vm.runtime.as_ref(), None, now);
+                let past = (failures, handed_over_at);
+                let verdict = self.judge_vm(operator, index, vm, past, now);
                 verdicts.push((index, vm.clone(), verdict));
             }
         }
@@ -83,7 +86,7 @@ impl World {
         operator: usize,
         index: usize,
         vm: &VmObject,
-        failures: Failures,
+        (failures, handed_over_at): (Failures, Option<Moment>),
         now: Moment,
     ) -> VmVerdict {
         let sight = |right: &Option<model::Assignment>| {
@@ -107,6 +110,7 @@ impl World {
                 pools: [crate::hardware::POOL.to_owned()].into(),
                 pinned_to: self.pinned(index),
                 restart_elsewhere: !self.plan.vms[index].stays,
+                handed_over_at,
                 failures,
             },
             &self.policy,
