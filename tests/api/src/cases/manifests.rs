@@ -312,6 +312,11 @@ pub fn bad_edits() -> Vec<BadManifest> {
             "networks: can not be changed"
         ),
         bad!(
+            "VirtualMachine oa-office vm1",
+            "{spec: {disks: [{name: system, volume: other}]}}",
+            "spec.disks: can not be changed while the VM is assigned to a host"
+        ),
+        bad!(
             "BusinessSystem oa-office oa",
             "{spec: {tiers: [{name: database, flavor: large, image: linux, networks: [common], storagePool: shared}]}}",
             "changing the flavor of a running tier is not supported yet"
