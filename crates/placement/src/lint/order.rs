@@ -12,6 +12,9 @@ use crate::plan::{Move, Plan};
 use crate::rules::Domain;
 use crate::storage::StorageRoom;
 
+/// Up to so many that arrive, every choice of them is judged.
+const FEW: usize = 8;
+
 /// A plan without its clock.
 struct Order<'a> {
     fleet: &'a Fleet,
@@ -84,19 +87,52 @@ impl<'a> Order<'a> {
         awaited.map(|uid| PlanFault::Awaits(uid.clone()))
     }
 
-    /// Everybody who may be on a host when a move begins.
+    /// Everybody who may be on a host when a move begins, each for itself: not all at once, for who arrives may have waited
+    /// for another to leave.
     fn residents(&self, name: &HostName, index: usize) -> BTreeSet<&'a VmUid> {
-        let (before, own) = (&self.before[index], &self.moves[index].vm);
+        let states = self.states(name, index);
+        states.into_iter().flatten().collect()
+    }
+
+    /// Who may be there together: for some of the others that arrive, all that these and the move itself wait for is over.
+    /// Every choice of few, else none, each and all of them.
+    fn states(&self, name: &HostName, index: usize) -> Vec<BTreeSet<&'a VmUid>> {
+        let arriving = self.arriving.get(name).into_iter().flatten().copied();
+        let free = arriving
+            .filter(|other| *other != index && !self.before[index].contains(other))
+            .filter(|other| !self.before[*other].contains(&index));
+        let free: Vec<usize> = free.collect();
+        let chosen: Vec<Vec<usize>> = if free.len() <= FEW {
+            let chosen = |mask: u32| {
+                let all = free.iter().enumerate();
+                let some = all.filter(|(place, _)| mask & (1 << place) != 0);
+                some.map(|(_, other)| *other).collect()
+            };
+            (0..1 << free.len()).map(chosen).collect()
+        } else {
+            let each = free.iter().map(|other| vec![*other]);
+            each.chain([Vec::new(), free.clone()]).collect()
+        };
+        let chosen = chosen.into_iter();
+        chosen
+            .map(|some| self.together(name, index, &some))
+            .collect()
+    }
+
+    fn together(&self, name: &HostName, index: usize, some: &[usize]) -> BTreeSet<&'a VmUid> {
+        let over = some.iter().flat_map(|other| &self.before[*other]);
+        let over = over.chain(&self.before[index]).chain(some);
+        let over: Vec<&'a Move> = over.map(|other| &self.moves[*other]).collect();
         let left = |uid: &VmUid| {
-            let mut over = before.iter().map(|other| &self.moves[*other]);
-            over.any(|other| &other.vm == uid && &other.from == name)
+            let mut over = over.iter();
+            over.any(|step| &step.vm == uid && &step.from == name)
         };
         let there = self.there.get(name).into_iter().flatten().copied();
         let there = there.filter(|uid| !left(uid));
-        let arriving = self.arriving.get(name).into_iter().flatten();
-        let arriving = arriving.filter(|other| !self.before[**other].contains(&index));
-        let arriving = arriving.map(|other| &self.moves[*other].vm);
-        there.chain(arriving).filter(|uid| *uid != own).collect()
+        let came = over.iter().filter(|step| &step.to == name);
+        let came = came.map(|step| &step.vm);
+        let own = &self.moves[index].vm;
+        there.chain(came).filter(|uid| *uid != own).collect()
     }
 
     fn judge(&self, index: usize, step: &Move) -> Vec<PlanFault> {
@@ -105,25 +141,29 @@ impl<'a> Order<'a> {
         let (Some(vm), Some(host)) = (vm, host) else {
             return Vec::new();
         };
-        let others: Vec<&Vm> = self.machines(&step.to, index).collect();
-        let sum = |size: fn(&Vm) -> u64| {
-            let vms = others.iter().copied().chain([vm.as_ref()]);
-            vms.map(|vm| u128::from(size(vm))).sum::<u128>()
-        };
         let pool = self.fleet.pools.get(&host.pool);
-        let full = overloaded(host, pool, sum(|vm| vm.cpu), sum(|vm| vm.memory_bytes));
+        let (mut full, mut storage) = (false, false);
+        for state in self.states(&step.to, index) {
+            let others: Vec<&Vm> = self.machines(state).collect();
+            let sum = |size: fn(&Vm) -> u64| {
+                let vms = others.iter().copied().chain([vm.as_ref()]);
+                vms.map(|vm| u128::from(size(vm))).sum::<u128>()
+            };
+            full |= overloaded(host, pool, sum(|vm| vm.cpu), sum(|vm| vm.memory_bytes));
+            storage |= self.storage_overfull(step, vm, &others);
+        }
         let broken = [
             (full, "room"),
-            (self.storage_overfull(step, vm, &others), "storage"),
+            (storage, "storage"),
             (self.meets(index, step, vm), "apart"),
         ];
         let broken = broken.into_iter().filter(|(broken, _)| *broken);
         broken.map(|(_, rule)| PlanFault::Unordered(rule)).collect()
     }
 
-    fn machines(&self, name: &HostName, index: usize) -> impl Iterator<Item = &'a Vm> {
-        let residents = self.residents(name, index).into_iter();
-        residents.filter_map(|uid| self.fleet.vms.get(uid).map(AsRef::as_ref))
+    fn machines(&self, uids: BTreeSet<&'a VmUid>) -> impl Iterator<Item = &'a Vm> {
+        let uids = uids.into_iter();
+        uids.filter_map(|uid| self.fleet.vms.get(uid).map(AsRef::as_ref))
     }
 
     fn storage_overfull(&self, step: &Move, vm: &Vm, others: &[&Vm]) -> bool {
@@ -152,7 +192,8 @@ impl<'a> Order<'a> {
             };
             let mut others = near
                 .into_iter()
-                .flat_map(|name| self.machines(name, index).flat_map(|vm| &vm.rules.apart));
+                .flat_map(|name| self.machines(self.residents(name, index)))
+                .flat_map(|vm| &vm.rules.apart);
             others.any(|their| {
                 (&mine.rule, mine.over) == (&their.rule, their.over)
                     && concerns(mine.side, their.side)
