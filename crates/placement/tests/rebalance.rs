@@ -83,7 +83,9 @@ proptest! {
         // Not for ever: what was good enough is left alone the next time.
         if answer.gains.len() < moves_max {
             prop_assert_eq!(plan_rebalance(&after, &request).before_permille, answer.after_permille);
-            if request.moved_at_s.is_empty() && !promised {
+            // An exchange takes two moves: with one left it had to be put off.
+            let had_room = answer.gains.len() + 1 < moves_max;
+            if request.moved_at_s.is_empty() && !promised && had_room {
                 let again = plan_rebalance(&after, &request);
                 prop_assert!(again.gains.len() <= 1, "{:?}", again);
             }
