@@ -106,11 +106,25 @@ impl Site {
         vms: Vec<Arc<VirtualMachine>>,
         migrations: Vec<Arc<VirtualMachineMigration>>,
     ) -> Self {
+        let objects = Objects {
+            hosts,
+            vms,
+            ..Objects::default()
+        };
+        Self::of(policy, objects, migrations).await
+    }
+
+    /// The same with other objects beside hosts and VMs.
+    pub(crate) async fn of(
+        policy: CloudPolicySpec,
+        mut objects: Objects,
+        migrations: Vec<Arc<VirtualMachineMigration>>,
+    ) -> Self {
         let written = Arc::new(Mutex::new(Vec::new()));
         let arrived = written.clone();
         let refused = Arc::<Mutex<Vec<Refused>>>::default();
         let refuses = refused.clone();
-        let named = hosts.iter().filter_map(|host| {
+        let named = objects.hosts.iter().filter_map(|host| {
             let host: &Host = host;
             let name = host.metadata.name.as_ref()?;
             Some((path_of("hosts", name), json!(host)))
@@ -137,19 +151,15 @@ impl Site {
         });
         let leader = Arc::new(Leader::new("a".to_owned()));
         leader.set_leading(true);
-        let names: Vec<String> = hosts
+        let names: Vec<String> = objects
+            .hosts
             .iter()
             .filter_map(|host| host.metadata.name.clone())
             .collect();
         let pool = typed(json!({
             "metadata": {"name": "main"}, "spec": {"zones": ["Common"], "architecture": "x86_64"}
         }));
-        let objects = Objects {
-            host_pools: vec![pool],
-            hosts,
-            vms,
-            ..Objects::default()
-        };
+        objects.host_pools = vec![pool];
         let failover = door::policy(&policy);
         let context = Arc::new(Context {
             writer: Writer::new(client, leader),

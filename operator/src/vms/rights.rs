@@ -27,9 +27,10 @@ pub(super) async fn carry_out(context: &Arc<Context>, work: Work) {
         Work::Assign(vm, change, phase, message, beside) => {
             let result = assign(context, &vm, &change, phase, &message, beside).await;
             if let Err(error @ (WriteError::Api(_) | WriteError::Gone)) = &result {
-                // Told where people look: it is tried again each turn, perhaps for ever.
+                // Told where people look: it is tried again each turn, perhaps for ever. Nothing else: a write that was
+                // answered with an error may have arrived, and what it claims is not free then.
                 let why = format!("can not be assigned: {error}");
-                show(context, &vm, VmPhase::Pending, &why, None).await;
+                show_only(context, &vm, VmPhase::Pending, &why, None).await;
             }
             logged("assignment", &vm.name_any(), result);
         }
@@ -67,8 +68,8 @@ pub(super) async fn show(
     placement: Option<Value>,
 ) {
     show_only(context, vm, phase, message, placement).await;
-    let status = vm.status.clone().unwrap_or_default();
-    if status.assignment.is_none() && status.incoming.is_none() {
+    let status = vm.status.as_ref();
+    if status.is_none_or(|status| status.rights().next().is_none()) {
         release(context, vm).await;
     }
 }
@@ -326,6 +327,10 @@ async fn user_data(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::CloudPolicySpec;
+    use axum::http::Method;
+
+    use crate::context_in_memory::{BOOT, Site, host, typed};
 
     #[test]
     fn the_event_of_an_assignment_says_why_there() {
@@ -340,5 +345,46 @@ mod tests {
         );
         let bare = assigned(&right, "starts anew", &json!({}));
         assert_eq!(bare, "epoch 3 on h1: starts anew");
+    }
+
+    /// The assignment may be there, and its host's agent start the VM: what it claims is not free.
+    #[tokio::test]
+    async fn a_write_that_may_have_arrived_takes_no_claim_away() {
+        let vm: VirtualMachine = serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "oa", "uid": "web", "resourceVersion": "1",
+                "finalizers": [FINALIZER]},
+            "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "networks": [],
+                "disks": [{"name": "system", "volume": "v"}]}}))
+        .expect("a VM");
+        let claim = json!({"fleet": "fleet", "holder": "VirtualMachine", "uid": "web",
+            "host": "h1", "bootId": BOOT, "epoch": 1});
+        let volume = json!({
+            "metadata": {"name": "v", "namespace": "oa", "uid": "v", "resourceVersion": "1"},
+            "spec": {"pool": "p", "size": "1Gi"}, "status": {"phase": "Ready", "claim": claim}});
+        let objects = fleet::Objects {
+            hosts: vec![host("h1", Value::Null, Value::Null)],
+            vms: vec![Arc::new(vm.clone())],
+            volumes: vec![typed(volume)],
+            ..fleet::Objects::default()
+        };
+        let mut site = Site::of(CloudPolicySpec::default(), objects, vec![]).await;
+        let status = "/virtualmachines/web/status";
+        site.refuse(&Method::PATCH, status, (504, "too late"));
+        let rights = crate::door::rights(&vm);
+        let change = failover::assignment::first(&rights, "h1".into(), BOOT.into());
+        let change = Box::new(change.expect("a right"));
+        let work = Work::Assign(
+            Arc::new(vm),
+            change,
+            VmPhase::Starting,
+            String::new(),
+            json!({}),
+        );
+        carry_out(&site.context, work).await;
+        let told = site.written(&Method::PATCH, status);
+        let told = told.last().expect("what was wrong is told").to_string();
+        assert!(told.contains("can not be assigned"), "{told}");
+        let released = site.written(&Method::PATCH, "/volumes/v/status");
+        assert!(released.is_empty(), "{released:?}");
     }
 }

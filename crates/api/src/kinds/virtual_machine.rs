@@ -208,6 +208,13 @@ pub struct VirtualMachineStatus {
     pub conditions: Vec<Condition>,
 }
 
+impl VirtualMachineStatus {
+    /// Whoever may run or receive it.
+    pub fn rights(&self) -> impl Iterator<Item = &Assignment> {
+        self.assignment.iter().chain(&self.incoming)
+    }
+}
+
 /// Crashes and failed starts of a VM in a row: how long its next start waits, and where it is not tried first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
