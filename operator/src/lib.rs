@@ -14,6 +14,8 @@ pub mod conditions;
 mod context_in_memory;
 pub mod door;
 pub mod evacuation;
+#[cfg(test)]
+mod fleet_in_memory;
 pub mod freeze;
 pub mod health;
 pub mod hosts;

@@ -79,18 +79,7 @@ mod tests {
     use std::time::Duration;
 
     fn host(memory_bytes: u64) -> placement::Host {
-        placement::Host {
-            pool: "main".to_owned(),
-            closed: None,
-            stands: true,
-            may_fail: true,
-            cpu: 1,
-            memory_bytes,
-            storage_pools: Default::default(),
-            has_tunnels: true,
-            unready_networks: Default::default(),
-            cpu_models: None,
-        }
+        crate::fleet_in_memory::host("main", 1, memory_bytes)
     }
 
     #[tokio::test]

@@ -196,8 +196,7 @@ fn remaining(
         }
         let passes =
             status.incoming.is_some() || matches!(readiness, Readiness::Fixed { passes: true, .. });
-        let sides = status.assignment.iter().chain(&status.incoming);
-        let hosts: BTreeSet<&HostName> = sides.map(|side| &side.host).collect();
+        let hosts: BTreeSet<&HostName> = status.rights().map(|side| &side.host).collect();
         for host in hosts {
             let vm = door::uid(vm);
             let here = remaining.entry(host.clone()).or_default();

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::told::told;
 use super::*;
 use crate::context_in_memory::{Site, host, migration, vm};
+use crate::fleet_in_memory;
 
 /// When the evacuation of these tests began, and when a person asked for it.
 const BEGAN: &str = "2026-01-01T01:00:00Z";
@@ -253,48 +254,15 @@ fn what_is_written_begins_once_and_says_why() {
 
 /// Hosts that the plan would not empty, of h1, which is degraded and closed, and open ones; VMs with their host and GiB.
 fn held(open: &[&str], vms: &[(&str, &str, u64)]) -> BTreeMap<HostName, String> {
-    let pool = placement::Pool {
-        zones: BTreeSet::new(),
-        architecture: model::Architecture::x86_64,
-        cpu_model: None,
-        cpu_overcommit_percent: 100,
-        memory_overcommit_percent: 100,
-        failures_to_tolerate: 1,
-        mlps_grade: 3,
-    };
     let host = |stands: bool| placement::Host {
-        pool: "general".to_owned(),
         closed: (!stands).then(|| "quarantined".to_owned()),
         stands,
-        may_fail: true,
-        cpu: 4,
-        memory_bytes: 4 << 30,
-        storage_pools: BTreeSet::new(),
-        has_tunnels: true,
-        unready_networks: BTreeSet::new(),
-        cpu_models: None,
+        ..fleet_in_memory::host("general", 4, 4 << 30)
     };
-    let vm = |name: &str, on: &str, gib: u64| placement::Vm {
-        name: model::NamespacedName::new("oa", name),
-        cpu: 1,
-        memory_bytes: gib << 30,
-        zones: BTreeSet::new(),
-        networks: placement::Names::default(),
-        needs_tunnels: false,
-        architecture: model::Architecture::x86_64,
-        runs_with: placement::Names::default(),
-        storage_pools: placement::Names::default(),
-        new_volumes: BTreeMap::new(),
-        pinned_to: None,
-        mlps_grade: 1,
-        rules: placement::Rules::default(),
-        restarts_elsewhere: true,
-        host: Some(on.into()),
-        incoming: None,
-    };
+    let vm = |name: &str, on: &str, gib: u64| fleet_in_memory::vm(name, on, 1, gib << 30);
     let open = open.iter().map(|name| (HostName::from(*name), host(true)));
     let fleet = Fleet {
-        pools: BTreeMap::from([("general".to_owned(), pool)]),
+        pools: BTreeMap::from([("general".to_owned(), fleet_in_memory::pool())]),
         hosts: open.chain([("h1".into(), host(false))]).collect(),
         vms: vms
             .iter()

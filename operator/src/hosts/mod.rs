@@ -283,10 +283,13 @@ async fn turn(context: &Arc<Context>) {
         };
         carry_out(context, host, &name, action).await;
     }
-    let jobs = show::jobs(&context.stores.volumes.state());
+    let (vms, volumes) = (context.stores.vms.state(), context.stores.volumes.state());
+    let loads = show::loads(&vms, &volumes);
     for host in &hosts {
-        if let Some(view) = views.get(&HostName(host.name_any())) {
-            show::show(context, host, view, &policy, &jobs).await;
+        let name = HostName(host.name_any());
+        if let Some(view) = views.get(&name) {
+            let load = loads.get(&name).copied().unwrap_or_default();
+            show::show(context, host, view, &policy, load).await;
         }
     }
 }

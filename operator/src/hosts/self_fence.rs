@@ -56,7 +56,7 @@ pub fn note_assignments(
     for vm in context.stores.vms.state() {
         let Some(status) = &vm.status else { continue };
         let uid = vm.uid().unwrap_or_default();
-        for right in status.assignment.iter().chain(&status.incoming) {
+        for right in status.rights() {
             let key = (uid.clone(), right.epoch.0);
             let first = watch
                 .self_fencing

@@ -1,15 +1,15 @@
 //! What people see of a host: state, reasons, conditions, registration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::{Host, Volume};
+use api::{Host, VirtualMachine, Volume};
 use failover::host::machine::{HostState, HostView};
 use failover::proof::power::PowerAnswer;
 use failover::{Policy, Reason};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
-use model::{Assignment, HostName};
+use model::HostName;
 use serde_json::{Value, json};
 
 use super::{certificates, gather, lock, words};
@@ -25,26 +25,12 @@ pub(super) async fn show(
     host: &Host,
     view: &failover::host::machine::HostView,
     policy: &Policy,
-    jobs: &BTreeMap<HostName, usize>,
+    load: Load,
 ) {
     let status = host.status.clone().unwrap_or_default();
     let state = format!("{:?}", view.state);
     let (reason, chinese) = reasons(&view.reasons);
-    let vms = context.stores.vms.state();
     let name = host.name_any();
-    let here = |assignment: &Option<Assignment>| {
-        assignment
-            .as_ref()
-            .is_some_and(|assignment| assignment.host.as_str() == name)
-    };
-    let count = vms
-        .iter()
-        .filter(|vm| {
-            vm.status
-                .as_ref()
-                .is_some_and(|status| here(&status.assignment) || here(&status.incoming))
-        })
-        .count();
     let faults = lock(context).quarantining(&HostName(name.clone()));
     let power = view.power.map(|power| format!("{power:?}"));
     let mut changes = serde_json::Map::new();
@@ -61,10 +47,13 @@ pub(super) async fn show(
     set(
         "virtualMachines",
         json!(status.virtual_machines),
-        json!(count),
+        json!(load.vms),
     );
-    let jobs = jobs.get(&HostName(name.clone())).copied().unwrap_or(0);
-    set("volumeJobs", json!(status.volume_jobs), json!(jobs));
+    set(
+        "volumeJobs",
+        json!(status.volume_jobs),
+        json!(load.volume_jobs),
+    );
     set("faultCount", json!(status.fault_count), json!(faults));
     let void = view
         .void_confirmation
@@ -116,13 +105,32 @@ pub(super) async fn show(
     logged("host", &name, result);
 }
 
-/// How many volume jobs have not ended, by host.
-pub(super) fn jobs(volumes: &[Arc<Volume>]) -> BTreeMap<HostName, usize> {
-    let mut jobs = BTreeMap::new();
-    for job in volumes.iter().filter_map(|volume| unfinished(volume)) {
-        *jobs.entry(job.assignment.host.clone()).or_default() += 1;
+/// How much is assigned to a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    /// VMs that may run or arrive there.
+    vms: usize,
+    /// Volume jobs that have not ended.
+    volume_jobs: usize,
+}
+
+/// How much is assigned to each host, none where nothing is: counted once for all of them.
+pub(super) fn loads(
+    vms: &[Arc<VirtualMachine>],
+    volumes: &[Arc<Volume>],
+) -> BTreeMap<HostName, Load> {
+    let mut loads: BTreeMap<HostName, Load> = BTreeMap::new();
+    for status in vms.iter().filter_map(|vm| vm.status.as_ref()) {
+        let hosts: BTreeSet<&HostName> = status.rights().map(|right| &right.host).collect();
+        for host in hosts {
+            loads.entry(host.clone()).or_default().vms += 1;
+        }
     }
-    jobs
+    for job in volumes.iter().filter_map(|volume| unfinished(volume)) {
+        let host = job.assignment.host.clone();
+        loads.entry(host).or_default().volume_jobs += 1;
+    }
+    loads
 }
 
 /// Reasons in English and in Chinese.
@@ -368,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_that_have_not_ended_are_counted_by_host() {
+    fn vms_and_jobs_that_have_not_ended_are_counted_by_host() {
         let volume = |host: &str, phase: &str| -> Arc<Volume> {
             let right = json!({"host": host, "bootId": "b", "epoch": 2});
             let mut job = json!({"operation": "Create", "sizeBytes": 1});
@@ -379,14 +387,34 @@ mod tests {
             });
             Arc::new(serde_json::from_value(volume).expect("a volume"))
         };
-        let counted = jobs(&[
-            volume("h1", "Working"),
-            volume("h1", "Working"),
-            volume("h1", "Failed"),
-            volume("h2", "Done"),
-            volume("h3", "Working"),
-        ]);
-        let expected = [("h1", 2), ("h3", 1)].map(|(host, count)| (HostName::from(host), count));
+        let vm = |hosts: [Option<&str>; 2]| -> Arc<VirtualMachine> {
+            let right = |host: &str| json!({"host": host, "bootId": "b", "epoch": 1});
+            let [runs, arrives] = hosts.map(|host| host.map(right));
+            let vm = json!({
+                "metadata": {"name": "v"},
+                "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "disks": [], "networks": []},
+                "status": {"assignment": runs, "incoming": arrives},
+            });
+            Arc::new(serde_json::from_value(vm).expect("a VM"))
+        };
+        let counted = loads(
+            &[
+                vm([Some("h1"), None]),
+                vm([Some("h1"), Some("h4")]),
+                vm([Some("h4"), Some("h4")]),
+                vm([None, None]),
+            ],
+            &[
+                volume("h1", "Working"),
+                volume("h1", "Working"),
+                volume("h1", "Failed"),
+                volume("h2", "Done"),
+                volume("h3", "Working"),
+            ],
+        );
+        let expected = [("h1", 2, 2), ("h3", 0, 1), ("h4", 2, 0)];
+        let expected = expected
+            .map(|(host, vms, volume_jobs)| (HostName::from(host), Load { vms, volume_jobs }));
         assert_eq!(counted, BTreeMap::from(expected));
     }
 

@@ -208,10 +208,8 @@ fn pools(context: &Context, host: &HostName) -> BTreeSet<String> {
         return fenced;
     }
     let here = |vm: &&Arc<api::VirtualMachine>| {
-        vm.status.as_ref().is_some_and(|status| {
-            let rights = status.assignment.iter().chain(&status.incoming);
-            rights.into_iter().any(|right| right.host == *host)
-        })
+        let mut rights = vm.status.iter().flat_map(|status| status.rights());
+        rights.any(|right| right.host == *host)
     };
     let machines = context.stores.vms.state();
     let used = machines

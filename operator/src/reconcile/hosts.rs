@@ -206,9 +206,7 @@ fn is_named<'a>(
     mut volumes: impl Iterator<Item = &'a Volume>,
 ) -> bool {
     let runs = |vm: &VirtualMachine| {
-        let rights = vm.status.as_ref();
-        let rights = rights.map(|status| [&status.assignment, &status.incoming]);
-        let mut rights = rights.into_iter().flatten().flatten();
+        let mut rights = vm.status.iter().flat_map(|status| status.rights());
         rights.any(|right| right.host.as_str() == host)
     };
     let works = |volume: &Volume| {

@@ -294,54 +294,16 @@ fn headroom(fleet: &Fleet, pool: &str, report: &HeadroomReport, flavors: &[Size]
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
+    use crate::fleet_in_memory::{host, pool, vm};
 
     /// `cpuOvercommitPercent` was lowered while three times as much as there is had been promised.
     #[test]
     fn what_is_promised_above_the_capacity_is_told() {
-        let pool = placement::Pool {
-            zones: BTreeSet::new(),
-            architecture: model::Architecture::x86_64,
-            cpu_model: None,
-            cpu_overcommit_percent: 100,
-            memory_overcommit_percent: 100,
-            failures_to_tolerate: 1,
-            mlps_grade: 3,
-        };
-        let host = placement::Host {
-            pool: "main".to_owned(),
-            closed: None,
-            stands: true,
-            may_fail: true,
-            cpu: 4,
-            memory_bytes: 8 << 30,
-            storage_pools: BTreeSet::new(),
-            has_tunnels: true,
-            unready_networks: BTreeSet::new(),
-            cpu_models: None,
-        };
-        let vm = placement::Vm {
-            name: model::NamespacedName::new("oa", "web"),
-            cpu: 12,
-            memory_bytes: 2 << 30,
-            zones: BTreeSet::new(),
-            networks: placement::Names::default(),
-            needs_tunnels: false,
-            architecture: model::Architecture::x86_64,
-            runs_with: placement::Names::default(),
-            storage_pools: placement::Names::default(),
-            new_volumes: BTreeMap::new(),
-            pinned_to: None,
-            mlps_grade: 2,
-            rules: placement::Rules::default(),
-            restarts_elsewhere: true,
-            host: Some("h1".into()),
-            incoming: None,
-        };
+        let host = host("main", 4, 8 << 30);
+        let vm = vm("web", "h1", 12, 2 << 30);
         let engine = Engine::new(Fleet {
-            pools: BTreeMap::from([("main".to_owned(), pool)]),
+            pools: BTreeMap::from([("main".to_owned(), pool())]),
             hosts: BTreeMap::from([("h1".into(), host.clone()), ("h2".into(), host)]),
             vms: BTreeMap::from([("web".into(), Box::new(vm))]),
             ..Fleet::default()

@@ -63,11 +63,14 @@ fn left_behind<'a>(
 ) -> Vec<(&'a Arc<VirtualMachine>, &'a Arc<Volume>)> {
     let idle = vms.iter().filter(|vm| {
         let status = vm.status.as_ref();
-        status.is_none_or(|status| status.assignment.is_none() && status.incoming.is_none())
+        status.is_none_or(|status| status.rights().next().is_none())
     });
     let idle: HashMap<&str, &Arc<VirtualMachine>> = idle
         .filter_map(|vm| Some((vm.metadata.uid.as_deref()?, vm)))
         .collect();
+    if idle.is_empty() {
+        return Vec::new();
+    }
     let left = |volume: &'a Arc<Volume>| {
         let status = volume.status.as_ref()?;
         let mut claims = status.claim.iter().chain(&status.incoming_claim);
