@@ -1,6 +1,7 @@
 //! An independent judge of a fleet and of plans: every rule written anew against the objects,
 //! sharing no code with the filters.
 
+mod arrival;
 mod change;
 mod order;
 mod plan;

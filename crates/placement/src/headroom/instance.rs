@@ -27,11 +27,12 @@ impl Item {
     /// Items that nothing tells apart.
     pub(super) fn same(&self, other: &Item, engine: &Engine) -> bool {
         let free = |item: &Item| item.apart.is_empty() && item.anchors.is_none();
-        let reach = |item: &Item| -> Vec<u32> {
-            let classes = item.classes.iter();
-            classes.map(|class| engine.class_reach(*class)).collect()
-        };
-        self.size == other.size && free(self) && free(other) && reach(self) == reach(other)
+        let reach = |class: &u32| engine.class_reach(*class);
+        let (mine, theirs) = (self.classes.iter(), other.classes.iter());
+        self.size == other.size
+            && free(self)
+            && free(other)
+            && mine.map(reach).eq(theirs.map(reach))
     }
 
     /// VMs that must share its host remain in a bin.

@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{HostName, VmUid};
 
+use super::arrival::Arrival;
 use super::plan::{PlanFault, PlanViolation};
-use super::{concerns, overloaded};
 use crate::fleet::{Fleet, Vm};
 use crate::plan::{Move, Plan};
-use crate::rules::Domain;
-use crate::storage::StorageRoom;
 
 /// Up to so many that arrive, every choice of them is judged.
 const FEW: usize = 8;
@@ -87,21 +85,30 @@ impl<'a> Order<'a> {
         awaited.map(|uid| PlanFault::Awaits(uid.clone()))
     }
 
+    /// Others that may have come to a host, or be on their way, when a move begins.
+    fn free(&self, name: &HostName, index: usize) -> Vec<usize> {
+        let arriving = self.arriving.get(name).into_iter().flatten().copied();
+        arriving
+            .filter(|other| *other != index && !self.before[index].contains(other))
+            .filter(|other| !self.before[*other].contains(&index))
+            .collect()
+    }
+
     /// Everybody who may be on a host when a move begins, each for itself: not all at once, for who arrives may have waited
     /// for another to leave.
     fn residents(&self, name: &HostName, index: usize) -> BTreeSet<&'a VmUid> {
-        let states = self.states(name, index);
-        states.into_iter().flatten().collect()
+        let own = &self.moves[index].vm;
+        let free = self.free(name, index).into_iter();
+        let free = free.map(|other| &self.moves[other].vm);
+        let mut all = self.together(name, index, &[]);
+        all.extend(free.filter(|uid| *uid != own));
+        all
     }
 
     /// Who may be there together: for some of the others that arrive, all that these and the move itself wait for is over.
     /// Every choice of few, else none, each and all of them.
     fn states(&self, name: &HostName, index: usize) -> Vec<BTreeSet<&'a VmUid>> {
-        let arriving = self.arriving.get(name).into_iter().flatten().copied();
-        let free = arriving
-            .filter(|other| *other != index && !self.before[index].contains(other))
-            .filter(|other| !self.before[*other].contains(&index));
-        let free: Vec<usize> = free.collect();
+        let free = self.free(name, index);
         let chosen: Vec<Vec<usize>> = if free.len() <= FEW {
             let chosen = |mask: u32| {
                 let all = free.iter().enumerate();
@@ -141,21 +148,21 @@ impl<'a> Order<'a> {
         let (Some(vm), Some(host)) = (vm, host) else {
             return Vec::new();
         };
-        let pool = self.fleet.pools.get(&host.pool);
+        let arrival = Arrival {
+            fleet: self.fleet,
+            vm,
+            to: &step.to,
+        };
         let (mut full, mut storage) = (false, false);
         for state in self.states(&step.to, index) {
             let others: Vec<&Vm> = self.machines(state).collect();
-            let sum = |size: fn(&Vm) -> u64| {
-                let vms = others.iter().copied().chain([vm.as_ref()]);
-                vms.map(|vm| u128::from(size(vm))).sum::<u128>()
-            };
-            full |= overloaded(host, pool, sum(|vm| vm.cpu), sum(|vm| vm.memory_bytes));
-            storage |= self.storage_overfull(step, vm, &others);
+            full |= arrival.overloads(host, &others);
+            storage |= arrival.overfills(&others).next().is_some();
         }
         let broken = [
             (full, "room"),
             (storage, "storage"),
-            (self.meets(index, step, vm), "apart"),
+            (self.meets(index, &arrival), "apart"),
         ];
         let broken = broken.into_iter().filter(|(broken, _)| *broken);
         broken.map(|(_, rule)| PlanFault::Unordered(rule)).collect()
@@ -166,38 +173,16 @@ impl<'a> Order<'a> {
         uids.filter_map(|uid| self.fleet.vms.get(uid).map(AsRef::as_ref))
     }
 
-    fn storage_overfull(&self, step: &Move, vm: &Vm, others: &[&Vm]) -> bool {
-        vm.new_volumes.iter().any(|(pool, bytes)| {
-            let Some(StorageRoom::PerHost(rooms)) = self.fleet.storage.get(pool) else {
-                return false;
-            };
-            let others = others.iter().filter_map(|vm| vm.new_volumes.get(pool));
-            let sum: u128 = others.chain([bytes]).map(|bytes| u128::from(*bytes)).sum();
-            let room = rooms.get(&step.to);
-            room.is_some_and(|room| sum > u128::from(*room))
-        })
-    }
-
     /// A VM that it must be apart from may be on its target, or in the rack.
-    fn meets(&self, index: usize, step: &Move, vm: &Vm) -> bool {
-        vm.rules.apart.iter().any(|mine| {
-            let near: Vec<&HostName> = match (mine.over, self.fleet.racks.get(&step.to)) {
-                (Domain::Host, _) => vec![&step.to],
-                (Domain::Rack, None) => Vec::new(),
-                (Domain::Rack, Some(rack)) => {
-                    let racks = self.fleet.racks.iter();
-                    let same = racks.filter(|(_, other)| *other == rack);
-                    same.map(|(name, _)| name).collect()
-                }
-            };
-            let mut others = near
-                .into_iter()
-                .flat_map(|name| self.machines(self.residents(name, index)))
-                .flat_map(|vm| &vm.rules.apart);
-            others.any(|their| {
-                (&mine.rule, mine.over) == (&their.rule, their.over)
-                    && concerns(mine.side, their.side)
-            })
+    fn meets(&self, index: usize, arrival: &Arrival<'_>) -> bool {
+        // Without a rule there is nothing to look for on all these hosts.
+        if arrival.vm.rules.apart.is_empty() {
+            return false;
+        }
+        let mut near = self.fleet.hosts.keys().filter(|name| arrival.is_near(name));
+        near.any(|name| {
+            let mut others = self.machines(self.residents(name, index));
+            others.any(|other| arrival.meets(other, name))
         })
     }
 }

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{HostName, VmUid};
 
+use super::arrival::Arrival;
+use super::misplaced;
 use super::order::unordered;
-use super::{concerns, misplaced, overloaded};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Vm};
 use crate::plan::{Limits, Move, Plan};
-use crate::rules::Domain;
-use crate::storage::StorageRoom;
 
 /// What is wrong with a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,30 +150,22 @@ impl<'a> Board<'a> {
                 .map(PlanFault::Forbidden)
                 .collect();
         let there = self.on.entry(&step.to).or_default();
-        let others: Vec<_> = there
+        let others: Vec<&Vm> = there
             .iter()
-            .filter_map(|uid| Some((*uid, self.fleet.vms.get(*uid)?)))
+            .filter_map(|uid| self.fleet.vms.get(*uid).map(AsRef::as_ref))
             .collect();
         there.insert(&step.vm);
-        let sum = |size: fn(&crate::Vm) -> u64| {
-            let vms = others.iter().map(|(_, vm)| *vm).chain([vm]);
-            vms.map(|vm| u128::from(size(vm))).sum::<u128>()
+        let arrival = Arrival {
+            fleet: self.fleet,
+            vm,
+            to: &step.to,
         };
-        if overloaded(host, pool, sum(|vm| vm.cpu), sum(|vm| vm.memory_bytes)) {
+        if arrival.overloads(host, &others) {
             faults.push(PlanFault::Overloaded);
         }
-        for (pool, bytes) in &vm.new_volumes {
-            // On a pool that all share a move takes nothing more.
-            let Some(StorageRoom::PerHost(rooms)) = self.fleet.storage.get(pool) else {
-                continue;
-            };
-            let others = others.iter().filter_map(|(_, vm)| vm.new_volumes.get(pool));
-            let sum: u128 = others.chain([bytes]).map(|bytes| u128::from(*bytes)).sum();
-            if rooms.get(&step.to).is_some_and(|room| sum > (*room).into()) {
-                faults.push(PlanFault::StorageOverfull(pool.clone()));
-            }
-        }
-        faults.extend(self.mate(step, vm).map(PlanFault::Together));
+        let overfull = arrival.overfills(&others).cloned();
+        faults.extend(overfull.map(PlanFault::StorageOverfull));
+        faults.extend(self.mate(&arrival, &step.vm).map(PlanFault::Together));
         self.moving.insert(&step.vm, step);
         faults.extend(self.busy(limits, step));
         let links = limits.link(&step.from).min(limits.link(&step.to));
@@ -222,27 +213,14 @@ impl<'a> Board<'a> {
     }
 
     /// A VM that must be apart, on the target or in its rack.
-    fn mate(&self, step: &Move, vm: &crate::Vm) -> Option<VmUid> {
-        let rack = self.fleet.racks.get(&step.to);
-        let hosts = self.on.iter().filter(|(name, _)| {
-            **name == &step.to || rack.is_some() && self.fleet.racks.get(**name) == rack
+    fn mate(&self, arrival: &Arrival<'_>, own: &VmUid) -> Option<VmUid> {
+        let near = self.on.iter().filter(|(name, _)| arrival.is_near(name));
+        let mut others = near.flat_map(|(name, uids)| uids.iter().map(move |uid| (*name, *uid)));
+        let met = others.find(|(name, uid)| {
+            let other = self.fleet.vms.get(*uid).filter(|_| *uid != own);
+            other.is_some_and(|other| arrival.meets(other, name))
         });
-        for (name, uids) in hosts {
-            for uid in uids.iter().filter(|uid| **uid != &step.vm) {
-                let theirs = &self.fleet.vms.get(*uid)?.rules.apart;
-                let meets = vm.rules.apart.iter().any(|mine| {
-                    let near = mine.over == Domain::Rack || *name == &step.to;
-                    near && theirs.iter().any(|their| {
-                        (&mine.rule, mine.over) == (&their.rule, their.over)
-                            && concerns(mine.side, their.side)
-                    })
-                });
-                if meets {
-                    return Some((*uid).clone());
-                }
-            }
-        }
-        None
+        met.map(|(_, uid)| uid.clone())
     }
 
     fn busy(&self, limits: &Limits, step: &Move) -> Vec<PlanFault> {
