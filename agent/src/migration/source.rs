@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::Move;
 use crate::agent::Context;
+use crate::vm::gathering;
 use crate::vm::spec::ClaimKind;
 use crate::vm::worker::{self, report};
 
@@ -286,7 +287,7 @@ async fn target(context: &Arc<Context>, moving: &Move) -> Result<MigrationTarget
     if !right {
         bail!("the VM's assignment or incoming is not this migration's");
     }
-    let spec = worker::prepare(
+    let spec = gathering::prepare(
         context,
         &moving.vm,
         &fresh,

@@ -17,7 +17,7 @@ use crate::agent::Context;
 use crate::clock;
 use crate::network;
 use crate::vm::spec::ClaimKind;
-use crate::vm::worker;
+use crate::vm::{gathering, worker};
 
 /// Least time between two questions to the source.
 const ASK_EVERY: Duration = Duration::from_millis(10);
@@ -123,7 +123,7 @@ async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
         return Ok(());
     }
     context.must_start()?;
-    worker::prepare(
+    gathering::prepare(
         context,
         &moving.vm,
         &fresh,

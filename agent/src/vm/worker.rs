@@ -1,14 +1,12 @@
 //! Carries out what was decided for one VM. One piece of work per VM at a time; nothing here
 //! holds up another VM.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use api::{CloseReason, RunStrategy, Runtime, RuntimePhase, StoragePool, VirtualMachine, Volume};
+use api::{CloseReason, RunStrategy, Runtime, RuntimePhase, VirtualMachine};
 use hypervisor::{DomainSpec, DomainState};
-use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
@@ -19,15 +17,15 @@ use uuid::Uuid;
 use super::closing::{self, CloseStuck};
 use super::decide::{Action, close_reason, runtime_phase};
 use super::forgotten;
+use super::gathering::{pool, prepare, read_volumes};
 use super::preparing;
 use super::reporting;
-use super::spec::{self, ClaimKind, Parts, SpecError};
+use super::spec::ClaimKind;
 use super::starting;
 use crate::agent::Context;
 use crate::clock;
 use crate::network;
 use crate::storage::pools::PoolProbes;
-use crate::storage::{claims, image_file, images, seed};
 
 /// How long a guest may take to shut itself down before it is destroyed.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
@@ -178,146 +176,6 @@ async fn waiting(
         Some(why.to_owned()),
     )
     .await
-}
-
-/// Makes everything ready that a domain needs and describes the domain.
-///
-/// # Errors
-/// What is missing; nothing was used up.
-pub async fn prepare(
-    context: &Arc<Context>,
-    vm: &VmRef,
-    fresh: &VirtualMachine,
-    assignment: &Assignment,
-    claims: ClaimKind,
-) -> Result<DomainSpec> {
-    let volumes = read_volumes(context, fresh).await?;
-    spec::check_claims(&vm.uid, assignment, &volumes, claims)?;
-    let pools = volumes
-        .iter()
-        .map(|volume| pool(context, &volume.spec.pool))
-        .collect::<Result<Vec<_>>>()?;
-    let missing = |kind, name: &str| SpecError::Missing {
-        kind,
-        name: name.to_owned(),
-    };
-    claim_beside(&volumes, &pools, claims).await?;
-    let image = context
-        .view
-        .image(&fresh.spec.image)
-        .ok_or_else(|| missing("Image", &fresh.spec.image))?;
-    let system_pool = std::path::PathBuf::from(
-        &pools
-            .first()
-            .context("spec.disks: the VM has none")?
-            .spec
-            .path,
-    );
-    check_image(context, &image, &system_pool).await?;
-    let mut bridges = Vec::new();
-    for name in &fresh.spec.networks {
-        let network = context
-            .view
-            .network(name)
-            .ok_or_else(|| missing("Network", name))?;
-        context.networks.ensure(&network, &context.uplink).await?;
-        bridges.push((network::bridge_name(&network), network.spec.mtu));
-    }
-    if claims == ClaimKind::Current {
-        make_seed(context, vm, &system_pool).await?;
-    }
-    let parts = Parts {
-        vm: fresh,
-        assignment,
-        volumes: &volumes,
-        pools: &pools,
-        image: &image,
-        bridges: &bridges,
-        domain_type: &context.node.domain_type,
-        console_folder: &context.console_folder,
-    };
-    Ok(spec::build(&parts)?)
-}
-
-/// Writes the claims beside the data, in order of uid; a pool that hangs holds up its own thread.
-async fn claim_beside(
-    volumes: &[Volume],
-    pools: &[Arc<StoragePool>],
-    kind: ClaimKind,
-) -> Result<()> {
-    let mut wanted = Vec::new();
-    for (volume, pool) in volumes.iter().zip(pools) {
-        let status = volume.status.clone().unwrap_or_default();
-        let claim = match kind {
-            ClaimKind::Current => status.claim,
-            ClaimKind::Incoming => status.incoming_claim,
-        };
-        let uid = volume.metadata.uid.clone().unwrap_or_default();
-        let path = std::path::PathBuf::from(&pool.spec.path);
-        wanted.extend(claim.map(|claim| (uid, path, claim)));
-    }
-    wanted.sort_by(|one, two| one.0.cmp(&two.0));
-    tokio::task::spawn_blocking(move || {
-        wanted
-            .iter()
-            .try_for_each(|(uid, path, claim)| claims::write(path, uid, claim))
-    })
-    .await??;
-    Ok(())
-}
-
-fn pool(context: &Context, name: &str) -> Result<Arc<StoragePool>> {
-    context
-        .view
-        .pool(name)
-        .with_context(|| format!("StoragePool {name} does not exist"))
-}
-
-async fn read_volumes(context: &Context, vm: &VirtualMachine) -> Result<Vec<Volume>> {
-    let namespace = vm.metadata.namespace.clone().unwrap_or_default();
-    let api: Api<Volume> = Api::namespaced(context.client.clone(), &namespace);
-    let reads = vm.spec.disks.iter().map(|disk| api.get(&disk.volume));
-    futures::future::try_join_all(reads)
-        .await
-        .context("volumes")
-}
-
-/// The files of direct boot are checked before each use; hashing runs on a thread of its own.
-async fn check_image(
-    context: &Arc<Context>,
-    image: &api::Image,
-    pool: &std::path::Path,
-) -> Result<()> {
-    let files: Vec<_> = images::files(&image.spec)
-        .into_iter()
-        .skip(1)
-        .map(|file| (image_file(pool, &file.sha256), file.sha256.clone()))
-        .collect();
-    let context = context.clone();
-    tokio::task::spawn_blocking(move || {
-        files
-            .iter()
-            .try_for_each(|(path, sha256)| context.checked.check(path, sha256))
-    })
-    .await??;
-    Ok(())
-}
-
-async fn make_seed(context: &Context, vm: &VmRef, pool: &std::path::Path) -> Result<()> {
-    let namespace = api::names::host_namespace(context.host.as_str());
-    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
-    let secret = secrets
-        .get(&api::names::seed_secret_name(&vm.uid))
-        .await
-        .context("seed of the VM")?;
-    let content: BTreeMap<String, Vec<u8>> = secret
-        .data
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(key, value)| (key, value.0))
-        .collect();
-    seed::make(pool, &context.options.run_dir, &vm.uid, &content).await?;
-    Ok(())
 }
 
 /// Static delivery to the taps of a domain that is there.

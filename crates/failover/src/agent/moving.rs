@@ -163,6 +163,17 @@ pub fn target(facts: TargetFacts) -> Option<TargetStep> {
 mod tests {
     use super::*;
 
+    /// Of a copy that came here, was handed over, and does not run yet.
+    const ARRIVED: TargetFacts = TargetFacts {
+        said: Some(TargetPhase::Prepared),
+        source: Some(SourcePhase::HandedOver),
+        abort_requested: false,
+        refuse_requested: false,
+        epoch: Some(EpochState::Started),
+        copy: true,
+        ran: false,
+    };
+
     #[test]
     fn a_source_sends_once_and_only_to_a_prepared_target() {
         let ready = SourceFacts {
@@ -257,13 +268,12 @@ mod tests {
             assert_eq!(source(left), Some(SourceStep::GiveUp));
         }
         let refused = TargetFacts {
-            said: Some(TargetPhase::Prepared),
             source: Some(SourcePhase::Migrating),
             abort_requested: true,
             refuse_requested: true,
             epoch: Some(EpochState::Closed),
             copy: false,
-            ran: false,
+            ..ARRIVED
         };
         assert_eq!(target(refused), Some(TargetStep::SayRefused));
         let left = TargetFacts {
@@ -277,19 +287,10 @@ mod tests {
     /// ran; the move waited for it for ever.
     #[test]
     fn a_copy_that_died_after_the_hand_over_is_closed() {
-        let waits = TargetFacts {
-            said: Some(TargetPhase::Prepared),
-            source: Some(SourcePhase::HandedOver),
-            abort_requested: false,
-            refuse_requested: false,
-            epoch: Some(EpochState::Started),
-            copy: true,
-            ran: false,
-        };
-        assert_eq!(target(waits), Some(TargetStep::Receive));
+        assert_eq!(target(ARRIVED), Some(TargetStep::Receive));
         let died = TargetFacts {
             copy: false,
-            ..waits
+            ..ARRIVED
         };
         assert_eq!(target(died), Some(TargetStep::Refuse));
     }
@@ -298,13 +299,9 @@ mod tests {
     #[test]
     fn a_target_that_has_moved_on_says_that_nothing_is_left() {
         let past = TargetFacts {
-            said: Some(TargetPhase::Prepared),
-            source: Some(SourcePhase::HandedOver),
-            abort_requested: false,
-            refuse_requested: false,
             epoch: Some(EpochState::HandedOver),
             copy: false,
-            ran: false,
+            ..ARRIVED
         };
         assert_eq!(target(past), Some(TargetStep::SayRefused));
         // Simulation seed 3374: the rebase took what libvirt still showed for a copy that arrives.
@@ -326,13 +323,10 @@ mod tests {
     #[test]
     fn a_target_refuses_unless_the_copy_was_handed_over() {
         let asked = TargetFacts {
-            said: Some(TargetPhase::Prepared),
             source: Some(SourcePhase::Migrating),
             abort_requested: true,
             refuse_requested: true,
-            epoch: Some(EpochState::Started),
-            copy: true,
-            ran: false,
+            ..ARRIVED
         };
         assert_eq!(target(asked), Some(TargetStep::Refuse));
         let handed = TargetFacts {
@@ -375,13 +369,10 @@ mod tests {
             Some(SourcePhase::Closed),
         ] {
             let runs = TargetFacts {
-                said: Some(TargetPhase::Prepared),
                 source,
-                abort_requested: false,
                 refuse_requested: true,
-                epoch: Some(EpochState::Started),
-                copy: true,
                 ran: true,
+                ..ARRIVED
             };
             assert_eq!(target(runs), Some(TargetStep::Receive), "{source:?}");
             let beside = TargetFacts {
@@ -401,12 +392,7 @@ mod tests {
     fn a_copy_that_could_not_be_let_run_is_tried_until_its_refusal_is_asked_for() {
         let tried = TargetFacts {
             said: Some(TargetPhase::Arrived),
-            source: Some(SourcePhase::HandedOver),
-            abort_requested: false,
-            refuse_requested: false,
-            epoch: Some(EpochState::Started),
-            copy: true,
-            ran: false,
+            ..ARRIVED
         };
         assert_eq!(target(tried), Some(TargetStep::Receive));
         let asked = TargetFacts {

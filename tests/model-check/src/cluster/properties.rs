@@ -197,21 +197,9 @@ fn runs_before_cleared(_: &Cluster, state: &State) -> bool {
             .any(|host| host.domain.is_some_and(|domain| domain.dead))
 }
 
-/// The source's QEMU crashed at switch-over before the target had finished: said to be handed over, started anew.
-fn crashed_at_switch_over(_: &Cluster, state: &State) -> bool {
-    let object = state.api.moving;
-    object.source == Some(SourcePhase::HandedOver)
-        && object.target == Some(TargetPhase::Refused)
-        && object.ended.is_some()
-        && state
-            .api
-            .rights
-            .assignment
-            .is_some_and(|slot| slot.epoch > 2 && lives(state, slot))
-}
-
-/// The target could not let the copy run, and gave it up: the VM starts anew.
-fn given_up(_: &Cluster, state: &State) -> bool {
+/// Handed over, given up by the target, and started anew: the source's QEMU crashed at switch-over before the target had
+/// finished, or the target could not let the copy run.
+fn handed_over_and_started_anew(_: &Cluster, state: &State) -> bool {
     let object = state.api.moving;
     object.source == Some(SourcePhase::HandedOver)
         && object.target == Some(TargetPhase::Refused)
@@ -300,13 +288,13 @@ pub(super) fn all(model: &Cluster) -> Vec<Property<Cluster>> {
     guard(
         model.moves && faults.guest_crashes > 0,
         "crashed at switch-over and started anew",
-        crashed_at_switch_over,
+        handed_over_and_started_anew,
     );
     guard(model.moves, "stayed after a failed move", stayed);
     guard(
         faults.resume_failures > 0,
         "given up by the target and started anew",
-        given_up,
+        handed_over_and_started_anew,
     );
     guard(
         faults.resume_failures > 0,

@@ -2,19 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::fixtures::{UUID, identity, word};
 use super::*;
 use crate::proof::power::{PowerAnswer, PowerReading};
 use crate::signs::{LifeSigns, Sign};
-
-const UUID: &str = "11111111-2222-3333-4444-555555555555";
-
-fn identity(boot: &str) -> Identity {
-    Identity {
-        boot_id: boot.into(),
-        system_uuid: UUID.to_owned(),
-        mac_addresses: BTreeSet::new(),
-    }
-}
 
 /// A silent host of boot b1 that was cut off, whose only BMC answers nothing unless it is let to.
 struct Cut {
@@ -93,15 +84,8 @@ impl Cut {
     fn confirmed() -> Self {
         let mut cut = Self::new();
         cut.pass(20);
-        let word = Confirmation {
-            host: "h1".into(),
-            boot_id: "b1".into(),
-            by: "li".to_owned(),
-            reason: "cord pulled".to_owned(),
-            given_at: String::new(),
-        };
         let seen_at = Moment(cut.second * 1_000);
-        cut.facts.confirmation = Some((word, seen_at));
+        cut.facts.confirmation = Some((word(), seen_at));
         cut.pass(20);
         assert_eq!(cut.proof(), Some(StopProofKind::Confirmed));
         cut

@@ -423,3 +423,5 @@ mod close_stuck_tests;
 #[cfg(test)]
 #[path = "cut_tests.rs"]
 mod cut_tests;
+#[cfg(test)]
+mod fixtures;

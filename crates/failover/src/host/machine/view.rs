@@ -181,9 +181,8 @@ fn proven(proof: &HostStopProof) -> Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::incarnation::Identity;
     use crate::host::machine::FencePermit;
-    use crate::proof::confirmation::Confirmation;
+    use crate::host::machine::fixtures::{identity, word};
     use crate::signs::{LifeSigns, Sign};
 
     /// A dead host of whose name another machine reports: it is silent, and that machine's remedy is told.
@@ -192,11 +191,7 @@ mod tests {
         let policy = Policy::default();
         let mut machine = HostMachine::new("h1".into(), Moment(0));
         let mut facts = HostFacts {
-            identity: Some(Identity {
-                boot_id: "b1".into(),
-                system_uuid: "u".to_owned(),
-                mac_addresses: std::collections::BTreeSet::new(),
-            }),
+            identity: Some(identity("b1")),
             lease_boot_id: Some("b2".into()),
             bmcs: 1,
             ..HostFacts::default()
@@ -224,11 +219,6 @@ mod tests {
     fn a_host_is_closed_between_two_reports_of_a_clone() {
         let policy = Policy::default();
         let mut machine = HostMachine::new("h1".into(), Moment(0));
-        let identity = |boot: &str| Identity {
-            boot_id: boot.into(),
-            system_uuid: "u".to_owned(),
-            mac_addresses: std::collections::BTreeSet::new(),
-        };
         let mut renewals = 0;
         let mut state = |seconds: u64, boot: &str, problem: bool| {
             let now = Moment(seconds * 1_000);
@@ -267,11 +257,7 @@ mod tests {
         let policy = Policy::default();
         let mut machine = HostMachine::new("h1".into(), Moment(0));
         let mut facts = HostFacts {
-            identity: Some(Identity {
-                boot_id: "b1".into(),
-                system_uuid: "u".to_owned(),
-                mac_addresses: std::collections::BTreeSet::new(),
-            }),
+            identity: Some(identity("b1")),
             lease_boot_id: Some("b1".into()),
             ..HostFacts::default()
         };
@@ -314,19 +300,9 @@ mod tests {
     fn a_silent_host_tells_that_a_word_is_void() {
         let policy = Policy::default();
         let mut machine = HostMachine::new("h1".into(), Moment(0));
-        let word = Confirmation {
-            host: "h1".into(),
-            boot_id: "b1".into(),
-            by: "li".to_owned(),
-            reason: "cord pulled".to_owned(),
-            given_at: String::new(),
-        };
+        let word = word();
         let mut facts = HostFacts {
-            identity: Some(Identity {
-                boot_id: "b1".into(),
-                system_uuid: "u".to_owned(),
-                mac_addresses: std::collections::BTreeSet::new(),
-            }),
+            identity: Some(identity("b1")),
             confirmation: Some((word.clone(), Moment(9_000))),
             ..HostFacts::default()
         };
