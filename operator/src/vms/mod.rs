@@ -23,6 +23,7 @@ use failover::vm::VmPhase;
 use failover::{Moment, RightsChange};
 use fleet::quota::Ledger;
 use model::VmUid;
+use placement::Fleet;
 use serde_json::Value;
 
 use crate::evacuation::Evacuations;
@@ -84,7 +85,14 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     let mut starting = order::starting(&vms);
     // Held while it is computed where VMs go, and not while that is written.
     let mut engine = context.planner.own().await;
-    engine.sync(door::fleet(context, &policy));
+    let mut fleet = door::fleet(context, &policy);
+    let unsettled = vms.iter().filter(|vm| !context.writer.settled(vm.as_ref()));
+    keep_seats(
+        &mut fleet,
+        engine.fleet(),
+        unsettled.map(|vm| door::uid(vm)),
+    );
+    engine.sync(fleet);
     let ledger = Ledger {
         departments: &context.stores.departments.state(),
         vms: &vms,
@@ -114,6 +122,23 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     .await;
     mend::turn(context, &vms).await;
     migrations::turn(context, memory, &policy).await;
+}
+
+/// VMs that were written and that the cache does not show so yet keep the seats that they were given. A turn begins as soon as
+/// anything changes: without them the next VM would be placed as if they were nowhere, beside one that it must be apart
+/// from, or in room that is taken.
+fn keep_seats(fleet: &mut Fleet, decided: &Fleet, unsettled: impl Iterator<Item = VmUid>) {
+    for uid in unsettled {
+        let Some((cached, decided)) = fleet.vms.get_mut(&uid).zip(decided.vms.get(&uid)) else {
+            continue;
+        };
+        if cached.host.is_none() {
+            cached.host.clone_from(&decided.host);
+        }
+        if cached.incoming.is_none() {
+            cached.incoming.clone_from(&decided.incoming);
+        }
+    }
 }
 
 /// Nothing is remembered of VMs that are gone.
@@ -155,4 +180,60 @@ enum Work {
     Clear(Arc<VirtualMachine>, Box<RightsChange>),
     /// Claims released, finalizer removed.
     Finalize(Arc<VirtualMachine>),
+}
+
+#[cfg(test)]
+mod tests {
+    use api::CloudPolicySpec;
+    use api::names::FINALIZER;
+    use axum::http::Method;
+    use model::HostName;
+    use serde_json::json;
+
+    use super::*;
+    use crate::context_in_memory::{Site, host, typed};
+
+    /// Two replicas that must be apart: the API server takes both assignments, and the watch shows none of them yet.
+    #[tokio::test]
+    async fn who_was_given_a_host_keeps_its_seat_until_the_cache_shows_it() {
+        let replica = |name: &str| -> Arc<VirtualMachine> {
+            typed(json!({
+                "metadata": {"name": name, "namespace": "oa", "uid": name, "resourceVersion": "1",
+                    "labels": {"zhengyun.io/system": "oa", "zhengyun.io/tier": "web"},
+                    "finalizers": [FINALIZER]},
+                "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "networks": [], "disks": [],
+                    "spread": {"over": "Host", "required": true}}}))
+        };
+        let image = typed(
+            json!({"metadata": {"name": "i"}, "spec": {"architecture": "x86_64",
+            "minimumSize": "1Gi", "disk": {"url": "http://images/i", "sha256": "0"}}}),
+        );
+        let objects = fleet::Objects {
+            hosts: ["h1", "h2", "h3"]
+                .map(|name| host(name, Value::Null, Value::Null))
+                .into(),
+            vms: ["web-0", "web-1"].map(replica).into(),
+            images: vec![image],
+            ..fleet::Objects::default()
+        };
+        let site = Site::of(CloudPolicySpec::default(), objects, vec![]).await;
+        let mut memory = Memory::default();
+        let mut seats = Vec::new();
+        for _ in 0..2 {
+            super::turn(&site.context, &mut memory).await;
+            let engine = site.context.planner.own().await;
+            let vms = engine.fleet().vms.values();
+            let hosts: Vec<Option<HostName>> = vms.map(|vm| vm.host.clone()).collect();
+            seats.push(hosts);
+        }
+        for vm in ["web-0", "web-1"] {
+            let status = format!("/virtualmachines/{vm}/status");
+            let written = site.written(&Method::PATCH, &status);
+            let assigned = |write: &Value| write["status"]["assignment"].is_object();
+            assert!(written.iter().any(assigned), "{vm}: {written:?}");
+        }
+        let apart = |hosts: &[Option<HostName>]| !hosts.contains(&None) && hosts[0] != hosts[1];
+        assert!(apart(&seats[0]), "{seats:?}");
+        assert_eq!(seats[0], seats[1]);
+    }
 }
