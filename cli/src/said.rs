@@ -223,6 +223,14 @@ mod tests {
                 "没有可以清空的宿主机;a 保留:oa/v0 无法迁出:没有满足条件的宿主机(1 台宿主机:CPU 不足);b 保留:没有它,主机池的 N+1 无法得到证明",
             ),
             (
+                "no replica answers: database, portal",
+                "没有副本应答:database, portal",
+            ),
+            (
+                "VM oa-web-0: its host h4 is silent: nobody knows whether it runs",
+                "虚拟机 oa-web-0:宿主机 h4 静默:无法得知其是否在运行",
+            ),
+            (
                 "1 host: somebody closed it; it is bound to this host",
                 "1 台宿主机:somebody closed it;已绑定该宿主机",
             ),

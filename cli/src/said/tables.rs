@@ -64,11 +64,24 @@ const AGENTS: Table = &[
         "the ledger in the run folder was lost: it has no entry for epoch {n} of VM {w}/{w}, which runs here; move the VMs away and boot this host anew",
         "运行目录中的账本已丢失:其中没有纪元 {} 的记录,而虚拟机 {}/{} 正以该纪元在此运行;请迁走虚拟机并重启该宿主机",
     ),
+    (
+        "the ledger in the run folder was lost: it has no entry for epoch {n} of VM {w}/{w}, of which this host has reported {w}; move the VMs away and boot this host anew",
+        "运行目录中的账本已丢失:其中没有纪元 {} 的记录,而本宿主机曾就虚拟机 {}/{} 的该纪元上报 {};请迁走虚拟机并重启该宿主机",
+    ),
+    ("the copy can not be let run: {}", "无法恢复运行该副本:{}"),
     ("not started within {n} s: {}", "{} 秒内未能启动:{}"),
 ];
 
 /// What the operator decided about VMs and pools, and made of reasons.
 const OPERATOR: Table = &[
+    ("VM {w}: {}", "虚拟机 {}:{}"),
+    ("no replica answers: {}", "没有副本应答:{}"),
+    ("waits for its endpoints to answer", "等待其端点应答"),
+    ("can not be assigned: {}", "无法分配:{}"),
+    (
+        "spec.cloudInit.name: Secret {w} does not exist in {w}; make it (kubectl create secret generic {w} -n {w} --from-file=user-data=FILE), or name another",
+        "spec.cloudInit.name:Secret {} 在 {} 中不存在;请创建(kubectl create secret generic {} -n {} --from-file=user-data=FILE),或改用其他 Secret",
+    ),
     ("placed on {w}", "已放置到 {}"),
     ("assigned to {w}", "已分配到 {}"),
     (

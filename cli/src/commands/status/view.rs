@@ -127,7 +127,7 @@ fn systems(language: Language, systems: &[BusinessSystem]) -> String {
             status.endpoints_up,
             status.virtual_machines_running,
             impact.join(language.pick(", ", "、")),
-            status.message,
+            said::sentence(language, &status.message).into_owned(),
         ]);
     }
     if table.is_empty() {
@@ -405,7 +405,7 @@ mod tests {
                 {"metadata": {"name": "oa", "namespace": "oa"},
                  "spec": {"displayName": "OA", "tiers": [], "impact": [
                     {"name": "units", "value": 2393, "asOf": "2018-08-10", "source": "s"}]},
-                 "status": {"state": "Down", "message": "portal does not answer", "endpointsUp": "0/1"}}])).expect("systems"),
+                 "status": {"state": "Down", "message": "no replica answers: portal", "endpointsUp": "0/1"}}])).expect("systems"),
             hosts: from_value(json!([{"metadata": {"name": "h1"}, "spec": {"pool": "main", "managementAddress": "a"},
                 "status": {"state": "Suspect", "stateReason": "last seen 4 s ago"}}])).expect("hosts"),
             host_pools: vec![],
@@ -426,9 +426,11 @@ mod tests {
         let oa = text.find("oa/oa").expect("oa stands");
         assert!(oa < text.find("portal/web").expect("web stands"), "{text}");
         assert!(
-            text.contains("2393 units") && text.contains("portal does not answer"),
+            text.contains("2393 units") && text.contains("no replica answers: portal"),
             "{text}"
         );
+        let chinese = render(Language::Chinese, &site(), Timestamp::UNIX_EPOCH);
+        assert!(chinese.contains("没有副本应答:portal"), "{chinese}");
         assert!(
             !text.contains("MOVING"),
             "empty sections are left out: {text}"
