@@ -99,7 +99,7 @@ pub(crate) fn migration(
 }
 
 impl Site {
-    /// A site of these objects, whose hosts all renew; its planner has seen them.
+    /// A site of these objects, whose hosts all renew; its planner has seen them, and its operator has led for long.
     pub(crate) async fn new(
         policy: CloudPolicySpec,
         hosts: Vec<Arc<Host>>,
@@ -175,6 +175,7 @@ impl Site {
             fleet: "fleet".to_owned(),
             stores: Stores::holding(&objects, &migrations, policy),
         });
+        context.keeper.has_led_for_long();
         let fleet = door::fleet(&context, &failover);
         context.planner.own().await.sync(fleet);
         Self {

@@ -201,6 +201,7 @@ fn spawn_loops(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) {
             } else {
                 machines.planner.forget().await;
                 machines.freeze.forget();
+                machines.keeper.forget();
                 memory.forget();
             }
             // Woken by a change or by the timer, whichever comes first.

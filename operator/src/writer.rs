@@ -60,6 +60,20 @@ pub enum WriteError {
     Api(#[from] kube::Error),
 }
 
+impl WriteError {
+    /// Whether the write may have been made, or be made yet, although it was answered so.
+    pub fn may_have_arrived(&self) -> bool {
+        match self {
+            // A refusal; 408 is a request that ran out of time.
+            Self::Api(kube::Error::Api(status)) => {
+                !matches!(status.code, 400..500) || status.code == 408
+            }
+            Self::Api(_) => true,
+            Self::NotLeader | Self::Conflict | Self::Gone => false,
+        }
+    }
+}
+
 /// A cache that has not moved on for so long after a write never will: etcd was restored to the very
 /// version that was written from, and nobody noticed as versions had grown past it again. What is decided
 /// from it anew is written by compare-and-swap as ever.

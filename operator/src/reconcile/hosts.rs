@@ -29,7 +29,7 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(60);
 /// How long rights and jobs wait for a host to be let go, at most.
 const LETS_GO_WITHIN: Duration = Duration::from_secs(5);
 
-/// Keeps hosts from going under what is assigned to them.
+/// Keeps hosts from going under what is assigned to them, and claims from being released under who runs.
 #[derive(Default)]
 pub struct Keeper {
     /// Held by many while they write what names a host, by one alone while a host is let go.
@@ -61,7 +61,7 @@ impl Held<'_> {
         write: impl Future<Output = Result<(), WriteError>>,
     ) -> Result<(), WriteError> {
         let written = write.await;
-        if let Err(WriteError::Api(_)) = &written {
+        if written.as_ref().is_err_and(WriteError::may_have_arrived) {
             self.keeper.known().in_doubt_since = Some(Instant::now());
         }
         written
@@ -78,9 +78,14 @@ impl Keeper {
         self.known().leads_since = None;
     }
 
+    #[cfg(test)]
+    pub(crate) fn has_led_for_long(&self) {
+        self.known().leads_since = Instant::now().checked_sub(LEADS_FOR);
+    }
+
     /// This operator leads; whether nothing that names a host can be on its way any more but what is written here
     /// and now.
-    fn is_calm(&self, now: Instant) -> bool {
+    pub(crate) fn is_calm(&self, now: Instant) -> bool {
         let mut known = self.known();
         let since = *known.leads_since.get_or_insert(now);
         let doubt = known.in_doubt_since;

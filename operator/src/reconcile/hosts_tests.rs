@@ -28,13 +28,11 @@ fn list(kind: &str, items: &[Value]) -> Value {
     json!({"apiVersion": "zhengyun.io/v1alpha1", "kind": format!("{kind}List"), "metadata": {}, "items": items})
 }
 
-/// A site whose caches hold this h1 and no VM, and whose API server holds these VMs and volumes; its operator has
-/// led for long.
+/// A site whose caches hold this h1 and no VM, and whose API server holds these VMs and volumes.
 async fn site(h1: Arc<Host>, vms: &[Value], volumes: &[Value]) -> Site {
     let site = Site::new(CloudPolicySpec::default(), vec![h1], vec![], vec![]).await;
     site.holds("virtualmachines", "", list("VirtualMachine", vms));
     site.holds("volumes", "", list("Volume", volumes));
-    site.context.keeper.known().leads_since = Instant::now().checked_sub(LEADS_FOR);
     site
 }
 

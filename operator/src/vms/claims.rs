@@ -1,7 +1,10 @@
 //! The claims of a VM on its volumes: written before its rights, released when it has none.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use api::{VirtualMachine, Volume, VolumeStatus};
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 use model::{Assignment, Claim, ClaimHolder};
 use serde_json::json;
 
@@ -97,13 +100,36 @@ pub async fn claim(
     Ok(Claimed::All)
 }
 
-/// Releases every claim that this VM holds on its disks.
+/// Releases every claim that this VM, which the cache shows without rights, holds on its disks.
 pub(super) async fn release(context: &Context, vm: &VirtualMachine) {
-    for disk in &vm.spec.disks {
-        if let Some(volume) = volume(context, vm, &disk.volume)
-            && held_by(vm, &volume)
-        {
-            release_one(context, &volume).await;
+    let disks = vm.spec.disks.iter();
+    let held = disks.filter_map(|disk| volume(context, vm, &disk.volume));
+    let held: Vec<Arc<Volume>> = held.filter(|volume| held_by(vm, volume)).collect();
+    if held.is_empty() || !has_no_right(context, vm).await {
+        return;
+    }
+    for volume in held {
+        release_one(context, &volume).await;
+    }
+}
+
+/// Whether the API server holds no right of a VM, and none that was written may arrive any more. A cache that lags behind
+/// shows a VM without rights while its host's agent starts it: what it claims is not free.
+pub(super) async fn has_no_right(context: &Context, vm: &VirtualMachine) -> bool {
+    if !context.keeper.is_calm(Instant::now()) {
+        return false;
+    }
+    let namespace = vm.namespace().unwrap_or_default();
+    let vms: Api<VirtualMachine> = Api::namespaced(context.writer.client(), &namespace);
+    match vms.get_opt(&vm.name_any()).await {
+        Ok(fresh) => fresh
+            .filter(|fresh| fresh.metadata.uid == vm.metadata.uid)
+            .and_then(|fresh| fresh.status)
+            .is_none_or(|status| status.rights().next().is_none()),
+        Err(error) => {
+            let vm = vm.name_any();
+            tracing::warn!(vm, %error, "whether its claims are free is asked again at the next turn");
+            false
         }
     }
 }
@@ -127,6 +153,74 @@ pub(super) fn held_by(vm: &VirtualMachine, volume: &Volume) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::CloudPolicySpec;
+    use axum::http::Method;
+    use serde_json::Value;
+
+    use crate::context_in_memory::{BOOT, Site, host, typed};
+
+    /// A site whose caches show a VM without rights that holds a volume, and whose API server holds this status of it.
+    async fn site(status: Value) -> (Site, VirtualMachine) {
+        let vm = json!({
+            "metadata": {"name": "web", "namespace": "oa", "uid": "web", "resourceVersion": "1"},
+            "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "networks": [],
+                "disks": [{"name": "system", "volume": "v"}]}});
+        let claim = json!({"fleet": "fleet", "holder": "VirtualMachine", "uid": "web",
+            "host": "h1", "bootId": BOOT, "epoch": 1});
+        let volume = json!({
+            "metadata": {"name": "v", "namespace": "oa", "uid": "v", "resourceVersion": "1"},
+            "spec": {"pool": "p", "size": "1Gi"}, "status": {"phase": "Ready", "claim": claim}});
+        let cached: Arc<VirtualMachine> = typed(vm.clone());
+        let objects = fleet::Objects {
+            hosts: vec![host("h1", Value::Null, Value::Null)],
+            vms: vec![cached.clone()],
+            volumes: vec![typed(volume)],
+            ..fleet::Objects::default()
+        };
+        let site = Site::of(CloudPolicySpec::default(), objects, vec![]).await;
+        let mut fresh = vm;
+        fresh["status"] = status;
+        site.holds("namespaces/oa/virtualmachines", "web", fresh);
+        (site, VirtualMachine::clone(&cached))
+    }
+
+    fn released(site: &Site) -> bool {
+        !site.written(&Method::PATCH, "/volumes/v/status").is_empty()
+    }
+
+    /// The leader before assigned it, or a write of this one that was answered with an error arrived.
+    #[tokio::test]
+    async fn what_the_cache_shows_without_rights_keeps_its_claims_while_it_may_have_some() {
+        let right = json!({"host": "h1", "bootId": BOOT, "epoch": 1});
+        for (status, free) in [
+            (json!({}), true),
+            (json!({"assignment": right}), false),
+            (json!({"incoming": right}), false),
+        ] {
+            let (site, vm) = site(status.clone()).await;
+            release(&site.context, &vm).await;
+            assert_eq!(released(&site), free, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn claims_stay_while_a_right_may_still_arrive() {
+        let (site, vm) = site(json!({})).await;
+        site.context.keeper.forget();
+        release(&site.context, &vm).await;
+        assert!(!released(&site), "it has just begun to lead");
+
+        for (answer, free) in [((504, "Timeout"), false), ((422, "Invalid"), true)] {
+            let (mut site, vm) = self::site(json!({})).await;
+            site.refuse(&Method::PATCH, "/virtualmachines/web/status", answer);
+            let held = crate::reconcile::hosts::hold(&site.context, &"h1".into()).await;
+            let held = held.expect("the host is read").expect("it stays");
+            let write = site.context.writer.swap_status(&vm, json!({}));
+            held.write(write).await.expect_err("not taken");
+            release(&site.context, &vm).await;
+            assert_eq!(released(&site), free, "{answer:?}");
+        }
+    }
 
     #[test]
     fn nobody_receives_a_volume_that_another_one_holds() {

@@ -15,7 +15,7 @@ use kube::{Api, ResourceExt};
 use model::{Assignment, HostName};
 use serde_json::{Value, json};
 
-use super::claims::{held_by, release_one};
+use super::claims::{has_no_right, held_by, release_one};
 use super::judge::volumes_of;
 use crate::door;
 use crate::migrations::ended;
@@ -50,7 +50,10 @@ pub(super) async fn turn(context: &Arc<Context>, vms: &[Arc<VirtualMachine>]) {
         }
     }
     for (vm, volume) in left_behind(vms, &context.stores.volumes.state()) {
-        if context.writer.settled(vm.as_ref()) && context.writer.settled(volume.as_ref()) {
+        if context.writer.settled(vm.as_ref())
+            && context.writer.settled(volume.as_ref())
+            && has_no_right(context, vm).await
+        {
             release_one(context, volume).await;
         }
     }
