@@ -171,6 +171,7 @@ impl Site {
             rebalances: Default::default(),
             freeze: Default::default(),
             keeper: Default::default(),
+            addresses: Default::default(),
             incidents: Default::default(),
             fleet: "fleet".to_owned(),
             stores: Stores::holding(&objects, &migrations, policy),

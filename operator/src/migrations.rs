@@ -15,8 +15,8 @@ use failover::migration::{MigrationFacts, MigrationOutcome, MigrationStep, decid
 use failover::vm::HostSight;
 use failover::{Policy, assignment};
 use fleet::readiness::evens_out;
-use kube::ResourceExt;
 use kube::runtime::events::EventType;
+use kube::{Api, ResourceExt};
 use model::{Assignment, HostName};
 use placement::place;
 use serde_json::{Value, json};
@@ -45,6 +45,7 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory, policy: &Policy) 
         .map(|vm| ((vm.namespace(), vm.name_any()), vm))
         .collect();
     let mut load = Load::of(&migrations);
+    load.send(&vms, context.planner.own().await.fleet());
     let unseen: BTreeSet<_> = migrations
         .iter()
         .filter(|migration| !ended(migration) && !context.writer.settled(migration.as_ref()))
@@ -60,13 +61,10 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory, policy: &Policy) 
             continue;
         }
         let Some(vm) = vm else {
-            finish(
-                context,
-                migration,
-                MigrationPhase::Failed,
-                "spec.virtualMachine: the VM does not exist",
-            )
-            .await;
+            if is_gone(context, migration).await {
+                let why = "spec.virtualMachine: the VM does not exist";
+                finish(context, migration, MigrationPhase::Failed, why).await;
+            }
             continue;
         };
         if context.writer.settled(vm.as_ref()) {
@@ -175,6 +173,11 @@ async fn one(
             swap(context, vm, change, json!({})).await
         }
         MigrationStep::Finish(outcome) => {
+            // The watch of VMs may be older than that of moves: a healthy move would be told as over.
+            if outcome != MigrationOutcome::Succeeded && !is_as_cached(context, migration, vm).await
+            {
+                return;
+            }
             memory.moves.remove(&key);
             let phase = match outcome {
                 MigrationOutcome::Succeeded => MigrationPhase::Succeeded,
@@ -186,6 +189,41 @@ async fn one(
         }
     };
     logged("migration", &name, result);
+}
+
+/// A move's VM as the API server holds it now. None: it could not be read, which is asked again at the next turn.
+async fn fresh(
+    context: &Context,
+    migration: &VirtualMachineMigration,
+    vm: &str,
+) -> Option<Option<VirtualMachine>> {
+    let namespace = migration.namespace().unwrap_or_default();
+    let vms: Api<VirtualMachine> = Api::namespaced(context.writer.client(), &namespace);
+    match vms.get_opt(vm).await {
+        Ok(fresh) => Some(fresh),
+        Err(error) => {
+            tracing::warn!(migration = migration.name_any(), %error, "its VM can not be read");
+            None
+        }
+    }
+}
+
+/// Whether a move's VM, which the cache does not show, is gone.
+async fn is_gone(context: &Context, migration: &VirtualMachineMigration) -> bool {
+    let fresh = fresh(context, migration, &migration.spec.virtual_machine).await;
+    fresh.is_some_and(|fresh| fresh.is_none())
+}
+
+/// Whether a move's VM still has the rights that the cache shows.
+async fn is_as_cached(
+    context: &Context,
+    migration: &VirtualMachineMigration,
+    vm: &VirtualMachine,
+) -> bool {
+    let fresh = fresh(context, migration, &vm.name_any()).await.flatten();
+    fresh.is_some_and(|fresh| {
+        fresh.metadata.uid == vm.metadata.uid && door::rights(&fresh) == door::rights(vm)
+    })
 }
 
 async fn show(
@@ -329,7 +367,7 @@ async fn begin(
         // The VM runs on as it did: it is the move that waits.
         Claimed::Taken(why) => return show(context, migration, &why).await,
     }
-    let Some(host) = reconcile::hosts::hold(context, &target.host).await? else {
+    let Some(host) = reconcile::hosts::hold_for_vm(context, &target.host).await? else {
         return Ok(());
     };
     host.write(context.writer.swap_status(vm, rights_patch(&change)))

@@ -21,6 +21,7 @@ use crate::metrics::Site;
 use crate::options::Options;
 use crate::planner::Planner;
 use crate::probes::Probes;
+use crate::reconcile::addresses::Addresses;
 use crate::reconcile::hosts::Keeper;
 use crate::reconcile::pools;
 use crate::reconcile::rebalance::Rebalances;
@@ -58,6 +59,8 @@ pub struct Context {
     pub freeze: Freeze,
     /// Keeps hosts from going under what is assigned to them.
     pub keeper: Keeper,
+    /// Addresses that were given and that the cache may not show yet.
+    pub addresses: Addresses,
     /// The fault ledger.
     pub incidents: Incidents,
     /// Id of the fleet, which every claim names.
@@ -113,6 +116,7 @@ pub async fn run(options: Options) -> Result<()> {
         rebalances: Rebalances::default(),
         freeze: Freeze::default(),
         keeper: Keeper::default(),
+        addresses: Addresses::default(),
         incidents: Incidents::default(),
         fleet,
         stores,
@@ -202,6 +206,7 @@ fn spawn_loops(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) {
                 machines.planner.forget().await;
                 machines.freeze.forget();
                 machines.keeper.forget();
+                machines.addresses.forget();
                 memory.forget();
             }
             // Woken by a change or by the timer, whichever comes first.

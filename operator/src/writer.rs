@@ -2,12 +2,14 @@
 //! caller decided from a state; remembers from which version an object was last written, so
 //! that nobody decides twice from the same one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{
+    DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt};
 use prometheus::{IntCounterVec, register_int_counter_vec};
@@ -83,6 +85,8 @@ const MOVES_ON_WITHIN: Duration = Duration::from_secs(10);
 struct Written {
     from: String,
     at: Instant,
+    /// The API server said that it took it; else nobody knows whether it did.
+    taken: bool,
 }
 
 /// The writer.
@@ -154,11 +158,26 @@ impl Writer {
     /// Whether the cache has moved on since this object was last written: until then nothing is
     /// decided from it again.
     pub fn settled<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
+        !self.written_from(object, |written| {
+            written.taken && written.at.elapsed() < MOVES_ON_WITHIN
+        })
+    }
+
+    /// Whether the cache shows what this object was last written from, or perhaps written: what was decided about it
+    /// may stand already, and others must not be given the same.
+    pub fn may_be_older<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
+        self.written_from(object, |_| true)
+    }
+
+    fn written_from<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        when: impl FnOnce(&Written) -> bool,
+    ) -> bool {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let version = object.meta().resource_version.as_ref();
-        written.get(&key(object)).is_none_or(|written| {
-            Some(&written.from) != version || written.at.elapsed() >= MOVES_ON_WITHIN
-        })
+        let last = written.get(&key(object));
+        last.is_some_and(|last| Some(&last.from) == version && when(last))
     }
 
     /// Whether this operator saw the API hold less than before.
@@ -179,18 +198,15 @@ impl Writer {
             .clear();
     }
 
-    fn note<K: Resource<DynamicType = ()>>(&self, object: &K) {
-        if let Some(version) = object.meta().resource_version.clone() {
-            self.written
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(
-                    key(object),
-                    Written {
-                        from: version,
-                        at: Instant::now(),
-                    },
-                );
+    fn note<K: Resource<DynamicType = ()>>(&self, object: &K, taken: bool) {
+        if let Some(from) = object.meta().resource_version.clone() {
+            let written = Written {
+                from,
+                at: Instant::now(),
+                taken,
+            };
+            let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            all.insert(key(object), written);
         }
     }
 
@@ -309,11 +325,13 @@ impl Writer {
             self.send(api.patch(&name, &params, &Patch::Merge(&patch)))
                 .await
         };
-        // A write that changed nothing leaves the version as it is, and nothing to wait for.
-        if let Ok(after) = &result
-            && after.metadata.resource_version != object.meta().resource_version
-        {
-            self.note(object);
+        match &result {
+            // A write that changed nothing leaves the version as it is, and nothing to wait for.
+            Ok(after) if after.metadata.resource_version != object.meta().resource_version => {
+                self.note(object, true);
+            }
+            Err(error) if error.may_have_arrived() => self.note(object, false),
+            Ok(_) | Err(_) => {}
         }
         result.map(drop)
     }
@@ -346,6 +364,31 @@ impl Writer {
     {
         let api = Api::<K>::all(self.client.clone());
         Ok(api.list(&Default::default()).await?.items)
+    }
+
+    /// Creates an object that goes with its owner. One that still goes with a former owner of the same name is in the
+    /// way: it is on its way out, and a conflict is told.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn create_owned<K>(&self, object: &K) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+    {
+        self.create(object).await?;
+        let api = api_of::<K>(&self.client, object.meta().namespace.as_deref());
+        let stands = api.get(&object.name_any()).await?;
+        let owners = |meta: &ObjectMeta| -> BTreeSet<String> {
+            let owners = meta.owner_references.iter().flatten();
+            owners.map(|owner| owner.uid.clone()).collect()
+        };
+        let same = owners(&stands.metadata) == owners(object.meta());
+        if same && stands.metadata.deletion_timestamp.is_none() {
+            return Ok(());
+        }
+        let (kind, name) = (K::kind(&()), object.name_any());
+        tracing::info!(%kind, name, "still goes with a former owner; waited for until it is collected");
+        Err(WriteError::Conflict)
     }
 
     /// Creates an object; that it exists already is fine.
@@ -393,7 +436,8 @@ impl Writer {
             .map(drop)
     }
 
-    /// Deletes an object; that it is gone is fine.
+    /// Deletes an object as it was read: one that was made anew under its name, or has changed, is left alone. That it is
+    /// gone is fine.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -402,10 +446,12 @@ impl Writer {
         K: Resource<DynamicType = ()>,
     {
         let api = api_of::<K>(&self.client, object.meta().namespace.as_deref());
-        match self
-            .send(api.delete(&object.name_any(), &DeleteParams::default()))
-            .await
-        {
+        let preconditions = Preconditions {
+            uid: object.meta().uid.clone(),
+            resource_version: object.meta().resource_version.clone(),
+        };
+        let params = DeleteParams::default().preconditions(preconditions);
+        match self.send(api.delete(&object.name_any(), &params)).await {
             Err(WriteError::Gone) => Ok(()),
             other => other.map(drop),
         }

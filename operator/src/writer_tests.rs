@@ -104,6 +104,41 @@ async fn nothing_is_decided_again_from_a_version_that_was_written_over() {
     assert!(writer.settled(&after));
 }
 
+/// Under its name another object may stand by now, or it has changed since it was found to be in the way.
+#[tokio::test]
+async fn what_is_deleted_is_what_was_read() {
+    let (writer, _, requests) = writer(taken("8"));
+    let mut read = object("small", "7");
+    read.metadata.uid = Some("u".to_owned());
+    writer.delete(&read).await.expect("deleted");
+    let requests = lock(&requests);
+    let (method, _, body) = requests.first().expect("a request");
+    assert_eq!(method, Method::DELETE);
+    assert_eq!(
+        body["preconditions"],
+        json!({"uid": "u", "resourceVersion": "7"})
+    );
+}
+
+#[tokio::test]
+async fn a_write_that_may_have_arrived_is_decided_anew_and_others_reckon_with_it() {
+    for (answer, doubted) in [
+        (failure(504, "Timeout"), true),
+        (failure(408, "Timeout"), true),
+        (failure(403, "Forbidden"), false),
+        (failure(409, "Conflict"), false),
+    ] {
+        let (writer, ..) = writer(answer.clone());
+        let read = object("small", "7");
+        assert!(!writer.may_be_older(&read));
+        let result = writer.swap_status(&read, json!({})).await;
+        result.expect_err("not taken");
+        assert!(writer.settled(&read), "{answer:?}");
+        assert_eq!(writer.may_be_older(&read), doubted, "{answer:?}");
+        assert!(!writer.may_be_older(&object("small", "8")));
+    }
+}
+
 #[tokio::test]
 async fn an_answer_means_what_the_next_turn_needs_to_know() {
     for (answer, means) in [

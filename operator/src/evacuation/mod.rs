@@ -24,7 +24,9 @@ use fleet::readiness::{Others, Readiness, ended};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use model::{HostName, Priority, Severity, VmUid};
-use placement::{Engine, EvacuationRequest, Headroom, Move, Plan, Stuck, plan_evacuation_on};
+use placement::{
+    Engine, EvacuationRequest, Fleet, Headroom, Move, Plan, Stuck, plan_evacuation_on,
+};
 use serde_json::json;
 
 pub use self::moves::Moves;
@@ -118,11 +120,18 @@ pub async fn turn(
     for (vm, why) in tries::exhausted(&objects.vms, made, &tries.from, policy) {
         request.fixed.entry(vm).or_insert(why);
     }
-    let (plan, held) = plan(&*context.planner.own().await, &request, &wanted);
+    let engine = context.planner.own().await;
+    let (plan, held) = plan(&engine, &request, &wanted);
+    let sent = sent(context, &objects, engine.fleet());
+    drop(engine);
     let places = plan.moves.iter().enumerate();
     let places = places.map(|(place, (urgency, step))| (step.vm.clone(), (*urgency, place)));
     memory.order = places.collect();
-    let remaining = remaining(&objects, migrations);
+    let mut remaining = remaining(&objects, migrations);
+    for (host, vm) in sent {
+        let here = remaining.entry(host).or_default();
+        here.push(Remaining { vm, passes: true });
+    }
     note_waits(&mut memory.waits, &remaining, now);
     // A drain may be of hundreds of VMs, and this runs in the loop that recovers: nothing is looked for move by move.
     let moves = Moves::of(migrations);
@@ -204,6 +213,28 @@ fn remaining(
         }
     }
     remaining
+}
+
+/// VMs that were given a host a moment ago, by the fleet in memory, where the cache does not show it yet: a host that is
+/// told as empty is switched off.
+fn sent(context: &Context, objects: &Objects, fleet: &Fleet) -> Vec<(HostName, VmUid)> {
+    let older = objects
+        .vms
+        .iter()
+        .filter(|vm| context.writer.may_be_older(vm.as_ref()));
+    let mut sent = Vec::new();
+    for vm in older {
+        let rights = door::rights(vm);
+        let shown = [rights.assignment, rights.incoming];
+        let seats = fleet.vms.get(&rights.vm);
+        let seats = seats.map(|vm| [vm.host.clone(), vm.incoming.clone()]);
+        for host in seats.into_iter().flatten().flatten() {
+            if !shown.iter().flatten().any(|side| side.host == host) {
+                sent.push((host, rights.vm.clone()));
+            }
+        }
+    }
+    sent
 }
 
 /// Notes since when VMs are waited for; forgets those that are not any more.

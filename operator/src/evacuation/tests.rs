@@ -61,6 +61,28 @@ fn made(site: &Site) -> Vec<String> {
     made.iter().filter_map(name).collect()
 }
 
+/// It was placed before work on the host was asked for, and the cache does not show it there yet.
+#[tokio::test]
+async fn a_host_that_was_given_a_vm_a_moment_ago_is_not_told_as_empty() {
+    let web = vm(
+        "web",
+        "Normal",
+        "h1",
+        json!({"assignment": null, "runtime": null}),
+    );
+    let site = site(drained(BEGAN), vec![web.clone()], Vec::new()).await;
+    let mut engine = site.context.planner.own().await;
+    engine.assign(&"web".into(), &"h1".into());
+    drop(engine);
+    let write = site.context.writer.swap_status(web.as_ref(), json!({}));
+    write.await.expect("taken");
+    let told = turned(&site, &mut Evacuations::default()).await;
+    assert_eq!(
+        (&told["phase"], &told["remaining"]),
+        (&json!("Running"), &json!(1))
+    );
+}
+
 #[tokio::test]
 async fn who_stands_still_blocks_and_who_is_shut_down_does_not() {
     let vms = vec![

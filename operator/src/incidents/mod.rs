@@ -250,7 +250,13 @@ impl State {
                 english: format!("closed by {}: {}", closure.by, closure.reason),
                 chinese: format!("{} 关闭:{}", closure.by, closure.reason),
             };
-            if let Some(mut incident) = ledger.close(&incident.spec.cause, entry) {
+            // The word is about this object: the cause may have come back since, with an incident of its own.
+            let cause = &incident.spec.cause;
+            let own = ledger.get(cause).map(stored::object_name);
+            if own != Some(incident.name_any()) {
+                continue;
+            }
+            if let Some(mut incident) = ledger.close(cause, entry) {
                 incident.class = closure.cause_class.map_or(incident.class, stored::class);
                 self.baselines.remove(&incident.cause);
                 self.begins.remove(&incident.cause);
@@ -321,4 +327,44 @@ fn cause_is_gone(
 /// Whether its systems have not all answered again yet.
 fn is_open(incident: &failover::incident::Incident) -> bool {
     incident.state == IncidentState::Open
+}
+
+#[cfg(test)]
+mod tests {
+    use failover::incident::CauseClass;
+    use serde_json::json;
+
+    use super::*;
+
+    /// The cause came back after a person had closed its incident, and the cache shows that one as open still.
+    #[test]
+    fn a_persons_word_closes_the_incident_that_it_is_about_and_no_later_one_of_its_cause() {
+        let cause = "hardware/h1/fan/1/Fan";
+        let opened = || failover::incident::Opening {
+            cause: cause.to_owned(),
+            class: CauseClass::Hardware,
+            host: None,
+            title: failover::Sentence {
+                english: "h1: fan".to_owned(),
+                chinese: "h1:风扇".to_owned(),
+            },
+        };
+        for (second, closes) in [(5, true), (65, false)] {
+            let mut ledger = Ledger::default();
+            ledger.open_incident(opened(), WallTime(second * 1_000_000));
+            let mut state = State {
+                ledger: Some(ledger),
+                ..State::default()
+            };
+            let word: Incident = serde_json::from_value(json!({
+                "metadata": {"name": "hardware-h1-fan-1-fan-5"},
+                "spec": {"cause": cause, "causeClass": "Hardware", "title": "t", "titleChinese": "t",
+                    "openedAt": "1970-01-01T00:00:05Z", "closure": {"by": "w", "reason": "r"}}
+            }))
+            .expect("an Incident");
+            state.take_closures(&[Arc::new(word)]);
+            let ledger = state.ledger.expect("a ledger");
+            assert_eq!(ledger.open().is_empty(), closes, "{second}");
+        }
+    }
 }

@@ -62,7 +62,9 @@ pub(super) fn look(
         look_at_guest(crashes, ledger, stored, vm, at);
         locked::look(ledger, stored, vm, at);
     }
-    tell_crashes(crashes, ledger, at, &|host| is_silent(context, host));
+    tell_crashes(crashes, ledger, stored, at, &|host| {
+        is_silent(context, host)
+    });
     let bound = agent_bound(context);
     for host in context.stores.hosts.state() {
         let name = HostName(host.name_any());
@@ -114,14 +116,30 @@ fn is_silent(context: &Context, host: &HostName) -> bool {
     watch.is_silent(host)
 }
 
+/// Whether a crash is told already: in an incident that stands, or in one that is over. A guest that was halted after its
+/// crash may be started long after that.
+fn is_known(ledger: &Ledger, stored: &[Arc<Incident>], step: &str) -> bool {
+    let mut open = ledger.open().values();
+    let closed = stored
+        .iter()
+        .map(|incident| &**incident)
+        .filter(|incident| stored::is_closed(incident));
+    open.any(|incident| incident.timeline.iter().any(|entry| entry.step == step))
+        || recall::is_told(closed, step)
+}
+
 /// Tells crashes that have been held long enough. The guest may run again by then.
 fn tell_crashes(
     crashes: &mut Crashes,
     ledger: &mut Ledger,
+    stored: &[Arc<Incident>],
     at: WallTime,
     silent: &dyn Fn(&HostName) -> bool,
 ) {
-    crashes.retain(|_, crash| {
+    crashes.retain(|step, crash| {
+        if is_known(ledger, stored, step) {
+            return false;
+        }
         let guest = Guest {
             vm: &crash.vm,
             system: crash.system.as_ref(),
@@ -153,15 +171,9 @@ fn look_at_guest(
         system: system.as_ref(),
         copy,
     };
-    // What a closed Incident tells already is over: a guest that was halted after its crash may be
-    // started long after that.
     if let Some(copy) = crashed(vm) {
         let step = causes::crash_step(&name, copy);
-        let over = || {
-            let incidents = stored.iter().map(|incident| &**incident);
-            incidents.filter(|incident| stored::is_closed(incident))
-        };
-        if !crashes.contains_key(&step) && !recall::is_told(over(), &step) {
+        if !crashes.contains_key(&step) && !is_known(ledger, stored, &step) {
             let crash = Crash {
                 vm: name.clone(),
                 system: system.clone(),

@@ -34,7 +34,7 @@ fn looked_at(vm: &VirtualMachine, stored: &[Arc<Incident>]) -> Vec<String> {
     let (mut crashes, mut ledger) = (Crashes::default(), Ledger::default());
     for at in [WallTime(5_000_000), WallTime(5_000_000 + HELD)] {
         look_at_guest(&mut crashes, &mut ledger, stored, vm, at);
-        tell_crashes(&mut crashes, &mut ledger, at, &|_| false);
+        tell_crashes(&mut crashes, &mut ledger, stored, at, &|_| false);
     }
     assert!(crashes.is_empty());
     ledger.open().keys().cloned().collect()
@@ -48,7 +48,7 @@ fn a_crash_is_held_until_its_host_was_seen_to_live_or_to_die() {
     let held = |silent: bool, until: i64, ledger: &mut Ledger| {
         let mut crashes = Crashes::default();
         look_at_guest(&mut crashes, ledger, &[], &vm, after(0));
-        tell_crashes(&mut crashes, ledger, after(until), &|_| silent);
+        tell_crashes(&mut crashes, ledger, &[], after(until), &|_| silent);
         !crashes.is_empty()
     };
     for (silent, until, waits) in [
@@ -75,6 +75,21 @@ fn a_crash_is_held_until_its_host_was_seen_to_live_or_to_die() {
     assert!(!held(true, HELD - 1, &mut ledger));
     let causes: Vec<_> = ledger.open().keys().cloned().collect();
     assert_eq!(causes, ["host-silent/h1/b1"]);
+}
+
+/// The guest is back so late that its incident is over before a crash that was held twice comes to be told.
+#[test]
+fn one_crash_is_told_once_however_long_the_guest_takes_to_come_back() {
+    let status = json!({"assignment": right(3), "runtime": runtime(3, "Closed", Some("Crashed"))});
+    let vm = vm("Always", status);
+    let (mut crashes, mut ledger) = (Crashes::default(), Ledger::default());
+    for at in [0, HELD, HELD + 1] {
+        let at = WallTime(5_000_000 + at);
+        look_at_guest(&mut crashes, &mut ledger, &[], &vm, at);
+        tell_crashes(&mut crashes, &mut ledger, &[], at, &|_| false);
+    }
+    assert_eq!(ledger.open().len(), 1);
+    assert!(crashes.is_empty(), "{crashes:?}");
 }
 
 #[test]

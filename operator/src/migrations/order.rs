@@ -6,6 +6,7 @@ use std::sync::Arc;
 use api::{MigrationPolicy, VirtualMachine, VirtualMachineMigration};
 use kube::ResourceExt;
 use model::{HostName, Priority};
+use placement::Fleet;
 
 use super::ended;
 use crate::door;
@@ -70,6 +71,8 @@ pub(super) struct Load {
     /// Sent or received, by host.
     hosts: BTreeMap<HostName, i32>,
     vms: BTreeSet<VmKey>,
+    /// VMs that were sent on their way and whose moves the caches do not show begun yet.
+    sent: BTreeSet<VmKey>,
     site: i32,
 }
 
@@ -85,9 +88,28 @@ impl Load {
         load
     }
 
+    /// VMs that arrive somewhere by the fleet in memory, which knows what was written a moment ago.
+    pub(super) fn send(&mut self, vms: &Vms, fleet: &Fleet) {
+        for (key, vm) in vms {
+            let known = fleet.vms.get(&door::uid(vm));
+            let sides = known.and_then(|vm| vm.host.as_ref().zip(vm.incoming.as_ref()));
+            if let Some((source, target)) = sides.filter(|_| !self.vms.contains(key)) {
+                self.sent.insert(key.clone());
+                self.count([source, target]);
+            }
+        }
+    }
+
     /// One more between these hosts.
     pub(super) fn begin(&mut self, migration: &VirtualMachineMigration, hosts: [&HostName; 2]) {
-        self.vms.insert(vm_of(migration));
+        let vm = vm_of(migration);
+        if !self.sent.remove(&vm) {
+            self.count(hosts);
+        }
+        self.vms.insert(vm);
+    }
+
+    fn count(&mut self, hosts: [&HostName; 2]) {
         for host in hosts {
             *self.hosts.entry(host.clone()).or_insert(0) += 1;
         }

@@ -259,3 +259,47 @@ async fn one_move_takes_up_what_a_dead_leader_began_and_it_is_one_that_may_go_th
         }
     }
 }
+
+/// The watch of VMs wakes the next turn before that of moves shows what has begun.
+#[tokio::test]
+async fn moves_that_the_cache_does_not_show_begun_count() {
+    let vms = || {
+        ["web", "office"]
+            .map(|name| vm(name, "Normal", "h1", json!({})))
+            .to_vec()
+    };
+    let moves = vec![planned("web"), planned("office")];
+    let policy = limits(1, 16);
+    let failover = door::policy(&policy);
+    let site = turned(policy, vms(), moves).await;
+    let first = begun(&site, &["web", "office"]);
+    assert_eq!(first, ["office"], "the first by name");
+    // The VM's own cache is as old: what was written a moment ago is known by the fleet in memory alone.
+    turn(&site.context, &mut Memory::default(), &failover).await;
+    assert_eq!(begun(&site, &["web", "office"]), ["office"]);
+    let waits = told(&site, "web");
+    let says = "waits for its turn: host h1 sends and receives 1 VMs already";
+    assert_eq!(waits["message"], says);
+}
+
+/// The watch of moves is fresh, that of VMs is not: it shows no `incoming` yet.
+#[tokio::test]
+async fn a_healthy_move_is_not_ended_by_a_cache_that_is_older_than_it() {
+    let ends = |standing: Vec<Arc<VirtualMachine>>| async move {
+        let hosts = ["h1", "h2"].map(|name| host(name, Value::Null, Value::Null));
+        let cached = vec![vm("web", "Normal", "h1", json!({}))];
+        let moves = vec![ending(false, "Migrating", "Prepared")];
+        let policy = limits(2, 16);
+        let failover = door::policy(&policy);
+        let site = Site::new(policy, hosts.into(), cached, moves).await;
+        for vm in standing {
+            site.holds("namespaces/oa/virtualmachines", "web", json!(*vm));
+        }
+        turn(&site.context, &mut Memory::default(), &failover).await;
+        told_of(&site, "web-e1-0")["phase"].clone()
+    };
+    assert_eq!(ends(arriving()).await, Value::Null);
+    assert_eq!(ends(vec![]).await, Value::Null, "nobody knows: asked again");
+    let back = vec![vm("web", "Normal", "h1", json!({}))];
+    assert_eq!(ends(back).await, "Failed", "it was taken back");
+}

@@ -161,11 +161,11 @@ async fn one_host(context: &Context, host: &api::Host) {
     let prepare = async {
         context
             .writer
-            .create(&namespace(&own, BTreeMap::new(), owner.as_ref()))
+            .create_owned(&namespace(&own, BTreeMap::new(), owner.as_ref()))
             .await?;
         context
             .writer
-            .create(&binding(
+            .create_owned(&binding(
                 &own,
                 "zhengyun-operator-secrets",
                 "zhengyun-secrets",
@@ -175,7 +175,7 @@ async fn one_host(context: &Context, host: &api::Host) {
             .await?;
         context
             .writer
-            .create(&binding(
+            .create_owned(&binding(
                 &own,
                 "zhengyun-host-secrets",
                 "zhengyun-host-secrets",
@@ -185,7 +185,7 @@ async fn one_host(context: &Context, host: &api::Host) {
             .await?;
         context
             .writer
-            .create(&binding(
+            .create_owned(&binding(
                 SYSTEM_NAMESPACE,
                 &format!("zhengyun-host-lease-{name}"),
                 "zhengyun-host-lease",
@@ -202,7 +202,7 @@ async fn one_host(context: &Context, host: &api::Host) {
             role_ref: role("zhengyun-host"),
             subjects: Some(vec![user.clone()]),
         };
-        context.writer.create(&cluster).await?;
+        context.writer.create_owned(&cluster).await?;
         context
             .writer
             .metadata(host, json!({"annotations": {PREPARED: "true"}}))

@@ -108,11 +108,32 @@ pub async fn hold<'a>(
     context: &'a Context,
     host: &HostName,
 ) -> Result<Option<Held<'a>>, WriteError> {
+    hold_if(context, host, |_| true).await
+}
+
+/// The same for a VM that is to start or arrive there: work on the host may have been asked for meanwhile, and whoever did
+/// is told that it is empty.
+///
+/// # Errors
+/// The host could not be read.
+pub async fn hold_for_vm<'a>(
+    context: &'a Context,
+    host: &HostName,
+) -> Result<Option<Held<'a>>, WriteError> {
+    hold_if(context, host, |host| host.spec.maintenance.is_none()).await
+}
+
+async fn hold_if<'a>(
+    context: &'a Context,
+    host: &HostName,
+    takes: impl Fn(&Host) -> bool,
+) -> Result<Option<Held<'a>>, WriteError> {
     let keeper = &context.keeper;
     let gate = keeper.gate.read().await;
     let fresh = read(context, host.as_str()).await?;
-    let stays =
-        fresh.is_some_and(|host| is_kept(&host) && host.metadata.deletion_timestamp.is_none());
+    let stays = fresh.is_some_and(|host| {
+        is_kept(&host) && host.metadata.deletion_timestamp.is_none() && takes(&host)
+    });
     Ok(stays.then_some(Held {
         keeper,
         _gate: gate,

@@ -203,6 +203,41 @@ mod tests {
         }
     }
 
+    fn list(kind: &str, items: &[Value]) -> Value {
+        json!({"apiVersion": "zhengyun.io/v1alpha1", "kind": format!("{kind}List"), "metadata": {}, "items": items})
+    }
+
+    /// Its claim was written a moment before it was deleted.
+    #[tokio::test]
+    async fn a_deleted_vm_goes_when_it_holds_nothing_by_what_the_api_server_says() {
+        let (site, mut vm) = site(json!({})).await;
+        vm.metadata.finalizers = Some(vec![api::names::FINALIZER.to_owned()]);
+        let let_go = |site: &Site| {
+            !site
+                .written(&Method::PATCH, "/virtualmachines/web")
+                .is_empty()
+        };
+        let volumes = site.context.stores.volumes.state();
+        let held: Vec<Value> = volumes.iter().map(|volume| json!(**volume)).collect();
+        for (items, goes) in [(held, false), (vec![], true)] {
+            site.holds("namespaces/oa/volumes", "", list("Volume", &items));
+            crate::vms::rights::finalize(&site.context, &vm).await;
+            assert_eq!(let_go(&site), goes);
+            assert!(released(&site));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_a_vm_holds_which_is_gone_is_given_back() {
+        for (stands, free) in [(true, false), (false, true)] {
+            let (site, vm) = site(json!({})).await;
+            let items: Vec<Value> = stands.then(|| json!(vm)).into_iter().collect();
+            site.holds("virtualmachines", "", list("VirtualMachine", &items));
+            crate::vms::mend::turn(&site.context, &[]).await;
+            assert_eq!(released(&site), free);
+        }
+    }
+
     #[tokio::test]
     async fn claims_stay_while_a_right_may_still_arrive() {
         let (site, vm) = site(json!({})).await;

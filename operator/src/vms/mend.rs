@@ -1,8 +1,9 @@
 //! Mends what a leader that died between two writes, or one that was paused and wrote late, left
 //! behind: `incoming` that no move accounts for, and claims that do not follow the rights.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::{
     MigrationReason, VirtualMachine, VirtualMachineMigration, VirtualMachineMigrationSpec, Volume,
@@ -12,7 +13,7 @@ use failover::claims::mended;
 use failover::migration::may_take_up;
 use kube::api::{ListParams, ObjectMeta};
 use kube::{Api, ResourceExt};
-use model::{Assignment, HostName};
+use model::{Assignment, ClaimHolder, HostName};
 use serde_json::{Value, json};
 
 use super::claims::{has_no_right, held_by, release_one};
@@ -49,11 +50,60 @@ pub(super) async fn turn(context: &Arc<Context>, vms: &[Arc<VirtualMachine>]) {
             reclaim(context, vm, &migrations).await;
         }
     }
-    for (vm, volume) in left_behind(vms, &context.stores.volumes.state()) {
+    let volumes = context.stores.volumes.state();
+    release_orphaned(context, orphaned(vms, &volumes)).await;
+    for (vm, volume) in left_behind(vms, &volumes) {
         if context.writer.settled(vm.as_ref())
             && context.writer.settled(volume.as_ref())
             && has_no_right(context, vm).await
         {
+            release_one(context, volume).await;
+        }
+    }
+}
+
+/// Volumes that VMs hold which the cache does not know.
+fn orphaned<'a>(
+    vms: &[Arc<VirtualMachine>],
+    volumes: &'a [Arc<Volume>],
+) -> Vec<(&'a str, &'a Arc<Volume>)> {
+    let known: HashSet<&str> = vms
+        .iter()
+        .filter_map(|vm| vm.metadata.uid.as_deref())
+        .collect();
+    let of = |volume: &'a Arc<Volume>| {
+        let status = volume.status.as_ref()?;
+        let mut claims = status.claim.iter().chain(&status.incoming_claim);
+        let claim = claims.find(|claim| {
+            claim.holder == ClaimHolder::VirtualMachine && !known.contains(claim.uid.as_str())
+        })?;
+        Some((claim.uid.as_str(), volume))
+    };
+    volumes.iter().filter_map(of).collect()
+}
+
+/// Claims of VMs that are gone: a claim was on its way, or not shown yet, when its VM was let go, which none is
+/// that may run.
+async fn release_orphaned(context: &Context, orphaned: Vec<(&str, &Arc<Volume>)>) {
+    if orphaned.is_empty() || !context.keeper.is_calm(Instant::now()) {
+        return;
+    }
+    let fresh = match context.writer.list::<VirtualMachine>().await {
+        Ok(fresh) => fresh,
+        Err(error) => return logged("claim", "(all)", Err(error)),
+    };
+    let stands = |uid: &str| {
+        fresh
+            .iter()
+            .any(|vm| vm.metadata.uid.as_deref() == Some(uid))
+    };
+    for (uid, volume) in orphaned {
+        if context.writer.settled(volume.as_ref()) && !stands(uid) {
+            tracing::warn!(
+                volume = volume.name_any(),
+                uid,
+                "claimed by a VM that is gone; released"
+            );
             release_one(context, volume).await;
         }
     }

@@ -22,7 +22,7 @@ use failover::recovery::RecoveryClock;
 use failover::vm::VmPhase;
 use failover::{Moment, RightsChange};
 use fleet::quota::Ledger;
-use model::VmUid;
+use model::{HostName, VmUid};
 use placement::Fleet;
 use serde_json::Value;
 
@@ -48,6 +48,8 @@ pub struct Memory {
     pub hand_overs: HandOvers,
     /// Hosts that are being emptied.
     pub evacuations: Evacuations,
+    /// Hosts that VMs were assigned to, as long as the cache may not show it.
+    assigned: BTreeMap<VmUid, HostName>,
 }
 
 impl Memory {
@@ -55,6 +57,7 @@ impl Memory {
     pub fn forget(&mut self) {
         self.failures.clear();
         self.evacuations.forget();
+        self.assigned.clear();
     }
 }
 
@@ -82,16 +85,16 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     let candidates = order::candidates(&verdicts);
     let tiers = order::tiers(context, &vms, &candidates);
     let turns = memory.recovery.turns(&candidates, &tiers, now);
-    let mut starting = order::starting(&vms);
+    let older = vms
+        .iter()
+        .filter(|vm| context.writer.may_be_older(vm.as_ref()));
+    let older: BTreeSet<VmUid> = older.map(|vm| door::uid(vm)).collect();
+    memory.assigned.retain(|vm, _| older.contains(vm));
+    let mut starting = order::starting(&vms, &memory.assigned);
     // Held while it is computed where VMs go, and not while that is written.
     let mut engine = context.planner.own().await;
     let mut fleet = door::fleet(context, &policy);
-    let unsettled = vms.iter().filter(|vm| !context.writer.settled(vm.as_ref()));
-    keep_seats(
-        &mut fleet,
-        engine.fleet(),
-        unsettled.map(|vm| door::uid(vm)),
-    );
+    keep_seats(&mut fleet, engine.fleet(), &older);
     engine.sync(fleet);
     let ledger = Ledger {
         departments: &context.stores.departments.state(),
@@ -115,6 +118,13 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
         );
     }
     drop(engine);
+    for work in &work {
+        if let Work::Assign(vm, change, ..) = work
+            && let Some(right) = &change.after().assignment
+        {
+            memory.assigned.insert(door::uid(vm), right.host.clone());
+        }
+    }
     futures::future::join_all(
         work.into_iter()
             .map(|work| rights::carry_out(context, work)),
@@ -125,17 +135,15 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
 }
 
 /// VMs that were written and that the cache does not show so yet keep the seats that they were given. A turn begins as soon as
-/// anything changes: without them the next VM would be placed as if they were nowhere, beside one that it must be apart
-/// from, or in room that is taken.
-fn keep_seats(fleet: &mut Fleet, decided: &Fleet, unsettled: impl Iterator<Item = VmUid>) {
-    for uid in unsettled {
-        let Some((cached, decided)) = fleet.vms.get_mut(&uid).zip(decided.vms.get(&uid)) else {
+/// anything changes: without them the next VM would be placed as if they were nowhere, or where they are dead, beside one
+/// that it must be apart from, or in room that is taken.
+fn keep_seats(fleet: &mut Fleet, decided: &Fleet, older: &BTreeSet<VmUid>) {
+    for uid in older {
+        let Some((cached, decided)) = fleet.vms.get_mut(uid).zip(decided.vms.get(uid)) else {
             continue;
         };
-        if cached.host.is_none() {
+        if decided.host.is_some() {
             cached.host.clone_from(&decided.host);
-        }
-        if cached.incoming.is_none() {
             cached.incoming.clone_from(&decided.incoming);
         }
     }
@@ -192,6 +200,35 @@ mod tests {
 
     use super::*;
     use crate::context_in_memory::{Site, host, typed};
+    use crate::fleet_in_memory;
+
+    /// Their hosts died one after the other: the cache still shows the first where it is dead.
+    #[test]
+    fn who_was_restarted_elsewhere_has_the_new_seat_and_not_the_dead_one() {
+        let fleet = |host: &str, incoming: Option<&str>| {
+            let mut vm = fleet_in_memory::vm("web-0", host, 1, 1 << 30);
+            vm.incoming = incoming.map(HostName::from);
+            let mut fleet = Fleet::default();
+            fleet.vms.insert("web-0".into(), Box::new(vm));
+            fleet
+        };
+        let older = BTreeSet::from([VmUid::from("web-0")]);
+        let mut cached = fleet("dead", Some("dead too"));
+        keep_seats(&mut cached, &fleet("h3", None), &older);
+        assert_eq!(cached, fleet("h3", None));
+        let mut refused = Fleet::default();
+        let mut nowhere = fleet("x", None)
+            .vms
+            .remove(&VmUid::from("web-0"))
+            .expect("a VM");
+        nowhere.host = None;
+        refused.vms.insert("web-0".into(), nowhere);
+        let mut cached = fleet("dead", None);
+        keep_seats(&mut cached, &refused, &older);
+        assert_eq!(cached, fleet("dead", None), "none was found");
+        keep_seats(&mut cached, &fleet("h3", None), &BTreeSet::new());
+        assert_eq!(cached, fleet("dead", None), "the cache is as new");
+    }
 
     /// Two replicas that must be apart: the API server takes both assignments, and the watch shows none of them yet.
     #[tokio::test]

@@ -102,24 +102,31 @@ fn may_answer(vm: &VirtualMachine, candidates: &[Candidate]) -> bool {
     runs && !candidates.iter().any(|candidate| candidate.vm == uid)
 }
 
-/// How many VMs each host is starting.
-pub(super) fn starting(vms: &[Arc<VirtualMachine>]) -> BTreeMap<HostName, u32> {
+/// How many VMs each host is starting; `assigned`: where VMs were assigned to that the cache may not show there yet.
+pub(super) fn starting(
+    vms: &[Arc<VirtualMachine>],
+    assigned: &BTreeMap<VmUid, HostName>,
+) -> BTreeMap<HostName, u32> {
     let mut count = BTreeMap::new();
     for vm in vms {
-        let status = vm.status.clone().unwrap_or_default();
-        let Some(assignment) = status.assignment else {
-            continue;
-        };
-        let runs = status.runtime.is_some_and(|runtime| {
-            runtime.assignment == assignment
-                && runtime.phase != api::RuntimePhase::Starting
-                && runtime.phase != api::RuntimePhase::Preparing
-        });
-        if !runs {
-            *count.entry(assignment.host).or_insert(0) += 1;
+        let host = assigned.get(&door::uid(vm));
+        if let Some(host) = host.or_else(|| starts_on(vm)) {
+            *count.entry(host.clone()).or_insert(0) += 1;
         }
     }
     count
+}
+
+/// The host that a VM is assigned to and does not run on yet.
+fn starts_on(vm: &VirtualMachine) -> Option<&HostName> {
+    let status = vm.status.as_ref()?;
+    let assignment = status.assignment.as_ref()?;
+    let runs = status.runtime.as_ref().is_some_and(|runtime| {
+        runtime.assignment == *assignment
+            && runtime.phase != api::RuntimePhase::Starting
+            && runtime.phase != api::RuntimePhase::Preparing
+    });
+    (!runs).then_some(&assignment.host)
 }
 
 #[cfg(test)]
@@ -154,6 +161,36 @@ mod tests {
             !may_answer(&vm(&former), &[]),
             "the report is of a former copy"
         );
+    }
+
+    /// The last turn gave hosts away that the cache does not show yet, or shows where they are dead.
+    #[test]
+    fn who_was_assigned_a_moment_ago_starts_on_its_host() {
+        let on = |name: &str, host: Option<&str>, runs: bool| {
+            let right = host.map(|host| json!({"host": host, "bootId": "b", "epoch": 1}));
+            let runtime = runs.then(|| {
+                json!({"assignment": right, "phase": "Running",
+                "since": "2026-01-01T00:00:00Z"})
+            });
+            let vm: VirtualMachine = serde_json::from_value(json!({
+                "metadata": {"name": name, "namespace": "oa", "uid": name},
+                "spec": {"cpu": 1, "memory": "128Mi", "image": "linux", "disks": [], "networks": []},
+                "status": {"assignment": right, "runtime": runtime},
+            }))
+            .expect("a VM");
+            Arc::new(vm)
+        };
+        let vms = [
+            on("new", None, false),
+            on("lost", Some("dead"), true),
+            on("known", Some("h1"), false),
+            on("well", Some("h1"), true),
+        ];
+        let assigned = ["new", "lost", "known"].map(|vm| (VmUid::from(vm), HostName::from("h1")));
+        let count =
+            |assigned: &[(VmUid, HostName)]| starting(&vms, &assigned.iter().cloned().collect());
+        assert_eq!(count(&assigned), BTreeMap::from([("h1".into(), 3)]));
+        assert_eq!(count(&[]), BTreeMap::from([("h1".into(), 1)]));
     }
 
     #[test]

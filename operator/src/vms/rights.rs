@@ -1,12 +1,14 @@
 //! Carries out: claims and assignments by compare-and-swap, seeds, releases, finalizers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::names::{FINALIZER, host_namespace, seed_secret_name};
-use api::{Nic, VirtualMachine};
+use api::{Nic, VirtualMachine, Volume};
 use failover::RightsChange;
 use failover::vm::VmPhase;
 use k8s_openapi::api::core::v1::Secret;
+use kube::api::ListParams;
 use kube::runtime::events::EventType;
 use kube::{Api, ResourceExt};
 use model::Assignment;
@@ -146,9 +148,18 @@ fn judged(phase: VmPhase, assignment: Option<&Assignment>, message: &str) -> [Ju
     ]
 }
 
-/// Releases all that it holds, whether it still names it or not, and lets it go when it holds nothing.
+/// Releases all that it holds, whether it still names it or not, and lets it go when it holds nothing by what the API
+/// server holds now: a claim that the cache does not show yet would be nobody's for ever.
 pub(super) async fn finalize(context: &Context, vm: &VirtualMachine) {
-    let volumes = context.stores.volumes.state();
+    if !context.keeper.is_calm(Instant::now()) {
+        return;
+    }
+    let volumes: Api<Volume> =
+        Api::namespaced(context.writer.client(), &vm.namespace().unwrap_or_default());
+    let volumes = match volumes.list(&ListParams::default()).await {
+        Ok(volumes) => volumes.items,
+        Err(error) => return logged("finalizer", &vm.name_any(), Err(error.into())),
+    };
     let held: Vec<_> = volumes.iter().filter(|one| held_by(vm, one)).collect();
     for volume in &held {
         release_one(context, volume).await;
@@ -190,7 +201,7 @@ pub(super) async fn assign(
             .metadata(vm, json!({"finalizers": finalizers}))
             .await;
     }
-    let nics = match reconcile::addresses::of(context, vm) {
+    let nics = match reconcile::addresses::of(context, vm).await {
         Ok(nics) => nics,
         Err(why) => {
             show(context, vm, VmPhase::Pending, &why, None).await;
@@ -219,7 +230,7 @@ pub(super) async fn assign(
     let mut judged = judged(phase, Some(&right), message).to_vec();
     judged.extend(context.rules.of(vm));
     status["conditions"] = json!(conditions(&known, &judged, vm.metadata.generation));
-    let Some(host) = reconcile::hosts::hold(context, &right.host).await? else {
+    let Some(host) = reconcile::hosts::hold_for_vm(context, &right.host).await? else {
         return Ok(());
     };
     host.write(context.writer.swap_status(vm, status)).await?;

@@ -1,11 +1,10 @@
-//! From a business system to what is made of it: VM and volumes as `fleet` builds them, and the
-//! cloud-init Secret; and what an existing VM follows its system in.
+//! From a business system to what is made of it: a VM as `fleet` builds it, and the cloud-init Secret; and what an existing VM follows its system in.
 
 use std::collections::BTreeMap;
 
 use api::{
-    BusinessSystem, BusinessSystemSpec, SecretReference, Tier, VirtualMachine, VirtualMachineSpec,
-    Volume,
+    BusinessSystem, BusinessSystemSpec, Flavor, SecretReference, Tier, VirtualMachine,
+    VirtualMachineSpec,
 };
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -14,30 +13,14 @@ use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::merge;
-use crate::runtime::Context;
-
-pub(super) fn build_volumes(
-    context: &Context,
-    system: &BusinessSystem,
-    tier: &Tier,
-    replica: i32,
-) -> Vec<Volume> {
-    let images = context.stores.images.state();
-    let image = images.iter().find(|image| image.name_any() == tier.image);
-    fleet::system::volumes(image.map(AsRef::as_ref), system, tier, replica)
-}
 
 pub(super) fn build_vm(
-    context: &Context,
+    flavor: &Flavor,
     system: &BusinessSystem,
     tier: &Tier,
     replica: i32,
 ) -> (VirtualMachine, Option<Secret>) {
-    let flavors = context.stores.flavors.state();
-    let flavor = flavors
-        .iter()
-        .find(|flavor| flavor.name_any() == tier.flavor);
-    let mut vm = fleet::system::vm(flavor.map(AsRef::as_ref), system, tier, replica);
+    let mut vm = fleet::system::vm(Some(flavor), system, tier, replica);
     let secret_name = format!("{}-cloud-init", vm.name_any());
     let inline = tier
         .cloud_init

@@ -8,6 +8,7 @@ use api::{BusinessSystem, Host, HostPool, SpreadOver, Tier, VirtualMachine, Volu
 use fleet::system::{disk_names, spread_of, vm_name, volume_name};
 use kube::ResourceExt;
 
+use super::Parts;
 use crate::reconcile::networks::collision;
 use crate::runtime::Context;
 
@@ -17,6 +18,7 @@ pub(super) fn validate(
     context: &Context,
     system: &BusinessSystem,
     (vms, volumes): (&[Arc<VirtualMachine>], &[Arc<Volume>]),
+    parts: &Parts,
     made: &BTreeSet<String>,
 ) -> Vec<String> {
     let mut problems = taken(system, vms, volumes);
@@ -38,21 +40,10 @@ pub(super) fn validate(
                 remedy(made, tier, "that names another", "name another")
             )
         };
-        if !context
-            .stores
-            .flavors
-            .state()
-            .iter()
-            .any(|flavor| flavor.name_any() == tier.flavor)
-        {
+        if parts.flavor(tier).is_none() {
             problems.push(missing("flavor", "Flavor", &tier.flavor));
         }
-        let image = context
-            .stores
-            .images
-            .state()
-            .into_iter()
-            .find(|image| image.name_any() == tier.image);
+        let image = parts.image(tier);
         if image.is_none() {
             problems.push(missing("image", "Image", &tier.image));
         }

@@ -18,7 +18,7 @@ pub(super) struct Rooms {
     rooms: BTreeMap<String, StorageRoom>,
     /// Made only when a VM's local volumes are to be made.
     engine: Option<Engine>,
-    /// Volumes whose last write is not seen yet.
+    /// Volumes whose last write is not seen yet, or may have been made.
     unsettled: BTreeSet<(String, String)>,
 }
 
@@ -46,7 +46,7 @@ impl Rooms {
         let waits = |volume: &Arc<Volume>| !is_promised(volume) && local(&volume.spec.pool);
         let needed = objects.volumes.iter().any(waits);
         for volume in &objects.volumes {
-            if !context.writer.settled(volume.as_ref()) {
+            if context.writer.may_be_older(volume.as_ref()) {
                 rooms.unsettled.insert(key(volume));
                 // Its size may have been promised a moment ago.
                 let known = if is_promised(volume) {
@@ -137,9 +137,10 @@ impl Rooms {
             return Ok(self.roomiest(volume, able));
         };
         let volumes = crate::vms::volumes_of(context, &vm).unwrap_or_default();
-        if volumes
-            .iter()
-            .any(|other| self.unsettled.contains(&key(other)))
+        let others = volumes.iter().map(|other| key(other));
+        if others
+            .into_iter()
+            .any(|other| self.comes_first(other, key(volume)))
         {
             return Err(Wait::Unsettled);
         }
@@ -165,6 +166,13 @@ impl Rooms {
             }
         };
         Ok(able.iter().find(|able| **able == host.as_str()).cloned())
+    }
+
+    /// Whether a host is chosen for a volume only when another one's last write is seen. Of two whose writes may have been
+    /// made one goes on: its next write tells.
+    fn comes_first(&self, other: (String, String), volume: (String, String)) -> bool {
+        let goes_on = self.unsettled.contains(&volume) && volume < other;
+        other != volume && self.unsettled.contains(&other) && !goes_on
     }
 
     /// The host with the most room, ties by name: for a volume that no VM names.
