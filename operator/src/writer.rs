@@ -81,6 +81,9 @@ impl WriteError {
 /// from it anew is written by compare-and-swap as ever.
 const MOVES_ON_WITHIN: Duration = Duration::from_secs(10);
 
+/// What was written longer ago is shown by now, or its object is gone: watches begin anew every few seconds.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
 /// From which version an object was last written, and when.
 struct Written {
     from: String,
@@ -95,6 +98,7 @@ pub struct Writer {
     leader: Arc<Leader>,
     places: Semaphore,
     written: Mutex<BTreeMap<String, Written>>,
+    forgot: Mutex<Instant>,
     recorder: Recorder,
 }
 
@@ -132,6 +136,7 @@ impl Writer {
             leader,
             places: Semaphore::new(CONCURRENT),
             written: Mutex::default(),
+            forgot: Mutex::new(Instant::now()),
         }
     }
 
@@ -206,6 +211,11 @@ impl Writer {
                 taken,
             };
             let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut forgot = self.forgot.lock().unwrap_or_else(PoisonError::into_inner);
+            if forgot.elapsed() >= REMEMBERED {
+                all.retain(|_, written| written.at.elapsed() < REMEMBERED);
+                *forgot = Instant::now();
+            }
             all.insert(key(object), written);
         }
     }
