@@ -27,6 +27,7 @@ use crate::network::{Standing, Uplink};
 use crate::options::{AgentOptions, DomainType, HypervisorKind};
 use crate::storage::images::Checked;
 use crate::storage::jobs::Jobs;
+use crate::under_way::UnderWay;
 use crate::view::View;
 use crate::vm::closing::Closes;
 use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
@@ -269,6 +270,7 @@ async fn converge(context: &Arc<Context>) -> &'static str {
         }
         // Before domains are listed: what ends or is called meanwhile is answered by the next list.
         let answers = context.freezer.answers(is_idle(&memory.busy));
+        let before = UnderWay::now(&memory.busy);
         let listed = context.hypervisor.list().await;
         if let Ok(domains) = &listed {
             let known = context.ledger.known(domains);
@@ -276,7 +278,7 @@ async fn converge(context: &Arc<Context>) -> &'static str {
             context.alarms.audit(&context.ledger, known);
         }
         match listed {
-            Ok(domains) if context.freezer.acts() => turn(context, &mut memory, &domains),
+            Ok(domains) if context.freezer.acts() => turn(context, &mut memory, &before, &domains),
             Ok(domains) => context.freezer.tell(context, &domains, answers),
             Err(error) => tracing::warn!(%error, "domains can not be listed; nothing is decided"),
         }
@@ -301,8 +303,8 @@ fn remember(memory: &mut Memory, event: &Event) {
     }
 }
 
-/// One turn over every VM that concerns this host.
-fn turn(context: &Arc<Context>, memory: &mut Memory, domains: &[Domain]) {
+/// One turn over every VM that concerns this host, by domains that were listed after `before`.
+fn turn(context: &Arc<Context>, memory: &mut Memory, before: &UnderWay, domains: &[Domain]) {
     let assigned = context.view.assigned.state();
     let incoming = context.view.incoming.state();
     let mut vms: BTreeMap<String, (VmRef, Option<Arc<VirtualMachine>>)> = BTreeMap::new();
@@ -327,7 +329,8 @@ fn turn(context: &Arc<Context>, memory: &mut Memory, domains: &[Domain]) {
     }
     memory.stopped.retain(|uid, _| vms.contains_key(uid));
     for (uid, (vm, object)) in vms {
-        if context.moves.is_moving(&uid) || is_busy(&memory.busy, &uid) {
+        let works = context.moves.is_moving(&uid) || is_busy(&memory.busy, &uid);
+        if works || before.has_vm(&uid) {
             continue;
         }
         let ledger = match context.ledger.entry(&uid) {
@@ -347,12 +350,16 @@ fn turn(context: &Arc<Context>, memory: &mut Memory, domains: &[Domain]) {
             moving_out: context.moves.is_moving(&uid),
             shut_down_inside: memory.stopped.get(&uid) == Some(&StopCause::GuestShutdown),
         });
+        if matches!(action, Action::Close(..)) && before.has_arrival(&uid) {
+            // The list may be older than the copy, or than its end.
+            continue;
+        }
         if action != Action::Nothing {
             tracing::debug!(vm = vm.name, ?action, "decided");
             begin(context, &memory.busy, vm, action);
         }
     }
-    migration::turn(context, &memory.busy, domains);
+    migration::turn(context, &memory.busy, before, domains);
 }
 
 /// What an object of a VM says that decides about its copy here.

@@ -22,5 +22,6 @@ pub mod options;
 pub mod process;
 pub mod report;
 pub mod storage;
+pub mod under_way;
 pub mod view;
 pub mod vm;
