@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use api::{RunStrategy, Runtime, VirtualMachine};
+use failover::copy::CopyPhase;
 use hypervisor::libvirt::LibvirtHypervisor;
 use hypervisor::memory::MemoryFabric;
-use hypervisor::{Domain, Event, Hypervisor, Node, StopCause};
+use hypervisor::{Domain, Hypervisor, Node};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use model::{BootId, HostName};
+use model::{BootId, Epoch, HostName};
 use tokio::task::JoinSet;
 
 use crate::alarm::Alarms;
 use crate::certificates::Certificates;
+use crate::ends::Ends;
 use crate::freeze::Freezer;
 use crate::guard::files::Firings;
 use crate::ledger::Ledger;
@@ -27,11 +29,13 @@ use crate::network::{Standing, Uplink};
 use crate::options::{AgentOptions, DomainType, HypervisorKind};
 use crate::storage::images::Checked;
 use crate::storage::jobs::Jobs;
+use crate::under_way::UnderWay;
 use crate::view::View;
 use crate::vm::closing::Closes;
 use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
 use crate::vm::departed::Departed;
 use crate::vm::dirty_rate::{self, DirtyRates};
+use crate::vm::last_words::LastWords;
 use crate::vm::preparing::Preparing;
 use crate::vm::resuming::Resumes;
 use crate::vm::worker::{VmRef, carry_out};
@@ -66,6 +70,8 @@ pub struct Context {
     pub preparing: Preparing,
     /// Closes under way.
     pub closes: Closes,
+    /// Why copies were closed, until that was seen to be told.
+    pub last_words: LastWords,
     /// Copies that were handed over and are still shown.
     pub departed: Departed,
     /// Guests that were let run on after a disk had failed.
@@ -144,6 +150,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         ledger: Ledger::new(&options.run_dir),
         preparing: Preparing::default(),
         closes: Closes::default(),
+        last_words: LastWords::default(),
         departed: Departed::default(),
         resumes: Resumes::default(),
         dirty_rates: DirtyRates::default(),
@@ -246,7 +253,7 @@ async fn wait_node(hypervisor: &dyn Hypervisor) -> Node {
 #[derive(Default)]
 struct Memory {
     busy: Arc<Mutex<BTreeSet<String>>>,
-    stopped: BTreeMap<String, StopCause>,
+    ends: Ends,
 }
 
 /// The converge loop.
@@ -259,24 +266,25 @@ async fn converge(context: &Arc<Context>) -> &'static str {
         tokio::select! {
             _ = turns.tick() => {}
             () = context.view.changed.notified() => {}
-            event = events.recv() => if let Ok(event) = event { remember(&mut memory, &event) },
+            event = events.recv() => if let Ok(event) = event { memory.ends.hear(&event) },
         }
         if context.is_over() {
             return "converge: the guard has fired, so this incarnation of the host is over";
         }
-        while let Ok(event) = events.try_recv() {
-            remember(&mut memory, &event);
-        }
+        memory.ends.hear_all(&mut events);
         // Before domains are listed: what ends or is called meanwhile is answered by the next list.
         let answers = context.freezer.answers(is_idle(&memory.busy));
+        let before = UnderWay::now(&memory.busy);
         let listed = context.hypervisor.list().await;
+        // What has ended since the events were read above may be missing in the list.
+        memory.ends.hear_all(&mut events);
         if let Ok(domains) = &listed {
             let known = context.ledger.known(domains);
             context.departed.see(&context.boot_id, &known);
             context.alarms.audit(&context.ledger, known);
         }
         match listed {
-            Ok(domains) if context.freezer.acts() => turn(context, &mut memory, &domains),
+            Ok(domains) if context.freezer.acts() => turn(context, &mut memory, &before, &domains),
             Ok(domains) => context.freezer.tell(context, &domains, answers),
             Err(error) => tracing::warn!(%error, "domains can not be listed; nothing is decided"),
         }
@@ -295,39 +303,44 @@ fn tell_guard(context: &Context) -> std::io::Result<()> {
     guard::pulse::tell(&context.options.run_dir, &context.boot_id, now)
 }
 
-fn remember(memory: &mut Memory, event: &Event) {
-    if let Event::Stopped(uuid, cause) = event {
-        memory.stopped.insert(uuid.to_string(), *cause);
-    }
-}
+/// A VM, and its object where a cache of ours has it.
+type Concerned = (VmRef, Option<Arc<VirtualMachine>>);
 
-/// One turn over every VM that concerns this host.
-fn turn(context: &Arc<Context>, memory: &mut Memory, domains: &[Domain]) {
-    let assigned = context.view.assigned.state();
-    let incoming = context.view.incoming.state();
-    let mut vms: BTreeMap<String, (VmRef, Option<Arc<VirtualMachine>>)> = BTreeMap::new();
-    for domain in domains {
-        if let Some(owner) = &domain.owner {
-            let vm = VmRef {
-                uid: owner.vm.to_string(),
-                namespace: owner.namespace.clone(),
-                name: owner.name.clone(),
-            };
-            vms.insert(vm.uid.clone(), (vm, None));
-        }
+/// Every VM that concerns this host, by uid: those that the API gives it, and those that are here.
+fn concerned(context: &Context, domains: &[Domain]) -> BTreeMap<String, Concerned> {
+    let mut vms = BTreeMap::new();
+    for owner in domains.iter().filter_map(|domain| domain.owner.as_ref()) {
+        let vm = VmRef {
+            uid: owner.vm.to_string(),
+            namespace: owner.namespace.clone(),
+            name: owner.name.clone(),
+        };
+        vms.insert(vm.uid.clone(), (vm, None));
     }
-    for object in assigned.iter().chain(&incoming) {
+    let (assigned, incoming) = (&context.view.assigned, &context.view.incoming);
+    for object in assigned.state().into_iter().chain(incoming.state()) {
         let metadata = &object.metadata;
         let vm = VmRef {
             uid: metadata.uid.clone().unwrap_or_default(),
             namespace: metadata.namespace.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),
         };
-        vms.insert(vm.uid.clone(), (vm, Some(object.clone())));
+        vms.insert(vm.uid.clone(), (vm, Some(object)));
     }
-    memory.stopped.retain(|uid, _| vms.contains_key(uid));
+    vms
+}
+
+/// One turn over every VM that concerns this host, by domains that were listed after `before`.
+fn turn(context: &Arc<Context>, memory: &mut Memory, before: &UnderWay, domains: &[Domain]) {
+    let vms = concerned(context, domains);
+    memory.ends.begin_turn(|uid| vms.contains_key(uid));
+    context.last_words.retain(|uid, epoch| {
+        let vm = vms.get(uid);
+        vm.is_some_and(|(_, object)| !shows_closed(context, object.as_deref(), epoch))
+    });
     for (uid, (vm, object)) in vms {
-        if context.moves.is_moving(&uid) || is_busy(&memory.busy, &uid) {
+        let works = context.moves.is_moving(&uid) || is_busy(&memory.busy, &uid);
+        if works || before.has_vm(&uid) {
             continue;
         }
         let ledger = match context.ledger.entry(&uid) {
@@ -345,14 +358,30 @@ fn turn(context: &Arc<Context>, memory: &mut Memory, domains: &[Domain]) {
             ledger: &ledger,
             domain: domain.and_then(|domain| Some(copy_of(domain.state, domain.owner.as_ref()?))),
             moving_out: context.moves.is_moving(&uid),
-            shut_down_inside: memory.stopped.get(&uid) == Some(&StopCause::GuestShutdown),
+            shut_down_inside: memory.ends.shut_down_inside(&uid),
         });
+        if matches!(action, Action::Close(..)) && before.has_arrival(&uid) {
+            // The list may be older than the copy, or than its end.
+            continue;
+        }
+        if memory.ends.is_to_confirm(&uid, &action) {
+            continue;
+        }
+        if matches!(action, Action::Start(_)) {
+            memory.ends.forget(&uid);
+        }
         if action != Action::Nothing {
             tracing::debug!(vm = vm.name, ?action, "decided");
             begin(context, &memory.busy, vm, action);
         }
     }
-    migration::turn(context, &memory.busy, domains);
+    migration::turn(context, &memory.busy, before, domains);
+}
+
+/// Whether an object of a VM shows that an epoch was told to be closed here.
+fn shows_closed(context: &Context, vm: Option<&VirtualMachine>, epoch: Epoch) -> bool {
+    let reported = vm.and_then(|vm| api_facts(context, vm).reported);
+    reported == Some((epoch.0, CopyPhase::Closed))
 }
 
 /// What an object of a VM says that decides about its copy here.

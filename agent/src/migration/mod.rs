@@ -22,10 +22,16 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::agent::{Context, in_task};
+use crate::under_way::UnderWay;
 use crate::vm::worker::VmRef;
 
 /// How long an agent that is told to stop waits for its moves: an abort takes a second or two, and systemd is patient for 90 s.
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Work on a VM's move as its source.
+pub(crate) const SOURCE: &str = "source";
+/// Work on a VM's move as its target.
+pub(crate) const TARGET: &str = "target";
 
 /// How far a VM that is being sent from here has come.
 #[derive(Clone, Copy, Debug, Default)]
@@ -177,15 +183,29 @@ fn is_mine(context: &Context, assignment: &Assignment) -> bool {
     assignment.host == context.host && assignment.boot_id == context.boot_id
 }
 
-/// Begins what is due for every migration that concerns this host.
-pub fn turn(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>, domains: &[Domain]) {
+/// The key of the work on one side of a move of a VM.
+pub(crate) fn key(side: &str, uid: &str, migration: &str) -> String {
+    format!("{side}/{uid}/{migration}")
+}
+
+/// Begins what is due for every migration that concerns this host, by domains that were listed after `before`.
+pub fn turn(
+    context: &Arc<Context>,
+    busy: &Arc<Mutex<BTreeSet<String>>>,
+    before: &UnderWay,
+    domains: &[Domain],
+) {
     for object in context.view.leaving.state() {
         let Some(moving) = Move::of(&object).filter(|moving| is_mine(context, &moving.source))
         else {
             continue;
         };
+        let key = key(SOURCE, &moving.vm.uid, &moving.name());
+        if before.has(&key) {
+            continue;
+        }
         if let Some(step) = source::decide(context, &moving, domains) {
-            let (context, key) = (context.clone(), format!("source/{}", moving.name()));
+            let context = context.clone();
             in_task(busy, key, async move {
                 logged(
                     &moving.name(),
@@ -199,8 +219,12 @@ pub fn turn(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>, domains
         else {
             continue;
         };
+        let key = key(TARGET, &moving.vm.uid, &moving.name());
+        if before.has(&key) {
+            continue;
+        }
         if let Some(step) = target::decide(context, &moving, domains) {
-            let (context, key) = (context.clone(), format!("target/{}", moving.name()));
+            let context = context.clone();
             in_task(busy, key, async move {
                 logged(
                     &moving.name(),

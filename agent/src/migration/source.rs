@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use api::{
     MigrationPhase, MigrationSource, MigrationSourcePhase, RuntimePhase, VirtualMachineMigration,
 };
+use failover::agent::ledger::EpochState;
 pub use failover::agent::moving::SourceStep as Step;
 use failover::agent::moving::{SourceFacts, source};
 use hypervisor::{Domain, DomainState, Migrated, MigrationTarget};
@@ -99,6 +100,13 @@ async fn give_up(context: &Arc<Context>, moving: &Move) -> Result<()> {
         context.hypervisor.abort_job(uuid).await?;
         bail!("the job had not ended yet");
     }
+    // Looked at afresh, now that no job is left: it may have ended while domains were listed, and libvirt lets the guest
+    // run on then.
+    let state = state_of(context, uuid).await?;
+    let ledger = context.ledger.entry(&moving.vm.uid)?;
+    if runs_on(ledger.state(moving.source.epoch.0), state) {
+        return Ok(());
+    }
     worker::close_copy(context, &moving.vm, &moving.source, "runtime").await?;
     say(
         context,
@@ -108,6 +116,12 @@ async fn give_up(context: &Arc<Context>, moving: &Move) -> Result<()> {
         Some("left paused at switch-over; closed".to_owned()),
     )
     .await
+}
+
+/// Whether a guest that was to be given up is kept, as it runs here after its job's end: the next turn says so. Not one
+/// whose epoch is closed, which is for ever.
+fn runs_on(epoch: Option<EpochState>, state: Option<DomainState>) -> bool {
+    epoch != Some(EpochState::Closed) && state.is_some_and(DomainState::has_run)
 }
 
 async fn state_of(context: &Context, uuid: uuid::Uuid) -> Result<Option<DomainState>> {
@@ -393,6 +407,18 @@ async fn failed(context: &Arc<Context>, moving: &Move, error: &hypervisor::Error
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_that_was_let_run_again_is_not_given_up_for_the_pause_that_was_listed() {
+        let runs = [DomainState::Running, DomainState::Stalled].map(Some);
+        for state in runs {
+            assert!(runs_on(Some(EpochState::Started), state), "{state:?}");
+            assert!(!runs_on(Some(EpochState::Closed), state), "{state:?}");
+        }
+        for state in [Some(DomainState::Paused), Some(DomainState::Ending), None] {
+            assert!(!runs_on(Some(EpochState::Started), state), "{state:?}");
+        }
+    }
 
     #[test]
     fn a_move_is_aborted_when_its_agent_stops_or_somebody_wants_it() {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use api::{CloseReason, RunStrategy, Runtime, RuntimePhase, VirtualMachine};
+use failover::copy::CopyPhase;
 use hypervisor::{DomainSpec, DomainState};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -18,6 +19,7 @@ use super::closing::{self, CloseStuck};
 use super::decide::{Action, close_reason, runtime_phase};
 use super::forgotten;
 use super::gathering::{pool, prepare, read_volumes};
+use super::last_words::LastWord;
 use super::preparing;
 use super::reporting;
 use super::spec::ClaimKind;
@@ -67,8 +69,13 @@ pub async fn carry_out(context: &Arc<Context>, vm: &VmRef, action: Action) -> Re
         Action::Resume(assignment) => resume(context, vm, &assignment).await,
         Action::CheckSuperseded(assignment) => check_superseded(context, vm, &assignment).await,
         Action::Report(assignment, phase, cause) => {
-            let (phase, reason) = (runtime_phase(phase), cause.map(close_reason));
-            report(context, vm, &assignment, phase, reason, None).await
+            let word = context.last_words.of(&vm.uid, assignment.epoch);
+            let (reason, message) = match word.filter(|_| phase == CopyPhase::Closed) {
+                Some(word) => (Some(word.reason), word.message),
+                None => (cause.map(close_reason), None),
+            };
+            let phase = runtime_phase(phase);
+            report(context, vm, &assignment, phase, reason, message).await
         }
         Action::Forgotten(assignment, said) => {
             forgotten::give_up(context, vm, &assignment, said).await
@@ -252,7 +259,8 @@ pub async fn close(
     close_and_report(context, vm, assignment, reason, None).await
 }
 
-/// Closes an epoch, then says so, with more than the reason.
+/// Closes an epoch, then says so, with more than the reason. Why is kept until it was told: a report that fails is made
+/// again by another turn.
 ///
 /// # Errors
 /// What is tried again at the next turn.
@@ -263,20 +271,18 @@ pub(super) async fn close_and_report(
     reason: CloseReason,
     message: Option<String>,
 ) -> Result<()> {
-    close_copy(context, vm, assignment, "runtime").await?;
     if assignment.boot_id != context.boot_id {
         // Another boot's copy has nothing to report: its boot id is retired.
-        return Ok(());
+        return close_copy(context, vm, assignment, "runtime").await;
     }
-    report(
-        context,
-        vm,
-        assignment,
-        RuntimePhase::Closed,
-        Some(reason),
-        message,
-    )
-    .await
+    // The ledger first: what it does not close goes on, and ends for another reason.
+    context.ledger.close(&vm.uid, assignment.epoch.0)?;
+    let word = LastWord { reason, message };
+    let word = context.last_words.keep(&vm.uid, assignment.epoch, word);
+    close_copy(context, vm, assignment, "runtime").await?;
+    let (reason, message) = (Some(word.reason), word.message);
+    let phase = RuntimePhase::Closed;
+    report(context, vm, assignment, phase, reason, message).await
 }
 
 /// Closes an epoch here; a close that is stuck is told in `field` of the VM's status.

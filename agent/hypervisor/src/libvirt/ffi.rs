@@ -1,5 +1,5 @@
-//! The calls to libvirt that crate `virt` lacks or gets wrong: events, job statistics (its own
-//! frees a null pointer), abort, bulk statistics (its own leaks), dirty rates.
+//! The calls to libvirt that crate `virt` lacks or gets wrong: events, the state of a domain (its own drops the error), job
+//! statistics (its own frees a null pointer), abort, bulk statistics (its own leaks), dirty rates.
 
 #![allow(
     unsafe_code,
@@ -50,6 +50,17 @@ unsafe fn numbers(params: sys::virTypedParameterPtr, count: c_int) -> Numbers {
         map.insert(name, value);
     }
     map
+}
+
+/// The state of a domain, and the reason for it, which is numbered by state. An error is no state: a daemon that is gone
+/// says nothing about its domains.
+pub fn state(domain: &Domain) -> Result<(sys::virDomainState, u32), Error> {
+    let (mut state, mut reason): (c_int, c_int) = (-1, -1);
+    // SAFETY: the domain is alive for the call; the pointers are to locals.
+    match unsafe { sys::virDomainGetState(domain.as_ptr(), &mut state, &mut reason, 0) } {
+        0.. => Ok((state as sys::virDomainState, reason as u32)),
+        _ => Err(Error::last_error()),
+    }
 }
 
 /// Statistics of a domain's job: its type (0: none) and numbers.

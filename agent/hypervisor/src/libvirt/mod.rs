@@ -6,6 +6,7 @@ mod connection;
 mod departure;
 mod dirty_rate;
 mod ffi;
+mod list;
 mod node;
 
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 use uuid::Uuid;
-use virt::domain::{DomainStateReason, DomainStateReasonEnum, MigrateParameters};
+use virt::domain::MigrateParameters;
 use virt::error::Error as VirtError;
 use virt::sys;
 
@@ -25,7 +26,7 @@ use crate::types::{
     Domain, DomainSpec, DomainState, DomainStats, Error, Event, IoStats, Job, Migrated,
     MigrationTarget, Node, Result,
 };
-use crate::xml::{owner_from_xml, render, render_as, running_from_xml};
+use crate::xml::{render, render_as, running_from_xml};
 use connection::Connection;
 
 /// Bound of calls that ask.
@@ -144,22 +145,6 @@ impl LibvirtHypervisor {
     }
 }
 
-/// A guest that QEMU stopped because a disk failed is told apart from one that stands still for a
-/// move, or because a person suspended it.
-fn state_of(state: sys::virDomainState, reason: DomainStateReasonEnum) -> DomainState {
-    let disk_failed = matches!(
-        reason,
-        DomainStateReasonEnum::Known(DomainStateReason::Paused(paused))
-            if paused.to_raw() == sys::VIR_DOMAIN_PAUSED_IOERROR
-    );
-    match state {
-        sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => DomainState::Running,
-        sys::VIR_DOMAIN_PAUSED if disk_failed => DomainState::Stalled,
-        sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED => DomainState::Paused,
-        _ => DomainState::Ending,
-    }
-}
-
 /// Sorts libvirt's errors by what the caller can do about them.
 fn failure(call: &'static str, error: &VirtError) -> Error {
     match error.code().to_raw() {
@@ -190,30 +175,7 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn list(&self) -> Result<Vec<Domain>> {
-        self.call("list", ASK, |connect| {
-            let mut domains = Vec::new();
-            for domain in connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)? {
-                // A domain may end between the list and the look at it.
-                let (Ok(name), Ok(uuid), Ok((state, reason))) =
-                    (domain.name(), domain.uuid_string(), domain.state())
-                else {
-                    continue;
-                };
-                let Ok(uuid) = Uuid::parse_str(&uuid) else {
-                    continue;
-                };
-                let xml = domain.xml_desc(0).unwrap_or_default();
-                let state = state_of(state.to_raw(), reason);
-                domains.push(Domain {
-                    uuid,
-                    name,
-                    state,
-                    owner: owner_from_xml(&xml),
-                });
-            }
-            Ok(domains)
-        })
-        .await
+        self.call(list::CALL, ASK, list::all).await?
     }
 
     async fn start(&self, spec: &DomainSpec) -> Result<()> {
@@ -371,43 +333,5 @@ fn domain_stats(
         resident_kib: number("balloon.rss"),
         blocks: devices("block", ["rd.bytes", "wr.bytes", "rd.reqs", "wr.reqs"]),
         nics: devices("net", ["rx.bytes", "tx.bytes", "rx.pkts", "tx.pkts"]),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use virt::domain::DomainPausedReasonEnum;
-
-    #[test]
-    fn only_a_failed_disk_makes_a_guest_stalled() {
-        let paused = |why| {
-            let why = DomainPausedReasonEnum::from_raw(why);
-            DomainStateReasonEnum::Known(DomainStateReason::Paused(why))
-        };
-        let state = |why| state_of(sys::VIR_DOMAIN_PAUSED, paused(why));
-        assert_eq!(state(sys::VIR_DOMAIN_PAUSED_IOERROR), DomainState::Stalled);
-        for why in [
-            sys::VIR_DOMAIN_PAUSED_UNKNOWN,
-            sys::VIR_DOMAIN_PAUSED_USER,
-            sys::VIR_DOMAIN_PAUSED_MIGRATION,
-            sys::VIR_DOMAIN_PAUSED_STARTING_UP,
-            sys::VIR_DOMAIN_PAUSED_POSTCOPY,
-        ] {
-            assert_eq!(state(why), DomainState::Paused, "{why}");
-        }
-        let unknown = DomainStateReasonEnum::Unknown(99);
-        assert_eq!(
-            state_of(sys::VIR_DOMAIN_PAUSED, unknown),
-            DomainState::Paused
-        );
-        assert_eq!(
-            state_of(sys::VIR_DOMAIN_RUNNING, unknown),
-            DomainState::Running
-        );
-        assert_eq!(
-            state_of(sys::VIR_DOMAIN_SHUTDOWN, unknown),
-            DomainState::Ending
-        );
     }
 }
