@@ -66,6 +66,15 @@ pub struct Turns {
     pub order: Vec<VmUid>,
 }
 
+impl Turns {
+    /// Sorts VMs into the order in which room and slots are given: what asks for neither first, as it was listed,
+    /// then who starts or waits to, in `order`.
+    pub fn sort<T>(&self, vms: &mut [T], uid: impl Fn(&T) -> &VmUid) {
+        let places: BTreeMap<&VmUid, usize> = self.order.iter().zip(1..).collect();
+        vms.sort_by_cached_key(|vm| places.get(uid(vm)).copied().unwrap_or(0));
+    }
+}
+
 impl RecoveryClock {
     /// Sorts candidates into those that may start now and those that wait.
     pub fn turns(&mut self, candidates: &[Candidate], tiers: &Tiers, now: Moment) -> Turns {
@@ -250,6 +259,18 @@ mod tests {
             names(&clock.turns(&all, &Tiers::new(), Moment(0))),
             ["a", "b", "single"]
         );
+    }
+
+    #[test]
+    fn room_is_given_in_order_whoever_is_listed_first() {
+        let turns = Turns {
+            order: ["database", "web", "tourism"].map(VmUid::from).into(),
+            ..Turns::default()
+        };
+        let mut listed = ["runs", "tourism", "web", "halted", "database"].map(VmUid::from);
+        turns.sort(&mut listed, |uid| uid);
+        let sorted = listed.each_ref().map(VmUid::as_str);
+        assert_eq!(sorted, ["runs", "halted", "database", "web", "tourism"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use failover::assignment::Rights;
 use failover::vm::{VmPhase, Wanted};
 use model::VmUid;
 
+use crate::apart::Apart;
 use crate::healthy::Health;
 use crate::machine::DomainState;
 use crate::world::World;
@@ -40,6 +41,8 @@ pub struct Checker {
     pending: Option<(&'static str, String)>,
     /// What the judges of `healthy` remember.
     pub(crate) health: Health,
+    /// What the judge of `apart` remembers.
+    pub(crate) apart: Apart,
     /// etcd was restored and the site is not rebased: an epoch may be issued again, though
     /// nothing may start under it.
     old: bool,
@@ -172,6 +175,7 @@ impl World {
         }
         self.look_at_what_is_shown();
         self.look_at_health();
+        self.look_at_what_is_apart();
         if self.healed {
             self.people_switch_on();
             self.people_reboot_the_cut();

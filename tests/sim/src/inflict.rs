@@ -22,6 +22,7 @@ impl World {
             self.tell("fault", &[("what", &text)]);
         }
         self.note_harm(fault);
+        self.checker.apart.note(fault);
         let now = self.now;
         match *fault {
             Fault::PowerLoss { host, bmc } => {

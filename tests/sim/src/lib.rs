@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod apart;
 pub mod api;
 pub mod check;
 pub mod faults;

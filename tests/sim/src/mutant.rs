@@ -58,11 +58,17 @@ pub enum Mutant {
     RebaseKeepsStarts,
     /// A rebase does not wait for every host's word.
     RebaseUnheard,
+    /// The operator gives room and slots as VMs are listed, whatever their priority.
+    PlansAsListed,
+    /// The operator keeps no room for a VM that waits for another tier.
+    KeepsNoRoom,
+    /// The operator forgets where it placed a VM until its watch shows it.
+    ForgetsSeats,
 }
 
 impl Mutant {
     /// All of them, with the name that the command line takes.
-    pub const ALL: [(&'static str, Mutant); 25] = [
+    pub const ALL: [(&'static str, Mutant); 28] = [
         ("trusts-command", Mutant::TrustsCommand),
         ("no-compare-and-swap", Mutant::NoCompareAndSwap),
         ("trusts-any-bmc", Mutant::TrustsAnyBmc),
@@ -88,6 +94,9 @@ impl Mutant {
         ("forgets-versions", Mutant::ForgetsVersions),
         ("rebase-keeps-starts", Mutant::RebaseKeepsStarts),
         ("rebase-unheard", Mutant::RebaseUnheard),
+        ("plans-as-listed", Mutant::PlansAsListed),
+        ("keeps-no-room", Mutant::KeepsNoRoom),
+        ("forgets-seats", Mutant::ForgetsSeats),
     ];
 
     /// The site's policy under the error.

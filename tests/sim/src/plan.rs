@@ -8,6 +8,7 @@ use crate::faults::{BmcMode, Fault, HostIndex, OperatorIndex, VmIndex};
 use crate::rng::Rng;
 use crate::story::Pattern;
 use failover::Policy;
+use model::Priority;
 
 /// A VM of the site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct VmSpec {
     pub apart: bool,
     /// Order of its tier in the one business system; none: it stands alone.
     pub tier: Option<i32>,
+    /// Who is given the last room; VMs of the business system share one.
+    pub priority: Priority,
 }
 
 /// A fault and when, milliseconds.
@@ -100,6 +103,8 @@ pub struct Plan {
 const FIRST: u64 = 4_000;
 /// Latest begin of a fault.
 const LAST: u64 = 60_000;
+/// Priorities have chance of their own: all else of older seeds is as it was.
+const PRIORITIES: u64 = 0x9a1b_0e5d;
 
 impl Plan {
     /// The schedule of a seed.
@@ -118,6 +123,7 @@ impl Plan {
         if special {
             specialise(&mut vms, hosts, &mut rng);
         }
+        prioritise(&mut vms, &mut Rng::new(seed ^ PRIORITIES));
         let shares = vms.iter().enumerate().any(|(index, vm)| vm.volume != index);
         let tight = u64::try_from(count.div_ceil(hosts - 1)).unwrap_or(1);
         let ample = u64::try_from(count).unwrap_or(1);
@@ -525,10 +531,49 @@ fn specialise(vms: &mut [VmSpec], hosts: usize, rng: &mut Rng) {
     }
 }
 
+/// Each VM has a priority of its own, and the tiers of the business system have one.
+fn prioritise(vms: &mut [VmSpec], rng: &mut Rng) {
+    let all = [
+        Priority::Critical,
+        Priority::High,
+        Priority::Normal,
+        Priority::Low,
+    ];
+    let mut system = None;
+    for vm in vms {
+        let drawn = all[rng.index(all.len())];
+        vm.priority = match vm.tier {
+            Some(_) => *system.get_or_insert(drawn),
+            None => drawn,
+        };
+    }
+}
+
 /// No host starts with more VMs than it has room for.
 fn fits(vms: &[VmSpec], hosts: usize, room: u64) -> bool {
     (0..hosts).all(|host| {
         let here = vms.iter().filter(|vm| vm.home == Some(host)).count();
         u64::try_from(here).is_ok_and(|here| here <= room)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priorities_differ_and_the_tiers_of_a_system_share_one() {
+        let mut seen = BTreeSet::new();
+        let mut systems = 0;
+        for seed in 1..=200 {
+            let vms = Plan::random(seed).vms;
+            seen.extend(vms.iter().map(|vm| vm.priority));
+            let tiers = vms.iter().filter(|vm| vm.tier.is_some());
+            let shared: BTreeSet<Priority> = tiers.map(|vm| vm.priority).collect();
+            assert!(shared.len() < 2, "seed {seed}: {shared:?}");
+            systems += shared.len();
+        }
+        assert_eq!(seen.len(), 4);
+        assert!(systems > 0, "no seed has a business system");
+    }
 }

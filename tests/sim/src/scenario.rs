@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use model::Priority;
 use serde::Deserialize;
 
 use crate::faults::{Fault, HostIndex, VmIndex};
@@ -30,6 +31,8 @@ struct VmFile {
     apart: bool,
     #[serde(default)]
     tier: Option<i32>,
+    #[serde(default)]
+    priority: Priority,
 }
 
 #[derive(Debug, Deserialize)]
@@ -154,6 +157,7 @@ fn plan(file: &ScenarioFile, seed: u64) -> Result<Plan, String> {
             stays: vm.stays,
             apart: vm.apart,
             tier: vm.tier,
+            priority: vm.priority,
         })
         .collect();
     let (mut faults, mut triggers) = (Vec::new(), Vec::new());

@@ -5,7 +5,7 @@ use std::path::Path;
 use sim::mutant::Mutant;
 use sim::plan::Plan;
 use sim::run::run;
-use sim::scenario::play_with;
+use sim::scenario::{plan_of, play_with};
 
 /// What differs when a scenario is played with a planted error.
 fn differs(scenario: &str, mutant: Mutant) -> String {
@@ -87,4 +87,37 @@ fn a_guard_that_forgets_its_pools_is_caught() {
 fn a_hook_that_lets_a_closed_epoch_start_is_caught() {
     let text = differs("42b-a-start-hangs-past-its-deadline", Mutant::HookPasses);
     assert!(text.contains("one-writer"), "{text}");
+}
+
+/// Of two VMs that wait for one room the more urgent one gets it, though the other one was declared first.
+#[test]
+fn giving_the_last_room_to_who_is_listed_first_is_caught() {
+    let scenario = "01e-the-last-room-goes-to-the-most-urgent";
+    let text = differs(scenario, Mutant::PlansAsListed);
+    assert!(text.contains("did not happen"), "{text}");
+}
+
+/// The application waits for its database, and another VM would take its room meanwhile.
+#[test]
+fn giving_away_the_room_of_a_tier_that_waits_is_caught() {
+    let scenario = "01f-a-tier-that-waits-keeps-its-room";
+    let text = differs(scenario, Mutant::KeepsNoRoom);
+    assert!(text.contains("did not happen"), "{text}");
+}
+
+/// The second VM must be placed while the watch does not show where the first one went and other hosts still
+/// count as alive: in which seeds is up to the guards' phases.
+#[test]
+fn forgetting_where_a_vm_was_just_placed_is_caught() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    let folder = folder.join("23c-two-that-must-be-apart-lose-their-hosts-at-once");
+    let broken = |seed: u64, mutant| {
+        let plan = plan_of(&folder, seed).expect("a scenario");
+        run(plan, mutant, true).violation.map(|it| it.rule)
+    };
+    let seeds = 1..=40;
+    let right: Vec<_> = seeds.clone().map(|it| broken(it, Mutant::None)).collect();
+    assert!(right.iter().all(Option::is_none), "{right:?}");
+    let mut forgetful = seeds.map(|it| broken(it, Mutant::ForgetsSeats));
+    assert!(forgetful.any(|rule| rule == Some("apart")));
 }

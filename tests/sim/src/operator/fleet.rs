@@ -6,13 +6,14 @@ use failover::Moment;
 use model::{Architecture, BootId, HostName, NamespacedName, Zone};
 use placement::Fleet;
 
+use super::seats::keep_seats;
 use crate::world::World;
 
 /// Memory of every VM, bytes; hosts have room for so many of them as the plan says.
 const VM_MEMORY: u64 = 4 << 30;
 
 impl World {
-    /// The fleet as `placement` reads it.
+    /// The fleet as `placement` reads it, with the seats that the cache does not show yet.
     pub(super) fn fleet(&self, operator: usize, now: Moment) -> Fleet {
         let mut fleet = Fleet::default();
         let this = &self.operators[operator];
@@ -93,6 +94,7 @@ impl World {
                 }),
             );
         }
+        keep_seats(&mut fleet, self.kept_seats(operator));
         fleet
     }
 

@@ -128,17 +128,19 @@ impl World {
         this.cache.hosts.iter().any(|object| told(object)) || this.renewals.iter().any(remembers)
     }
 
+    /// Every accepted host has renewed once more since this operator began, or had the time to: one whose Lease was
+    /// never seen is not heard.
     fn everybody_heard(&mut self, operator: usize) -> bool {
         let now = self.now;
         let late = self.policy.unreachable_after_milliseconds;
         let this = &mut self.operators[operator];
         let began = *this.freeze.began.get_or_insert(now);
-        this.freeze.heard |= now - began >= late
-            || this
-                .renewals
-                .iter()
-                .flatten()
-                .all(|renewals| renewals.sign.changes > 1);
+        let mut hosts = this.cache.hosts.iter().zip(&this.renewals);
+        let all = hosts.all(|(object, renewals)| {
+            let heard = renewals.as_ref().is_some_and(|it| it.sign.changes > 1);
+            object.accepted.is_none() || heard
+        });
+        this.freeze.heard |= now - began >= late || all;
         this.freeze.heard
     }
 
@@ -357,4 +359,25 @@ impl World {
 fn machine_boot(object: &crate::api::HostObject) -> model::BootId {
     let reported = object.reported.as_ref().or(object.accepted.as_ref());
     reported.map_or_else(|| "unknown".into(), |identity| identity.boot_id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+
+    #[test]
+    fn an_accepted_host_whose_lease_was_never_seen_is_not_heard() {
+        let mut world = World::new(Plan::random(1), Mutant::None, false);
+        let hosts = world.machines.len();
+        world.operators[0].sized(hosts);
+        world.operators[0].cache = world.api.objects.clone();
+        assert!(!world.everybody_heard(0));
+        // One that was never accepted keeps nobody waiting.
+        for host in 0..hosts {
+            world.api.host(host, None, |object| object.accepted = None);
+        }
+        world.operators[0].cache = world.api.objects.clone();
+        assert!(world.everybody_heard(0));
+    }
 }

@@ -1,6 +1,6 @@
 //! An operator as a process: leadership, caches that may be stale, and its loops. What it
 //! decides it decides with `failover` and `placement`; the loops here are short retellings of
-//! the operator's own (`operator/src/hosts`, `vms`, `migrations`).
+//! the operator's own. Which file retells which one is in `tests/sim/README.md`.
 
 mod fleet;
 mod freeze;
@@ -8,6 +8,7 @@ mod hosts;
 mod moves;
 mod power;
 mod rights;
+mod seats;
 mod vms;
 mod writes;
 
@@ -32,6 +33,7 @@ use crate::api::Objects;
 use crate::mutant::Mutant;
 use crate::world::{Event, World};
 use freeze::Frozen;
+use seats::Seat;
 pub use writes::{MoveEdit, Work};
 
 /// How often the leader renews, how long it may write after a renewal, how long others wait
@@ -96,6 +98,8 @@ pub struct Operator {
     hand_overs: HandOvers,
     /// From which version each object was last written, and when.
     written: BTreeMap<(u8, usize), (u64, u64)>,
+    /// Where VMs were placed, for as long as the cache may not show it.
+    seats: BTreeMap<VmUid, Seat>,
     works: u32,
     renewed_at: Option<u64>,
     /// Moment of the API server's last answer about the leader's Lease.
@@ -141,6 +145,7 @@ impl Operator {
             moves_begun: BTreeMap::new(),
             hand_overs: HandOvers::default(),
             written: BTreeMap::new(),
+            seats: BTreeMap::new(),
             works: 0,
             renewed_at: None,
             answered_at: None,

@@ -24,7 +24,7 @@ impl World {
     pub(super) fn moves_turn(
         &mut self,
         operator: usize,
-        mut fleet: Option<Fleet>,
+        fleet: &mut Option<Fleet>,
         now: Moment,
     ) -> bool {
         self.evacuate(operator);
@@ -59,7 +59,7 @@ impl World {
                 self.write(operator, Work::Move(index, object.version, finish));
                 continue;
             }
-            self.one_move(operator, &mut fleet, (index, object), &mut begun, now);
+            self.one_move(operator, fleet, (index, object), &mut begun, now);
         }
         trouble
     }

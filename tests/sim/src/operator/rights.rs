@@ -82,6 +82,9 @@ impl World {
         });
         if written {
             self.checker.rights_changed(&before.rights, &after);
+            let by = (operator, self.operators[operator].run);
+            let apart = &mut self.checker.apart;
+            apart.rights_changed(by, &before.rights, &after);
             self.tell_rights(operator, &before.rights, &after);
             let concerned: Vec<Assignment> = [&before.rights, &after]
                 .iter()

@@ -1,17 +1,16 @@
 //! The VMs' loop: `failover::vm` decides, `recovery` orders, `placement` chooses, and
 //! `assignment` makes the new rights.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use failover::assignment;
-use failover::copy::CopyPhase;
 use failover::failures::Failures;
 use failover::recovery::{Candidate, TierFact, Tiers, slot};
-use failover::vm::{HostSight, VmDecision, VmFacts, VmPhase, VmVerdict, Volumes, Wanted, decide};
+use failover::vm::{HostSight, VmDecision, VmFacts, VmPhase, VmVerdict, Volumes, decide};
 use failover::{Moment, RightsChange};
-use model::{HostName, NamespacedName, Priority};
-use placement::{Fleet, place};
+use model::{HostName, NamespacedName};
 
+use super::seats::{Turn, ask};
 use super::{Work, name};
 use crate::api::VmObject;
 use crate::mutant::Mutant;
@@ -46,24 +45,21 @@ impl World {
         let turns = self.operators[operator]
             .recovery
             .turns(&candidates, &tiers, now);
-        let mut fleet = None;
-        let mut starting = starting(&vms);
+        if self.mutant != Mutant::PlansAsListed {
+            turns.sort(&mut verdicts, |(_, vm, _)| &vm.uid);
+        }
+        let mut turn = self.begin_turn(operator, &vms, now);
         for (index, vm, verdict) in verdicts {
             if turns.wait.contains_key(&vm.uid) {
+                self.reserve(operator, &mut turn, &vm.uid, &verdict);
                 self.show(operator, index, &vm, verdict.phase);
                 continue;
             }
-            self.plan_vm(
-                operator,
-                &mut fleet,
-                &mut starting,
-                index,
-                &vm,
-                verdict,
-                now,
-            );
+            self.plan_vm(operator, &mut turn, index, &vm, verdict);
         }
-        trouble | self.moves_turn(operator, fleet, now)
+        trouble |= self.moves_turn(operator, &mut turn.fleet, now);
+        self.remember_seats(operator, &turn);
+        trouble
     }
 
     /// Whether the cache has moved on since an object was last written.
@@ -137,7 +133,7 @@ impl World {
             .map(|(index, vm, _)| Candidate {
                 vm: vm.uid.clone(),
                 system: self.plan.vms[*index].tier.map(|_| system()),
-                priority: Priority::Normal,
+                priority: self.plan.vms[*index].priority,
                 order: self.plan.vms[*index].tier.unwrap_or(0),
             })
             .collect()
@@ -200,20 +196,15 @@ impl World {
         }
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one VM's whole picture, passed once"
-    )]
     fn plan_vm(
         &mut self,
         operator: usize,
-        fleet: &mut Option<Fleet>,
-        starting: &mut BTreeMap<HostName, u32>,
+        turn: &mut Turn,
         index: usize,
         vm: &VmObject,
         verdict: VmVerdict,
-        now: Moment,
     ) {
+        let now = turn.now;
         let phase = verdict.phase;
         let (only, avoid, stopped) = match verdict.decision {
             VmDecision::Wait => return self.show(operator, index, vm, phase),
@@ -251,14 +242,8 @@ impl World {
                 ..
             } => (only, avoid, Some(stopped)),
         };
-        let fleet = fleet.get_or_insert_with(|| self.fleet(operator, now));
-        if let Some(fleet_vm) = fleet.vms.get_mut(&vm.uid) {
-            (fleet_vm.host, fleet_vm.incoming) = (None, None);
-            if let Some(only) = only {
-                fleet_vm.pinned_to = Some(only);
-            }
-        }
-        let choice = match place(fleet, &vm.uid, &avoid) {
+        let fleet = turn.fleet.get_or_insert_with(|| self.fleet(operator, now));
+        let choice = match ask(fleet, &vm.uid, only, &avoid) {
             Ok(choice) => choice,
             Err(refusal) => {
                 if vm.phase != phase {
@@ -272,12 +257,10 @@ impl World {
                 return self.show(operator, index, vm, phase);
             }
         };
-        let taken = starting.get(&choice.host).copied().unwrap_or(0);
+        let taken = turn.starting.get(&choice.host).copied().unwrap_or(0);
         if slot(&choice.host, taken, &self.policy).is_err() {
+            // It starts next time; until then its room is kept.
             return self.show(operator, index, vm, phase);
-        }
-        if let Some(fleet_vm) = fleet.vms.get_mut(&vm.uid) {
-            fleet_vm.host = Some(choice.host.clone());
         }
         let Ok(boot_id) = self.placeable(operator, &choice.host, now) else {
             return self.show(operator, index, vm, phase);
@@ -292,7 +275,7 @@ impl World {
             None => assignment::first(&vm.rights, choice.host.clone(), boot_id),
         };
         if let Ok(change) = change {
-            *starting.entry(choice.host).or_insert(0) += 1;
+            turn.assign(&vm.uid, choice.host);
             let after = Box::new(change.after().clone());
             let volume = self.operators[operator].cache.volumes[vm.volume].version;
             self.write(
@@ -305,26 +288,4 @@ impl World {
 
 fn system() -> NamespacedName {
     NamespacedName::new("site", "system")
-}
-
-/// How many VMs each host is starting.
-fn starting(vms: &[std::rc::Rc<VmObject>]) -> BTreeMap<HostName, u32> {
-    let mut count = BTreeMap::new();
-    for vm in vms
-        .iter()
-        .filter(|vm| vm.exists && vm.wanted != Wanted::Deleted)
-    {
-        let Some(right) = &vm.rights.assignment else {
-            continue;
-        };
-        let runs = vm.runtime.as_ref().is_some_and(|report| {
-            report.assignment == *right
-                && report.phase != CopyPhase::Starting
-                && report.phase != CopyPhase::Preparing
-        });
-        if !runs {
-            *count.entry(right.host.clone()).or_insert(0) += 1;
-        }
-    }
-    count
 }
