@@ -130,7 +130,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         .with_context(|| format!("--kubeconfig {}", options.kubeconfig.display()))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let certificates = Certificates::at_start(&config.auth_info, &options.tls.tls_cert);
-    let client = Client::try_from(config)?;
+    let client = wire::client::client(config)?;
     let mut tasks = JoinSet::new();
     let view = View::start(&client, &options.host, &mut tasks);
     let console_folder = options.run_dir.join("consoles");

@@ -91,7 +91,7 @@ pub async fn run(options: Options) -> Result<()> {
             .context("no kubeconfig; name one with --kubeconfig")?,
     };
     tell_expiry(&config.auth_info)?;
-    let client = Client::try_from(config)?;
+    let client = wire::client::client(config)?;
     let fleet = fleet_id(&client).await;
     let identity = options
         .identity
