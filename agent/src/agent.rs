@@ -28,6 +28,7 @@ use crate::options::{AgentOptions, DomainType, HypervisorKind};
 use crate::storage::images::Checked;
 use crate::storage::jobs::Jobs;
 use crate::view::View;
+use crate::vm::claiming::Claiming;
 use crate::vm::closing::Closes;
 use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
 use crate::vm::departed::Departed;
@@ -64,6 +65,8 @@ pub struct Context {
     pub ledger: Ledger,
     /// Starts that wait for what they need.
     pub preparing: Preparing,
+    /// Claims that are being written beside the data.
+    pub claiming: Claiming,
     /// Closes under way.
     pub closes: Closes,
     /// Copies that were handed over and are still shown.
@@ -143,6 +146,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         guard_firings: firings.count,
         ledger: Ledger::new(&options.run_dir),
         preparing: Preparing::default(),
+        claiming: Claiming::default(),
         closes: Closes::default(),
         departed: Departed::default(),
         resumes: Resumes::default(),

@@ -110,7 +110,10 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
         return waiting(context, vm, assignment, &why).await;
     }
     let begin = tokio::time::Instant::now();
-    let spec = match prepare(context, vm, &fresh, assignment, ClaimKind::Current).await {
+    let bound = context
+        .preparing
+        .try_within(&vm.uid, assignment.epoch.0, Instant::now());
+    let spec = match prepare(context, vm, &fresh, assignment, ClaimKind::Current, bound).await {
         Ok(spec) => spec,
         Err(error) => return waiting(context, vm, assignment, &format!("{error:#}")).await,
     };
