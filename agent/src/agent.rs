@@ -35,7 +35,7 @@ use crate::vm::departed::Departed;
 use crate::vm::dirty_rate::{self, DirtyRates};
 use crate::vm::preparing::Preparing;
 use crate::vm::resuming::Resumes;
-use crate::vm::worker::{VmRef, carry_out};
+use crate::vm::worker::{Done, VmRef, carry_out};
 use crate::{freeze, guard, hardware_report, hook_check, metrics, migration, report, storage};
 
 /// The loop goes round at least this often.
@@ -394,18 +394,15 @@ fn is_idle(busy: &Mutex<BTreeSet<String>>) -> bool {
 fn begin(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>, vm: VmRef, action: Action) {
     let context = context.clone();
     let key = vm.uid.clone();
-    // Decided anew each turn and seldom due: the next tick is soon enough.
-    let waits = matches!(action, Action::Resume(_));
     in_task(busy, key, async move {
-        if let Err(error) = carry_out(&context, &vm, action).await {
-            tracing::warn!(
+        match carry_out(&context, &vm, action).await {
+            Ok(Done::Changed) => context.view.changed.notify_one(),
+            Ok(Done::Waits) => {}
+            Err(error) => tracing::warn!(
                 vm = vm.name,
                 error = format!("{error:#}"),
-                "tried again at the next turn"
-            );
-        }
-        if !waits {
-            context.view.changed.notify_one();
+                "tried again at the next tick"
+            ),
         }
     });
 }

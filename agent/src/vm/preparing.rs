@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use api::{Runtime, RuntimePhase};
+use model::Assignment;
+
 use super::starting::DEADLINE;
 
 /// How long one try may take: as long as the slowest step that has a bound of its own (the seed), and half of all, so
@@ -49,6 +52,15 @@ impl Preparing {
     }
 }
 
+/// Whether a report tells that this start waits, and for what.
+pub fn is_told(told: Option<&Runtime>, assignment: &Assignment, why: &str) -> bool {
+    told.is_some_and(|told| {
+        told.assignment == *assignment
+            && told.phase == RuntimePhase::Preparing
+            && told.message.as_deref() == Some(why)
+    })
+}
+
 /// The message of an epoch that was declined for what it waited for.
 pub fn declined(why: &str) -> String {
     format!("not started within {} s: {why}", DEADLINE.as_secs())
@@ -72,6 +84,33 @@ mod tests {
         assert_eq!((now - begin, tries), (DEADLINE, 2));
         let late = preparing.try_within("v", 1, now + DEADLINE);
         assert_eq!(late, TRY_LEAST, "it may find everything ready");
+    }
+
+    #[test]
+    fn what_a_start_waits_for_is_told_once() {
+        let copy = |epoch: i64| -> Assignment {
+            serde_json::from_value(serde_json::json!({"host": "h1", "bootId": "b", "epoch": epoch}))
+                .expect("an assignment")
+        };
+        let told = |epoch: i64, phase: RuntimePhase, why: &str| Runtime {
+            assignment: copy(epoch),
+            phase,
+            since: crate::clock::now(),
+            close_reason: None,
+            message: Some(why.to_owned()),
+            started_at: None,
+            dirty_mebibytes_per_second: None,
+        };
+        let known = told(2, RuntimePhase::Preparing, "no seed");
+        assert!(is_told(Some(&known), &copy(2), "no seed"));
+        for news in [
+            None,
+            Some(told(1, RuntimePhase::Preparing, "no seed")),
+            Some(told(2, RuntimePhase::Closed, "no seed")),
+            Some(told(2, RuntimePhase::Preparing, "no bridge")),
+        ] {
+            assert!(!is_told(news.as_ref(), &copy(2), "no seed"), "{news:?}");
+        }
     }
 
     #[test]
