@@ -97,17 +97,17 @@ pub async fn fetch(
     let temporary = folder.join(format!("{}.{}.fetching", file.sha256, std::process::id()));
     let target = asynchronous::File::create(&temporary).await;
     let mut target = target.map_err(io(&temporary))?;
-    let response = client
-        .get(&file.url)
-        .send()
+    let silent = || ImageError::Silent(file.url.clone());
+    let response = tokio::time::timeout(SILENCE, client.get(&file.url).send())
         .await
+        .map_err(|_| silent())?
         .and_then(reqwest::Response::error_for_status)
         .map_err(failed)?;
     let mut body = response.bytes_stream();
     let (mut digest, mut length) = (Sha256::new(), 0);
     while let Some(chunk) = tokio::time::timeout(SILENCE, body.next())
         .await
-        .map_err(|_| ImageError::Silent(file.url.clone()))?
+        .map_err(|_| silent())?
     {
         let chunk = chunk.map_err(failed)?;
         length += chunk.len() as u64;
