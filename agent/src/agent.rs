@@ -31,6 +31,7 @@ use crate::storage::images::Checked;
 use crate::storage::jobs::Jobs;
 use crate::under_way::UnderWay;
 use crate::view::View;
+use crate::vm::claiming::Claiming;
 use crate::vm::closing::Closes;
 use crate::vm::decide::{Action, ApiFacts, Facts, copy_phase, decide, domain as copy_of};
 use crate::vm::departed::Departed;
@@ -38,7 +39,7 @@ use crate::vm::dirty_rate::{self, DirtyRates};
 use crate::vm::last_words::LastWords;
 use crate::vm::preparing::Preparing;
 use crate::vm::resuming::Resumes;
-use crate::vm::worker::{VmRef, carry_out};
+use crate::vm::worker::{Done, VmRef, carry_out};
 use crate::{freeze, guard, hardware_report, hook_check, metrics, migration, report, storage};
 
 /// The loop goes round at least this often.
@@ -68,6 +69,8 @@ pub struct Context {
     pub ledger: Ledger,
     /// Starts that wait for what they need.
     pub preparing: Preparing,
+    /// Claims that are being written beside the data.
+    pub claiming: Claiming,
     /// Closes under way.
     pub closes: Closes,
     /// Why copies were closed, until that was seen to be told.
@@ -136,9 +139,10 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         .with_context(|| format!("--kubeconfig {}", options.kubeconfig.display()))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let certificates = Certificates::at_start(&config.auth_info, &options.tls.tls_cert);
-    let client = Client::try_from(config)?;
+    let watches = wire::client::watches(config.clone())?;
+    let client = wire::client::client(config)?;
     let mut tasks = JoinSet::new();
-    let view = View::start(&client, &options.host, &mut tasks);
+    let view = View::start(&watches, &options.host, &mut tasks);
     let console_folder = options.run_dir.join("consoles");
     std::fs::create_dir_all(&console_folder)?;
     let boot_id = failover::guard::incarnation(&guard::boot_id()?.into(), firings.count);
@@ -149,6 +153,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         guard_firings: firings.count,
         ledger: Ledger::new(&options.run_dir),
         preparing: Preparing::default(),
+        claiming: Claiming::default(),
         closes: Closes::default(),
         last_words: LastWords::default(),
         departed: Departed::default(),
@@ -419,18 +424,15 @@ fn is_idle(busy: &Mutex<BTreeSet<String>>) -> bool {
 fn begin(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>, vm: VmRef, action: Action) {
     let context = context.clone();
     let key = vm.uid.clone();
-    // Decided anew each turn and seldom due: the next tick is soon enough.
-    let waits = matches!(action, Action::Resume(_));
     in_task(busy, key, async move {
-        if let Err(error) = carry_out(&context, &vm, action).await {
-            tracing::warn!(
+        match carry_out(&context, &vm, action).await {
+            Ok(Done::Changed) => context.view.changed.notify_one(),
+            Ok(Done::Waits) => {}
+            Err(error) => tracing::warn!(
                 vm = vm.name,
                 error = format!("{error:#}"),
-                "tried again at the next turn"
-            );
-        }
-        if !waits {
-            context.view.changed.notify_one();
+                "tried again at the next tick"
+            ),
         }
     });
 }

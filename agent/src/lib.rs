@@ -9,6 +9,7 @@ pub mod agent;
 pub mod alarm;
 pub mod certificates;
 pub mod clock;
+pub mod ending;
 pub mod ends;
 pub mod freeze;
 pub mod guard;

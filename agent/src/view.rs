@@ -155,3 +155,17 @@ impl Watch<'_> {
         store
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    /// What kube's watcher adds before it takes a watch that says nothing for dead.
+    const MARGIN: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn a_watch_that_nothing_happens_to_ends_before_its_connection_counts_as_dead() {
+        let stands = Duration::from_secs(api::WATCH_SECONDS.into()) + MARGIN;
+        assert!(stands < wire::client::SILENCE_OF_WATCHES);
+    }
+}

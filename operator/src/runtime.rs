@@ -94,7 +94,8 @@ pub async fn run(options: Options) -> Result<()> {
             .context("no kubeconfig; name one with --kubeconfig")?,
     };
     tell_expiry(&config.auth_info)?;
-    let client = Client::try_from(config)?;
+    let watches = wire::client::watches(config.clone())?;
+    let client = wire::client::client(config)?;
     let fleet = fleet_id(&client).await;
     let identity = options
         .identity
@@ -105,7 +106,7 @@ pub async fn run(options: Options) -> Result<()> {
         uuid::Uuid::new_v4().simple()
     )));
     let mut tasks = JoinSet::new();
-    let stores = Stores::start(&client, &mut tasks);
+    let stores = Stores::start(&watches, &mut tasks);
     let context = Arc::new(Context {
         writer: Writer::new(client.clone(), leader.clone()),
         hosts: Mutex::default(),

@@ -191,14 +191,6 @@ impl Stores {
     }
 }
 
-/// A watch is begun anew from where it is after so many seconds: one whose connection died without a word shows
-/// nothing for as long, while the others move on.
-const WATCH_SECONDS: u32 = 20;
-
-fn watches() -> watcher::Config {
-    watcher::Config::default().timeout(WATCH_SECONDS)
-}
-
 struct Start<'a> {
     client: &'a Client,
     anew: Anew,
@@ -215,7 +207,7 @@ impl Start<'_> {
         let (store, writer) = reflector::store::<K>();
         let (known, went_back) = (store.clone(), self.went_back.clone());
         let api = Api::<K>::all(self.client.clone());
-        let stream = api::watch_anew(api, watches(), &self.anew);
+        let stream = api::watch_anew(api, watcher::Config::default(), &self.anew);
         let (anew, mut expected) = (self.anew.clone(), Expected::default());
         let stream = StreamBackoff::new(stream, api::watch_backoff()).inspect_ok(move |event| {
             if !expected.see(event, anew.times())
@@ -287,7 +279,7 @@ fn watch_leases(
     tasks: &mut JoinSet<&'static str>,
 ) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    let stream = api::watch_anew(leases, watches(), anew);
+    let stream = api::watch_anew(leases, watcher::Config::default(), anew);
     let mut stream = StreamBackoff::new(stream, api::watch_backoff()).boxed();
     tasks.spawn(async move {
         while let Some(event) = stream.next().await {

@@ -1,9 +1,11 @@
 //! `zhengyun-agent`: one per host.
 
+use agent::options::AgentOptions;
 use clap::Parser;
+use tokio::runtime::Builder;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     agent::options::start_logging();
-    agent::agent::run(agent::options::AgentOptions::parse()).await
+    let program = agent::agent::run(AgentOptions::parse());
+    agent::ending::run(Builder::new_multi_thread().enable_all().build(), program)?
 }

@@ -1,9 +1,11 @@
 //! `zhengyun-guard`: renews the host's Lease; lives on when the agent does not.
 
+use agent::options::GuardOptions;
 use clap::Parser;
+use tokio::runtime::Builder;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     agent::options::start_logging();
-    agent::guard::run(agent::options::GuardOptions::parse()).await
+    let program = agent::guard::run(GuardOptions::parse());
+    agent::ending::run(Builder::new_current_thread().enable_all().build(), program)?
 }

@@ -136,10 +136,9 @@ impl Guard {
         let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)
             .with_context(|| format!("--kubeconfig {}", options.kubeconfig.display()))?;
         let contexts = KubeConfigOptions::default();
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &contexts).await?;
-        // What is refused is tried again by `Pace`, not eight times within a call.
-        config.default_retry = false;
-        let client = Client::try_from(config)?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &contexts).await?;
+        // What is refused is tried again by `Pace`, and no call waits for longer than `bounded` lets it.
+        let client = wire::client::client(config)?;
         let boot_id = boot_id()?;
         let memory = files::load(&options.run_dir, &boot_id)
             .with_context(|| format!("the guard's memory in {}", options.run_dir.display()))?;

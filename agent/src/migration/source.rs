@@ -307,6 +307,7 @@ async fn target(context: &Arc<Context>, moving: &Move) -> Result<MigrationTarget
         &fresh,
         &moving.target,
         ClaimKind::Incoming,
+        gathering::MOVE_WITHIN,
     )
     .await?;
     let policy = context.view.policy().migration;

@@ -129,6 +129,7 @@ async fn prepare(context: &Arc<Context>, moving: &Move) -> Result<()> {
         &fresh,
         &moving.target,
         ClaimKind::Incoming,
+        gathering::MOVE_WITHIN,
     )
     .await?;
     if !context.freezer.acts() {

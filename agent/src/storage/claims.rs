@@ -54,6 +54,12 @@ pub enum ClaimError {
         /// The file.
         path: PathBuf,
     },
+    /// Whoever wanted it waits no more.
+    #[error("{path}: the pool answered too late; the claim was given up")]
+    GivenUp {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file system failed.
     #[error("{path}: {source}")]
     Io {
@@ -96,6 +102,20 @@ fn judge(path: &Path, standing: Option<&Claim>, wanted: &Claim) -> Result<(), Cl
 /// # Errors
 /// See [`ClaimError`].
 pub fn write(pool: &Path, volume_uid: &str, wanted: &Claim) -> Result<(), ClaimError> {
+    write_while(pool, volume_uid, wanted, || true)
+}
+
+/// As [`write`], for somebody who may give up waiting while a pool hangs. Once `is_wanted` says so nothing is written any
+/// more: [`judge`] refuses an older claim of the same VM, but not one of a VM that the volume has been taken from since.
+///
+/// # Errors
+/// See [`ClaimError`].
+pub fn write_while(
+    pool: &Path,
+    volume_uid: &str,
+    wanted: &Claim,
+    is_wanted: impl Fn() -> bool,
+) -> Result<(), ClaimError> {
     let path = claim_file(pool, volume_uid);
     let io = |source| ClaimError::Io {
         path: path.clone(),
@@ -108,7 +128,9 @@ pub fn write(pool: &Path, volume_uid: &str, wanted: &Claim) -> Result<(), ClaimE
     if standing.as_ref() == Some(wanted) {
         return Ok(());
     }
-    replace(&path, wanted).map_err(io)?;
+    if !replace(&path, wanted, is_wanted).map_err(io)? {
+        return Err(ClaimError::GivenUp { path });
+    }
     // Read back: a pool that does not keep what was written, or another writer, shows here.
     match read(&path)? {
         Some(found) if found == *wanted => Ok(()),
@@ -164,12 +186,18 @@ fn read(path: &Path) -> Result<Option<Claim>, ClaimError> {
         .map_err(|_| unreadable())
 }
 
-fn replace(path: &Path, claim: &Claim) -> io::Result<()> {
+/// Whether it was replaced: asked last of all, as each step before it may hang, and its lock be lost meanwhile.
+fn replace(path: &Path, claim: &Claim, is_wanted: impl Fn() -> bool) -> io::Result<bool> {
     let temporary = path.with_extension(format!("claim-{}", claim.assignment.host));
     let mut file = File::create(&temporary)?;
     file.write_all(&serde_json::to_vec(claim)?)?;
     file.sync_all()?;
-    fs::rename(&temporary, path)
+    if !is_wanted() {
+        fs::remove_file(&temporary)?;
+        return Ok(false);
+    }
+    fs::rename(&temporary, path)?;
+    Ok(true)
 }
 
 fn lock(path: &Path) -> io::Result<Flock<File>> {
@@ -226,6 +254,20 @@ mod tests {
             "{older}"
         );
         put(&claim("f", "w", "h1", 1)).expect("given to another VM by the API");
+    }
+
+    #[test]
+    fn what_was_given_up_writes_nothing_any_more() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // The volume has been given to another VM since: nothing in the file refuses the old one.
+        write(folder.path(), "vol", &claim("f", "w", "h2", 1)).expect("the new one");
+        let late = write_while(folder.path(), "vol", &claim("f", "v", "h1", 3), || false);
+        let late = late.expect_err("given up");
+        assert!(matches!(late, ClaimError::GivenUp { .. }), "{late}");
+        let standing = read(&claim_file(folder.path(), "vol")).expect("read");
+        assert_eq!(standing, Some(claim("f", "w", "h2", 1)));
+        let files = fs::read_dir(folder.path().join("volumes")).expect("a folder");
+        assert_eq!(files.count(), 2, "the claim and its lock");
     }
 
     #[test]

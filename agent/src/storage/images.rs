@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -13,6 +13,8 @@ use api::{ImageFile, ImageSpec};
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use tokio::fs as asynchronous;
+use tokio::io::AsyncWriteExt;
 
 use super::image_file;
 
@@ -78,32 +80,34 @@ pub async fn fetch(
     file: &ImageFile,
 ) -> Result<(), ImageError> {
     let path = image_file(pool, &file.sha256);
-    if path.exists() {
-        return Ok(());
-    }
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| ImageError::Io { path, source }
     };
+    if asynchronous::try_exists(&path).await.map_err(io(&path))? {
+        return Ok(());
+    }
     let failed = |source| ImageError::Fetch {
         url: file.url.clone(),
         source,
     };
     let folder = path.parent().unwrap_or(pool).to_owned();
-    fs::create_dir_all(&folder).map_err(io(&folder))?;
+    let made = asynchronous::create_dir_all(&folder).await;
+    made.map_err(io(&folder))?;
     let temporary = folder.join(format!("{}.{}.fetching", file.sha256, std::process::id()));
-    let mut target = File::create(&temporary).map_err(io(&temporary))?;
-    let response = client
-        .get(&file.url)
-        .send()
+    let target = asynchronous::File::create(&temporary).await;
+    let mut target = target.map_err(io(&temporary))?;
+    let silent = || ImageError::Silent(file.url.clone());
+    let response = tokio::time::timeout(SILENCE, client.get(&file.url).send())
         .await
+        .map_err(|_| silent())?
         .and_then(reqwest::Response::error_for_status)
         .map_err(failed)?;
     let mut body = response.bytes_stream();
     let (mut digest, mut length) = (Sha256::new(), 0);
     while let Some(chunk) = tokio::time::timeout(SILENCE, body.next())
         .await
-        .map_err(|_| ImageError::Silent(file.url.clone()))?
+        .map_err(|_| silent())?
     {
         let chunk = chunk.map_err(failed)?;
         length += chunk.len() as u64;
@@ -111,19 +115,22 @@ pub async fn fetch(
             return Err(ImageError::TooLarge(file.url.clone()));
         }
         digest.update(&chunk);
-        target.write_all(&chunk).map_err(io(&temporary))?;
+        target.write_all(&chunk).await.map_err(io(&temporary))?;
     }
-    target.sync_all().map_err(io(&temporary))?;
+    // What the last write met is told by a flush, and not by what writes to the disk.
+    target.flush().await.map_err(io(&temporary))?;
+    target.sync_all().await.map_err(io(&temporary))?;
     let found = hex(&digest.finalize());
     if found != file.sha256 {
-        let _ = fs::remove_file(&temporary);
+        let _ = asynchronous::remove_file(&temporary).await;
         return Err(ImageError::Digest {
             what: file.url.clone(),
             found,
             declared: file.sha256.clone(),
         });
     }
-    fs::rename(&temporary, &path).map_err(io(&path))
+    let renamed = asynchronous::rename(&temporary, &path).await;
+    renamed.map_err(io(&path))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -304,7 +304,7 @@ async fn carry_out(
     context.jobs.ledger.start(uid, epoch)?;
     match job.operation {
         VolumeOperation::Delete => {
-            volumes::delete(folder, uid, format)?;
+            volumes::delete(folder, uid, format).await?;
             Ok((None, None))
         }
         VolumeOperation::Resize => Ok((

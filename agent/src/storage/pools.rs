@@ -15,8 +15,15 @@ use super::locks;
 const SLOW: Duration = Duration::from_secs(2);
 /// Without an answer for this long the pool is lost.
 const LOST: Duration = Duration::from_secs(8);
-/// Free space is reported in steps, so that its every change is not a write to the API.
-const STEP_BYTES: u64 = 256 << 20;
+/// Free space is reported in steps, so that its every change is not a write to the API: of a hundredth of the pool, which a bulk
+/// write to a large one passes seldom too, and of this many bytes at least.
+const STEP_BYTES_MIN: u64 = 256 << 20;
+
+/// Free space of a pool as it is reported, bytes.
+fn in_steps(available: u64, capacity: u64) -> u64 {
+    let step = (capacity / 100).max(STEP_BYTES_MIN);
+    available / step * step
+}
 
 /// What an answer of a pool says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,9 +131,10 @@ fn measure(path: &Path) -> Result<Measured, String> {
     let stat =
         nix::sys::statvfs::statvfs(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let unit = stat.fragment_size();
+    let capacity = stat.blocks() * unit;
     Ok(Measured {
-        capacity: stat.blocks() * unit,
-        available: stat.blocks_available() * unit / STEP_BYTES * STEP_BYTES,
+        capacity,
+        available: in_steps(stat.blocks_available() * unit, capacity),
         locks: locks.map_err(failed)?,
     })
 }
@@ -169,6 +177,18 @@ mod tests {
         available: 1,
         locks: Some(true),
     };
+
+    #[test]
+    fn a_bulk_write_changes_what_is_reported_of_a_pool_a_hundred_times_at_most() {
+        const GIB: u64 = 1 << 30;
+        for (capacity, reports) in [(2 * GIB, 9), (25 * GIB, 101), (100_000 * GIB, 101)] {
+            let told: std::collections::BTreeSet<u64> = (0..=10_000)
+                .map(|part| in_steps(capacity / 10_000 * part, capacity))
+                .collect();
+            assert!(told.len() <= reports, "{} of {capacity}", told.len());
+        }
+        assert_eq!(in_steps(3 * GIB, 10 * GIB), 3 * GIB, "small ones as ever");
+    }
 
     #[test]
     fn whether_locks_work_is_told_as_long_as_the_pool_answers() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::fs;
 
 use super::seed_file;
 use crate::process::{ProgramError, run};
@@ -46,18 +47,15 @@ pub async fn make(
         move |source| SeedError::Io { path, source }
     };
     let work = run_dir.join("seeds").join(vm_uid);
-    std::fs::create_dir_all(&work).map_err(io(&work))?;
+    fs::create_dir_all(&work).await.map_err(io(&work))?;
     for name in FILES {
         let path = work.join(name);
-        std::fs::write(
-            &path,
-            content.get(name).map(Vec::as_slice).unwrap_or_default(),
-        )
-        .map_err(io(&path))?;
+        let file = content.get(name).map(Vec::as_slice).unwrap_or_default();
+        fs::write(&path, file).await.map_err(io(&path))?;
     }
     let seed = seed_file(pool, vm_uid);
     let folder = seed.parent().unwrap_or(pool).to_owned();
-    std::fs::create_dir_all(&folder).map_err(io(&folder))?;
+    fs::create_dir_all(&folder).await.map_err(io(&folder))?;
     let temporary = seed.with_extension("making");
     let (target, source) = (temporary.display().to_string(), work.display().to_string());
     run(
@@ -68,7 +66,7 @@ pub async fn make(
         BOUND,
     )
     .await?;
-    std::fs::rename(&temporary, &seed).map_err(io(&seed))?;
-    std::fs::remove_dir_all(&work).map_err(io(&work))?;
+    fs::rename(&temporary, &seed).await.map_err(io(&seed))?;
+    fs::remove_dir_all(&work).await.map_err(io(&work))?;
     Ok(seed)
 }

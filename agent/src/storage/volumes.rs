@@ -1,5 +1,6 @@
 //! Jobs on volumes: create, resize, delete. Idempotent by the volume's uid: a file that is
-//! there is a finished creation; what is being made lies under another name.
+//! there is a finished creation; what is being made lies under another name. The file system is called on threads
+//! of their own: a pool that hangs keeps none that the agent works on.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use api::VolumeFormat;
 use serde_json::Value;
 use thiserror::Error;
+use tokio::fs;
 
 use super::{format_name, volume_file};
 use crate::process::{ProgramError, run};
@@ -67,17 +69,18 @@ pub async fn create(
     job: i64,
 ) -> Result<VolumeFile, VolumeError> {
     let path = volume_file(pool, uid, format);
-    if path.exists() {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| VolumeError::Io { path, source }
+    };
+    if fs::try_exists(&path).await.map_err(io(&path))? {
         return Ok(VolumeFile {
             size_bytes: size(&path, format).await?,
             path,
         });
     }
     let folder = path.parent().unwrap_or(pool);
-    std::fs::create_dir_all(folder).map_err(|source| VolumeError::Io {
-        path: folder.to_owned(),
-        source,
-    })?;
+    fs::create_dir_all(folder).await.map_err(io(folder))?;
     let temporary = path.with_extension(format!("making-{job}"));
     let (name, target) = (format_name(format), temporary.display().to_string());
     match image {
@@ -119,29 +122,25 @@ pub async fn create(
         }
     }
     let size_bytes = size(&temporary, format).await?;
-    std::fs::rename(&temporary, &path).map_err(|source| VolumeError::Io {
-        path: path.clone(),
-        source,
-    })?;
-    remove_unfinished(folder, uid)?;
+    fs::rename(&temporary, &path).await.map_err(io(&path))?;
+    remove_unfinished(folder, uid).await?;
     Ok(VolumeFile { path, size_bytes })
 }
 
 /// What earlier jobs began and did not end.
-fn remove_unfinished(folder: &Path, uid: &str) -> Result<(), VolumeError> {
+async fn remove_unfinished(folder: &Path, uid: &str) -> Result<(), VolumeError> {
     let io = |source| VolumeError::Io {
         path: folder.to_owned(),
         source,
     };
     let prefix = format!("{uid}.making");
-    let entries = match std::fs::read_dir(folder) {
+    let mut entries = match fs::read_dir(folder).await {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(io)?,
     };
-    for entry in entries {
-        let entry = entry.map_err(io)?;
+    while let Some(entry) = entries.next_entry().await.map_err(io)? {
         if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            std::fs::remove_file(entry.path()).map_err(io)?;
+            fs::remove_file(entry.path()).await.map_err(io)?;
         }
     }
     Ok(())
@@ -191,13 +190,13 @@ pub async fn resize(
 ///
 /// # Errors
 /// See [`VolumeError`].
-pub fn delete(pool: &Path, uid: &str, format: VolumeFormat) -> Result<(), VolumeError> {
+pub async fn delete(pool: &Path, uid: &str, format: VolumeFormat) -> Result<(), VolumeError> {
     let path = volume_file(pool, uid, format);
-    match std::fs::remove_file(&path) {
+    match fs::remove_file(&path).await {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             Err(VolumeError::Io { path, source })
         }
-        _ => remove_unfinished(path.parent().unwrap_or(pool), uid),
+        _ => remove_unfinished(path.parent().unwrap_or(pool), uid).await,
     }
 }
 
@@ -260,9 +259,10 @@ mod tests {
                 Err(VolumeError::Shrink { .. })
             ));
             std::fs::write(pool.join("volumes/v.making-7"), "unfinished").expect("write");
-            delete(pool, "v", format).expect("delete");
+            delete(pool, "v", format).await.expect("delete");
             assert!(!pool.join("volumes/v.making-7").exists());
-            delete(pool, "v", format).expect("nothing to delete is fine");
+            let again = delete(pool, "v", format).await;
+            again.expect("nothing to delete is fine");
         }
     }
 

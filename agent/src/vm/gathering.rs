@@ -2,25 +2,52 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use api::{StoragePool, VirtualMachine, Volume};
 use hypervisor::DomainSpec;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use model::Assignment;
 
+use super::claiming::Wanted;
 use super::spec::{self, ClaimKind, Parts, SpecError};
 use super::worker::VmRef;
 use crate::agent::Context;
 use crate::network;
 use crate::storage::{claims, image_file, images, seed};
 
-/// Makes everything ready that a domain needs and describes the domain.
+/// How long either side of a move may prepare: as long as a connection to the API server may be silent, and many times
+/// what a pool takes that answers. Until then a cancelled move is not looked at, and the operator waits for this side.
+pub const MOVE_WITHIN: Duration = Duration::from_secs(30);
+
+/// Makes everything ready that a domain needs and describes the domain; within this time, as a pool that hangs may
+/// never answer. What is given up changes nothing later: claims that nobody waits for are not written any more, the
+/// seed and the networks are made anew by every start, and the epoch was not used.
 ///
 /// # Errors
-/// What is missing; nothing was used up.
+/// What is missing, or that it was not ready in time; nothing was used up.
 pub async fn prepare(
+    context: &Arc<Context>,
+    vm: &VmRef,
+    fresh: &VirtualMachine,
+    assignment: &Assignment,
+    claims: ClaimKind,
+    bound: Duration,
+) -> Result<DomainSpec> {
+    let prepared = gather(context, vm, fresh, assignment, claims);
+    match tokio::time::timeout(bound, prepared).await {
+        Ok(prepared) => prepared,
+        Err(_) => bail!(
+            "claims beside its data, image, networks and seed were not ready within {} s: a storage pool hangs, or the API server; see status.reported.storagePools of Host {}",
+            bound.as_secs(),
+            context.host
+        ),
+    }
+}
+
+async fn gather(
     context: &Arc<Context>,
     vm: &VmRef,
     fresh: &VirtualMachine,
@@ -37,7 +64,7 @@ pub async fn prepare(
         kind,
         name: name.to_owned(),
     };
-    claim_beside(&volumes, &pools, claims).await?;
+    claim_beside(context, vm, &volumes, &pools, claims).await?;
     let image = context
         .view
         .image(&fresh.spec.image)
@@ -77,6 +104,8 @@ pub async fn prepare(
 
 /// Writes the claims beside the data, in order of uid; a pool that hangs holds up its own thread.
 async fn claim_beside(
+    context: &Context,
+    vm: &VmRef,
     volumes: &[Volume],
     pools: &[Arc<StoragePool>],
     kind: ClaimKind,
@@ -93,13 +122,12 @@ async fn claim_beside(
         wanted.extend(claim.map(|claim| (uid, path, claim)));
     }
     wanted.sort_by(|one, two| one.0.cmp(&two.0));
-    tokio::task::spawn_blocking(move || {
-        wanted
-            .iter()
-            .try_for_each(|(uid, path, claim)| claims::write(path, uid, claim))
-    })
-    .await??;
-    Ok(())
+    let write = move |waits: &Wanted| {
+        wanted.iter().try_for_each(|(uid, path, claim)| {
+            claims::write_while(path, uid, claim, || waits.is_wanted())
+        })
+    };
+    context.claiming.run(&vm.uid, write).await
 }
 
 /// A storage pool as the cache has it.

@@ -1,8 +1,9 @@
 //! One VM on this host: what to do with it (`decide`, pure), how its domain looks (`spec`),
-//! and doing it (`worker`, with `preparing`, `gathering`, `starting`, `resuming`, `closing`, `departed`, `forgotten`,
-//! `last_words` and `reporting`);
+//! and doing it (`worker`, with `preparing`, `gathering`, `claiming`, `starting`, `resuming`, `closing`, `departed`,
+//! `forgotten`, `last_words` and `reporting`);
 //! beside it, how fast its guest writes to its memory (`dirty_rate`).
 
+pub mod claiming;
 pub mod closing;
 pub mod decide;
 pub mod departed;

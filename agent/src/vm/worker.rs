@@ -54,20 +54,34 @@ impl VmRef {
     }
 }
 
+/// What there is for the loop after a piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Something changed here: it goes round at once.
+    Changed,
+    /// Nothing did, or only the API, which tells it by itself. Decided again at the next tick: at once it would be the same.
+    Waits,
+}
+
 /// Does it.
 ///
 /// # Errors
-/// What is tried again at the next turn.
-pub async fn carry_out(context: &Arc<Context>, vm: &VmRef, action: Action) -> Result<()> {
+/// What is tried again at the next tick.
+pub async fn carry_out(context: &Arc<Context>, vm: &VmRef, action: Action) -> Result<Done> {
     match action {
-        Action::Nothing => Ok(()),
-        Action::Start(assignment) => start(context, vm, &assignment).await,
-        Action::Shutdown(assignment) => shutdown(context, vm, &assignment).await,
+        Action::Nothing => return Ok(Done::Waits),
+        Action::Start(assignment) => return start(context, vm, &assignment).await,
+        Action::Shutdown(assignment) => shutdown(context, vm, &assignment).await?,
         Action::Close(assignment, cause) => {
-            close(context, vm, &assignment, close_reason(cause)).await
+            close(context, vm, &assignment, close_reason(cause)).await?;
         }
-        Action::Resume(assignment) => resume(context, vm, &assignment).await,
-        Action::CheckSuperseded(assignment) => check_superseded(context, vm, &assignment).await,
+        Action::Resume(assignment) => {
+            resume(context, vm, &assignment).await?;
+            return Ok(Done::Waits);
+        }
+        Action::CheckSuperseded(assignment) => {
+            return check_superseded(context, vm, &assignment).await;
+        }
         Action::Report(assignment, phase, cause) => {
             let word = context.last_words.of(&vm.uid, assignment.epoch);
             let (reason, message) = match word.filter(|_| phase == CopyPhase::Closed) {
@@ -75,12 +89,14 @@ pub async fn carry_out(context: &Arc<Context>, vm: &VmRef, action: Action) -> Re
                 None => (cause.map(close_reason), None),
             };
             let phase = runtime_phase(phase);
-            report(context, vm, &assignment, phase, reason, message).await
+            report(context, vm, &assignment, phase, reason, message).await?;
+            return Ok(Done::Waits);
         }
         Action::Forgotten(assignment, said) => {
-            forgotten::give_up(context, vm, &assignment, said).await
+            forgotten::give_up(context, vm, &assignment, said).await?;
         }
     }
+    Ok(Done::Changed)
 }
 
 fn machines(context: &Context, namespace: &str) -> Api<VirtualMachine> {
@@ -99,30 +115,36 @@ pub async fn read_fresh(context: &Context, vm: &VmRef) -> Result<Option<VirtualM
 
 /// Starts a VM: fresh read, claims, everything that can fail before the epoch is used, then
 /// the ledger, then libvirt.
-async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> Result<()> {
+async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> Result<Done> {
     let Some(fresh) = read_fresh(context, vm).await? else {
-        return Ok(());
+        return Ok(Done::Waits);
     };
     let status = fresh.status.clone().unwrap_or_default();
     let halt = fresh.metadata.deletion_timestamp.is_some()
         || fresh.spec.run_strategy == RunStrategy::Halted;
     if status.assignment.as_ref() != Some(assignment) || halt {
-        return Ok(());
+        return Ok(Done::Waits);
     }
     if forgotten::shows(context, &fresh, assignment)? {
         // The cache shows it in a moment too, and the alarm is raised then.
-        return Ok(());
+        return Ok(Done::Waits);
     }
     if let Some(why) = context.starts_forbidden() {
-        return waiting(context, vm, assignment, &why).await;
+        return waiting(context, vm, assignment, status.runtime.as_ref(), &why).await;
     }
     let begin = tokio::time::Instant::now();
-    let spec = match prepare(context, vm, &fresh, assignment, ClaimKind::Current).await {
+    let bound = context
+        .preparing
+        .try_within(&vm.uid, assignment.epoch.0, Instant::now());
+    let spec = match prepare(context, vm, &fresh, assignment, ClaimKind::Current, bound).await {
         Ok(spec) => spec,
-        Err(error) => return waiting(context, vm, assignment, &format!("{error:#}")).await,
+        Err(error) => {
+            let (told, why) = (status.runtime.as_ref(), format!("{error:#}"));
+            return waiting(context, vm, assignment, told, &why).await;
+        }
     };
     if !context.freezer.acts() || context.starts_forbidden().is_some() {
-        return Ok(());
+        return Ok(Done::Waits);
     }
     context
         .ledger
@@ -135,7 +157,7 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
         tracing::error!(vm = vm.name, message, "start failed");
         let reason = start_failure(&message);
         close_and_report(context, vm, assignment, reason, Some(message)).await?;
-        return Ok(());
+        return Ok(Done::Changed);
     }
     attach_taps(&spec).await;
     tracing::info!(
@@ -145,7 +167,8 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
         after = ?begin.elapsed(),
         "started"
     );
-    report(context, vm, assignment, RuntimePhase::Running, None, None).await
+    report(context, vm, assignment, RuntimePhase::Running, None, None).await?;
+    Ok(Done::Changed)
 }
 
 /// A disk that another process has open for writing is refused by QEMU's image lock: the last line of
@@ -158,31 +181,30 @@ fn start_failure(message: &str) -> CloseReason {
     }
 }
 
-/// Shows what a start waits for; the next turn tries again, until it has waited for too long.
+/// Shows what a start waits for, when that is not `told` yet: each report wakes whoever watches the VM, this host
+/// too. The next tick tries again, until it has waited for too long.
 async fn waiting(
     context: &Arc<Context>,
     vm: &VmRef,
     assignment: &Assignment,
+    told: Option<&Runtime>,
     why: &str,
-) -> Result<()> {
+) -> Result<Done> {
     let (uid, epoch) = (vm.uid.as_str(), assignment.epoch.0);
     if context.preparing.is_overdue(uid, epoch, Instant::now()) {
         tracing::error!(vm = vm.name, why, "not started in time, declined");
         let told = Some(preparing::declined(why));
         close_and_report(context, vm, assignment, CloseReason::Declined, told).await?;
         context.preparing.ends(uid);
-        return Ok(());
+        return Ok(Done::Changed);
+    }
+    if preparing::is_told(told, assignment, why) {
+        return Ok(Done::Waits);
     }
     tracing::warn!(vm = vm.name, why, "not started yet");
-    report(
-        context,
-        vm,
-        assignment,
-        RuntimePhase::Preparing,
-        None,
-        Some(why.to_owned()),
-    )
-    .await
+    let (phase, message) = (RuntimePhase::Preparing, Some(why.to_owned()));
+    report(context, vm, assignment, phase, None, message).await?;
+    Ok(Done::Waits)
 }
 
 /// Static delivery to the taps of a domain that is there.
@@ -212,9 +234,10 @@ async fn shutdown(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -
 /// once all its storage answers, and only while that is why it stands still.
 async fn resume(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> Result<()> {
     let uuid = vm.uuid()?;
-    if !context.resumes.is_due(uuid) {
+    if !context.resumes.is_due(uuid, Instant::now()) {
         return Ok(());
     }
+    context.resumes.looked(uuid, Instant::now());
     let Some(fresh) = read_fresh(context, vm).await? else {
         return Ok(());
     };
@@ -226,7 +249,7 @@ async fn resume(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> 
     for volume in read_volumes(context, &fresh).await? {
         let name = &volume.spec.pool;
         let path = std::path::PathBuf::from(&pool(context, name)?.spec.path);
-        if probes.look(name, &path, std::time::Instant::now()).state != "Ready" {
+        if probes.look(name, &path, Instant::now()).state != "Ready" {
             return Ok(());
         }
     }
@@ -240,7 +263,7 @@ async fn resume(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> 
     if !stalled || !context.freezer.acts() {
         return Ok(());
     }
-    context.resumes.begun(uuid);
+    context.resumes.begun(uuid, Instant::now());
     tracing::warn!(vm = vm.name, "its storage answers again; the guest runs on");
     context.hypervisor.resume(uuid).await?;
     Ok(())
@@ -354,34 +377,39 @@ pub async fn close_locally(context: &Context, vm: &VmRef, epoch: Epoch) -> Resul
 }
 
 /// A copy whose right is in doubt: only a fresh read decides, and without one it is kept.
-async fn check_superseded(context: &Arc<Context>, vm: &VmRef, running: &Assignment) -> Result<()> {
+async fn check_superseded(
+    context: &Arc<Context>,
+    vm: &VmRef,
+    running: &Assignment,
+) -> Result<Done> {
     let Some(fresh) = read_fresh(context, vm).await? else {
         tracing::error!(
             vm = vm.name,
             "the VM of a running domain is gone from the API; the domain is kept"
         );
-        return Ok(());
+        return Ok(Done::Waits);
     };
     let status = fresh.status.unwrap_or_default();
     context
         .freezer
         .see_epoch(&vm.uid, running.epoch, status.last_epoch)?;
     if status.assignment.as_ref() == Some(running) || status.incoming.as_ref() == Some(running) {
-        return Ok(());
+        return Ok(Done::Waits);
     }
     let higher_elsewhere = status
         .assignment
         .as_ref()
         .is_some_and(|other| other.epoch > running.epoch);
-    if higher_elsewhere {
-        tracing::error!(
-            vm = vm.name,
-            epoch = running.epoch.0,
-            "a higher epoch stands elsewhere; this copy is closed"
-        );
-        close_locally(context, vm, running.epoch).await?;
+    if !higher_elsewhere {
+        return Ok(Done::Waits);
     }
-    Ok(())
+    tracing::error!(
+        vm = vm.name,
+        epoch = running.epoch.0,
+        "a higher epoch stands elsewhere; this copy is closed"
+    );
+    close_locally(context, vm, running.epoch).await?;
+    Ok(Done::Changed)
 }
 
 /// A report of a copy here, made now.

@@ -18,7 +18,7 @@ mod watch;
 
 pub use kinds::*;
 pub use signer::signer;
-pub use watch::{Anew, watch_anew, watch_backoff};
+pub use watch::{Anew, WATCH_SECONDS, watch_anew, watch_backoff};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

@@ -1,4 +1,4 @@
-//! Watches: how soon an interrupted one is tried again, and how all begin anew after etcd was restored.
+//! Watches: how soon one that hears nothing is noticed, how soon an interrupted one is tried again, and how all begin anew after etcd was restored.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -14,6 +14,11 @@ use tokio::sync::watch::{Receiver, Sender};
 const FIRST: Duration = Duration::from_millis(250);
 /// Longest wait, before it is spread.
 const LONGEST: Duration = Duration::from_secs(1);
+
+/// How long the API server lets a watch stand before it ends it and we go on from where it was, seconds. A connection
+/// that vanished without a word is noticed 5 s later (by kube's watcher), not after the five minutes of its default: until then
+/// nobody is told anything. Not shorter: each of the ten watches of each agent is asked for anew so often.
+pub const WATCH_SECONDS: u32 = 60;
 
 /// Waits that double from 250 ms to 1 s, each made longer at random by up to itself, so that the tries of a
 /// fleet spread. An operator that does not watch sees no host die, and an agent that does not watch starts
@@ -53,7 +58,8 @@ impl Anew {
     }
 }
 
-/// A watch that begins anew whenever it is told to. Its errors are those of [`watcher`], and it never ends.
+/// A watch that begins anew whenever it is told to, and is bounded by [`WATCH_SECONDS`] whatever `config` says. Its errors
+/// are those of [`watcher`], and it never ends.
 pub fn watch_anew<K>(
     api: Api<K>,
     config: watcher::Config,
@@ -62,6 +68,7 @@ pub fn watch_anew<K>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    let config = config.timeout(WATCH_SECONDS);
     let begin = move || watcher(api.clone(), config.clone());
     renewed(begin, anew.0.subscribe()).boxed()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 use virt::sys;
 
-use super::{ASK, LibvirtHypervisor, ffi};
+use super::{ASK, LibvirtHypervisor, ffi, list};
 use crate::types::{DomainState, Error, Result};
 
 /// What libvirt calls it.
@@ -21,8 +21,8 @@ impl LibvirtHypervisor {
         let start =
             ffi::start_dirty_rate_call().ok_or_else(|| failed("libvirt is older than 7.2"))?;
         let begun = self.on_domain(CALL, ASK, uuid, move |domain| {
-            let (state, reason) = domain.state()?;
-            if super::state_of(state.to_raw(), reason) != DomainState::Running {
+            let (state, reason) = ffi::state(domain)?;
+            if list::state_of(state, reason) != DomainState::Running {
                 return Ok(false);
             }
             ffi::start_dirty_rate(domain, start).map(|()| true)

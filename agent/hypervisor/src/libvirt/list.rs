@@ -61,7 +61,7 @@ fn of_domain(name: &str, error: Error) -> Error {
 
 /// A guest that QEMU stopped because a disk failed is told apart from one that stands still for a
 /// move, or because a person suspended it.
-fn state_of(state: sys::virDomainState, reason: u32) -> DomainState {
+pub(super) fn state_of(state: sys::virDomainState, reason: u32) -> DomainState {
     match state {
         sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => DomainState::Running,
         sys::VIR_DOMAIN_PAUSED if reason == sys::VIR_DOMAIN_PAUSED_IOERROR => DomainState::Stalled,
