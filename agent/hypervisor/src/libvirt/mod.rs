@@ -145,18 +145,44 @@ impl LibvirtHypervisor {
 }
 
 /// A guest that QEMU stopped because a disk failed is told apart from one that stands still for a
-/// move, or because a person suspended it.
+/// move, and both from one that a person, or the guest itself, suspended.
 fn state_of(state: sys::virDomainState, reason: DomainStateReasonEnum) -> DomainState {
-    let disk_failed = matches!(
-        reason,
-        DomainStateReasonEnum::Known(DomainStateReason::Paused(paused))
-            if paused.to_raw() == sys::VIR_DOMAIN_PAUSED_IOERROR
-    );
     match state {
         sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => DomainState::Running,
-        sys::VIR_DOMAIN_PAUSED if disk_failed => DomainState::Stalled,
-        sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED => DomainState::Paused,
+        sys::VIR_DOMAIN_PAUSED => match reason {
+            DomainStateReasonEnum::Known(DomainStateReason::Paused(why)) => paused(why.to_raw()),
+            _ => DomainState::Paused,
+        },
+        sys::VIR_DOMAIN_PMSUSPENDED => DomainState::Suspended,
         _ => DomainState::Ending,
+    }
+}
+
+/// A reason that is not listed may be a move's. `API_ERROR` is one: libvirt could not let a guest run on after its move.
+/// While a move copies, libvirt calls a person's suspension one for the move too, and lets the guest run when it fails.
+fn paused(why: sys::virDomainPausedReason) -> DomainState {
+    match why {
+        sys::VIR_DOMAIN_PAUSED_IOERROR => DomainState::Stalled,
+        sys::VIR_DOMAIN_PAUSED_USER
+        | sys::VIR_DOMAIN_PAUSED_SAVE
+        | sys::VIR_DOMAIN_PAUSED_DUMP
+        | sys::VIR_DOMAIN_PAUSED_WATCHDOG
+        | sys::VIR_DOMAIN_PAUSED_FROM_SNAPSHOT
+        | sys::VIR_DOMAIN_PAUSED_SHUTTING_DOWN
+        | sys::VIR_DOMAIN_PAUSED_SNAPSHOT
+        | sys::VIR_DOMAIN_PAUSED_CRASHED => DomainState::Suspended,
+        _ => DomainState::Paused,
+    }
+}
+
+/// What libvirt refuses once a move was asked of it, it may have begun all the same.
+fn begun(error: Error) -> Error {
+    match error {
+        Error::Refused { why, .. } => Error::Failed {
+            call: "migrate",
+            message: why,
+        },
+        other => other,
     }
 }
 
@@ -262,7 +288,8 @@ impl Hypervisor for LibvirtHypervisor {
             // QEMU 7.2 aborts when a guest that arrived paused is migrated again.
             return Err(Error::Refused {
                 uuid,
-                why: "is not running; only a running guest is migrated".to_owned(),
+                why: "is not running; only a running guest is migrated: resume it or shut it down"
+                    .to_owned(),
             });
         }
         let mut flags = sys::VIR_MIGRATE_LIVE
@@ -299,10 +326,10 @@ impl Hypervisor for LibvirtHypervisor {
         let aborted = self.moves().aborted.remove(&uuid);
         if aborted && moved.is_err() {
             // Who aborted may be gone by now.
-            self.let_run(uuid).await?;
+            self.let_run(uuid).await.map_err(begun)?;
             return Err(Error::Aborted);
         }
-        moved?;
+        moved.map_err(begun)?;
         let numbers = self
             .connection
             .ended_job(uuid, Duration::from_millis(500))
@@ -380,7 +407,7 @@ mod tests {
     use virt::domain::DomainPausedReasonEnum;
 
     #[test]
-    fn only_a_failed_disk_makes_a_guest_stalled() {
+    fn why_a_guest_stands_still_tells_a_failed_disk_a_move_and_a_suspension_apart() {
         let paused = |why| {
             let why = DomainPausedReasonEnum::from_raw(why);
             DomainStateReasonEnum::Known(DomainStateReason::Paused(why))
@@ -389,14 +416,28 @@ mod tests {
         assert_eq!(state(sys::VIR_DOMAIN_PAUSED_IOERROR), DomainState::Stalled);
         for why in [
             sys::VIR_DOMAIN_PAUSED_UNKNOWN,
-            sys::VIR_DOMAIN_PAUSED_USER,
             sys::VIR_DOMAIN_PAUSED_MIGRATION,
             sys::VIR_DOMAIN_PAUSED_STARTING_UP,
             sys::VIR_DOMAIN_PAUSED_POSTCOPY,
+            sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
+            sys::VIR_DOMAIN_PAUSED_API_ERROR,
+            99,
         ] {
             assert_eq!(state(why), DomainState::Paused, "{why}");
         }
+        for why in [
+            sys::VIR_DOMAIN_PAUSED_USER,
+            sys::VIR_DOMAIN_PAUSED_SNAPSHOT,
+            sys::VIR_DOMAIN_PAUSED_CRASHED,
+        ] {
+            assert_eq!(state(why), DomainState::Suspended, "{why}");
+        }
         let unknown = DomainStateReasonEnum::Unknown(99);
+        assert_eq!(
+            state_of(sys::VIR_DOMAIN_PMSUSPENDED, unknown),
+            DomainState::Suspended,
+            "the guest itself did it"
+        );
         assert_eq!(
             state_of(sys::VIR_DOMAIN_PAUSED, unknown),
             DomainState::Paused
@@ -409,5 +450,14 @@ mod tests {
             state_of(sys::VIR_DOMAIN_SHUTDOWN, unknown),
             DomainState::Ending
         );
+    }
+    #[test]
+    fn only_what_was_not_begun_is_refused() {
+        let refused = Error::Refused {
+            uuid: Uuid::nil(),
+            why: "domain is not running".to_owned(),
+        };
+        assert!(matches!(begun(refused), Error::Failed { .. }));
+        assert_eq!(begun(Error::Aborted), Error::Aborted);
     }
 }
