@@ -11,6 +11,7 @@ use kube::api::{Patch, PatchParams};
 use model::{Assignment, Claim, ClaimHolder};
 use serde_json::json;
 
+use super::folder::PoolFolder;
 use super::volumes::VolumeFile;
 use super::{claims, format_name, image_file, images, volumes};
 use crate::agent::{Context, in_task};
@@ -283,6 +284,7 @@ async fn carry_out(
         .view
         .pool(&volume.spec.pool)
         .with_context(|| format!("spec.pool: StoragePool {} does not exist", volume.spec.pool))?;
+    let beside = PoolFolder::of(&pool);
     let folder = Path::new(&pool.spec.path);
     let uid = volume.metadata.uid.as_deref().unwrap_or_default();
     let (format, size) = (
@@ -291,7 +293,7 @@ async fn carry_out(
     );
     let epoch = job.assignment.epoch.0;
     let deletes = job.operation == VolumeOperation::Delete;
-    let beside = (folder.to_owned(), uid.to_owned());
+    let beside = (beside, uid.to_owned());
     tokio::task::spawn_blocking(move || {
         if deletes {
             claims::remove(&beside.0, &beside.1, &claim.fleet)
@@ -350,6 +352,7 @@ async fn fetch(context: &Arc<Context>, image: &Image, pool_name: &str) {
         let client = reqwest::Client::builder()
             .connect_timeout(std::time::Duration::from_secs(10))
             .build()?;
+        PoolFolder::of(&pool).check()?;
         for file in images::files(&image.spec) {
             images::fetch(&client, Path::new(&pool.spec.path), file).await?;
         }

@@ -14,6 +14,7 @@ use super::spec::{self, ClaimKind, Parts, SpecError};
 use super::worker::VmRef;
 use crate::agent::Context;
 use crate::network;
+use crate::storage::folder::PoolFolder;
 use crate::storage::{claims, image_file, images, seed};
 
 /// Makes everything ready that a domain needs and describes the domain.
@@ -89,14 +90,14 @@ async fn claim_beside(
             ClaimKind::Incoming => status.incoming_claim,
         };
         let uid = volume.metadata.uid.clone().unwrap_or_default();
-        let path = std::path::PathBuf::from(&pool.spec.path);
-        wanted.extend(claim.map(|claim| (uid, path, claim)));
+        let folder = PoolFolder::of(pool);
+        wanted.extend(claim.map(|claim| (uid, folder, claim)));
     }
     wanted.sort_by(|one, two| one.0.cmp(&two.0));
     tokio::task::spawn_blocking(move || {
         wanted
             .iter()
-            .try_for_each(|(uid, path, claim)| claims::write(path, uid, claim))
+            .try_for_each(|(uid, folder, claim)| claims::write(folder, uid, claim))
     })
     .await??;
     Ok(())
