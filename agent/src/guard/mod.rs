@@ -12,7 +12,7 @@ mod beating;
 pub mod clock;
 pub mod files;
 mod ioctl;
-mod kill;
+pub mod kill;
 mod pace;
 pub mod pulse;
 mod renewal;

@@ -254,7 +254,9 @@ mod tests {
             left: BTreeMap::new(),
             ..site()
         };
-        let bound = |pools: &[&str]| pools.iter().map(|pool| (*pool).to_owned()).collect();
+        let bound = |pools: &[&str]| -> BTreeSet<String> {
+            pools.iter().map(|pool| (*pool).to_owned()).collect()
+        };
         let after = |pools: &[&str]| read.clone().leaving(&site(), &bound(pools));
         let both = after(&["p", "q", "s"]);
         assert_eq!(both.path("p"), Some(&PathBuf::from("/mnt/p")));

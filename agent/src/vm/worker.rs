@@ -219,7 +219,7 @@ async fn resume(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> 
     let probes = PoolProbes::shared();
     for volume in read_volumes(context, &fresh).await? {
         let name = &volume.spec.pool;
-        let folder = PoolFolder::of(&pool(context, name)?);
+        let folder = PoolFolder::of(&*pool(context, name)?);
         if probes.look(name, &folder, std::time::Instant::now()).state != "Ready" {
             return Ok(());
         }
