@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::agent::Context;
 use crate::clock;
+use crate::storage::folder::PoolFolder;
 use crate::storage::pools::PoolProbes;
 
 mod kept;
@@ -215,7 +216,7 @@ fn pools(context: &Context) -> Vec<PoolSample> {
         .iter()
         .filter_map(|pool| {
             let name = pool.metadata.name.clone()?;
-            probes.sample(&name, Path::new(&pool.spec.path), now)
+            probes.sample(&name, &PoolFolder::of(pool), now)
         })
         .collect()
 }

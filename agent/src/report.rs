@@ -22,6 +22,7 @@ use crate::hardware_report;
 use crate::hook_check;
 use crate::migration;
 use crate::network;
+use crate::storage::folder::PoolFolder;
 use crate::storage::pools::PoolProbes;
 
 /// How often the report is looked at.
@@ -209,7 +210,7 @@ fn pools(context: &Context, probes: &PoolProbes) -> Vec<HostStoragePool> {
         .map(|pool| {
             probes.look(
                 &pool.metadata.name.clone().unwrap_or_default(),
-                Path::new(&pool.spec.path),
+                &PoolFolder::of(pool),
                 now,
             )
         })

@@ -84,6 +84,16 @@ fn a_restart_of_the_agent_stops_no_vm() {
     }
 }
 
+/// By default systemd gives up after five starts within ten seconds, for ever.
+#[test]
+fn systemd_never_gives_up_on_a_program_that_fails_quickly() {
+    for text in [AGENT, GUARD] {
+        let unit = read(text);
+        assert_eq!(one(&unit, "Unit.StartLimitIntervalSec"), "0");
+        assert_eq!(one(&unit, "Service.Restart"), "always");
+    }
+}
+
 #[test]
 fn the_guard_lives_on_without_the_agent() {
     let (agent, guard) = (read(AGENT), read(GUARD));

@@ -36,7 +36,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Lets a paused domain run.
     async fn resume(&self, uuid: Uuid) -> Result<()>;
     /// Moves a running domain; it arrives paused on the target. Success means that the source
-    /// is gone and never ran after switch-over; any error says nothing about the target.
+    /// is gone and never ran after switch-over; any error says nothing about the target. [`Error::Refused`] means that
+    /// nothing was begun.
     async fn migrate(&self, uuid: Uuid, to: &MigrationTarget) -> Result<Migrated>;
     /// Waited for beside [`Self::migrate`]: ends when the domain stood still for its switch-over and can never run here
     /// again, which may be seen before the move's call returns; says for how long it stood still. Says nothing about

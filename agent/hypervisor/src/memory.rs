@@ -283,7 +283,8 @@ impl Hypervisor for MemoryHypervisor {
         })? {
             return Err(Error::Refused {
                 uuid,
-                why: "is not running; only a running guest is migrated".to_owned(),
+                why: "is not running; only a running guest is migrated: resume it or shut it down"
+                    .to_owned(),
             });
         }
         let unreachable = || Error::Failed {

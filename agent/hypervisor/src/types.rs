@@ -96,8 +96,11 @@ pub struct Owner {
 pub enum DomainState {
     /// Runs.
     Running,
-    /// Stands still.
+    /// Stands still for a move's switch-over, or nobody knows why.
     Paused,
+    /// Stands still, and no switch-over from here stopped it: a person or the guest itself suspended it, or it has
+    /// arrived so.
+    Suspended,
     /// Stands still since a disk failed: QEMU stopped it, and nobody else.
     Stalled,
     /// Is on its way out.
@@ -108,6 +111,12 @@ impl DomainState {
     /// Whether its guest has run here, though a disk may have failed since: it is no arrival.
     pub fn has_run(self) -> bool {
         matches!(self, Self::Running | Self::Stalled)
+    }
+
+    /// Asked of a move's source: whether its guest is here for certain, as no switch-over has stopped it, though it may
+    /// stand still for another reason.
+    pub fn has_not_left(self) -> bool {
+        self.has_run() || self == Self::Suspended
     }
 }
 

@@ -8,10 +8,11 @@
 //! has arrived.
 
 mod beater;
+mod beating;
 pub mod clock;
 pub mod files;
 mod ioctl;
-mod kill;
+pub mod kill;
 mod pace;
 pub mod pulse;
 mod renewal;
@@ -46,7 +47,6 @@ use self::files::Firings;
 use self::pace::Pace;
 use self::renewal::{Renewal, Renewed, renew};
 use self::site::Site;
-use self::slot::Slots;
 use self::watchdog::Watchdog;
 use crate::freeze;
 use crate::options::GuardOptions;
@@ -192,18 +192,6 @@ impl Guard {
         }
         self.store();
         Ok(())
-    }
-
-    /// Beats on the pools that carry heartbeats, under the timers in force.
-    fn beat(&mut self) {
-        let policy = self.policy();
-        for (pool, path) in &self.site.pools {
-            self.beaters.entry(pool.clone()).or_insert_with(|| {
-                let slots = Slots::new(path, self.pools_are_mounts);
-                let host = self.options.host.as_str().into();
-                Beater::start(slots, host, self.boot_id.clone(), policy.clone())
-            });
-        }
     }
 
     /// Counts, kills and feeds as the contract says.
@@ -469,17 +457,6 @@ impl Guard {
         }
         Ok(())
     }
-
-    /// Goes on with what was read; a beater of other timers or of another path begins anew.
-    fn use_site(&mut self, site: Site) {
-        let timers_changed = self.site.policy != site.policy;
-        let old = &self.site.pools;
-        self.beaters
-            .retain(|pool, _| !timers_changed && old.get(pool) == site.pools.get(pool));
-        self.site = site;
-        self.site_read = true;
-        self.beat();
-    }
 }
 
 async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
@@ -488,6 +465,8 @@ async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
         .context("the API server did not answer in time")?
 }
 
+#[cfg(test)]
+mod beating_tests;
 #[cfg(test)]
 mod restarting_tests;
 #[cfg(test)]

@@ -179,6 +179,7 @@ pub(super) fn site(folder: &Path) -> Site {
         }),
         opted_in: true,
         pools: BTreeMap::from([("p".to_owned(), pool)]),
+        left: BTreeMap::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! started again while the API server is away must go on to beat, else it kills a host that
 //! reaches its storage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -30,6 +30,26 @@ pub struct Site {
     pub opted_in: bool,
     /// Pools that carry heartbeats and that this host should reach, with their folders.
     pub pools: BTreeMap<String, PathBuf>,
+    /// Pools that carry none any more, while the guard is still bound by them.
+    pub left: BTreeMap<String, PathBuf>,
+}
+
+impl Site {
+    /// The folder of a pool on which the guard beats.
+    pub fn path(&self, pool: &str) -> Option<&PathBuf> {
+        self.pools.get(pool).or_else(|| self.left.get(pool))
+    }
+
+    /// What was read now, with those pools of `before` that it does not name any more and by which the guard is bound.
+    pub fn leaving(mut self, before: &Self, bound: &BTreeSet<String>) -> Self {
+        let known = before.pools.iter().chain(&before.left);
+        let left =
+            known.filter(|(pool, _)| bound.contains(*pool) && !self.pools.contains_key(*pool));
+        self.left = left
+            .map(|(pool, path)| (pool.clone(), path.clone()))
+            .collect();
+        self
+    }
 }
 
 /// Reads it.
@@ -61,6 +81,7 @@ pub async fn read(client: &Client, host: &str) -> Result<Site> {
             .filter(|pool| pool.spec.heartbeat && pool.spec.shared && reached(pool))
             .filter_map(|pool| Some((pool.metadata.name?, PathBuf::from(pool.spec.path))))
             .collect(),
+        left: BTreeMap::new(),
     })
 }
 
@@ -138,6 +159,9 @@ struct Kept {
     timers: Timers,
     opted_in: bool,
     pools: BTreeMap<String, PathBuf>,
+    /// An earlier version wrote none.
+    #[serde(default)]
+    left: BTreeMap<String, PathBuf>,
 }
 
 fn file(run_dir: &Path) -> PathBuf {
@@ -154,6 +178,7 @@ pub fn keep(run_dir: &Path, boot_id: &str, site: &Site) -> io::Result<()> {
         timers: Timers::of(&site.policy.clone().unwrap_or_default()),
         opted_in: site.opted_in,
         pools: site.pools.clone(),
+        left: site.left.clone(),
     };
     let bytes = serde_json::to_vec(&kept)?;
     if bytes.len() > KEPT_MAX {
@@ -183,6 +208,7 @@ pub fn kept(run_dir: &Path, boot_id: &str) -> io::Result<Option<Site>> {
         policy: Some(kept.timers.policy()),
         opted_in: kept.opted_in,
         pools: kept.pools,
+        left: kept.left,
     }))
 }
 
@@ -217,7 +243,44 @@ mod tests {
             }),
             opted_in: true,
             pools: BTreeMap::from([("p".to_owned(), PathBuf::from("/mnt/p"))]),
+            left: BTreeMap::from([("q".to_owned(), PathBuf::from("/mnt/q"))]),
         }
+    }
+
+    #[test]
+    fn a_pool_that_is_gone_is_left_only_when_nothing_is_bound_by_it() {
+        let read = Site {
+            pools: BTreeMap::from([("r".to_owned(), PathBuf::from("/mnt/r"))]),
+            left: BTreeMap::new(),
+            ..site()
+        };
+        let bound = |pools: &[&str]| -> BTreeSet<String> {
+            pools.iter().map(|pool| (*pool).to_owned()).collect()
+        };
+        let after = |pools: &[&str]| read.clone().leaving(&site(), &bound(pools));
+        let both = after(&["p", "q", "s"]);
+        assert_eq!(both.path("p"), Some(&PathBuf::from("/mnt/p")));
+        assert_eq!(both.path("q"), Some(&PathBuf::from("/mnt/q")));
+        assert_eq!(both.left.len(), 2, "where s lies nobody knows");
+        assert_eq!(both.pools, read.pools);
+        assert_eq!(after(&["r"]), read, "it is declared");
+        assert_eq!(after(&[]), read);
+    }
+
+    #[test]
+    fn what_an_earlier_version_kept_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        keep(folder.path(), "b1", &site()).expect("kept");
+        let text = std::fs::read_to_string(file(folder.path())).expect("read");
+        let mut earlier: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        earlier.as_object_mut().expect("fields").remove("left");
+        std::fs::write(file(folder.path()), earlier.to_string()).expect("write");
+        let kept = kept(folder.path(), "b1").expect("read");
+        let without = Site {
+            left: BTreeMap::new(),
+            ..site()
+        };
+        assert_eq!(kept, Some(without));
     }
 
     #[test]

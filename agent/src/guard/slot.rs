@@ -3,12 +3,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use model::HostName;
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
+
+use crate::storage::folder::PoolFolder;
 
 /// Size and alignment of a slot, bytes: the largest logical block of disks in use.
 const BLOCK: usize = 4096;
@@ -91,9 +92,8 @@ fn decode(block: &[u8]) -> io::Result<Beat> {
 /// The folder of slots on one pool.
 #[derive(Clone, Debug)]
 pub struct Slots {
-    pool: PathBuf,
+    pool: PoolFolder,
     folder: PathBuf,
-    must_be_mounted: bool,
 }
 
 impl Slots {
@@ -101,9 +101,8 @@ impl Slots {
     /// mount that is gone would keep a host alive that nobody sees.
     pub fn new(pool: &Path, must_be_mounted: bool) -> Self {
         Self {
-            pool: pool.to_owned(),
+            pool: PoolFolder::new(pool, must_be_mounted),
             folder: pool.join("heartbeat"),
-            must_be_mounted,
         }
     }
 
@@ -126,7 +125,7 @@ impl Slots {
     /// # Errors
     /// The pool is not there, refuses direct I/O, or another writer uses this slot.
     pub fn write(&self, beat: &Beat) -> io::Result<()> {
-        self.check_mounted()?;
+        self.pool.check()?;
         if !self.folder.is_dir() {
             fs::create_dir(&self.folder)?;
         }
@@ -171,20 +170,6 @@ impl Slots {
             hosts.extend(host.map(HostName::from));
         }
         Ok(hosts)
-    }
-
-    fn check_mounted(&self) -> io::Result<()> {
-        if !self.must_be_mounted {
-            return Ok(());
-        }
-        let on_root = fs::metadata(&self.pool)?.dev() == fs::metadata("/")?.dev();
-        if on_root || statfs(&self.pool)?.filesystem_type() == TMPFS_MAGIC {
-            return Err(io::Error::new(
-                ErrorKind::NotFound,
-                format!("nothing is mounted at {}", self.pool.display()),
-            ));
-        }
-        Ok(())
     }
 }
 

@@ -167,6 +167,21 @@ impl Move {
         self.object.metadata.name.clone().unwrap_or_default()
     }
 
+    /// The same move by a read that no cache answers.
+    async fn afresh(&self, context: &Context) -> Result<Self> {
+        let api: Api<VirtualMachineMigration> =
+            Api::namespaced(context.client.clone(), &self.vm.namespace);
+        let fresh = context.freezer.read(&api, &self.name()).await?;
+        let uid = &self.object.metadata.uid;
+        let object = fresh
+            .filter(|fresh| fresh.metadata.uid == *uid)
+            .context("the migration is gone")?;
+        Ok(Self {
+            object: Arc::new(object),
+            ..self.clone()
+        })
+    }
+
     /// Merges into the migration's status.
     async fn patch(&self, context: &Context, status: Value) -> Result<()> {
         let api: Api<VirtualMachineMigration> =

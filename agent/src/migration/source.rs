@@ -38,9 +38,9 @@ const RUNS_ON_MAX: Duration = Duration::from_secs(10);
 pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<Step> {
     let status = moving.object.status.as_ref()?;
     let ledger = context.ledger.entry(&moving.vm.uid).ok()?;
-    let shows = |state: DomainState| {
+    let shows = |is_so: fn(DomainState) -> bool| {
         domains.iter().any(|domain| {
-            domain.state == state
+            is_so(domain.state)
                 && domain.owner.as_ref().is_some_and(|owner| {
                     owner.vm.as_str() == moving.vm.uid && owner.epoch == moving.source.epoch
                 })
@@ -56,9 +56,9 @@ pub fn decide(context: &Context, moving: &Move, domains: &[Domain]) -> Option<St
         ),
         sending: context.moves.is_moving(&moving.vm.uid),
         epoch: ledger.state(moving.source.epoch.0),
-        // One whose disk failed is here as well; to send it is refused, and then it is said to be.
-        running: shows(DomainState::Running) || shows(DomainState::Stalled),
-        paused: shows(DomainState::Paused),
+        // One whose disk failed, or that was suspended, is here as well; to send it is refused, and then it is said to be.
+        running: shows(DomainState::has_not_left),
+        paused: shows(|state| state == DomainState::Paused),
     })
 }
 
@@ -137,25 +137,37 @@ async fn say_running(context: &Arc<Context>, moving: &Move) -> Result<()> {
     if context.hypervisor.job(uuid).await?.is_some() {
         bail!("the job has not ended yet");
     }
+    // `Migrating` is said before anything is begun, so a cache that lags is not believed: what stands still may have been
+    // switched over since.
+    let said = moving.source_said();
+    let nothing_begun = said.is_none() && moving.afresh(context).await?.source_said().is_none();
     // libvirt lets the guest run on after an abort; that it does is seen, not assumed.
     let begin = tokio::time::Instant::now();
-    while !state_of(context, uuid)
-        .await?
-        .is_some_and(DomainState::has_run)
-    {
-        if begin.elapsed() > RUNS_ON_MAX {
-            return give_up(context, moving).await;
+    let state = loop {
+        match state_of(context, uuid).await? {
+            Some(state) if is_here(state, nothing_begun) => break state,
+            _ if begin.elapsed() > RUNS_ON_MAX => return give_up(context, moving).await,
+            _ => tokio::time::sleep(LOOK).await,
         }
-        tokio::time::sleep(LOOK).await;
-    }
+    };
+    let message = if state == DomainState::Running {
+        "aborted; the guest runs here"
+    } else {
+        "aborted; the guest is here and stands still"
+    };
     say(
         context,
         moving,
         MigrationSourcePhase::StillRunning,
         &Migrated::default(),
-        Some("aborted; the guest runs here".to_owned()),
+        Some(message.to_owned()),
     )
     .await
+}
+
+/// Whether a domain that libvirt shows is the VM itself: where this move began nothing, whatever it stands still for.
+fn is_here(state: DomainState, nothing_begun: bool) -> bool {
+    state.has_not_left() || (nothing_begun && state == DomainState::Paused)
 }
 
 async fn say(
@@ -357,52 +369,25 @@ async fn handed_over(context: &Arc<Context>, moving: &Move, migrated: &Migrated)
     .await
 }
 
-/// After an error only what the domain shows counts: it runs here, or it is gone.
+/// After an error only what the domain shows counts: it is here, or it is gone. One that stands still at switch-over, whose
+/// end is not known, may not run on here beside a copy there: closed, the VM starts anew from its disks.
 async fn failed(context: &Arc<Context>, moving: &Move, error: &hypervisor::Error) -> Result<()> {
     let uuid = moving.vm.uuid()?;
-    let domains = context.hypervisor.list().await?;
-    let state = domains
-        .iter()
-        .find(|domain| domain.uuid == uuid)
-        .map(|domain| domain.state);
+    let state = state_of(context, uuid).await?;
     tracing::warn!(vm = moving.vm.name, %error, ?state, "the migration failed");
-    match state {
-        // One whose disk failed stood still before switch-over: its memory is here, and it runs on here.
-        Some(state) if state.has_run() => {
-            say(
-                context,
-                moving,
-                MigrationSourcePhase::StillRunning,
-                &Migrated::default(),
-                Some(error.to_string()),
-            )
-            .await
+    let nothing_begun = matches!(error, hypervisor::Error::Refused { .. });
+    let phase = if state.is_some_and(|state| is_here(state, nothing_begun)) {
+        if state == Some(DomainState::Suspended) && context.hypervisor.job(uuid).await?.is_some() {
+            // The connection was lost, and the job was not; the next turn aborts it.
+            bail!("the job has not ended yet");
         }
-        Some(DomainState::Paused) => {
-            // Switch-over was reached and its end is not known: the guest may not run on here beside
-            // a copy there. Closed, the VM starts anew from its disks.
-            worker::close_copy(context, &moving.vm, &moving.source, "runtime").await?;
-            say(
-                context,
-                moving,
-                MigrationSourcePhase::Closed,
-                &Migrated::default(),
-                Some(error.to_string()),
-            )
-            .await
-        }
-        _ => {
-            worker::close_copy(context, &moving.vm, &moving.source, "runtime").await?;
-            say(
-                context,
-                moving,
-                MigrationSourcePhase::Closed,
-                &Migrated::default(),
-                Some(error.to_string()),
-            )
-            .await
-        }
-    }
+        MigrationSourcePhase::StillRunning
+    } else {
+        worker::close_copy(context, &moving.vm, &moving.source, "runtime").await?;
+        MigrationSourcePhase::Closed
+    };
+    let message = Some(error.to_string());
+    say(context, moving, phase, &Migrated::default(), message).await
 }
 
 #[cfg(test)]
@@ -440,5 +425,20 @@ mod tests {
         assert!(is_to_abort(false, Some(&current(true, false))));
         assert!(is_to_abort(false, Some(&current(false, true))));
         assert!(is_to_abort(false, None), "it was deleted");
+    }
+    #[test]
+    fn a_guest_that_stands_still_for_no_switch_over_is_here() {
+        let here = [
+            DomainState::Running,
+            DomainState::Stalled,
+            DomainState::Suspended,
+        ];
+        for state in here {
+            assert!(is_here(state, false) && is_here(state, true), "{state:?}");
+        }
+        let paused = DomainState::Paused;
+        assert!(!is_here(paused, false), "it may have been switched over");
+        assert!(is_here(paused, true), "nothing can have stopped it");
+        assert!(!is_here(DomainState::Ending, true));
     }
 }

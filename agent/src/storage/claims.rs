@@ -16,6 +16,8 @@ use model::Claim;
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
+use super::folder::PoolFolder;
+
 /// Longest wait for the lock: whoever holds it writes one small file.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the lock is tried.
@@ -101,7 +103,7 @@ fn judge(path: &Path, standing: Option<&Claim>, wanted: &Claim) -> Result<(), Cl
 ///
 /// # Errors
 /// See [`ClaimError`].
-pub fn write(pool: &Path, volume_uid: &str, wanted: &Claim) -> Result<(), ClaimError> {
+pub fn write(pool: &PoolFolder, volume_uid: &str, wanted: &Claim) -> Result<(), ClaimError> {
     write_while(pool, volume_uid, wanted, || true)
 }
 
@@ -111,17 +113,18 @@ pub fn write(pool: &Path, volume_uid: &str, wanted: &Claim) -> Result<(), ClaimE
 /// # Errors
 /// See [`ClaimError`].
 pub fn write_while(
-    pool: &Path,
+    pool: &PoolFolder,
     volume_uid: &str,
     wanted: &Claim,
     is_wanted: impl Fn() -> bool,
 ) -> Result<(), ClaimError> {
-    let path = claim_file(pool, volume_uid);
+    let path = claim_file(pool.path(), volume_uid);
     let io = |source| ClaimError::Io {
         path: path.clone(),
         source,
     };
-    fs::create_dir_all(pool.join("volumes")).map_err(io)?;
+    pool.check().map_err(io)?;
+    fs::create_dir_all(pool.path().join("volumes")).map_err(io)?;
     let _lock = lock(&path.with_extension("claim-lock")).map_err(io)?;
     let standing = read(&path)?;
     judge(&path, standing.as_ref(), wanted)?;
@@ -145,8 +148,11 @@ pub fn write_while(
 ///
 /// # Errors
 /// See [`ClaimError`].
-pub fn remove(pool: &Path, volume_uid: &str, fleet: &str) -> Result<(), ClaimError> {
-    let path = claim_file(pool, volume_uid);
+pub fn remove(pool: &PoolFolder, volume_uid: &str, fleet: &str) -> Result<(), ClaimError> {
+    let path = claim_file(pool.path(), volume_uid);
+    if let Err(source) = pool.check() {
+        return Err(ClaimError::Io { path, source });
+    }
     if let Some(standing) = read(&path)?
         && standing.fleet != fleet
     {
@@ -221,6 +227,12 @@ mod tests {
     use super::*;
     use model::{Assignment, ClaimHolder, Epoch};
 
+    fn pool() -> (tempfile::TempDir, PoolFolder) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pool = PoolFolder::new(folder.path(), false);
+        (folder, pool)
+    }
+
     fn claim(fleet: &str, vm: &str, host: &str, epoch: i64) -> Claim {
         Claim {
             fleet: fleet.to_owned(),
@@ -236,8 +248,8 @@ mod tests {
 
     #[test]
     fn a_claim_grows_moves_within_its_fleet_and_never_falls_back() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let put = |claim: &Claim| write(folder.path(), "vol", claim);
+        let (_folder, pool) = pool();
+        let put = |claim: &Claim| write(&pool, "vol", claim);
         put(&claim("f", "v", "h1", 3)).expect("first");
         put(&claim("f", "v", "h1", 3)).expect("again");
         put(&claim("f", "v", "h2", 4)).expect("a later start");
@@ -259,9 +271,10 @@ mod tests {
     #[test]
     fn what_was_given_up_writes_nothing_any_more() {
         let folder = tempfile::tempdir().expect("a folder");
+        let pool = PoolFolder::new(folder.path(), false);
         // The volume has been given to another VM since: nothing in the file refuses the old one.
-        write(folder.path(), "vol", &claim("f", "w", "h2", 1)).expect("the new one");
-        let late = write_while(folder.path(), "vol", &claim("f", "v", "h1", 3), || false);
+        write(&pool, "vol", &claim("f", "w", "h2", 1)).expect("the new one");
+        let late = write_while(&pool, "vol", &claim("f", "v", "h1", 3), || false);
         let late = late.expect_err("given up");
         assert!(matches!(late, ClaimError::GivenUp { .. }), "{late}");
         let standing = read(&claim_file(folder.path(), "vol")).expect("read");
@@ -272,38 +285,38 @@ mod tests {
 
     #[test]
     fn another_fleet_neither_takes_nor_removes_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        write(folder.path(), "vol", &claim("f", "v", "h1", 3)).expect("first");
-        let taken = write(folder.path(), "vol", &claim("g", "v", "h1", 9)).expect_err("foreign");
+        let (_folder, pool) = pool();
+        write(&pool, "vol", &claim("f", "v", "h1", 3)).expect("first");
+        let taken = write(&pool, "vol", &claim("g", "v", "h1", 9)).expect_err("foreign");
         assert!(taken.to_string().contains("fleet f"), "{taken}");
-        remove(folder.path(), "vol", "g").expect_err("foreign");
-        assert!(claim_file(folder.path(), "vol").exists());
-        remove(folder.path(), "vol", "f").expect("its own");
-        remove(folder.path(), "vol", "f").expect("gone already");
-        write(folder.path(), "vol", &claim("g", "v", "h1", 1)).expect("free");
+        remove(&pool, "vol", "g").expect_err("foreign");
+        assert!(claim_file(pool.path(), "vol").exists());
+        remove(&pool, "vol", "f").expect("its own");
+        remove(&pool, "vol", "f").expect("gone already");
+        write(&pool, "vol", &claim("g", "v", "h1", 1)).expect("free");
     }
 
     #[test]
     fn what_is_no_claim_keeps_everybody_out() {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::create_dir_all(folder.path().join("volumes")).expect("a folder");
+        let (_folder, pool) = pool();
+        fs::create_dir_all(pool.path().join("volumes")).expect("a folder");
         for content in [&b""[..], b"{}", b"null", &[0xff; 64]] {
-            fs::write(claim_file(folder.path(), "vol"), content).expect("write");
-            let error = write(folder.path(), "vol", &claim("f", "v", "h1", 1)).expect_err("none");
+            fs::write(claim_file(pool.path(), "vol"), content).expect("write");
+            let error = write(&pool, "vol", &claim("f", "v", "h1", 1)).expect_err("none");
             assert!(matches!(error, ClaimError::Unreadable { .. }), "{error}");
         }
     }
 
     #[test]
     fn of_many_fleets_at_once_one_wins() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let (_folder, pool) = pool();
         let won: usize = std::thread::scope(|scope| {
             let tries: Vec<_> = (0..8)
                 .map(|number| {
-                    let path = folder.path();
+                    let pool = &pool;
                     scope.spawn(move || {
                         let claim = claim(&format!("f{number}"), "v", "h1", 1);
-                        usize::from(write(path, "vol", &claim).is_ok())
+                        usize::from(write(pool, "vol", &claim).is_ok())
                     })
                 })
                 .collect();
@@ -313,5 +326,18 @@ mod tests {
                 .sum()
         });
         assert_eq!(won, 1);
+    }
+
+    #[test]
+    fn a_shared_pool_that_is_not_mounted_holds_no_claims() {
+        let (folder, local) = pool();
+        let shared = PoolFolder::new(folder.path(), true);
+        let claim = claim("f", "v", "h1", 1);
+        let error = write(&shared, "vol", &claim).expect_err("not mounted");
+        assert!(error.to_string().contains("nothing is mounted"), "{error}");
+        assert!(!folder.path().join("volumes").exists());
+        write(&local, "vol", &claim).expect("written");
+        remove(&shared, "vol", "f").expect_err("not mounted");
+        assert!(claim_file(folder.path(), "vol").exists());
     }
 }

@@ -11,9 +11,11 @@ use kube::api::{Patch, PatchParams};
 use model::{Assignment, Claim, ClaimHolder};
 use serde_json::json;
 
+use super::folder::PoolFolder;
 use super::volumes::VolumeFile;
 use super::{claims, format_name, image_file, images, volumes};
 use crate::agent::{Context, in_task};
+use crate::guard::kill::kill_disk_tools;
 use crate::ledger::{Entry, Ledger};
 
 /// Wait before a failed fetch is tried again.
@@ -125,7 +127,11 @@ async fn work(context: &Arc<Context>, volume: &Volume, job: &VolumeJob) {
             }
             Err(error) => {
                 let error = format!("{error:#}");
-                tracing::warn!(volume = name, error, "the job is not begun yet");
+                tracing::warn!(
+                    volume = name,
+                    error,
+                    "the job is neither begun nor over yet"
+                );
                 return;
             }
         },
@@ -182,7 +188,7 @@ fn done(report: &mut VolumeReport, file: Option<VolumeFile>, digest: Option<Stri
 /// Does a job, if it was never begun, and says what became of it.
 ///
 /// # Errors
-/// It was not begun: what is missing is looked for again at the next turn.
+/// It was not begun, or what was begun may not have ended: it is looked at again at the next turn.
 async fn once(
     context: &Arc<Context>,
     volume: &Volume,
@@ -194,6 +200,7 @@ async fn once(
     let (fresh, claim) = permit(context, volume, uid, job).await?;
     let mut report = report_of(&fresh, job);
     if was_begun(&ledger.entry(uid)?, epoch) {
+        end_disk_tools(uid).await?;
         ledger.close(uid, epoch)?;
         report.phase = "Closed".to_owned();
         report.message = Some("interrupted; its number is closed here".to_owned());
@@ -209,12 +216,29 @@ async fn once(
             }
             let name = fresh.metadata.name.unwrap_or_default();
             tracing::error!(volume = name, error = format!("{error:#}"), "job failed");
+            // One that was given up for its time is killed, and not waited for.
+            end_disk_tools(uid).await?;
             report.phase = "Failed".to_owned();
             report.message = Some(format!("{error:#}"));
         }
     }
     ledger.close(uid, epoch)?;
     Ok(report)
+}
+
+/// Ends what is at work on a volume: a disk tool outlives an agent that is killed, and who hears that the job is over may give
+/// the file to a VM.
+///
+/// # Errors
+/// Something is left, or nobody knows.
+async fn end_disk_tools(uid: &str) -> Result<()> {
+    let uid = uid.to_owned();
+    let left = tokio::task::spawn_blocking(move || kill_disk_tools(&uid, Path::new("/proc")));
+    let left = left.await?.context("/proc: disk tools")?;
+    if !left.is_empty() {
+        bail!("what was begun may still write: {}", left.join("; "));
+    }
+    Ok(())
 }
 
 /// A quorum read that still shows the job, with its claim.
@@ -283,6 +307,7 @@ async fn carry_out(
         .view
         .pool(&volume.spec.pool)
         .with_context(|| format!("spec.pool: StoragePool {} does not exist", volume.spec.pool))?;
+    let beside = PoolFolder::of(&pool);
     let folder = Path::new(&pool.spec.path);
     let uid = volume.metadata.uid.as_deref().unwrap_or_default();
     let (format, size) = (
@@ -291,7 +316,7 @@ async fn carry_out(
     );
     let epoch = job.assignment.epoch.0;
     let deletes = job.operation == VolumeOperation::Delete;
-    let beside = (folder.to_owned(), uid.to_owned());
+    let beside = (beside, uid.to_owned());
     tokio::task::spawn_blocking(move || {
         if deletes {
             claims::remove(&beside.0, &beside.1, &claim.fleet)
@@ -350,6 +375,7 @@ async fn fetch(context: &Arc<Context>, image: &Image, pool_name: &str) {
         let client = reqwest::Client::builder()
             .connect_timeout(std::time::Duration::from_secs(10))
             .build()?;
+        PoolFolder::of(&pool).check()?;
         for file in images::files(&image.spec) {
             images::fetch(&client, Path::new(&pool.spec.path), file).await?;
         }
@@ -582,5 +608,28 @@ mod tests {
         assert_eq!(jobs.ended("u", &assignment(2)), Some(report(2)));
         jobs.forget(&BTreeSet::new());
         assert_eq!(jobs.ended("u", &assignment(2)), None);
+    }
+
+    /// As an agent that was killed leaves it.
+    #[tokio::test]
+    async fn a_job_is_over_when_no_disk_tool_works_on_its_volume() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tool = folder.path().join("qemu-img");
+        std::fs::copy("/bin/sh", &tool).expect("a program");
+        let uid = format!("a-volume-of-{}", folder.path().display()).replace('/', "-");
+        let file = format!("/pool/volumes/{uid}.making-2");
+        let mut child = std::process::Command::new(&tool)
+            .args(["-c", "read line; true", "convert", &file])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("started");
+        let begin = std::time::Instant::now();
+        while let Err(error) = end_disk_tools(&uid).await {
+            assert!(begin.elapsed().as_secs() < 20, "{error:#}");
+            tokio::task::yield_now().await;
+        }
+        // It is dead, and its parent has yet to hear of it.
+        let ended = child.wait().expect("ended");
+        assert_eq!(ended.code(), None, "killed by a signal");
     }
 }

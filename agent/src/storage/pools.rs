@@ -2,13 +2,13 @@
 //! that looks at it, and is reported as lost meanwhile.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::HostStoragePool;
 use hardware::{PoolAnswer, PoolSample};
 
+use super::folder::PoolFolder;
 use super::locks;
 
 /// An answer that takes longer is slow.
@@ -47,7 +47,7 @@ struct Look {
 
 /// Looks at pools, each on its own thread, one at a time.
 #[derive(Clone, Default)]
-pub struct PoolProbes(Arc<Mutex<BTreeMap<PathBuf, Look>>>);
+pub struct PoolProbes(Arc<Mutex<BTreeMap<PoolFolder, Look>>>);
 
 /// The looks of this agent: its report and its hardware probes see the same ones.
 static SHARED: LazyLock<PoolProbes> = LazyLock::new(PoolProbes::default);
@@ -59,30 +59,30 @@ impl PoolProbes {
     }
 
     /// How a pool answers, for the hardware probes; none while nothing is known of it.
-    pub fn sample(&self, name: &str, path: &Path, now: Instant) -> Option<PoolSample> {
-        let _begun = self.look(name, path, now);
+    pub fn sample(&self, name: &str, folder: &PoolFolder, now: Instant) -> Option<PoolSample> {
+        let _begun = self.look(name, folder, now);
         let looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Some(PoolSample {
             pool: name.to_owned(),
-            answer: answer_of(looks.get(path)?, now)?,
+            answer: answer_of(looks.get(folder)?, now)?,
         })
     }
 
     /// Begins a look at a pool, unless one is still under way; returns what is known.
-    pub fn look(&self, name: &str, path: &Path, now: Instant) -> HostStoragePool {
+    pub fn look(&self, name: &str, folder: &PoolFolder, now: Instant) -> HostStoragePool {
         let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let look = looks.entry(path.to_owned()).or_insert(Look {
+        let look = looks.entry(folder.clone()).or_insert(Look {
             pending: None,
             answer: None,
         });
         if look.pending.is_none() {
             look.pending = Some(now);
-            let (path, looks) = (path.to_owned(), self.0.clone());
+            let (folder, looks) = (folder.clone(), self.0.clone());
             std::thread::spawn(move || {
-                let answer = measure(&path);
+                let answer = measure(&folder);
                 let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
                 looks.insert(
-                    path,
+                    folder,
                     Look {
                         pending: None,
                         answer: Some((answer, now.elapsed())),
@@ -122,7 +122,9 @@ fn probe_name() -> std::io::Result<String> {
 }
 
 /// By writing, as a hung or read-only pool still answers questions.
-fn measure(path: &Path) -> Result<Measured, String> {
+fn measure(folder: &PoolFolder) -> Result<Measured, String> {
+    folder.check().map_err(|error| error.to_string())?;
+    let path = folder.path();
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let probe = path.join(probe_name().map_err(failed)?);
     std::fs::write(&probe, b"probe").map_err(failed)?;
@@ -283,11 +285,30 @@ mod tests {
     #[test]
     fn a_real_folder_is_measured() {
         let folder = tempfile::tempdir().expect("a folder");
-        let measured = measure(folder.path()).expect("sizes");
+        let local = PoolFolder::new(folder.path(), false);
+        let measured = measure(&local).expect("sizes");
         assert!(measured.capacity >= measured.available && measured.capacity > 0);
         assert_eq!(measured.locks, Some(true), "a local file system has locks");
         let left = std::fs::read_dir(folder.path()).expect("a folder").count();
         assert_eq!(left, 0, "the probe is taken away");
-        measure(Path::new("/proc/nowhere")).expect_err("can not be written");
+        let nowhere = PoolFolder::new("/proc/nowhere", false);
+        measure(&nowhere).expect_err("can not be written");
+    }
+
+    #[test]
+    fn a_shared_pool_that_is_not_mounted_is_lost_and_nothing_is_written_below_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = Instant::now();
+        let answer = measure(&PoolFolder::new(folder.path(), true));
+        let left = std::fs::read_dir(folder.path()).expect("a folder").count();
+        assert_eq!(left, 0);
+        let look = Look {
+            pending: None,
+            answer: Some((answer, Duration::ZERO)),
+        };
+        let told = judge("p", &look, now);
+        assert_eq!(told.state, "Lost");
+        let message = told.message.expect("why");
+        assert!(message.contains("nothing is mounted"), "{message}");
     }
 }

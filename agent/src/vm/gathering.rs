@@ -16,6 +16,7 @@ use super::spec::{self, ClaimKind, Parts, SpecError};
 use super::worker::VmRef;
 use crate::agent::Context;
 use crate::network;
+use crate::storage::folder::PoolFolder;
 use crate::storage::{claims, image_file, images, seed};
 
 /// How long either side of a move may prepare: as long as a connection to the API server may be silent, and many times
@@ -118,13 +119,13 @@ async fn claim_beside(
             ClaimKind::Incoming => status.incoming_claim,
         };
         let uid = volume.metadata.uid.clone().unwrap_or_default();
-        let path = std::path::PathBuf::from(&pool.spec.path);
-        wanted.extend(claim.map(|claim| (uid, path, claim)));
+        let folder = PoolFolder::of(pool);
+        wanted.extend(claim.map(|claim| (uid, folder, claim)));
     }
     wanted.sort_by(|one, two| one.0.cmp(&two.0));
     let write = move |waits: &Wanted| {
-        wanted.iter().try_for_each(|(uid, path, claim)| {
-            claims::write_while(path, uid, claim, || waits.is_wanted())
+        wanted.iter().try_for_each(|(uid, folder, claim)| {
+            claims::write_while(folder, uid, claim, || waits.is_wanted())
         })
     };
     context.claiming.run(&vm.uid, write).await

@@ -27,6 +27,7 @@ use super::starting;
 use crate::agent::Context;
 use crate::clock;
 use crate::network;
+use crate::storage::folder::PoolFolder;
 use crate::storage::pools::PoolProbes;
 
 /// How long a guest may take to shut itself down before it is destroyed.
@@ -248,8 +249,8 @@ async fn resume(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> 
     let probes = PoolProbes::shared();
     for volume in read_volumes(context, &fresh).await? {
         let name = &volume.spec.pool;
-        let path = std::path::PathBuf::from(&pool(context, name)?.spec.path);
-        if probes.look(name, &path, Instant::now()).state != "Ready" {
+        let folder = PoolFolder::of(&*pool(context, name)?);
+        if probes.look(name, &folder, Instant::now()).state != "Ready" {
             return Ok(());
         }
     }

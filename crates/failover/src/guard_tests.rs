@@ -267,6 +267,22 @@ fn armed_only_with_word_pool_watchdog_and_policy() {
     );
 }
 
+/// Either of two registrations may stand while none is acknowledged: the guard fires by both.
+#[test]
+fn pools_that_share_none_with_those_that_bind_come_after_an_unarmed_registration() {
+    let mut memory = GuardMemory::default();
+    memory.acknowledged(Moment(0), &registration(20, &["old"]));
+    let policy = Policy::default();
+    assert_eq!(
+        arm(&ready(), &memory, Some(&policy)),
+        Err(NotArmed::PoolsReplaced)
+    );
+    memory.offer(&unarmed());
+    assert!(arm(&ready(), &memory, Some(&policy)).is_err(), "not yet");
+    memory.acknowledged(Moment(1), &unarmed());
+    assert!(arm(&ready(), &memory, Some(&policy)).is_ok());
+}
+
 #[test]
 fn a_bound_guard_keeps_a_pool_that_fails() {
     let mut memory = bound_since_zero();
@@ -299,6 +315,7 @@ fn every_refusal_has_a_sentence_in_both_languages() {
         NotArmed::NoPolicy,
         NotArmed::MemoryLost,
         NotArmed::Stopping,
+        NotArmed::PoolsReplaced,
     ] {
         let sentence = why.sentence();
         assert!(!sentence.english.is_empty() && !sentence.chinese.is_empty());

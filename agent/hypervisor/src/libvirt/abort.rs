@@ -109,7 +109,8 @@ impl LibvirtHypervisor {
         for _ in 0..LOOKS_AFTERWARDS {
             let domains = self.list().await?;
             let paused = |domain: &crate::types::Domain| {
-                domain.uuid == uuid && domain.state == DomainState::Paused
+                let still = matches!(domain.state, DomainState::Paused | DomainState::Suspended);
+                domain.uuid == uuid && still
             };
             if domains.iter().any(paused) {
                 self.resume(uuid).await?;

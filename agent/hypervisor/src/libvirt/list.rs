@@ -60,13 +60,30 @@ fn of_domain(name: &str, error: Error) -> Error {
 }
 
 /// A guest that QEMU stopped because a disk failed is told apart from one that stands still for a
-/// move, or because a person suspended it.
+/// move, and both from one that a person, or the guest itself, suspended.
 pub(super) fn state_of(state: sys::virDomainState, reason: u32) -> DomainState {
     match state {
         sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => DomainState::Running,
-        sys::VIR_DOMAIN_PAUSED if reason == sys::VIR_DOMAIN_PAUSED_IOERROR => DomainState::Stalled,
-        sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED => DomainState::Paused,
+        sys::VIR_DOMAIN_PAUSED => paused(reason),
+        sys::VIR_DOMAIN_PMSUSPENDED => DomainState::Suspended,
         _ => DomainState::Ending,
+    }
+}
+
+/// A reason that is not listed may be a move's. `API_ERROR` is one: libvirt could not let a guest run on after its move.
+/// While a move copies, libvirt calls a person's suspension one for the move too, and lets the guest run when it fails.
+fn paused(why: sys::virDomainPausedReason) -> DomainState {
+    match why {
+        sys::VIR_DOMAIN_PAUSED_IOERROR => DomainState::Stalled,
+        sys::VIR_DOMAIN_PAUSED_USER
+        | sys::VIR_DOMAIN_PAUSED_SAVE
+        | sys::VIR_DOMAIN_PAUSED_DUMP
+        | sys::VIR_DOMAIN_PAUSED_WATCHDOG
+        | sys::VIR_DOMAIN_PAUSED_FROM_SNAPSHOT
+        | sys::VIR_DOMAIN_PAUSED_SHUTTING_DOWN
+        | sys::VIR_DOMAIN_PAUSED_SNAPSHOT
+        | sys::VIR_DOMAIN_PAUSED_CRASHED => DomainState::Suspended,
+        _ => DomainState::Paused,
     }
 }
 
@@ -123,24 +140,32 @@ mod tests {
     }
 
     #[test]
-    fn only_a_failed_disk_makes_a_guest_stalled() {
-        let paused = |why| state_of(sys::VIR_DOMAIN_PAUSED, why);
-        assert_eq!(paused(sys::VIR_DOMAIN_PAUSED_IOERROR), DomainState::Stalled);
+    fn why_a_guest_stands_still_tells_a_failed_disk_a_move_and_a_suspension_apart() {
+        let state = |why| state_of(sys::VIR_DOMAIN_PAUSED, why);
+        assert_eq!(state(sys::VIR_DOMAIN_PAUSED_IOERROR), DomainState::Stalled);
         for why in [
             sys::VIR_DOMAIN_PAUSED_UNKNOWN,
-            sys::VIR_DOMAIN_PAUSED_USER,
             sys::VIR_DOMAIN_PAUSED_MIGRATION,
             sys::VIR_DOMAIN_PAUSED_STARTING_UP,
             sys::VIR_DOMAIN_PAUSED_POSTCOPY,
+            sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
+            sys::VIR_DOMAIN_PAUSED_API_ERROR,
             99,
         ] {
-            assert_eq!(paused(why), DomainState::Paused, "{why}");
+            assert_eq!(state(why), DomainState::Paused, "{why}");
+        }
+        for why in [
+            sys::VIR_DOMAIN_PAUSED_USER,
+            sys::VIR_DOMAIN_PAUSED_SNAPSHOT,
+            sys::VIR_DOMAIN_PAUSED_CRASHED,
+        ] {
+            assert_eq!(state(why), DomainState::Suspended, "{why}");
         }
         // The same number is another reason in another state.
         let reason = sys::VIR_DOMAIN_PAUSED_IOERROR;
         for (state, shown) in [
             (sys::VIR_DOMAIN_RUNNING, DomainState::Running),
-            (sys::VIR_DOMAIN_PMSUSPENDED, DomainState::Paused),
+            (sys::VIR_DOMAIN_PMSUSPENDED, DomainState::Suspended),
             (sys::VIR_DOMAIN_SHUTDOWN, DomainState::Ending),
         ] {
             assert_eq!(state_of(state, reason), shown, "{state}");

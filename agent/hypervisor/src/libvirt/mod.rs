@@ -145,6 +145,17 @@ impl LibvirtHypervisor {
     }
 }
 
+/// What libvirt refuses once a move was asked of it, it may have begun all the same.
+fn begun(error: Error) -> Error {
+    match error {
+        Error::Refused { why, .. } => Error::Failed {
+            call: "migrate",
+            message: why,
+        },
+        other => other,
+    }
+}
+
 /// Sorts libvirt's errors by what the caller can do about them.
 fn failure(call: &'static str, error: &VirtError) -> Error {
     match error.code().to_raw() {
@@ -224,7 +235,8 @@ impl Hypervisor for LibvirtHypervisor {
             // QEMU 7.2 aborts when a guest that arrived paused is migrated again.
             return Err(Error::Refused {
                 uuid,
-                why: "is not running; only a running guest is migrated".to_owned(),
+                why: "is not running; only a running guest is migrated: resume it or shut it down"
+                    .to_owned(),
             });
         }
         let mut flags = sys::VIR_MIGRATE_LIVE
@@ -261,10 +273,10 @@ impl Hypervisor for LibvirtHypervisor {
         let aborted = self.moves().aborted.remove(&uuid);
         if aborted && moved.is_err() {
             // Who aborted may be gone by now.
-            self.let_run(uuid).await?;
+            self.let_run(uuid).await.map_err(begun)?;
             return Err(Error::Aborted);
         }
-        moved?;
+        moved.map_err(begun)?;
         let numbers = self
             .connection
             .ended_job(uuid, Duration::from_millis(500))
@@ -333,5 +345,20 @@ fn domain_stats(
         resident_kib: number("balloon.rss"),
         blocks: devices("block", ["rd.bytes", "wr.bytes", "rd.reqs", "wr.reqs"]),
         nics: devices("net", ["rx.bytes", "tx.bytes", "rx.pkts", "tx.pkts"]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_not_begun_is_refused() {
+        let refused = Error::Refused {
+            uuid: Uuid::nil(),
+            why: "domain is not running".to_owned(),
+        };
+        assert!(matches!(begun(refused), Error::Failed { .. }));
+        assert_eq!(begun(Error::Aborted), Error::Aborted);
     }
 }

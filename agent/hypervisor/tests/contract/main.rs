@@ -74,6 +74,11 @@ async fn state(hypervisor: &dyn Hypervisor, uuid: Uuid) -> Option<DomainState> {
         .map(|domain| domain.state)
 }
 
+/// Whether a copy that arrived stands still: libvirt gives more than one reason for that.
+fn waits(state: Option<DomainState>) -> bool {
+    matches!(state, Some(DomainState::Paused | DomainState::Suspended))
+}
+
 async fn stopped(events: &mut tokio::sync::broadcast::Receiver<Event>, uuid: Uuid) -> StopCause {
     let next = async {
         loop {
@@ -185,11 +190,7 @@ async fn arrives_paused_and_runs_when_it_is_resumed(pair: &Pair<'_>) -> bool {
         None,
         "the source is gone"
     );
-    assert_eq!(
-        state(pair.target, here.uuid).await,
-        Some(DomainState::Paused),
-        "the copy waits"
-    );
+    assert!(waits(state(pair.target, here.uuid).await), "the copy waits");
     let owner = pair
         .target
         .list()
@@ -303,16 +304,16 @@ async fn ends_whenever_it_is_aborted(pair: &Pair<'_>) -> bool {
             .unwrap_or_else(|_| panic!("the move with abort {attempt} does not end"));
         // To tell it is an effort; to tell it of a guest that stayed would be a lie.
         assert!(!departed || moved.is_ok(), "abort {attempt}");
-        let (source, target) = match &moved {
-            Ok(_) => (None, Some(DomainState::Paused)),
-            Err(error) => {
-                assert_eq!(*error, Error::Aborted, "abort {attempt}");
-                (Some(DomainState::Running), None)
-            }
-        };
+        if let Err(error) = &moved {
+            assert_eq!(*error, Error::Aborted, "abort {attempt}");
+        }
         wait("one copy to be left", async || {
-            state(pair.source, here.uuid).await == source
-                && state(pair.target, here.uuid).await == target
+            let source = state(pair.source, here.uuid).await;
+            let target = state(pair.target, here.uuid).await;
+            match moved {
+                Ok(_) => source.is_none() && waits(target),
+                Err(_) => source == Some(DomainState::Running) && target.is_none(),
+            }
         })
         .await;
         for hypervisor in [pair.source, pair.target] {

@@ -23,9 +23,10 @@ pub struct SourceFacts {
     pub sending: bool,
     /// What the ledger has of the source's epoch.
     pub epoch: Option<EpochState>,
-    /// A domain of that epoch runs here.
+    /// A domain of that epoch is here, and no switch-over has stopped it: its guest runs, or stands still for another
+    /// reason.
     pub running: bool,
-    /// A domain of that epoch stands still here.
+    /// A domain of that epoch stands still here, for a switch-over as far as is known.
     pub paused: bool,
 }
 
@@ -34,7 +35,7 @@ pub struct SourceFacts {
 pub enum SourceStep {
     /// Send it.
     Send,
-    /// Say that it runs here.
+    /// Once no job is left: say that it is here. One that stands still is looked at again, by a read that no cache answers.
     SayRunning,
     /// Say that it was handed over.
     SayHandedOver,
@@ -68,6 +69,10 @@ pub fn source(facts: SourceFacts) -> Option<SourceStep> {
     let begun_before = facts.said == Some(SourcePhase::Migrating);
     if !facts.ended && begun_before && facts.paused {
         return Some(SourceStep::GiveUp);
+    }
+    // A move that began nothing stopped nothing: without this word its cancellation waits for ever.
+    if !facts.ended && facts.abort_requested && facts.said.is_none() && facts.paused {
+        return Some(SourceStep::SayRunning);
     }
     if facts.ended || !facts.running {
         return None;
@@ -242,6 +247,49 @@ mod tests {
             ),
         ] {
             assert_eq!(source(facts), step, "{facts:?}");
+        }
+    }
+
+    /// It was suspended by a person, or by its guest, before the move began anything.
+    #[test]
+    fn a_copy_that_stood_still_before_the_move_is_said_to_be_here_when_it_is_aborted() {
+        let still = SourceFacts {
+            said: None,
+            target: None,
+            abort_requested: true,
+            ended: false,
+            sending: false,
+            epoch: Some(EpochState::Started),
+            running: false,
+            paused: true,
+        };
+        assert_eq!(source(still), Some(SourceStep::SayRunning));
+        let begun = SourceFacts {
+            said: Some(SourcePhase::Migrating),
+            ..still
+        };
+        assert_eq!(
+            source(begun),
+            Some(SourceStep::GiveUp),
+            "it may have been switched over"
+        );
+        let handed_over = SourceFacts {
+            epoch: Some(EpochState::HandedOver),
+            ..still
+        };
+        assert_eq!(source(handed_over), Some(SourceStep::SayHandedOver));
+        for facts in [
+            SourceFacts {
+                abort_requested: false,
+                target: Some(TargetPhase::Prepared),
+                ..still
+            },
+            SourceFacts {
+                ended: true,
+                ..still
+            },
+        ] {
+            assert_eq!(source(facts), None, "{facts:?}");
         }
     }
 

@@ -209,6 +209,8 @@ pub enum NotArmed {
     MemoryLost,
     /// The guard is being stopped.
     Stopping,
+    /// None of the pools by which the guard is bound carries a heartbeat any more, and others do.
+    PoolsReplaced,
 }
 
 impl NotArmed {
@@ -246,6 +248,10 @@ impl NotArmed {
                 "the guard is being stopped or restarted".to_owned(),
                 "守护进程正在停止或重启".to_owned(),
             ),
+            NotArmed::PoolsReplaced => (
+                "all of its heartbeat pools were replaced by others; these are registered next".to_owned(),
+                "其心跳存储池已全部更换;新的存储池将随后登记".to_owned(),
+            ),
         };
         Sentence { english, chinese }
     }
@@ -268,7 +274,8 @@ pub struct Readiness {
 
 /// What a guard may register, given what it finds; a guard that is bound already keeps its
 /// pools although one of them fails: only its own silence ends that. Without a policy nothing was read of
-/// the host either.
+/// the host either. Between two registrations that share no pool, of which either may stand, no heartbeat would count: one
+/// that is not armed comes between them.
 ///
 /// # Errors
 /// Why it is not armed.
@@ -292,6 +299,10 @@ pub fn arm(
         return Err(NotArmed::NoHeartbeatPool {
             problems: ready.problems.clone(),
         });
+    }
+    let bound = memory.bound();
+    if bound.is_some_and(|bound| bound.pools.is_disjoint(&pools)) {
+        return Err(NotArmed::PoolsReplaced);
     }
     let watchdog_milliseconds = ready
         .watchdog

@@ -45,8 +45,9 @@ impl Cluster {
                 }
                 // The job is over: it looks again at what became of the guest.
                 next.hosts[usize::from(index)].task = Task::Idle;
-                if copy.is_some_and(|domain| domain.runs) || self.lacks(Mutation::SayRunningUnseen)
-                {
+                // What stands still is here as well where nothing was begun.
+                let here = |domain: Domain| domain.runs || object.source.is_none();
+                if copy.is_some_and(here) || self.lacks(Mutation::SayRunningUnseen) {
                     next.api.moving.source = Some(SourcePhase::StillRunning);
                 }
                 return Some(next);

@@ -273,14 +273,23 @@ impl World {
         self.then(host, job.run, Task::Say(key, patch, Some(Box::new(report))));
     }
 
-    /// As the agent does it: abort, see that no job is left, say that it runs.
+    /// As the agent does it: abort, see that no job is left, say that it is here. What stands still is believed to be
+    /// here only where the move itself, and no cache of it, says that nothing was begun.
     fn say_running(&mut self, host: usize, run: u64, index: usize) {
         let uid = VmUid(self.api.objects.moves[index].uid.clone());
-        if let Some(domain) = self.machines[host].domains.get_mut(&uid)
-            && domain.job.is_some()
-        {
-            domain.abort = true;
-            return self.release(host, &Key::Source(index));
+        if let Some(domain) = self.machines[host].domains.get_mut(&uid) {
+            if domain.job.is_some() {
+                domain.abort = true;
+                return self.release(host, &Key::Source(index));
+            }
+            let still = matches!(domain.state, DomainState::Paused | DomainState::Dead);
+            if still {
+                let read = self.agent_reaches(host) && self.sees_version(host);
+                if !read || self.api.objects.moves[index].source.is_some() {
+                    // It was begun, and the cache will show it: then it is given up.
+                    return self.release(host, &Key::Source(index));
+                }
+            }
         }
         let patch = Patch::Source(index, SourcePhase::StillRunning);
         self.then(host, run, Task::Say(Key::Source(index), patch, None));
