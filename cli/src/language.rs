@@ -54,6 +54,21 @@ impl Language {
     }
 }
 
+/// A moment in the time zone of whoever reads it.
+pub fn local_time(at: jiff::Timestamp) -> String {
+    local(at, "%Y-%m-%d %H:%M:%S")
+}
+
+/// The same on a day that is known, with milliseconds.
+pub fn local_time_milliseconds(at: jiff::Timestamp) -> String {
+    local(at, "%H:%M:%S%.3f")
+}
+
+fn local(at: jiff::Timestamp, form: &str) -> String {
+    let zoned = at.to_zoned(jiff::tz::TimeZone::system());
+    zoned.strftime(form).to_string()
+}
+
 /// State words of hosts, VMs, systems, migrations and incidents.
 const STATES: [(&str, &str); 46] = [
     ("NotRegistered", "未注册"),

@@ -245,6 +245,30 @@ mod tests {
     }
 
     #[test]
+    fn guards_a_refused_policy_and_a_frozen_site_are_told_too() {
+        for (english, chinese) in [
+            (
+                "kills after 20 s without Lease and without heartbeat on a, b; watchdog 15 s",
+                "租约与 a, b 上的心跳中断 20 秒后终止虚拟机;看门狗 15 秒",
+            ),
+            (
+                "the host did not opt in; set spec.selfFencing to true: a dead host whose BMC is silent waits for a person",
+                "该宿主机未选择自我隔离;请将 spec.selfFencing 设为 true:该宿主机故障而 BMC 无应答时,须等待人工处理",
+            ),
+            (
+                "spec.failover.contractSeconds: 5 is refused, because two missed renewals would kill every VM of a healthy host; safe: at least 6 (three times the longer of spec.failover.leaseIntervalSeconds and spec.failover.heartbeatIntervalSeconds); spec.recovery.restartBackOffMaximumSeconds: 1 is refused, because the longest wait would be shorter than the first; safe: at least 5 (spec.recovery.restartBackOffSeconds); until it is corrected the defaults are in force",
+                "spec.failover.contractSeconds:不接受 5,因为错过两次续期就会终止正常宿主机上的全部虚拟机;安全范围:不小于 6(spec.failover.leaseIntervalSeconds 与 spec.failover.heartbeatIntervalSeconds 中较长者的三倍);spec.recovery.restartBackOffMaximumSeconds:不接受 1,因为最长等待时间会短于首次等待时间;安全范围:不小于 5(spec.recovery.restartBackOffSeconds);更正之前按默认值运行",
+            ),
+            (
+                "host h2: the API server is at version 7 and was at 9 before; was etcd restored?; VM oa/db runs on h1 and on h2; destroy the copy with the older data by hand",
+                "宿主机 h2:API 服务器的版本为 7,此前曾为 9;是否恢复过 etcd?;虚拟机 oa/db 同时在 h1 和 h2 上运行;请手动销毁数据较旧的副本",
+            ),
+        ] {
+            assert_eq!(told(english), chinese);
+        }
+    }
+
+    #[test]
     fn a_special_sentence_goes_before_a_general_one() {
         assert_eq!(
             told("c stays: it is not an open host of pool main"),

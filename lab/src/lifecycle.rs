@@ -472,7 +472,7 @@ pub fn remove(files: &LabFiles) -> Result<()> {
         namespace::remove_cgroup(&cgroup)?;
     }
     for name in namespace::of_lab(&files.name) {
-        namespace::remove(&name);
+        namespace::remove(&name)?;
     }
     if files.root.exists() {
         fs::remove_dir_all(&files.root)

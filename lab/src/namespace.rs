@@ -159,14 +159,22 @@ pub fn remove_host(lab: &str, host_name: &str, number: u8) -> Result<()> {
     for peer in [format!("mgmt{number}"), format!("biz{number}")] {
         ip(&["-n", &control(lab), "link", "delete", &peer])?;
     }
-    remove(&host(lab, host_name));
-    Ok(())
+    remove(&host(lab, host_name))
 }
 
 /// Removes a namespace, if it exists.
-pub fn remove(name: &str) {
-    if Path::new("/run/netns").join(name).exists() {
-        let _ = ip(&["netns", "delete", name]);
+///
+/// # Errors
+/// What `ip` said, unless it is gone all the same.
+pub fn remove(name: &str) -> Result<()> {
+    let place = Path::new("/run/netns").join(name);
+    if !place.exists() {
+        return Ok(());
+    }
+    match ip(&["netns", "delete", name]) {
+        // Somebody else may have removed it meanwhile.
+        Err(error) if place.exists() => Err(error),
+        _ => Ok(()),
     }
 }
 

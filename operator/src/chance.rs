@@ -2,8 +2,18 @@
 
 /// Cases of a fuzz test: `ZY_FUZZ_CASES`, else as many as take about a second.
 pub(crate) fn cases() -> u64 {
-    let asked = std::env::var("ZY_FUZZ_CASES").ok();
-    asked.and_then(|text| text.parse().ok()).unwrap_or(20_000)
+    number("ZY_FUZZ_CASES", 20_000)
+}
+
+/// A run of other cases than were asked for would pass for the one that was.
+fn number(variable: &str, otherwise: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| {
+            panic!("{variable}={text}: write a whole number in digits, such as 5000000")
+        }),
+        Err(std::env::VarError::NotPresent) => otherwise,
+        Err(error) => panic!("{variable}: {error}"),
+    }
 }
 
 /// A generator (splitmix64).
@@ -12,8 +22,7 @@ pub(crate) struct Chance(u64);
 impl Chance {
     /// Seeded by `ZY_FUZZ_SEED`, else always the same.
     pub(crate) fn from_environment() -> Self {
-        let seed = std::env::var("ZY_FUZZ_SEED").ok();
-        Self(seed.and_then(|text| text.parse().ok()).unwrap_or(1))
+        Self(number("ZY_FUZZ_SEED", 1))
     }
 
     pub(crate) fn next(&mut self) -> u64 {

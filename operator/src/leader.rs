@@ -145,7 +145,7 @@ impl Leader {
             };
             let created = leases.create(&PostParams::default(), &lease).await;
             self.see(version_of(&created));
-            return Ok(created.is_ok());
+            return Ok(written(created));
         };
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         // Seen by who does not lead too: its caches must not be of before a restore when it does.
@@ -163,7 +163,7 @@ impl Leader {
         // A replace carries the version that was read: of two candidates one wins.
         let replaced = leases.replace(NAME, &PostParams::default(), &lease).await;
         self.see(version_of(&replaced));
-        Ok(replaced.is_ok())
+        Ok(written(replaced))
     }
 
     fn held(&self) -> LeaseSpec {
@@ -174,6 +174,20 @@ impl Leader {
             ..LeaseSpec::default()
         }
     }
+}
+
+/// Whether this process holds the Lease now. That another candidate was first is no news; what else kept it from
+/// being written is: nobody leads while it lasts.
+fn written(answer: Result<Lease, kube::Error>) -> bool {
+    if let Some(error) = answer.as_ref().err().filter(|error| !lost_race(error)) {
+        tracing::warn!(%error, "the leader's Lease could not be written");
+    }
+    answer.is_ok()
+}
+
+/// Another candidate wrote, or made, the Lease first.
+fn lost_race(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
 fn version_of<E>(answer: &Result<Lease, E>) -> Option<&str> {

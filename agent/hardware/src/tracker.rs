@@ -9,8 +9,6 @@
 //! ```
 //! A component that could not be read is neither seen nor clean: nothing changes.
 
-use std::collections::BTreeMap;
-
 use model::{Fault, FaultKind, Severity};
 use serde::{Deserialize, Serialize};
 
@@ -194,15 +192,6 @@ impl FaultTracker {
             .filter(|fault| fault.raised)
             .map(|fault| Change::Cleared(fault.to_fault()))
             .collect()
-    }
-
-    /// Counts per severity, for metrics.
-    pub fn count_by_severity(&self) -> BTreeMap<Severity, usize> {
-        let mut counts = BTreeMap::new();
-        for fault in self.faults.iter().filter(|fault| fault.raised) {
-            *counts.entry(fault.severity).or_default() += 1;
-        }
-        counts
     }
 }
 

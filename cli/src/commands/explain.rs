@@ -78,8 +78,9 @@ fn text(language: Language, vm: &VirtualMachine, arriving: Option<&MigrationTarg
     }
     if let Some(message) = arriving.and_then(|target| target.message.as_ref()) {
         lines.push(format!(
-            "{}{message}",
-            language.pick("  target's agent: ", "  目标端代理:")
+            "{}{}",
+            language.pick("  target's agent: ", "  目标端代理:"),
+            told(message)
         ));
     }
     if let Some(placement) = &status.placement {
@@ -106,8 +107,9 @@ fn text(language: Language, vm: &VirtualMachine, arriving: Option<&MigrationTarg
     }
     if let Some(message) = status.runtime.and_then(|runtime| runtime.message) {
         lines.push(format!(
-            "{}{message}",
-            language.pick("  agent: ", "  代理:")
+            "{}{}",
+            language.pick("  agent: ", "  代理:"),
+            told(&message)
         ));
     }
     lines.push(String::new());
@@ -231,7 +233,7 @@ mod tests {
             "oa/web-1: 恢复中 (已移交给 h3,但尚未在那里恢复运行;原因见其迁移(status.target.message))\n\
             \x20 宿主机:h1 (纪元 1)\n\
             \x20 正在迁往:h3\n\
-            \x20 目标端代理:the copy can not be let run: resume: an I/O error\n"
+            \x20 目标端代理:无法恢复运行该副本:resume: an I/O error\n"
         );
     }
 }

@@ -10,7 +10,9 @@ use serde_json::json;
 
 use super::{Context, person};
 use crate::client::list;
+use crate::language::local_time;
 use crate::options::Output;
+use crate::said;
 
 /// Longest time without fencing, hours: a forgotten one must not last a weekend.
 const DISARM_HOURS_MAX: i64 = 24;
@@ -59,20 +61,25 @@ pub async fn status(context: &Context) -> Result<()> {
         Some(disarmed) => println!(
             "{} {} ({}: {})",
             context.say("Disarmed until", "已停用,直至"),
-            disarmed.until.0,
+            local_time(disarmed.until.0),
             disarmed.by,
             disarmed.reason
         ),
     }
     if let Some(ignored) = ignored {
-        println!("{}: {ignored}", context.say("Not followed", "未采纳"));
+        println!(
+            "{}: {}",
+            context.say("Not followed", "未采纳"),
+            said::sentence(context.language, &ignored)
+        );
     }
     if let (Some(frozen), Some(waits)) = (frozen, waits) {
         super::rebase::tell(context, &frozen);
         if !waits.is_empty() {
             println!(
-                "  {}: {waits}",
-                context.say("the rebase waits", "重新定基等待")
+                "  {}: {}",
+                context.say("the rebase waits", "重新定基等待"),
+                said::sentence(context.language, waits)
             );
         }
     }
@@ -120,7 +127,7 @@ pub async fn status(context: &Context) -> Result<()> {
         println!(
             "{}: {}",
             context.say("The policy is not used", "策略未生效"),
-            valid.message
+            said::sentence(context.language, &valid.message)
         );
     }
     Ok(())
@@ -137,12 +144,12 @@ fn guard_of(context: &Context, host: &Host) {
         Some(fencing) if fencing.status == "True" => println!(
             "  {name}: {}: {}",
             context.say("guard armed", "守护已启用"),
-            fencing.message
+            said::sentence(context.language, &fencing.message)
         ),
         Some(fencing) => println!(
             "  {name}: {}: {}",
             context.say("guard not armed", "守护未启用"),
-            fencing.message
+            said::sentence(context.language, &fencing.message)
         ),
         None => println!(
             "  {name}: {}",
@@ -190,7 +197,11 @@ pub async fn disarm(
     let disarmed =
         json!({"at": at.to_string(), "until": until.to_string(), "reason": reason, "by": by});
     write(context, json!({"disarmed": disarmed})).await?;
-    println!("{} {until}", context.say("Disarmed until", "已停用,直至"));
+    println!(
+        "{} {}",
+        context.say("Disarmed until", "已停用,直至"),
+        local_time(until)
+    );
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Context, person};
 use crate::client::{self, name_of};
-use crate::language::Language;
+use crate::language::{Language, local_time, local_time_milliseconds};
 use crate::options::{CauseClass, Output};
 use crate::table::Table;
 
@@ -197,18 +197,6 @@ fn closed(language: Language, class: Option<CauseClass>) -> String {
         (Language::Chinese, None) => "已关闭。".to_owned(),
         (Language::Chinese, Some(class)) => format!("已关闭;原因分类:{class}。"),
     }
-}
-
-fn local_time(at: jiff::Timestamp) -> String {
-    at.to_zoned(jiff::tz::TimeZone::system())
-        .strftime("%Y-%m-%d %H:%M:%S")
-        .to_string()
-}
-
-fn local_time_milliseconds(at: jiff::Timestamp) -> String {
-    at.to_zoned(jiff::tz::TimeZone::system())
-        .strftime("%H:%M:%S%.3f")
-        .to_string()
 }
 
 #[cfg(test)]

@@ -63,10 +63,6 @@ impl Context {
 /// # Errors
 /// A sentence for the user.
 pub async fn run(options: &Options) -> Result<()> {
-    if let Command::Sim { seed } = &options.command {
-        // A simulated site needs no real one.
-        return sim::run(*seed);
-    }
     if plan(options).await? {
         return Ok(());
     }
@@ -154,7 +150,6 @@ pub async fn run(options: &Options) -> Result<()> {
             };
             drill::run(&context, &request).await
         }
-        Command::Sim { seed } => sim::run(*seed),
         Command::Incident { action } => match action {
             IncidentAction::List => incident::list(&context).await,
             IncidentAction::Show { name } => incident::show(&context, name).await,
@@ -166,13 +161,14 @@ pub async fn run(options: &Options) -> Result<()> {
             } => incident::close(&context, name, reason, *class, confirm.as_deref()).await,
         },
         // Answered by `plan`.
-        Command::Rebalance { .. } | Command::WhatIf { .. } => Ok(()),
+        Command::Rebalance { .. } | Command::WhatIf { .. } | Command::Sim { .. } => Ok(()),
     }
 }
 
-/// Answers what only asks, from the site or from a file; whether it was such a command.
+/// Answers what only asks, from the site, from a file or of a simulated site; whether it was such a command.
 async fn plan(options: &Options) -> Result<bool> {
     match &options.command {
+        Command::Sim { seed } => sim::run(*seed)?,
         Command::Drain {
             host,
             dry_run: true,

@@ -12,8 +12,9 @@ use serde_json::json;
 
 use super::{Context, failover, person};
 use crate::client::list;
-use crate::language::Language;
+use crate::language::{Language, local_time};
 use crate::options::Output;
+use crate::said;
 use crate::table::Table;
 
 /// How often it is looked whether the rebase is done.
@@ -40,8 +41,8 @@ pub fn tell(context: &Context, frozen: &SiteFreeze) {
             "FROZEN: nothing is started, stopped, moved or forced off before zyctl failover rebase. Since",
             "已冻结:执行 zyctl failover rebase 前不启动、不停止、不迁移、不强制断电。起始时间"
         ),
-        frozen.since.0,
-        frozen.cause
+        local_time(frozen.since.0),
+        said::sentence(context.language, &frozen.cause)
     );
 }
 
@@ -96,7 +97,7 @@ pub async fn rebase(
 
 /// Follows the rebase until it is done; tells each new thing that it waits for.
 async fn follow(context: &Context, policies: &Api<CloudPolicy>, frozen: &SiteFreeze) -> Result<()> {
-    let mut told = String::new();
+    let mut known = String::new();
     loop {
         let policy = policies.get(POLICY_NAME).await?;
         let status = policy.status.as_ref();
@@ -118,9 +119,10 @@ async fn follow(context: &Context, policies: &Api<CloudPolicy>, frozen: &SiteFre
             return Ok(());
         }
         let waits = waits(&policy);
-        if waits != told && context.output == Output::Table {
-            println!("{}: {waits}", context.say("waits", "等待"));
-            waits.clone_into(&mut told);
+        if waits != known && context.output == Output::Table {
+            let told = said::sentence(context.language, waits);
+            println!("{}: {told}", context.say("waits", "等待"));
+            waits.clone_into(&mut known);
         }
         tokio::time::sleep(LOOK).await;
     }

@@ -2,6 +2,7 @@
 //! are taken for the places.
 
 use failover::Reason;
+use failover::guard::NotArmed;
 use model::{HostName, StopProofKind};
 
 /// Marks, and what may stand where they stand. None is part of another, nor of any sentence.
@@ -26,9 +27,10 @@ const KIND: StopProofKind = StopProofKind::StorageFenced;
 /// Every reason as a phrase.
 pub fn all() -> Vec<(String, String)> {
     let reasons = of_hosts().into_iter().chain(of_vms()).chain(of_moves());
-    reasons
-        .map(|reason| phrase(&reason.english(), &reason.chinese()))
-        .collect()
+    let reasons = reasons.map(|reason| phrase(&reason.english(), &reason.chinese()));
+    let guards = of_guards().into_iter().map(|why| why.sentence());
+    let guards = guards.map(|why| phrase(&why.english, &why.chinese));
+    reasons.chain(guards).collect()
 }
 
 /// English with places, and Chinese that names them by number.
@@ -55,6 +57,20 @@ fn host() -> HostName {
 
 fn text() -> String {
     TEXT.to_owned()
+}
+
+/// Why a guard is not armed.
+fn of_guards() -> Vec<NotArmed> {
+    let nothing = String::new();
+    vec![
+        NotArmed::NotOptedIn,
+        NotArmed::NoHeartbeatPool { problems: nothing },
+        NotArmed::NoHeartbeatPool { problems: text() },
+        NotArmed::NoWatchdog { problem: text() },
+        NotArmed::NoPolicy,
+        NotArmed::MemoryLost,
+        NotArmed::Stopping,
+    ]
 }
 
 fn of_hosts() -> Vec<Reason> {

@@ -8,7 +8,7 @@ type Table = &'static [(&'static str, &'static str)];
 /// All tables.
 pub fn all() -> Vec<(String, String)> {
     let owned = |(english, chinese): &(&str, &str)| ((*english).to_owned(), (*chinese).to_owned());
-    let tables = [AGENTS, OPERATOR, RULES, COMPOSED];
+    let tables = [AGENTS, OPERATOR, SITE, FAILOVER, RULES, COMPOSED];
     let all = tables.into_iter().flatten().map(owned);
     let evidence = failover::proof::evidence::phrases();
     let evidence = evidence.map(|(english, chinese)| (english.to_owned(), chinese.to_owned()));
@@ -133,6 +133,108 @@ const OPERATOR: Table = &[
     ),
 ];
 
+/// What the operator says of guards, of the policy and of a frozen site: operator/src/hosts/show.rs, reconcile/policies.rs
+/// and freeze.rs.
+const SITE: Table = &[
+    ("its guard was never heard of", "从未收到其守护进程的消息"),
+    (
+        "its guard tells no reason that is known here",
+        "其守护进程未给出此处已知的原因",
+    ),
+    (
+        "kills after {n} s without Lease and without heartbeat on {}; watchdog {n} s",
+        "租约与 {1} 上的心跳中断 {0} 秒后终止虚拟机;看门狗 {2} 秒",
+    ),
+    (
+        "{}: a dead host whose BMC is silent waits for a person",
+        "{}:该宿主机故障而 BMC 无应答时,须等待人工处理",
+    ),
+    (
+        "spec.failover.disarmed.until: {w} by {} is more than a day ahead and is not followed: dead hosts are fenced; for work on the network: zyctl failover disarm --for 2h --reason ...",
+        "spec.failover.disarmed.until:{1} 设置的 {0} 超出一天,不予采纳:故障宿主机仍会被隔离;网络作业请用 zyctl failover disarm --for 2h --reason ...",
+    ),
+    (
+        "{}; until it is corrected the defaults are in force",
+        "{};更正之前按默认值运行",
+    ),
+    (
+        "the operator saw the API server hold less than before",
+        "operator 发现 API 服务器的内容少于以往",
+    ),
+    (
+        "the API server has forgotten that the site is frozen",
+        "API 服务器遗忘了站点已冻结",
+    ),
+    ("host {w}: {}", "宿主机 {}:{}"),
+    (
+        "host {w} remembers version {w} of the API server, which is at {n}",
+        "宿主机 {} 记得 API 服务器的版本 {},而其当前版本为 {}",
+    ),
+    (
+        "every host was heard or is off: zyctl failover rebase",
+        "所有宿主机均已报告或已关机:请执行 zyctl failover rebase",
+    ),
+    ("the rebase is being carried out", "正在执行重新定基"),
+];
+
+/// What `failover` says of a frozen site and of a policy: agent/freeze.rs, rebase.rs and policy.rs.
+const FAILOVER: Table = &[
+    (
+        "the API server is at version {n} and was at {n} before; was etcd restored?",
+        "API 服务器的版本为 {},此前曾为 {};是否恢复过 etcd?",
+    ),
+    (
+        "VM {w} runs here under epoch {n}, and the API has issued none above {n}; was etcd restored?",
+        "虚拟机 {} 以纪元 {} 在此运行,而 API 签发的纪元不超过 {};是否恢复过 etcd?",
+    ),
+    ("the site is frozen", "站点已冻结"),
+    (
+        "the API has forgotten the rebase of {}; was etcd restored?",
+        "API 遗忘了 {} 的重新定基;是否恢复过 etcd?",
+    ),
+    (
+        "host {w} has not told what runs there; wait for its agent, or switch it off: its BMC is read, or say zyctl host confirm-dead {w}",
+        "宿主机 {} 尚未报告其上运行的虚拟机;请等待其代理,或将其关机:可读取其 BMC,或执行 zyctl host confirm-dead {}",
+    ),
+    (
+        "VM {w} runs on {w} and on {w}; destroy the copy with the older data by hand",
+        "虚拟机 {} 同时在 {} 和 {} 上运行;请手动销毁数据较旧的副本",
+    ),
+    (
+        "host {w} tells of epoch {n}, and none above {n} is ever issued; its ledger is damaged: empty the host and reboot it, or switch it off",
+        "宿主机 {} 报告纪元 {},而签发的纪元不会超过 {};其账本已损坏:请清空并重启该宿主机,或将其关机",
+    ),
+    (
+        "on {w} runs VM {w} (uid {w}), which the API does not hold; copy what is needed out of it and shut it down by hand",
+        "宿主机 {} 上运行着 API 中没有的虚拟机 {}(uid {});请复制所需数据并手动关机",
+    ),
+    (
+        "{w}: {n} is refused, because {}; safe: {}",
+        "{}:不接受 {},因为{};安全范围:{}",
+    ),
+    ("{n} to {n}", "{} 至 {}"),
+    (
+        "a host must be Suspect, and its BMC read, before it is unreachable",
+        "宿主机须先判为疑似故障并读取其 BMC,才能判定失联",
+    ),
+    (
+        "a host that still runs must not be fenced sooner than one that shows no life",
+        "仍在运行的宿主机不得早于毫无响应的宿主机被隔离",
+    ),
+    (
+        "contract, watchdog and margin together would keep VMs down for too long",
+        "约定、看门狗与余量之和会使虚拟机中断过久",
+    ),
+    (
+        "two missed renewals would kill every VM of a healthy host",
+        "错过两次续期就会终止正常宿主机上的全部虚拟机",
+    ),
+    (
+        "the longest wait would be shorter than the first",
+        "最长等待时间会短于首次等待时间",
+    ),
+];
+
 /// Rules of VMs about one another, and claims that keep a VM from moving: crates/fleet/src/affinity.rs and readiness.rs.
 const RULES: Table = &[
     (
@@ -176,6 +278,20 @@ const COMPOSED: Table = &[
         "{1} 的 spec.affinity[{0}](与 {2} 分开)",
     ),
     ("rack {w}: {}", "机架 {}:{}"),
+    // What is safe beside other fields of the policy.
+    ("at least {n} ({w})", "不小于 {}({})"),
+    (
+        "at least {n} (three times the longer of {w} and {w})",
+        "不小于 {}({} 与 {} 中较长者的三倍)",
+    ),
+    (
+        "more than {n} (the sum of {w} and the constant {w})",
+        "大于 {}({} 与常量 {} 之和)",
+    ),
+    (
+        "{w}, {w} and {w} together at most {n}, now {n}",
+        "{}、{} 与 {} 之和不大于 {},当前为 {}",
+    ),
 ];
 
 #[cfg(test)]
@@ -218,6 +334,8 @@ mod tests {
         for (table, folder) in [
             (AGENTS, "agent/src"),
             (OPERATOR, "operator/src"),
+            (SITE, "operator/src"),
+            (FAILOVER, "crates/failover/src"),
             (RULES, "crates/fleet/src"),
         ] {
             let source = source(&root.join(folder));

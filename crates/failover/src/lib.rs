@@ -62,7 +62,7 @@ pub mod time;
 pub mod vm;
 
 pub use assignment::{AssignmentError, CopiesStopped, Rights, RightsChange};
-pub use policy::{Policy, PolicyError};
+pub use policy::{Bounds, Policy, PolicyError};
 pub use proof::{HostStopProof, ProofError, StopProof};
 pub use reason::{Reason, Sentence};
 pub use time::Moment;

@@ -2,12 +2,14 @@
 //! are absurd alone or contradict each other. Reads no configuration itself.
 
 mod ranges;
+mod refusal;
 
 use std::collections::BTreeMap;
 
 use model::{FaultKind, Severity};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
+
+pub use refusal::{Bounds, PolicyError};
 
 /// All tunables. Durations are milliseconds. The defaults are the design's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,20 +136,6 @@ impl Default for Policy {
     }
 }
 
-/// One value that is refused, with what is safe.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{field}: {value} is refused, because {because}; safe: {safe}")]
-pub struct PolicyError {
-    /// The field, in the words of this crate's policy.
-    pub field: &'static str,
-    /// The refused value.
-    pub value: u64,
-    /// What would go wrong.
-    pub because: &'static str,
-    /// The safe range.
-    pub safe: String,
-}
-
 /// Upper bound of contract, watchdog and margin together, milliseconds (design: 50 s).
 const SELF_FENCE_BOUND_MILLISECONDS: u64 = 50_000;
 
@@ -186,7 +174,7 @@ impl Policy {
 
     fn check_relations(&self) -> Vec<PolicyError> {
         let mut errors = Vec::new();
-        let mut refuse = |bad: bool, field, value, because, safe: String| {
+        let mut refuse = |bad: bool, field, value, because, safe| {
             if bad {
                 errors.push(PolicyError {
                     field,
@@ -202,27 +190,33 @@ impl Policy {
             "unreachableAfterMilliseconds",
             self.unreachable_after_milliseconds,
             "a host must be Suspect, and its BMC read, before it is unreachable",
-            format!("more than {suspect} (lease interval and grace)"),
+            Bounds::MoreThan {
+                bound: suspect,
+                how: "the sum of ",
+                of: &["leaseIntervalMilliseconds", "graceMilliseconds"],
+            },
         );
         refuse(
             self.fence_isolated_after_milliseconds < self.unreachable_after_milliseconds,
             "fenceIsolatedAfterMilliseconds",
             self.fence_isolated_after_milliseconds,
             "a host that still runs must not be fenced sooner than one that shows no life",
-            format!(
-                "at least {} (unreachableAfterMilliseconds)",
-                self.unreachable_after_milliseconds
-            ),
+            Bounds::AtLeast {
+                bound: self.unreachable_after_milliseconds,
+                how: "",
+                of: &["unreachableAfterMilliseconds"],
+            },
         );
         refuse(
             self.power_valid_milliseconds < 2 * self.power_interval_milliseconds,
             "powerValidMilliseconds",
             self.power_valid_milliseconds,
             "every reading would be void before the next one comes",
-            format!(
-                "at least {} (two reading intervals)",
-                2 * self.power_interval_milliseconds
-            ),
+            Bounds::AtLeast {
+                bound: 2 * self.power_interval_milliseconds,
+                how: "twice ",
+                of: &["powerIntervalMilliseconds"],
+            },
         );
         let window = self.self_fence_window_milliseconds();
         refuse(
@@ -230,9 +224,15 @@ impl Policy {
             "contractMilliseconds",
             self.contract_milliseconds,
             "contract, watchdog and margin together would keep VMs down for too long",
-            format!(
-                "contract, watchdog and margin together at most {SELF_FENCE_BOUND_MILLISECONDS}, now {window}"
-            ),
+            Bounds::Together {
+                of: &[
+                    "contractMilliseconds",
+                    "watchdogMilliseconds",
+                    "selfFenceMarginMilliseconds",
+                ],
+                most: SELF_FENCE_BOUND_MILLISECONDS,
+                now: window,
+            },
         );
         let longest = self
             .lease_interval_milliseconds
@@ -242,17 +242,22 @@ impl Policy {
             "contractMilliseconds",
             self.contract_milliseconds,
             "two missed renewals would kill every VM of a healthy host",
-            format!("at least {} (three renewals)", 3 * longest),
+            Bounds::AtLeast {
+                bound: 3 * longest,
+                how: "three times the longer of ",
+                of: &["leaseIntervalMilliseconds", "heartbeatIntervalMilliseconds"],
+            },
         );
         refuse(
             self.back_off_maximum_milliseconds < self.back_off_milliseconds,
             "backOffMaximumMilliseconds",
             self.back_off_maximum_milliseconds,
             "the longest wait would be shorter than the first",
-            format!(
-                "at least {} (backOffMilliseconds)",
-                self.back_off_milliseconds
-            ),
+            Bounds::AtLeast {
+                bound: self.back_off_milliseconds,
+                how: "",
+                of: &["backOffMilliseconds"],
+            },
         );
         let one_method = u64::from(self.fence_attempts)
             * (self.fence_send_milliseconds + self.fence_read_back_milliseconds);
@@ -261,7 +266,15 @@ impl Policy {
             "fenceExpiryMilliseconds",
             self.fence_expiry_milliseconds,
             "the intent would be void before one BMC has been tried",
-            format!("at least {one_method} (attempts times send and read-back)"),
+            Bounds::AtLeast {
+                bound: one_method,
+                how: "one BMC takes so long, by ",
+                of: &[
+                    "fenceAttempts",
+                    "fenceSendMilliseconds",
+                    "fenceReadBackMilliseconds",
+                ],
+            },
         );
         errors
     }

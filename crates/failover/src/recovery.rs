@@ -3,6 +3,7 @@
 //! tier delays the rest, it does not keep it down. Starts are staggered per host. First
 //! starts and restarts go by the same rule.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{HostName, NamespacedName, Priority, VmUid};
@@ -44,8 +45,28 @@ impl TierFact {
     }
 }
 
-/// Tiers by system and restart order. Tiers of equal order are folded: up when all are up.
+/// Tiers by system and restart order. Tiers of equal order are one: see [`add_tier`].
 pub type Tiers = BTreeMap<(NamespacedName, i32), TierFact>;
+
+/// Takes in what is known of a tier, or of one VM of it. What has the same system and restart order is waited for
+/// together: it runs when all of it runs, answers when every endpoint that there is to ask answers, and is given up
+/// after the longest of its time-outs, as whoever set that one counts on it.
+pub fn add_tier(tiers: &mut Tiers, key: (NamespacedName, i32), fact: TierFact) {
+    match tiers.entry(key) {
+        Entry::Vacant(place) => {
+            place.insert(fact);
+        }
+        Entry::Occupied(mut known) => {
+            let known = known.get_mut();
+            known.runs &= fact.runs;
+            known.answers = match (known.answers, fact.answers) {
+                (Some(one), Some(two)) => Some(one && two),
+                (one, two) => one.or(two),
+            };
+            known.timeout_milliseconds = known.timeout_milliseconds.max(fact.timeout_milliseconds);
+        }
+    }
+}
 
 /// Remembers since when each tier has been waited for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -230,6 +251,35 @@ mod tests {
         );
         assert!(names(&clock.turns(&web, &tiers, Moment(120_001))).is_empty());
         assert_eq!(names(&clock.turns(&web, &tiers, Moment(240_001))), ["web"]);
+    }
+
+    #[test]
+    fn tiers_of_equal_order_are_waited_for_together_and_as_long_as_the_most_patient() {
+        let key = || (system("portal"), 1);
+        let fact = |answers, runs, seconds: u64| TierFact {
+            timeout_milliseconds: seconds * 1000,
+            ..tier(answers, runs)
+        };
+        for (one, two, both) in [
+            (
+                fact(Some(true), true, 300),
+                fact(None, false, 60),
+                fact(Some(true), false, 300),
+            ),
+            (
+                fact(Some(true), true, 60),
+                fact(Some(false), true, 90),
+                fact(Some(false), true, 90),
+            ),
+        ] {
+            for facts in [[one.clone(), two.clone()], [two, one]] {
+                let mut tiers = Tiers::new();
+                for fact in facts {
+                    add_tier(&mut tiers, key(), fact);
+                }
+                assert_eq!(tiers[&key()], both);
+            }
+        }
     }
 
     #[test]

@@ -75,8 +75,7 @@ pub async fn turn(context: &Arc<Context>) {
     for policy in context.stores.policies.state() {
         let valid = match door::checked_policy(&policy.spec) {
             Ok(_) => Judged::new("Valid", true, "Consistent", "in force"),
-            Err(errors) => {
-                let sentences: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            Err(sentences) => {
                 let message = format!(
                     "{}; until it is corrected the defaults are in force",
                     sentences.join("; ")

@@ -29,14 +29,17 @@ pub async fn until(
     mut condition: impl AsyncFnMut() -> Result<bool>,
 ) -> Result<Duration> {
     let begin = Instant::now();
+    let mut unseen = String::new();
     loop {
-        // While the API server is down, nothing is known; the next look may tell.
-        if matches!(condition().await, Ok(true)) {
-            return Ok(begin.elapsed());
+        match condition().await {
+            Ok(true) => return Ok(begin.elapsed()),
+            Ok(false) => unseen.clear(),
+            // While the API server is down, nothing is known; the next look may tell.
+            Err(error) => unseen = format!("; it could not be looked at: {error:#}"),
         }
         if begin.elapsed() > PATIENCE {
             bail!(
-                "waited {PATIENCE:?} for {what}; the site:\n{}",
+                "waited {PATIENCE:?} for {what}{unseen}; the site:\n{}",
                 picture(client).await
             );
         }

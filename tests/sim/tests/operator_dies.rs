@@ -136,6 +136,10 @@ fn an_operator_that_dies_at_any_write_changes_no_end() {
     }
     println!("{tried} deaths tried");
     assert!(
+        tried > 0,
+        "STORY={only}: no story begins so; there are: {STORIES:?}"
+    );
+    assert!(
         failures.is_empty(),
         "{} of {tried} deaths:\n{}",
         failures.len(),

@@ -1,12 +1,12 @@
 //! Whether a condition of a drill holds: what was before and what is now in, the answer out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Host, RuntimePhase, VirtualMachine, VirtualMachinePhase};
+use api::{Host, Incident, RuntimePhase, VirtualMachine, VirtualMachinePhase};
 use kube::ResourceExt;
 
 use super::definition::Condition;
-use crate::client::{Site, full_name_of};
+use crate::client::{Site, full_name_of, name_of};
 
 /// Where VMs stood: host and epoch, by namespace and name.
 type Standing = BTreeMap<String, (String, i64)>;
@@ -18,18 +18,25 @@ pub struct Before {
     pub host: String,
     /// All VMs.
     pub standing: Standing,
-    /// When it began; Incidents opened from then on count.
-    pub at: jiff::Timestamp,
+    /// Incidents that stood already, by name: the operator's clock, which they are dated by, may be another than
+    /// this machine's.
+    incidents: BTreeSet<String>,
 }
 
 impl Before {
     /// Takes note of a site.
-    pub fn of(site: &Site, host: &str, at: jiff::Timestamp) -> Self {
+    pub fn of(site: &Site, host: &str) -> Self {
         Self {
             host: host.to_owned(),
             standing: standing(site),
-            at,
+            incidents: site.incidents.iter().map(name_of).collect(),
         }
+    }
+
+    /// Incidents that were opened since.
+    pub fn opened<'a>(&'a self, site: &'a Site) -> impl Iterator<Item = &'a Incident> {
+        let incidents = site.incidents.iter();
+        incidents.filter(|incident| !self.incidents.contains(&name_of(*incident)))
     }
 
     /// VMs that stood on the host.
@@ -113,11 +120,7 @@ pub fn holds(condition: &Condition, before: &Before, site: &Site) -> bool {
         return false;
     };
     let status = host.status.clone().unwrap_or_default();
-    let since = site
-        .incidents
-        .iter()
-        // The API keeps whole seconds.
-        .filter(|incident| incident.spec.opened_at.0.as_second() >= before.at.as_second());
+    let mut since = before.opened(site);
     match condition {
         Condition::HostState { states } => states.contains(&state(host)),
         Condition::HostStateNot { states } => !states.contains(&state(host)),
@@ -160,10 +163,10 @@ pub fn holds(condition: &Condition, before: &Before, site: &Site) -> bool {
         Condition::Incident { cause } => since
             .filter(|incident| incident.spec.cause.starts_with(cause.as_str()))
             .any(|incident| incident.spec.host.as_deref() == Some(&before.host)),
-        Condition::NoIncident => !since
-            .into_iter()
-            .any(|incident| incident.spec.host.as_deref() == Some(&before.host)),
-        Condition::IncidentsClosed => since.into_iter().all(|incident| {
+        Condition::NoIncident => {
+            !since.any(|incident| incident.spec.host.as_deref() == Some(&before.host))
+        }
+        Condition::IncidentsClosed => since.all(|incident| {
             incident
                 .status
                 .as_ref()

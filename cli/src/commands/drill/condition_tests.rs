@@ -43,7 +43,7 @@ fn site(host: Host, vm: VirtualMachine) -> Site {
 
 fn before() -> Before {
     let well = site(host("Ready", ""), vm("h1", 1, "Running"));
-    Before::of(&well, "h1", jiff::Timestamp::UNIX_EPOCH)
+    Before::of(&well, "h1")
 }
 
 #[test]
@@ -108,4 +108,35 @@ fn a_vm_that_runs_elsewhere_has_changed() {
     let again = site(host("Ready", ""), vm("h1", 2, "Running"));
     assert!(holds(&Condition::StartedAnew, &before(), &again));
     assert!(!holds(&Condition::Unchanged, &before(), &again));
+}
+
+#[test]
+fn incidents_that_stood_already_do_not_count_whatever_the_clocks_say() {
+    let incident = |name: &str, opened_at: &str, state: &str| -> Incident {
+        object(json!({
+            "apiVersion": "zhengyun.io/v1alpha1", "kind": "Incident", "metadata": {"name": name},
+            "spec": {"cause": "host-silent/h1", "host": "h1", "title": "t", "openedAt": opened_at,
+                "causeClass": "Hardware"},
+            "status": {"state": state},
+        }))
+    };
+    let silent = Condition::Incident {
+        cause: "host-silent/".to_owned(),
+    };
+    let mut site = site(host("Ready", ""), vm("h1", 1, "Running"));
+    // The operator's clock is an hour ahead of this machine's, or behind.
+    site.incidents = vec![incident("old", "2126-01-01T00:00:00Z", "Open")];
+    let before = Before::of(&site, "h1");
+    assert!(holds(&Condition::NoIncident, &before, &site));
+    assert!(holds(&Condition::IncidentsClosed, &before, &site));
+    assert!(!holds(&silent, &before, &site));
+    for opened_at in ["1926-01-01T00:00:00Z", "2126-01-01T00:00:00Z"] {
+        site.incidents = vec![
+            incident("old", "2126-01-01T00:00:00Z", "Open"),
+            incident("new", opened_at, "Open"),
+        ];
+        assert!(holds(&silent, &before, &site));
+        assert!(!holds(&Condition::NoIncident, &before, &site));
+        assert!(!holds(&Condition::IncidentsClosed, &before, &site));
+    }
 }

@@ -1,6 +1,6 @@
 //! What a drill is, as data: which fault, what must follow and by when, what must not change.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Drills that every site has. Others are read from files.
 const BUILT_IN: [&str; 6] = [
@@ -42,7 +42,7 @@ pub enum Tag {
 }
 
 /// A sentence in both languages.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Text {
     /// English.

@@ -5,6 +5,7 @@ mod definition;
 mod hand;
 mod power;
 mod report;
+mod words;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -81,7 +82,7 @@ pub async fn run(context: &Context, request: &Request<'_>) -> Result<()> {
     let hosts: Api<Host> = Api::all(context.client.clone());
     host::get(&hosts, request.host).await?;
     let site = Site::read(&context.client).await?;
-    let before = Before::of(&site, request.host, jiff::Timestamp::now());
+    let before = Before::of(&site, request.host);
     if !holds(&Condition::AllWell, &before, &site) {
         bail!(
             "the site is not well; a drill begins when every host is Ready and every system answers"
@@ -99,7 +100,7 @@ pub async fn run(context: &Context, request: &Request<'_>) -> Result<()> {
             Hand::Bmc => "BMC".to_owned(),
             Hand::Person => person::name(context).await?,
         },
-        began_at: before.at.to_string(),
+        began_at: jiff::Timestamp::now(),
         outcomes: Vec::new(),
         downtimes: Vec::new(),
         failed: false,
@@ -204,10 +205,25 @@ fn progress(context: &Context, outcome: &Outcome) {
         .seconds
         .map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.1} s"));
     let mark = if outcome.held { "✓" } else { "✗" };
-    eprintln!(
-        "{mark} {took:>8}  {}",
-        context.say(&outcome.what, &outcome.chinese)
-    );
+    eprintln!("{mark} {took:>8}  {}", outcome.told(context.language));
+}
+
+/// The first of these that is not so now.
+async fn broken<'a>(
+    context: &Context,
+    before: &Before,
+    what: &'a [Condition],
+) -> Result<Option<&'a Condition>> {
+    let site = Site::read(&context.client).await?;
+    Ok(what.iter().find(|what| !holds(what, before, &site)))
+}
+
+/// Why it is not so now, if it is not. While the API server is down, nothing is known; the next look may tell.
+async fn missing(context: &Context, before: &Before, what: &Condition) -> Option<Text> {
+    match broken(context, before, std::slice::from_ref(what)).await {
+        Ok(broken) => broken.map(words::never),
+        Err(error) => Some(words::unseen(&error)),
+    }
 }
 
 async fn wait(
@@ -219,24 +235,19 @@ async fn wait(
     say: &Text,
 ) -> Outcome {
     let patience = Duration::from_secs_f64(within * PATIENCE).max(PATIENCE_LEAST);
-    let mut outcome = Outcome {
-        what: say.en.clone(),
-        chinese: say.zh.clone(),
-        seconds: None,
-        bar: Some(within),
-        held: false,
-    };
-    while since.elapsed() < patience {
-        // While the API server is down, nothing is known; the next look may tell.
-        let seen = Site::read(&context.client).await;
-        if seen.is_ok_and(|site| holds(what, before, &site)) {
+    let mut outcome = Outcome::of(say, Some(within));
+    loop {
+        outcome.why = missing(context, before, what).await;
+        if outcome.why.is_none() {
             outcome.seconds = Some(since.elapsed().as_secs_f64());
             outcome.held = true;
-            break;
+            return outcome;
+        }
+        if since.elapsed() >= patience {
+            return outcome;
         }
         tokio::time::sleep(LOOK).await;
     }
-    outcome
 }
 
 /// A person declares the host's faults as dealt with. What a probe sees again before its next look
@@ -246,22 +257,18 @@ async fn clear(context: &Context, before: &Before, within: f64, say: &Text) -> O
     let ready = Condition::HostState {
         states: vec!["Ready".to_owned()],
     };
+    let mut outcome = Outcome::of(say, Some(within));
+    let mut said: Option<Instant> = None;
     loop {
-        let cleared = host::declare_cleared(context, &before.host, "drill").await;
-        let mut outcome = Outcome {
-            what: say.en.clone(),
-            chinese: say.zh.clone(),
-            seconds: None,
-            bar: Some(within),
-            held: false,
-        };
-        if let Err(error) = cleared {
-            outcome.what = format!("{}: {error:#}", outcome.what);
-            return outcome;
+        if said.is_none_or(|said| said.elapsed() >= CLEAR_EVERY) {
+            if let Err(error) = host::declare_cleared(context, &before.host, "drill").await {
+                outcome.why = Some(words::not_cleared(&error));
+                return outcome;
+            }
+            said = Some(Instant::now());
         }
-        tokio::time::sleep(CLEAR_EVERY).await;
-        let seen = Site::read(&context.client).await;
-        if seen.is_ok_and(|site| holds(&ready, before, &site)) {
+        outcome.why = missing(context, before, &ready).await;
+        if outcome.why.is_none() {
             outcome.seconds = Some(begin.elapsed().as_secs_f64());
             outcome.held = true;
             return outcome;
@@ -269,6 +276,7 @@ async fn clear(context: &Context, before: &Before, within: f64, say: &Text) -> O
         if begin.elapsed() > PATIENCE_LEAST {
             return outcome;
         }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -280,36 +288,31 @@ async fn hold(
     say: &Text,
 ) -> Outcome {
     let begin = Instant::now();
-    let mut outcome = Outcome {
-        what: say.en.clone(),
-        chinese: say.zh.clone(),
-        seconds: None,
-        bar: None,
-        held: true,
-    };
-    let mut looks = 0;
-    while outcome.held && begin.elapsed().as_secs_f64() < seconds {
-        if let Ok(site) = Site::read(&context.client).await {
-            looks += 1;
-            if let Some(broken) = what.iter().find(|what| !holds(what, before, &site)) {
+    let mut outcome = Outcome::of(say, None);
+    loop {
+        match broken(context, before, what).await {
+            Ok(None) => outcome.held = true,
+            Ok(Some(broken)) => {
                 outcome.held = false;
-                outcome.what = format!("{}: {broken:?}", outcome.what);
+                outcome.why = Some(words::changed(broken));
+                return outcome;
             }
+            Err(error) => outcome.why = Some(words::unseen(&error)),
+        }
+        if begin.elapsed().as_secs_f64() >= seconds {
+            break;
         }
         tokio::time::sleep(LOOK).await;
     }
-    // What nobody could see did not hold for sure.
-    outcome.held &= looks > 0;
+    // What nobody could see did not hold for sure; one look that failed among others is no reason.
+    outcome.why = outcome.why.filter(|_| !outcome.held);
     outcome
 }
 
 async fn downtimes(context: &Context, before: &Before) -> Result<Vec<Downtime>> {
     let site = Site::read(&context.client).await?;
-    let since = site
-        .incidents
-        .iter()
-        .filter(|incident| incident.spec.opened_at.0.as_second() >= before.at.as_second());
-    Ok(since
+    Ok(before
+        .opened(&site)
         .flat_map(|incident| {
             let systems = incident.status.clone().unwrap_or_default().systems;
             systems.into_iter().map(|system| Downtime {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::definition::{Drill, Step, Text};
 use crate::commands::incident;
-use crate::language::Language;
+use crate::language::{Language, local_time};
 
 /// How a step went.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,9 +22,38 @@ pub struct Outcome {
     pub bar: Option<f64>,
     /// It came about, or stayed so.
     pub held: bool,
+    /// Why it did not.
+    pub why: Option<Text>,
 }
 
 impl Outcome {
+    /// Of a step that has not come about yet.
+    pub fn of(say: &Text, bar: Option<f64>) -> Self {
+        Self {
+            what: say.en.clone(),
+            chinese: say.zh.clone(),
+            seconds: None,
+            bar,
+            held: false,
+            why: None,
+        }
+    }
+
+    /// What failed, and why; or what came late.
+    pub fn told(&self, language: Language) -> String {
+        let what = language.pick(&self.what, &self.chinese);
+        match &self.why {
+            Some(why) => format!(
+                "{}{}{}",
+                // What a step says is a sentence with its full stop.
+                what.trim_end_matches(['.', '。']),
+                language.pick(": ", ":"),
+                language.pick(&why.en, &why.zh)
+            ),
+            None => what.to_owned(),
+        }
+    }
+
     fn late(&self) -> bool {
         matches!((self.seconds, self.bar), (Some(took), Some(bar)) if took > bar)
     }
@@ -57,7 +86,7 @@ pub struct Report {
     /// Who made the faults.
     pub by: String,
     /// When it began.
-    pub began_at: String,
+    pub began_at: jiff::Timestamp,
     /// How each step went.
     pub outcomes: Vec<Outcome>,
     /// What the fault ledger tells of it.
@@ -94,7 +123,7 @@ impl Report {
             say("Faults made by", "故障由谁制造"),
             self.by,
             say("Began", "开始时间"),
-            self.began_at
+            local_time(self.began_at)
         );
         let _ = writeln!(page, "## {}\n", say("Plan", "方案"));
         for (number, step) in drill.steps.iter().enumerate() {
@@ -153,7 +182,7 @@ impl Report {
         let late = self.outcomes.iter().filter(|outcome| outcome.late());
         let mut problems: Vec<String> = failed
             .chain(late)
-            .map(|outcome| language.pick(&outcome.what, &outcome.chinese).to_owned())
+            .map(|outcome| outcome.told(language))
             .collect();
         problems.extend(self.problems.iter().cloned());
         if problems.is_empty() {
@@ -197,13 +226,14 @@ mod tests {
             drill: "host-power-loss".to_owned(),
             host: "h2".to_owned(),
             by: "lab demo".to_owned(),
-            began_at: "2026-01-01T00:00:00Z".to_owned(),
+            began_at: jiff::Timestamp::UNIX_EPOCH,
             outcomes: vec![Outcome {
                 what: "noticed".to_owned(),
                 chinese: "发现".to_owned(),
                 seconds,
                 bar: Some(8.0),
                 held,
+                why: None,
             }],
             downtimes: Vec::new(),
             failed: false,
@@ -236,6 +266,26 @@ mod tests {
         assert!(english.contains(told), "{english}");
         let chinese = report.markdown(&drill, Language::Chinese);
         assert!(chinese.contains("- Mail: 未测量"), "{chinese}");
+    }
+
+    #[test]
+    fn why_a_step_failed_is_told_in_the_language_of_the_report() {
+        let drill = load("host-power-loss").expect("drill");
+        let mut report = report(None, false);
+        report.outcomes[0].why = Some(Text {
+            en: "nobody saw it".to_owned(),
+            zh: "无人看到".to_owned(),
+        });
+        for (language, told) in [
+            (Language::English, "- noticed: nobody saw it\n"),
+            (Language::Chinese, "- 发现:无人看到\n"),
+        ] {
+            let page = report.markdown(&drill, language);
+            assert!(page.contains(told), "{page}");
+        }
+        let json = serde_json::to_value(&report).expect("JSON");
+        assert_eq!(json["outcomes"][0]["why"]["zh"], "无人看到");
+        assert_eq!(json["beganAt"], "1970-01-01T00:00:00Z");
     }
 
     #[test]

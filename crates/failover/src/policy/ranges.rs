@@ -1,6 +1,6 @@
 //! The range of every tunable outside of which it is absurd, whatever the others are.
 
-use super::{Policy, PolicyError};
+use super::{Bounds, Policy, PolicyError};
 
 /// Name, how it is read, least, most, and what goes wrong outside of that.
 type Row = (&'static str, fn(&Policy) -> u64, u64, u64, &'static str);
@@ -257,7 +257,7 @@ pub(super) fn refused(policy: &Policy) -> Vec<PolicyError> {
             field,
             value,
             because,
-            safe: format!("{least} to {most}"),
+            safe: Bounds::Range { least, most },
         })
         .collect()
 }
@@ -307,7 +307,7 @@ mod tests {
                     field,
                     value,
                     because,
-                    safe: format!("{least} to {most}"),
+                    safe: Bounds::Range { least, most },
                 });
                 let wanted: Vec<PolicyError> = wanted.into_iter().collect();
                 assert_eq!(refused(&policy), wanted, "{field}: {value}");

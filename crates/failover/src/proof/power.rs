@@ -179,11 +179,6 @@ impl PowerWitness {
         self.contradicted = false;
     }
 
-    /// Whether a window is open: the last reading was Off and nothing contradicts it yet.
-    pub fn reads_off(&self) -> bool {
-        self.window.is_some()
-    }
-
     /// When the reading that may complete the proof should be sent.
     pub fn closing_reading_due(&self, policy: &Policy) -> Option<Moment> {
         let window = self.window.as_ref()?;

@@ -47,17 +47,6 @@ impl State<'_> {
             .all(|(room, n)| n <= room)
     }
 
-    /// Whether a lifted item may be put on a host: class, capacity, exclusion. Spread and
-    /// dependencies are left to [`State::broken_rules`] once all lifted items are down.
-    pub fn can_put(&self, item: u32, host: u32) -> bool {
-        self.fits(item, host) && self.model.class_allows(item, host) && !self.excluded(item, host)
-    }
-
-    /// Cost that putting a lifted item on a host adds, without the worst group's.
-    pub fn delta_put(&self, item: u32, host: u32) -> i64 {
-        self.added(item, host) + self.model.move_cost(item, host)
-    }
-
     /// Load and balance cost that an item adds to a host it is not on.
     pub fn added(&self, item: u32, host: u32) -> i64 {
         let need = self.model.need(item);

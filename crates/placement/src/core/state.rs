@@ -262,7 +262,7 @@ impl<'m> State<'m> {
         }
     }
 
-    /// Puts a lifted item on a host. Whether it may is the caller's question to `can_put`.
+    /// Puts a lifted item on a host. Whether it may is the caller's question.
     pub fn put(&mut self, item: u32, host: u32) {
         self.link(item, host);
         self.refresh_host(host as usize);

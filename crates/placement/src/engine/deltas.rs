@@ -57,12 +57,6 @@ impl Engine {
         self.rebuild();
     }
 
-    /// Takes a pool away; its hosts stay, without a pool.
-    pub fn remove_pool(&mut self, name: &str) {
-        self.fleet.pools.remove(name);
-        self.rebuild();
-    }
-
     fn rebuild(&mut self) {
         let clock = self.clock;
         *self = Self::new(std::mem::take(&mut self.fleet));

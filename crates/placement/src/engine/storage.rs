@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{HostName, VmUid};
+use model::VmUid;
 
 use super::Engine;
 use super::kinds::number;
@@ -139,20 +139,5 @@ impl Engine {
         for (pool, room) in storage {
             self.set_storage(pool, Some(room));
         }
-    }
-
-    /// Bytes that a pool may still promise on a host; none where that is not known. What VMs that
-    /// have a host but no volumes yet will take is taken off.
-    pub fn storage_left(&self, pool: &str, host: &HostName) -> Option<u64> {
-        let room = self.fleet.storage.get(pool)?;
-        let promised = match room {
-            StorageRoom::Shared(_) => self.promised.shared.get(pool),
-            StorageRoom::PerHost(_) => {
-                let host = self.number(host)?;
-                self.promised.by_host.get(&(host, pool.to_owned()))
-            }
-        };
-        let left = u128::from(room.on(host)?).saturating_sub(promised.copied().unwrap_or(0));
-        u64::try_from(left).ok()
     }
 }

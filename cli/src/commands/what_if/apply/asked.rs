@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use api::VirtualMachine;
 use failover::Moment;
-use failover::recovery::{Candidate, RecoveryClock, TierFact, Tiers};
+use failover::recovery::{self, Candidate, RecoveryClock, TierFact, Tiers};
 use fleet::quota::{Exceeded, Ledger};
 use model::VmUid;
 use placement::{Admission, Engine, Headroom};
@@ -156,7 +156,7 @@ fn tiers(vms: &BTreeMap<VmUid, &Arc<VirtualMachine>>) -> Tiers {
             runs: false,
             timeout_milliseconds: seconds * 1000,
         };
-        tiers.insert((system, vm.spec.restart_order), fact);
+        recovery::add_tier(&mut tiers, (system, vm.spec.restart_order), fact);
     }
     tiers
 }
