@@ -90,9 +90,9 @@ pub struct Turns {
 impl Turns {
     /// Sorts VMs into the order in which room and slots are given: what asks for neither first, as it was listed,
     /// then who starts or waits to, in `order`.
-    pub fn sort<T>(&self, vms: &mut [T], uid: impl Fn(&T) -> &VmUid) {
+    pub fn sort<T>(&self, vms: &mut [T], uid: impl Fn(&T) -> VmUid) {
         let places: BTreeMap<&VmUid, usize> = self.order.iter().zip(1..).collect();
-        vms.sort_by_cached_key(|vm| places.get(uid(vm)).copied().unwrap_or(0));
+        vms.sort_by_cached_key(|vm| places.get(&uid(vm)).copied().unwrap_or(0));
     }
 }
 
@@ -318,7 +318,7 @@ mod tests {
             ..Turns::default()
         };
         let mut listed = ["runs", "tourism", "web", "halted", "database"].map(VmUid::from);
-        turns.sort(&mut listed, |uid| uid);
+        turns.sort(&mut listed, Clone::clone);
         let sorted = listed.each_ref().map(VmUid::as_str);
         assert_eq!(sorted, ["runs", "halted", "database", "web", "tourism"]);
     }

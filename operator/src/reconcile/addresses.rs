@@ -310,14 +310,14 @@ mod tests {
     #[tokio::test]
     async fn what_was_given_and_not_written_is_given_up_once_another_has_it() {
         let web = machine("web", None);
-        let site = site(&[web.clone()], &[web.clone()]).await;
+        let all = std::slice::from_ref(&web);
+        let site = site(all, all).await;
         assert_eq!(given(&site, &web).await, "10.0.0.4/29");
         let other = machine("other", None);
         assert_eq!(given(&site, &other).await, "10.0.0.5/29");
-        let mut all = site.context.addresses.lock();
         let stolen = nics_of(&machine("third", Some("10.0.0.4/29"))).to_vec();
-        all.vms.insert("third".to_owned(), (stolen, Instant::now()));
-        drop(all);
+        let third = ("third".to_owned(), (stolen, Instant::now()));
+        site.context.addresses.lock().vms.extend([third]);
         assert_eq!(given(&site, &web).await, "10.0.0.6/29");
         site.context.addresses.forget();
         assert_eq!(given(&site, &web).await, "10.0.0.4/29");

@@ -85,6 +85,7 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
     let candidates = order::candidates(&verdicts);
     let tiers = order::tiers(context, &vms, &candidates);
     let turns = memory.recovery.turns(&candidates, &tiers, now);
+    turns.sort(&mut verdicts, |(vm, _)| door::uid(vm));
     let older = vms
         .iter()
         .filter(|vm| context.writer.may_be_older(vm.as_ref()));
@@ -101,7 +102,7 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
         vms: &vms,
         volumes: &context.stores.volumes.state(),
     };
-    for (vm, verdict) in order::in_turn(verdicts, &turns.order) {
+    for (vm, verdict) in verdicts {
         if let Some(reason) = turns.wait.get(&door::uid(&vm)) {
             plan::reserve(&mut engine, &vm, &verdict);
             work.push(Work::Show(vm, verdict.phase, reason.english(), None));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::{VirtualMachine, VirtualMachinePhase};
-use failover::recovery::{Candidate, TierFact, Tiers};
+use failover::recovery::{Candidate, TierFact, Tiers, add_tier};
 use failover::vm::{VmDecision, VmVerdict};
 use kube::ResourceExt;
 use model::{HostName, NamespacedName, VmUid};
@@ -30,17 +30,6 @@ pub(super) fn candidates(verdicts: &[(Arc<VirtualMachine>, VmVerdict)]) -> Vec<C
             order: vm.spec.restart_order,
         })
         .collect()
-}
-
-/// VMs in the order in which room and slots are given: what asks for neither first, then who starts or waits to,
-/// in `order`.
-pub(super) fn in_turn<T>(
-    mut verdicts: Vec<(Arc<VirtualMachine>, T)>,
-    order: &[VmUid],
-) -> Vec<(Arc<VirtualMachine>, T)> {
-    let places: BTreeMap<&VmUid, usize> = order.iter().zip(1..).collect();
-    verdicts.sort_by_cached_key(|(vm, _)| places.get(&door::uid(vm)).copied().unwrap_or(0));
-    verdicts
 }
 
 /// What is known about each tier that others wait for.
@@ -75,16 +64,7 @@ pub(super) fn tiers(
                 timeout_milliseconds: u64::try_from(tier.start_timeout_seconds).unwrap_or(120)
                     * 1000,
             };
-            tiers
-                .entry((name.clone(), tier.restart_order))
-                .and_modify(|known| {
-                    known.runs &= fact.runs;
-                    known.answers = match (known.answers, fact.answers) {
-                        (Some(one), Some(two)) => Some(one && two),
-                        (one, two) => one.or(two),
-                    };
-                })
-                .or_insert(fact);
+            add_tier(&mut tiers, (name.clone(), tier.restart_order), fact);
         }
     }
     tiers
@@ -191,22 +171,5 @@ mod tests {
             |assigned: &[(VmUid, HostName)]| starting(&vms, &assigned.iter().cloned().collect());
         assert_eq!(count(&assigned), BTreeMap::from([("h1".into(), 3)]));
         assert_eq!(count(&[]), BTreeMap::from([("h1".into(), 1)]));
-    }
-
-    #[test]
-    fn room_is_given_in_order_and_not_as_the_cache_lists_vms() {
-        let vm = |uid: &str| {
-            let vm: VirtualMachine = serde_json::from_value(json!({
-                "metadata": {"name": uid, "namespace": "oa", "uid": uid},
-                "spec": {"cpu": 1, "memory": "128Mi", "image": "linux", "disks": [], "networks": []},
-            }))
-            .expect("a VM");
-            (Arc::new(vm), ())
-        };
-        let listed = ["runs", "tourism", "web", "database"].map(vm).into();
-        let order = ["database", "web", "tourism"].map(VmUid::from);
-        let given = in_turn(listed, &order);
-        let names: Vec<_> = given.iter().map(|(vm, ())| vm.name_any()).collect();
-        assert_eq!(names, ["runs", "database", "web", "tourism"]);
     }
 }

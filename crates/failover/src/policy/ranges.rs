@@ -303,7 +303,7 @@ mod tests {
                 let mut document = document();
                 document[field] = json!(value);
                 let policy: Policy = serde_json::from_value(document).expect("a policy");
-                let wanted = bad.then(|| PolicyError {
+                let wanted = bad.then_some(PolicyError {
                     field,
                     value,
                     because,

@@ -46,7 +46,7 @@ impl World {
             .recovery
             .turns(&candidates, &tiers, now);
         if self.mutant != Mutant::PlansAsListed {
-            turns.sort(&mut verdicts, |(_, vm, _)| &vm.uid);
+            turns.sort(&mut verdicts, |(_, vm, _)| vm.uid.clone());
         }
         let mut turn = self.begin_turn(operator, &vms, now);
         for (index, vm, verdict) in verdicts {
