@@ -135,6 +135,7 @@ impl State {
             .filter_map(|incident| Some((incident.spec.cause.clone(), Baseline::of(incident)?)))
             .collect();
         let read: Vec<_> = open.into_iter().map(stored::read).collect();
+        recall::forget_told(&mut self.waiting, stored);
         let ledger = Ledger::restore(read.iter().cloned());
         self.dirty.clear();
         for mut doubled in read {

@@ -2,12 +2,13 @@
 //! never from memory. Each entry has the step that the one who acted would have given it, so nothing is
 //! told twice.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use api::{Host, Incident, RuntimePhase, VirtualMachine};
 use failover::Reason;
 use failover::host::machine::{EventKind, HostEvent};
-use failover::incident::rules::{STORM_CAUSE, host_cause};
+use failover::incident::rules::{STORM_CAUSE, host_cause, host_step};
 use failover::incident::{Ledger, WallTime};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -48,6 +49,44 @@ pub(super) fn is_told<'a>(mut stored: impl Iterator<Item = &'a Incident>, step: 
         let timeline = incident.status.iter().flat_map(|status| &status.timeline);
         timeline.into_iter().any(|entry| entry.step == step)
     })
+}
+
+/// Forgets what this operator saw of silences while it did not lead, and the leader has told to their end: told again,
+/// they would be incidents of their own. Those that last are not forgotten, whatever is stored.
+pub(super) fn forget_told(waiting: &mut VecDeque<(HostEvent, WallTime)>, stored: &[Incident]) {
+    let closed: Vec<&Incident> = stored
+        .iter()
+        .filter(|incident| stored::is_closed(incident))
+        .collect();
+    // The last return of each host, by its place.
+    let mut back: BTreeMap<HostName, (usize, String)> = BTreeMap::new();
+    for (place, (event, _)) in waiting.iter().enumerate() {
+        if matches!(event.reason, Reason::Returned | Reason::Alive) {
+            back.insert(event.host.clone(), (place, host_step(event)));
+        }
+    }
+    let told = |place: usize, event: &HostEvent, at: WallTime| {
+        let ended = back.get(&event.host).filter(|(end, _)| place < *end);
+        let cause = host_cause(event);
+        let mut own = closed
+            .iter()
+            .filter(|incident| incident.spec.cause == cause);
+        ended.is_some_and(|(_, end)| own.any(|incident| is_over(incident, end, at)))
+    };
+    let mut place = 0;
+    waiting.retain(|(event, at)| {
+        place += 1;
+        !told(place - 1, event, *at)
+    });
+}
+
+/// Whether an incident that is closed was about a silence that ended by this step: a boot returns from once only; of
+/// others the time tells.
+fn is_over(incident: &Incident, end: &str, at: WallTime) -> bool {
+    let status = incident.status.as_ref();
+    let closed = status.and_then(|status| status.closed_at.as_ref());
+    let later = closed.is_some_and(|closed| closed.0.as_microsecond() >= at.0);
+    later || (end.ends_with("/Returned") && is_told(std::iter::once(incident), end))
 }
 
 /// What a proof on record says of a host, if it is about a host's death.

@@ -185,3 +185,88 @@ fn a_copy_past_its_start_is_as_old_as_the_last_word_of_it_at_least() {
     }
     assert!(said("Preparing", days_ago, None), "it waits since then");
 }
+
+/// This operator saw a silence from its beginning to its end and did not lead; the leader told it, and was followed then.
+#[test]
+fn a_silence_that_the_leader_has_told_to_its_end_is_not_told_again() {
+    let at = |second: i64| WallTime(wall().as_microsecond() + second * 1_000_000);
+    let event = |boot: &str, reason: Reason, second: i64| {
+        let event = HostEvent {
+            host: "h1".into(),
+            boot_id: boot.into(),
+            kind: EventKind::Seen,
+            reason,
+        };
+        (event, at(second))
+    };
+    let silent = |second| {
+        let silent_milliseconds = 8_000;
+        event(
+            "b1",
+            Reason::Unreachable {
+                silent_milliseconds,
+            },
+            second,
+        )
+    };
+    let told = |state: &str, steps: &[&str]| {
+        let timeline: Vec<Value> = steps
+            .iter()
+            .map(|step| json!({"at": NOW, "kind": "Seen", "step": step, "text": "t", "chinese": "t"}))
+            .collect();
+        let closed = (state == "Closed").then_some(NOW);
+        incident(
+            "host-silent/h1/b1",
+            json!({"state": state, "timeline": timeline, "closedAt": closed}),
+        )
+    };
+    let (dead, died) = (event("b2", Reason::Returned, -10), "h1/Seen/Returned");
+    let (alive, lived) = (event("b1", Reason::Alive, -10), "h1/Seen/Alive");
+    for (events, stored, left, why) in [
+        (
+            vec![silent(-20), dead.clone()],
+            told("Closed", &[died]),
+            1,
+            "its boot is over",
+        ),
+        // Clocks of two machines differ.
+        (
+            vec![silent(90), event("b2", Reason::Returned, 99)],
+            told("Closed", &[died]),
+            1,
+            "so by any clock",
+        ),
+        (
+            vec![silent(-20), alive.clone()],
+            told("Closed", &[lived]),
+            1,
+            "it was closed later",
+        ),
+        (
+            vec![silent(20), event("b1", Reason::Alive, 30)],
+            told("Closed", &[lived]),
+            2,
+            "silent again",
+        ),
+        (vec![silent(-20)], told("Closed", &[lived]), 1, "it lasts"),
+        (
+            vec![silent(-20), dead],
+            told("Open", &[died]),
+            2,
+            "the ledger goes on with it",
+        ),
+        (
+            vec![silent(-20), alive],
+            incident(
+                "host-silent/h1/b0",
+                json!({"state": "Closed", "closedAt": NOW}),
+            ),
+            2,
+            "another boot",
+        ),
+    ] {
+        let mut waiting = VecDeque::from(events);
+        forget_told(&mut waiting, &[stored]);
+        assert_eq!(waiting.len(), left, "{why}");
+    }
+}

@@ -33,13 +33,18 @@ pub fn fault_cause(host: &HostName, component: &str, kind: FaultKind) -> String 
 }
 
 /// The entry of one event. Steps that can repeat with another value carry it.
-fn entry(event: &HostEvent, at: WallTime) -> Entry {
-    let step = match &event.reason {
+/// Stable key of what a host's event tells, in a timeline.
+pub fn host_step(event: &HostEvent) -> String {
+    match &event.reason {
         Reason::Concluded { conclusion } => format!("{}/concluded/{conclusion:?}", event.host),
         Reason::ForcedOff { attempt, .. } => format!("{}/forced-off/{attempt}", event.host),
         Reason::StaysOn { bmc, .. } => format!("{}/stays-on/{bmc}", event.host),
         other => format!("{}/{:?}/{}", event.host, event.kind, other.key()),
-    };
+    }
+}
+
+fn entry(event: &HostEvent, at: WallTime) -> Entry {
+    let step = host_step(event);
     let Sentence { english, chinese } = event.reason.sentence();
     Entry {
         at,
