@@ -383,10 +383,12 @@ fn turn(context: &Arc<Context>, memory: &mut Memory, before: &UnderWay, domains:
     migration::turn(context, &memory.busy, before, domains);
 }
 
-/// Whether an object of a VM shows that an epoch was told to be closed here.
+/// Whether an object of a VM shows that an epoch was told to be closed here, or that a later one has been.
 fn shows_closed(context: &Context, vm: Option<&VirtualMachine>, epoch: Epoch) -> bool {
     let reported = vm.and_then(|vm| api_facts(context, vm).reported);
-    reported == Some((epoch.0, CopyPhase::Closed))
+    reported.is_some_and(|(shown, phase)| {
+        shown > epoch.0 || (shown == epoch.0 && phase == CopyPhase::Closed)
+    })
 }
 
 /// What an object of a VM says that decides about its copy here.

@@ -174,8 +174,8 @@ async fn one(
         }
         MigrationStep::Finish(outcome) => {
             // The watch of VMs may be older than that of moves: a healthy move would be told as over.
-            if outcome != MigrationOutcome::Succeeded && !is_as_cached(context, migration, vm).await
-            {
+            let fails = begun_at.is_some() && outcome != MigrationOutcome::Succeeded;
+            if fails && !is_as_cached(context, migration, vm).await {
                 return;
             }
             memory.moves.remove(&key);

@@ -81,6 +81,10 @@ impl WriteError {
 /// from it anew is written by compare-and-swap as ever.
 const MOVES_ON_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a write that was answered with an error may still arrive: the API server gives up every request by then
+/// (kube-apiserver's `--request-timeout`).
+pub(crate) const ARRIVES_WITHIN: Duration = Duration::from_secs(60);
+
 /// What was written longer ago is shown by now, or its object is gone: watches begin anew every few seconds.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
@@ -171,7 +175,9 @@ impl Writer {
     /// Whether the cache shows what this object was last written from, or perhaps written: what was decided about it
     /// may stand already, and others must not be given the same.
     pub fn may_be_older<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
-        self.written_from(object, |_| true)
+        self.written_from(object, |written| {
+            written.taken || written.at.elapsed() < ARRIVES_WITHIN
+        })
     }
 
     fn written_from<K: Resource<DynamicType = ()>>(
@@ -205,12 +211,15 @@ impl Writer {
 
     fn note<K: Resource<DynamicType = ()>>(&self, object: &K, taken: bool) {
         if let Some(from) = object.meta().resource_version.clone() {
-            let written = Written {
+            let mut written = Written {
                 from,
                 at: Instant::now(),
                 taken,
             };
             let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = all.get(&key(object));
+            let known = known.is_some_and(|known| known.taken && known.from == written.from);
+            written.taken |= known;
             let mut forgot = self.forgot.lock().unwrap_or_else(PoisonError::into_inner);
             if forgot.elapsed() >= REMEMBERED {
                 all.retain(|_, written| written.at.elapsed() < REMEMBERED);
@@ -392,8 +401,10 @@ impl Writer {
             let owners = meta.owner_references.iter().flatten();
             owners.map(|owner| owner.uid.clone()).collect()
         };
-        let same = owners(&stands.metadata) == owners(object.meta());
-        if same && stands.metadata.deletion_timestamp.is_none() {
+        let (has, wanted) = (owners(&stands.metadata), owners(object.meta()));
+        // One without an owner goes with nobody, and stays.
+        let of_another = !has.is_empty() && has != wanted;
+        if !of_another && stands.metadata.deletion_timestamp.is_none() {
             return Ok(());
         }
         let (kind, name) = (K::kind(&()), object.name_any());

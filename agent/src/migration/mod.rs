@@ -203,6 +203,13 @@ pub(crate) fn key(side: &str, uid: &str, migration: &str) -> String {
     format!("{side}/{uid}/{migration}")
 }
 
+/// What ended while domains were listed is decided by the next list, and not only at the next tick: a guest may stand still.
+fn look_again(context: &Context, busy: &Mutex<BTreeSet<String>>, key: &str) {
+    if !UnderWay::now(busy).has(key) {
+        context.view.changed.notify_one();
+    }
+}
+
 /// Begins what is due for every migration that concerns this host, by domains that were listed after `before`.
 pub fn turn(
     context: &Arc<Context>,
@@ -217,6 +224,7 @@ pub fn turn(
         };
         let key = key(SOURCE, &moving.vm.uid, &moving.name());
         if before.has(&key) {
+            look_again(context, busy, &key);
             continue;
         }
         if let Some(step) = source::decide(context, &moving, domains) {
@@ -236,6 +244,7 @@ pub fn turn(
         };
         let key = key(TARGET, &moving.vm.uid, &moving.name());
         if before.has(&key) {
+            look_again(context, busy, &key);
             continue;
         }
         if let Some(step) = target::decide(context, &moving, domains) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use api::{Image, ImageReport, Volume, VolumeJob, VolumeOperation, VolumeReport};
@@ -19,7 +20,7 @@ use crate::guard::kill::kill_disk_tools;
 use crate::ledger::{Entry, Ledger};
 
 /// Wait before a failed fetch is tried again.
-const FETCH_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
+const FETCH_AGAIN: Duration = Duration::from_secs(10);
 
 /// Begins all work that is due.
 pub fn turn(context: &Arc<Context>, busy: &Arc<Mutex<BTreeSet<String>>>) {
@@ -217,7 +218,8 @@ async fn once(
             let name = fresh.metadata.name.unwrap_or_default();
             tracing::error!(volume = name, error = format!("{error:#}"), "job failed");
             // One that was given up for its time is killed, and not waited for.
-            end_disk_tools(uid).await?;
+            let ended = end_disk_tools(uid).await;
+            ended.with_context(|| format!("the job failed: {error:#}"))?;
             report.phase = "Failed".to_owned();
             report.message = Some(format!("{error:#}"));
         }
@@ -226,19 +228,31 @@ async fn once(
     Ok(report)
 }
 
+/// How long a disk tool that was killed has to end its input and output.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Ends what is at work on a volume: a disk tool outlives an agent that is killed, and who hears that the job is over may give
 /// the file to a VM.
 ///
 /// # Errors
 /// Something is left, or nobody knows.
 async fn end_disk_tools(uid: &str) -> Result<()> {
-    let uid = uid.to_owned();
-    let left = tokio::task::spawn_blocking(move || kill_disk_tools(&uid, Path::new("/proc")));
-    let left = left.await?.context("/proc: disk tools")?;
-    if !left.is_empty() {
-        bail!("what was begun may still write: {}", left.join("; "));
+    let begin = Instant::now();
+    loop {
+        let uid = uid.to_owned();
+        let left = tokio::task::spawn_blocking(move || kill_disk_tools(&uid, Path::new("/proc")));
+        let left = left.await?.context("/proc: disk tools")?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        // What was killed ends its input and output first.
+        if begin.elapsed() >= ENDS_WITHIN {
+            bail!("what was begun may still write: {}", left.join("; "));
+        }
+        tokio::time::sleep(LOOK).await;
     }
-    Ok(())
 }
 
 /// A quorum read that still shows the job, with its claim.
@@ -373,9 +387,10 @@ async fn fetch(context: &Arc<Context>, image: &Image, pool_name: &str) {
             .pool(pool_name)
             .with_context(|| format!("StoragePool {pool_name} does not exist"))?;
         let client = reqwest::Client::builder()
-            .connect_timeout(std::time::Duration::from_secs(10))
+            .connect_timeout(Duration::from_secs(10))
             .build()?;
-        PoolFolder::of(&pool).check()?;
+        let folder = PoolFolder::of(&pool);
+        tokio::task::spawn_blocking(move || folder.check()).await??;
         for file in images::files(&image.spec) {
             images::fetch(&client, Path::new(&pool.spec.path), file).await?;
         }

@@ -37,12 +37,17 @@ struct Measured {
 /// An answer of a pool, or what went wrong; and how long it took.
 type Answer = (Result<Measured, String>, Duration);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Look {
     /// When the look that is under way began.
     pending: Option<Instant>,
     /// The last answer; it stands until the next is there or overdue.
     answer: Option<Answer>,
+    /// It was there once in this run of the agent.
+    was_there: bool,
+    /// It is not mounted, and was not in this run of the agent: a mount that comes after a boot is waited for, and is no
+    /// fault of the host that keeps VMs away for long.
+    awaited: bool,
 }
 
 /// Looks at pools, each on its own thread, one at a time.
@@ -71,26 +76,29 @@ impl PoolProbes {
     /// Begins a look at a pool, unless one is still under way; returns what is known.
     pub fn look(&self, name: &str, folder: &PoolFolder, now: Instant) -> HostStoragePool {
         let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let look = looks.entry(folder.clone()).or_insert(Look {
-            pending: None,
-            answer: None,
-        });
+        let look = looks.entry(folder.clone()).or_default();
         if look.pending.is_none() {
             look.pending = Some(now);
-            let (folder, looks) = (folder.clone(), self.0.clone());
+            let (folder, looks, was_there) = (folder.clone(), self.0.clone(), look.was_there);
             std::thread::spawn(move || {
-                let answer = measure(&folder);
+                let look = look_now(&folder, was_there, now);
                 let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
-                looks.insert(
-                    folder,
-                    Look {
-                        pending: None,
-                        answer: Some((answer, now.elapsed())),
-                    },
-                );
+                looks.insert(folder, look);
             });
         }
         judge(name, look, now)
+    }
+}
+
+/// A whole look, begun at `begun`. Blocks, as long as the storage hangs.
+fn look_now(folder: &PoolFolder, was_there: bool, begun: Instant) -> Look {
+    let answer = measure(folder);
+    let was_there = was_there || answer.is_ok();
+    Look {
+        pending: None,
+        was_there,
+        awaited: !was_there && folder.check().is_err(),
+        answer: Some((answer, begun.elapsed())),
     }
 }
 
@@ -103,6 +111,9 @@ fn answer_of(look: &Look, now: Instant) -> Option<PoolAnswer> {
         return Some(PoolAnswer::Pending {
             milliseconds: milliseconds(waited),
         });
+    }
+    if look.awaited {
+        return None;
     }
     Some(match look.answer.as_ref()? {
         (Ok(_), took) => PoolAnswer::Answered {
@@ -199,6 +210,7 @@ mod tests {
             let look = Look {
                 pending: Some(now),
                 answer,
+                ..Look::default()
             };
             judge("p", &look, now + waited).image_locks
         };
@@ -230,6 +242,7 @@ mod tests {
                 &Look {
                     pending: Some(now),
                     answer,
+                    ..Look::default()
                 },
                 now + waited,
             )
@@ -260,6 +273,7 @@ mod tests {
             let look = Look {
                 pending: Some(now),
                 answer,
+                ..Look::default()
             };
             answer_of(&look, now + waited)
         };
@@ -295,6 +309,35 @@ mod tests {
         measure(&nowhere).expect_err("can not be written");
     }
 
+    /// NFS servers come up after the hosts of a site that lost its power.
+    #[test]
+    fn a_mount_that_comes_after_a_boot_is_waited_for_and_one_that_is_lost_is_a_fault() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = Instant::now();
+        let (absent, there) = (
+            PoolFolder::new(folder.path(), true),
+            PoolFolder::new(folder.path(), false),
+        );
+        let at_boot = look_now(&absent, false, now);
+        assert_eq!(judge("p", &at_boot, now).state, "Lost");
+        assert_eq!(answer_of(&at_boot, now), None);
+        let mounted = look_now(&there, at_boot.was_there, now);
+        assert!(matches!(
+            answer_of(&mounted, now),
+            Some(PoolAnswer::Answered { .. })
+        ));
+        let lost = look_now(&absent, mounted.was_there, now);
+        assert!(matches!(
+            answer_of(&lost, now),
+            Some(PoolAnswer::Failed { .. })
+        ));
+        let broken = look_now(&PoolFolder::new("/proc/nowhere", false), false, now);
+        assert!(matches!(
+            answer_of(&broken, now),
+            Some(PoolAnswer::Failed { .. })
+        ));
+    }
+
     #[test]
     fn a_shared_pool_that_is_not_mounted_is_lost_and_nothing_is_written_below_it() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -303,8 +346,8 @@ mod tests {
         let left = std::fs::read_dir(folder.path()).expect("a folder").count();
         assert_eq!(left, 0);
         let look = Look {
-            pending: None,
             answer: Some((answer, Duration::ZERO)),
+            ..Look::default()
         };
         let told = judge("p", &look, now);
         assert_eq!(told.state, "Lost");

@@ -145,6 +145,7 @@ async fn start(context: &Arc<Context>, vm: &VmRef, assignment: &Assignment) -> R
         }
     };
     if !context.freezer.acts() || context.starts_forbidden().is_some() {
+        context.preparing.ends(&vm.uid);
         return Ok(Done::Waits);
     }
     context

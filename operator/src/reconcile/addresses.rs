@@ -67,8 +67,8 @@ fn bare(nic: &Nic) -> impl Iterator<Item = String> {
 #[derive(Default)]
 pub struct Addresses {
     given: Mutex<Given>,
-    /// Held while it is read what former leaders gave.
-    hearing: tokio::sync::Mutex<()>,
+    /// Held while it is read what former leaders gave; when that failed last, and why.
+    hearing: tokio::sync::Mutex<Option<(Instant, String)>>,
 }
 
 #[derive(Default)]
@@ -79,6 +79,8 @@ struct Given {
     vms: BTreeMap<String, (Vec<Nic>, Instant)>,
 }
 
+/// Between two tries to read which addresses are in use.
+const AGAIN: Duration = Duration::from_secs(5);
 /// So long a VM may stand that the cache does not show: watches begin anew within it.
 const SHOWN_WITHIN: Duration = Duration::from_secs(60);
 
@@ -95,12 +97,22 @@ impl Addresses {
     /// Before an operator gives its first address it reads which are in use: the cache may be older than what the leader
     /// before it gave.
     async fn hear(&self, writer: &Writer) -> Result<(), String> {
-        let _one = self.hearing.lock().await;
+        let mut failed = self.hearing.lock().await;
         if self.lock().heard {
             return Ok(());
         }
-        let vms = writer.list::<VirtualMachine>().await;
-        let vms = vms.map_err(|error| format!("addresses in use can not be read: {error}"))?;
+        // Nobody waits behind the tries of all that came before.
+        if let Some((_, why)) = failed.as_ref().filter(|(at, _)| at.elapsed() < AGAIN) {
+            return Err(why.clone());
+        }
+        let vms = match writer.list::<VirtualMachine>().await {
+            Ok(vms) => vms,
+            Err(error) => {
+                let why = format!("addresses in use can not be read: {error}");
+                *failed = Some((Instant::now(), why.clone()));
+                return Err(why);
+            }
+        };
         let mut given = self.lock();
         for vm in &vms {
             if let (Some(uid), Some(nics)) = (&vm.metadata.uid, standing(vm)) {

@@ -20,12 +20,10 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use super::volumes::unfinished;
 use crate::freeze;
 use crate::runtime::Context;
-use crate::writer::{WriteError, logged};
+use crate::writer::{ARRIVES_WITHIN, WriteError, logged};
 
 /// How long an operator leads before it lets a host go: what the former leader sent last has arrived, or never will.
 const LEADS_FOR: Duration = Duration::from_secs(10);
-/// How long a write that was answered with an error may still arrive: the API server gives up every request by then.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(60);
 /// How long rights and jobs wait for a host to be let go, at most.
 const LETS_GO_WITHIN: Duration = Duration::from_secs(5);
 
@@ -85,12 +83,16 @@ impl Keeper {
 
     /// This operator leads; whether nothing that names a host can be on its way any more but what is written here
     /// and now.
-    pub(crate) fn is_calm(&self, now: Instant) -> bool {
-        let mut known = self.known();
-        let since = *known.leads_since.get_or_insert(now);
-        let doubt = known.in_doubt_since;
-        now.saturating_duration_since(since) >= LEADS_FOR
+    fn is_calm(&self, now: Instant) -> bool {
+        let doubt = self.known().in_doubt_since;
+        self.is_alone(now)
             && doubt.is_none_or(|at| now.saturating_duration_since(at) >= ARRIVES_WITHIN)
+    }
+
+    /// This operator leads; whether nothing that the leader before it wrote can be on its way any more.
+    pub(crate) fn is_alone(&self, now: Instant) -> bool {
+        let since = *self.known().leads_since.get_or_insert(now);
+        now.saturating_duration_since(since) >= LEADS_FOR
     }
 }
 

@@ -116,7 +116,7 @@ pub(super) async fn release(context: &Context, vm: &VirtualMachine) {
 /// Whether the API server holds no right of a VM, and none that was written may arrive any more. A cache that lags behind
 /// shows a VM without rights while its host's agent starts it: what it claims is not free.
 pub(super) async fn has_no_right(context: &Context, vm: &VirtualMachine) -> bool {
-    if !context.keeper.is_calm(Instant::now()) {
+    if !context.keeper.is_alone(Instant::now()) || context.writer.may_be_older(vm) {
         return false;
     }
     let namespace = vm.namespace().unwrap_or_default();
@@ -161,12 +161,17 @@ mod tests {
 
     /// A site whose caches show a VM without rights that holds a volume, and whose API server holds this status of it.
     async fn site(status: Value) -> (Site, VirtualMachine) {
+        let claim = json!({"fleet": "fleet", "holder": "VirtualMachine", "uid": "web",
+            "host": "h1", "bootId": BOOT, "epoch": 1});
+        site_with(status, claim).await
+    }
+
+    /// The same where the caches show this claim.
+    async fn site_with(status: Value, claim: Value) -> (Site, VirtualMachine) {
         let vm = json!({
             "metadata": {"name": "web", "namespace": "oa", "uid": "web", "resourceVersion": "1"},
             "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "networks": [],
                 "disks": [{"name": "system", "volume": "v"}]}});
-        let claim = json!({"fleet": "fleet", "holder": "VirtualMachine", "uid": "web",
-            "host": "h1", "bootId": BOOT, "epoch": 1});
         let volume = json!({
             "metadata": {"name": "v", "namespace": "oa", "uid": "v", "resourceVersion": "1"},
             "spec": {"pool": "p", "size": "1Gi"}, "status": {"phase": "Ready", "claim": claim}});
@@ -210,15 +215,16 @@ mod tests {
     /// Its claim was written a moment before it was deleted.
     #[tokio::test]
     async fn a_deleted_vm_goes_when_it_holds_nothing_by_what_the_api_server_says() {
-        let (site, mut vm) = site(json!({})).await;
+        let (shown, _) = site(json!({})).await;
+        let volumes = shown.context.stores.volumes.state();
+        let held: Vec<Value> = volumes.iter().map(|volume| json!(**volume)).collect();
+        let (site, mut vm) = site_with(json!({}), Value::Null).await;
         vm.metadata.finalizers = Some(vec![api::names::FINALIZER.to_owned()]);
         let let_go = |site: &Site| {
             !site
                 .written(&Method::PATCH, "/virtualmachines/web")
                 .is_empty()
         };
-        let volumes = site.context.stores.volumes.state();
-        let held: Vec<Value> = volumes.iter().map(|volume| json!(**volume)).collect();
         for (items, goes) in [(held, false), (vec![], true)] {
             site.holds("namespaces/oa/volumes", "", list("Volume", &items));
             crate::vms::rights::finalize(&site.context, &vm).await;

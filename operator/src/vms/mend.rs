@@ -85,7 +85,10 @@ fn orphaned<'a>(
 /// Claims of VMs that are gone: a claim was on its way, or not shown yet, when its VM was let go, which none is
 /// that may run.
 async fn release_orphaned(context: &Context, orphaned: Vec<(&str, &Arc<Volume>)>) {
-    if orphaned.is_empty() || !context.keeper.is_calm(Instant::now()) {
+    let settled = |volume: &Volume| context.writer.settled(volume);
+    let mut orphaned = orphaned;
+    orphaned.retain(|(_, volume)| settled(volume));
+    if orphaned.is_empty() || !context.keeper.is_alone(Instant::now()) {
         return;
     }
     let fresh = match context.writer.list::<VirtualMachine>().await {
@@ -98,7 +101,7 @@ async fn release_orphaned(context: &Context, orphaned: Vec<(&str, &Arc<Volume>)>
             .any(|vm| vm.metadata.uid.as_deref() == Some(uid))
     };
     for (uid, volume) in orphaned {
-        if context.writer.settled(volume.as_ref()) && !stands(uid) {
+        if !stands(uid) {
             tracing::warn!(
                 volume = volume.name_any(),
                 uid,

@@ -111,7 +111,7 @@ pub async fn turn(context: &Arc<Context>, memory: &mut Memory) {
         plan::plan(
             (context.as_ref(), ledger),
             &mut engine,
-            &mut starting,
+            (&mut starting, &memory.assigned),
             vm,
             verdict,
             &policy,
@@ -229,6 +229,41 @@ mod tests {
         assert_eq!(cached, fleet("dead", None), "none was found");
         keep_seats(&mut cached, &fleet("h3", None), &BTreeSet::new());
         assert_eq!(cached, fleet("dead", None), "the cache is as new");
+    }
+
+    /// It is planned anew, and takes no slot from itself.
+    #[tokio::test]
+    async fn an_assignment_that_may_have_arrived_is_tried_again_where_one_vm_starts_at_once() {
+        let web: Arc<VirtualMachine> = typed(json!({
+            "metadata": {"name": "web", "namespace": "oa", "uid": "web", "resourceVersion": "1",
+                "finalizers": [FINALIZER]},
+            "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "networks": [], "disks": []}}));
+        let image = typed(
+            json!({"metadata": {"name": "i"}, "spec": {"architecture": "x86_64",
+            "minimumSize": "1Gi", "disk": {"url": "http://images/i", "sha256": "0"}}}),
+        );
+        let objects = fleet::Objects {
+            hosts: ["h1", "h2"]
+                .map(|name| host(name, Value::Null, Value::Null))
+                .into(),
+            vms: vec![web],
+            images: vec![image],
+            ..fleet::Objects::default()
+        };
+        let mut policy = CloudPolicySpec::default();
+        policy.recovery.starts_per_host = 1;
+        let mut site = Site::of(policy, objects, vec![]).await;
+        let status = "/virtualmachines/web/status";
+        site.refuse(&Method::PATCH, status, (504, "Timeout"));
+        let mut memory = Memory::default();
+        for tries in 1..=3 {
+            super::turn(&site.context, &mut memory).await;
+            let written = site.written(&Method::PATCH, status);
+            let assigned = written
+                .iter()
+                .filter(|write| write["status"]["assignment"].is_object());
+            assert_eq!(assigned.count(), tries, "{written:?}");
+        }
     }
 
     /// Two replicas that must be apart: the API server takes both assignments, and the watch shows none of them yet.

@@ -20,7 +20,7 @@ use crate::runtime::Context;
 pub(super) fn plan(
     (context, ledger): (&Context, Ledger<'_>),
     engine: &mut Engine,
-    starting: &mut BTreeMap<HostName, u32>,
+    (starting, assigned): (&mut BTreeMap<HostName, u32>, &BTreeMap<VmUid, HostName>),
     vm: Arc<VirtualMachine>,
     verdict: VmVerdict,
     policy: &Policy,
@@ -85,11 +85,10 @@ pub(super) fn plan(
             return work.push(Work::Show(vm, VmPhase::Pending, why, Some(report)));
         }
     };
-    if let Err(reason) = slot(
-        &choice.host,
-        starting.get(&choice.host).copied().unwrap_or(0),
-        policy,
-    ) {
+    // One whose last assignment may not have been made is planned anew, and is among them already.
+    let own = u32::from(assigned.get(&uid) == Some(&choice.host));
+    let others = starting.get(&choice.host).copied().unwrap_or(0);
+    if let Err(reason) = slot(&choice.host, others.saturating_sub(own), policy) {
         // It starts next time; until then its room is kept.
         return work.push(Work::Show(vm, verdict.phase, reason.english(), None));
     }
@@ -113,7 +112,7 @@ pub(super) fn plan(
     };
     match change {
         Ok(change) => {
-            *starting.entry(choice.host.clone()).or_insert(0) += 1;
+            *starting.entry(choice.host.clone()).or_insert(0) += 1 - own;
             let report = json!({"host": choice.host, "message": format!("placed on {}", choice.host), "reasons": choice.reasons, "removed": []});
             let beside =
                 json!({"placement": report, "cpuModel": model_on(engine.fleet(), &choice.host)});

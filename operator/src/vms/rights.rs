@@ -151,14 +151,24 @@ fn judged(phase: VmPhase, assignment: Option<&Assignment>, message: &str) -> [Ju
 /// Releases all that it holds, whether it still names it or not, and lets it go when it holds nothing by what the API
 /// server holds now: a claim that the cache does not show yet would be nobody's for ever.
 pub(super) async fn finalize(context: &Context, vm: &VirtualMachine) {
-    if !context.keeper.is_calm(Instant::now()) {
+    if !context.keeper.is_alone(Instant::now()) {
+        return;
+    }
+    let cached = context.stores.volumes.state();
+    let held: Vec<_> = cached.iter().filter(|one| held_by(vm, one)).collect();
+    if !held.is_empty() {
+        for volume in held {
+            release_one(context, volume).await;
+        }
         return;
     }
     let volumes: Api<Volume> =
         Api::namespaced(context.writer.client(), &vm.namespace().unwrap_or_default());
-    let volumes = match volumes.list(&ListParams::default()).await {
+    let every = ListParams::default();
+    // As few at once as writes: a department may go with hundreds of VMs.
+    let volumes = match context.writer.send(volumes.list(&every)).await {
         Ok(volumes) => volumes.items,
-        Err(error) => return logged("finalizer", &vm.name_any(), Err(error.into())),
+        Err(error) => return logged("finalizer", &vm.name_any(), Err(error)),
     };
     let held: Vec<_> = volumes.iter().filter(|one| held_by(vm, one)).collect();
     for volume in &held {

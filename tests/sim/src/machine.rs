@@ -13,6 +13,9 @@ use model::{BootId, Epoch, VmUid};
 
 use crate::api::Objects;
 
+/// So often a step on a host that stands still looks whether it goes on, milliseconds.
+pub const THAWS_WITHIN: u64 = 1_000;
+
 /// What a BMC does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bmc {

@@ -48,6 +48,8 @@ impl Rooms {
         for volume in &objects.volumes {
             if context.writer.may_be_older(volume.as_ref()) {
                 rooms.unsettled.insert(key(volume));
+            }
+            if !context.writer.settled(volume.as_ref()) {
                 // Its size may have been promised a moment ago.
                 let known = if is_promised(volume) {
                     promised_to(volume)

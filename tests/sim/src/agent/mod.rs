@@ -15,7 +15,7 @@ use model::{Assignment, BootId, VmUid};
 
 use crate::api::VmObject;
 use crate::job::Job;
-use crate::machine::DomainState;
+use crate::machine::{DomainState, THAWS_WITHIN};
 use crate::mutant::Mutant;
 use crate::world::{Event, World};
 
@@ -111,7 +111,8 @@ impl World {
         let still = machine.hung_until.max(machine.agent.stuck_until);
         if now < still {
             if !extra {
-                self.push(still - now + 1, Event::AgentTurn(host, run, false));
+                let after = (still - now + 1).min(THAWS_WITHIN);
+                self.push(after, Event::AgentTurn(host, run, false));
             }
             return;
         }

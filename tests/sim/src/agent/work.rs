@@ -25,7 +25,8 @@ impl World {
             return;
         }
         if self.now < machine.hung_until {
-            let after = machine.hung_until - self.now + 1;
+            // Faults may all be ended before.
+            let after = (machine.hung_until - self.now + 1).min(crate::machine::THAWS_WITHIN);
             return self.push(after, Event::Task(host, run, Box::new(task)));
         }
         match task {

@@ -8,7 +8,7 @@ use failover::failures::Failures;
 use failover::recovery::{Candidate, TierFact, Tiers, slot};
 use failover::vm::{HostSight, VmDecision, VmFacts, VmPhase, VmVerdict, Volumes, decide};
 use failover::{Moment, RightsChange};
-use model::{HostName, NamespacedName};
+use model::{HostName, NamespacedName, VmUid};
 
 use super::seats::{Turn, ask};
 use super::{Work, name};
@@ -57,6 +57,7 @@ impl World {
             }
             self.plan_vm(operator, &mut turn, index, &vm, verdict);
         }
+        self.release_orphaned(operator);
         trouble |= self.moves_turn(operator, &mut turn.fleet, now);
         self.remember_seats(operator, &turn);
         trouble
@@ -160,7 +161,7 @@ impl World {
             self.write(operator, Work::Show(index, vm.version, phase));
         }
         if vm.rights.assignment.is_none() && vm.rights.incoming.is_none() {
-            self.release_claims(operator, vm);
+            self.release_claims(operator, index, vm);
         } else if let Some(work) = self.mend(operator, vm) {
             self.write(operator, work);
         }
@@ -181,18 +182,35 @@ impl World {
             .then(|| Work::Mend(vm.volume, volume.version, claims))
     }
 
-    fn release_claims(&mut self, operator: usize, vm: &VmObject) {
-        let Some(volume) = self.operators[operator].cache.volumes.get(vm.volume) else {
-            return;
-        };
-        let held = volume
-            .claim
-            .iter()
-            .chain(&volume.incoming_claim)
-            .any(|(uid, _)| *uid == vm.uid);
+    /// Releases what a VM without rights holds, where the API server itself says that it has none; returns whether
+    /// it holds anything by what the API server says.
+    fn release_claims(&mut self, operator: usize, index: usize, vm: &VmObject) -> bool {
+        let objects = &self.api.objects;
+        let volume = &objects.volumes[vm.volume];
+        let mut claims = volume.claim.iter().chain(&volume.incoming_claim);
+        let held = claims.any(|(uid, _)| *uid == vm.uid);
+        let rights = &objects.vms[index].rights;
+        let idle = rights.assignment.is_none() && rights.incoming.is_none();
         let version = volume.version;
-        if held && self.settled(operator, VOLUME, vm.volume, version) {
+        if held && idle {
             self.write(operator, Work::Release(vm.volume, version));
+        }
+        held
+    }
+
+    /// Releases claims of VMs that are gone: a claim was on its way when its VM was let go.
+    fn release_orphaned(&mut self, operator: usize) {
+        let objects = &self.api.objects;
+        let stands = |uid: &VmUid| objects.vms.iter().any(|vm| vm.exists && vm.uid == *uid);
+        let orphaned = objects.volumes.iter().enumerate().filter(|(_, volume)| {
+            let mut claims = volume.claim.iter().chain(&volume.incoming_claim);
+            claims.any(|(uid, _)| !stands(uid))
+        });
+        let orphaned: Vec<_> = orphaned
+            .map(|(index, volume)| Work::Release(index, volume.version))
+            .collect();
+        for work in orphaned {
+            self.write(operator, work);
         }
     }
 
@@ -209,12 +227,7 @@ impl World {
         let (only, avoid, stopped) = match verdict.decision {
             VmDecision::Wait => return self.show(operator, index, vm, phase),
             VmDecision::Finalize => {
-                self.release_claims(operator, vm);
-                let held = self.operators[operator].cache.volumes[vm.volume]
-                    .claim
-                    .as_ref()
-                    .is_some_and(|(uid, _)| *uid == vm.uid);
-                if !held {
+                if !self.release_claims(operator, index, vm) {
                     self.write(operator, Work::Finalize(index, vm.version));
                 }
                 return;
