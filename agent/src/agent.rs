@@ -472,5 +472,6 @@ pub fn in_task(
 /// Volume jobs and images that the operator gave to this host.
 fn storage_turn(context: &Arc<Context>, memory: &Memory) {
     storage::jobs::turn(context, &memory.busy);
+    storage::fetching::turn(context, &memory.busy);
     metrics::TURNS.inc();
 }

@@ -2,6 +2,7 @@
 //! what lies on it.
 
 pub mod claims;
+pub mod fetching;
 pub mod folder;
 pub mod images;
 pub mod jobs;

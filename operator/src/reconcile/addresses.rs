@@ -59,8 +59,11 @@ fn nics_of(vm: &VirtualMachine) -> &[Nic] {
 
 /// Addresses of a NIC without the lengths of their prefixes.
 fn bare(nic: &Nic) -> impl Iterator<Item = String> {
-    let addresses = nic.addresses.iter();
-    addresses.map(|address| address.split('/').next().unwrap_or_default().to_owned())
+    nic.addresses.iter().map(|address| without_length(address))
+}
+
+fn without_length(address: &str) -> String {
+    address.split('/').next().unwrap_or_default().to_owned()
 }
 
 /// Addresses that were given and that the cache may not show yet.
@@ -178,7 +181,7 @@ fn choose(
                     subnet.cidr
                 )
             })?;
-            taken.insert(address.split('/').next().unwrap_or_default().to_owned());
+            taken.insert(without_length(&address));
             addresses.push(address);
         }
         addresses.sort_by_key(|address| address.contains(':'));

@@ -84,10 +84,8 @@ fn orphaned<'a>(
 
 /// Claims of VMs that are gone: a claim was on its way, or not shown yet, when its VM was let go, which none is
 /// that may run.
-async fn release_orphaned(context: &Context, orphaned: Vec<(&str, &Arc<Volume>)>) {
-    let settled = |volume: &Volume| context.writer.settled(volume);
-    let mut orphaned = orphaned;
-    orphaned.retain(|(_, volume)| settled(volume));
+async fn release_orphaned(context: &Context, mut orphaned: Vec<(&str, &Arc<Volume>)>) {
+    orphaned.retain(|(_, volume)| context.writer.settled(volume.as_ref()));
     if orphaned.is_empty() || !context.keeper.is_alone(Instant::now()) {
         return;
     }

@@ -139,11 +139,9 @@ impl Rooms {
             return Ok(self.roomiest(volume, able));
         };
         let volumes = crate::vms::volumes_of(context, &vm).unwrap_or_default();
-        let others = volumes.iter().map(|other| key(other));
-        if others
-            .into_iter()
-            .any(|other| self.comes_first(other, key(volume)))
-        {
+        let own = key(volume);
+        let mut others = volumes.iter().map(|other| key(other));
+        if others.any(|other| self.comes_first(&other, &own)) {
             return Err(Wait::Unsettled);
         }
         let beside = volumes.iter().find_map(|other| {
@@ -172,9 +170,9 @@ impl Rooms {
 
     /// Whether a host is chosen for a volume only when another one's last write is seen. Of two whose writes may have been
     /// made one goes on: its next write tells.
-    fn comes_first(&self, other: (String, String), volume: (String, String)) -> bool {
-        let goes_on = self.unsettled.contains(&volume) && volume < other;
-        other != volume && self.unsettled.contains(&other) && !goes_on
+    fn comes_first(&self, other: &(String, String), volume: &(String, String)) -> bool {
+        let goes_on = self.unsettled.contains(volume) && volume < other;
+        other != volume && self.unsettled.contains(other) && !goes_on
     }
 
     /// The host with the most room, ties by name: for a volume that no VM names.
