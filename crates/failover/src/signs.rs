@@ -88,13 +88,22 @@ impl LifeSigns {
     /// An answered probe counts when it was sent after that moment: an answer on its way
     /// when the power went says nothing.
     pub fn show_life_after(&self, before: &LifeSigns, since: Moment) -> bool {
-        let changed = |old: Option<Sign>, new: Option<Sign>| match (old, new) {
-            (Some(old), Some(new)) => new.changes != old.changes,
-            (None, Some(_)) => true,
-            (_, None) => false,
+        self.life_after(before, since).is_some()
+    }
+
+    /// When the latest of what [`LifeSigns::show_life_after`] tells was seen.
+    pub fn life_after(&self, before: &LifeSigns, since: Moment) -> Option<Moment> {
+        let changed = |old: Option<Sign>, new: Option<Sign>| {
+            new.filter(|new| old.is_none_or(|old| new.changes != old.changes))
+                .map(|new| new.changed_at)
         };
-        changed(before.lease, self.lease)
-            || changed(before.heartbeat, self.heartbeat)
-            || self.answered_probe_sent_at.is_some_and(|sent| sent > since)
+        [
+            changed(before.lease, self.lease),
+            changed(before.heartbeat, self.heartbeat),
+            self.answered_probe_sent_at.filter(|sent| *sent > since),
+        ]
+        .into_iter()
+        .flatten()
+        .max()
     }
 }

@@ -86,8 +86,14 @@ impl Site {
                     facts.signs.answered_probe_sent_at = Some(Moment(now));
                 }
             }
+            // A BMC that reads Off of a host that renews would lie.
+            let off_too_soon = self.power == PowerAnswer::Off && now <= self.renews_until;
             facts.reading = Some(PowerReading {
-                answer: self.power.clone(),
+                answer: if off_too_soon {
+                    PowerAnswer::On
+                } else {
+                    self.power.clone()
+                },
                 system_uuid: Some(UUID.to_owned()),
                 sent_at: Moment(now),
                 received_at: Moment(now),

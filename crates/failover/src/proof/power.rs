@@ -4,6 +4,9 @@
 //! the BMC reports the system UUID that the host registered; the first Off reading opens a
 //! window; for the longest interval of any of the host's signals no sign of life changes;
 //! a reading sent after the window is Off again. Anything else starts over.
+//!
+//! A sign that comes within the window may only have been late, and silence settles it. One that comes later was given by a
+//! host that lived while its BMC read Off: such a BMC proves nothing until it has read On, however silent the host falls.
 
 use model::{BootId, HostName, StopProofKind};
 use serde::{Deserialize, Serialize};
@@ -112,6 +115,40 @@ struct Window {
     last_off_received: Moment,
 }
 
+/// The first Off reading since On was read, whatever windows were closed meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FirstOff {
+    at: Moment,
+    signs: LifeSigns,
+    /// Nobody read the host's heartbeat for a while since: that it has changed says nothing of when.
+    unobserved: bool,
+}
+
+impl FirstOff {
+    /// Whether a sign came too late to have been on its way when the power went.
+    fn outlived(&mut self, signs: &LifeSigns, policy: &Policy) -> bool {
+        self.unobserved |= signs.heartbeat_unobserved;
+        let observed = LifeSigns {
+            heartbeat: signs.heartbeat.filter(|_| !self.unobserved),
+            ..*signs
+        };
+        let on_its_way = signs.longest_interval_milliseconds(policy) + policy.grace_milliseconds;
+        observed
+            .life_after(&self.signs, self.at)
+            .is_some_and(|at| at > self.at.plus(on_its_way))
+    }
+}
+
+/// What speaks against the Off that a BMC reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    Nothing,
+    /// A sign of life that may only have been late.
+    Late,
+    /// The host lived while its BMC read Off.
+    Lies,
+}
+
 /// Watches the BMC of one incarnation until it proves power-off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PowerWitness {
@@ -119,7 +156,8 @@ pub struct PowerWitness {
     boot_id: BootId,
     registered_uuid: String,
     window: Option<Window>,
-    contradicted: bool,
+    first_off: Option<FirstOff>,
+    doubt: Doubt,
 }
 
 impl PowerWitness {
@@ -130,7 +168,8 @@ impl PowerWitness {
             boot_id,
             registered_uuid,
             window: None,
-            contradicted: false,
+            first_off: None,
+            doubt: Doubt::Nothing,
         }
     }
 
@@ -145,6 +184,11 @@ impl PowerWitness {
                     last_off_sent: reading.sent_at,
                     last_off_received: reading.received_at,
                 });
+                self.first_off.get_or_insert(FirstOff {
+                    at: reading.received_at,
+                    signs: *signs,
+                    unobserved: false,
+                });
             }
             (PowerState::Off, Some(window)) if reading.sent_at > window.last_off_sent => {
                 window.last_off_sent = reading.sent_at;
@@ -153,8 +197,8 @@ impl PowerWitness {
             (PowerState::Off, Some(_)) => {}
             (PowerState::On, _) => {
                 // It is on: whatever contradicted Off is explained.
-                self.window = None;
-                self.contradicted = false;
+                (self.window, self.first_off) = (None, None);
+                self.doubt = Doubt::Nothing;
             }
             (PowerState::NoAnswer | PowerState::OtherMachine, _) => self.window = None,
         }
@@ -163,20 +207,41 @@ impl PowerWitness {
 
     /// Looks at the signs of life; one that changed after the first Off reading contradicts
     /// the BMC and closes the window. Returns whether the BMC stands contradicted.
-    pub fn watch(&mut self, signs: &LifeSigns) -> bool {
-        if let Some(window) = &self.window
-            && signs.show_life_after(&window.signs, window.first_off)
-        {
-            self.window = None;
-            self.contradicted = true;
+    pub fn watch(&mut self, signs: &LifeSigns, policy: &Policy) -> bool {
+        let lives = |window: &mut Window| signs.show_life_after(&window.signs, window.first_off);
+        if self.window.take_if(lives).is_some() && self.doubt == Doubt::Nothing {
+            self.doubt = Doubt::Late;
         }
-        self.contradicted
+        let first = self.first_off.as_mut();
+        if first.is_some_and(|first| first.outlived(signs, policy)) {
+            (self.window, self.doubt) = (None, Doubt::Lies);
+        }
+        self.doubt != Doubt::Nothing
     }
 
-    /// Forgets a contradiction: the host has been seen fully silent since, so Off may be
-    /// true by now. A new window is needed all the same.
+    /// Forgets a sign that may have been late: the host has been seen fully silent since, so Off may be
+    /// true by now. A new window is needed all the same. What a lying BMC reads stays no proof.
     pub fn settle(&mut self) {
-        self.contradicted = false;
+        if self.doubt == Doubt::Late {
+            self.doubt = Doubt::Nothing;
+        }
+    }
+
+    /// Whether it read Off of a host that lived, and has not read On since.
+    pub fn lies(&self) -> bool {
+        self.doubt == Doubt::Lies
+    }
+
+    /// The host was seen alive: a proof needs a new window.
+    pub fn close(&mut self) {
+        self.window = None;
+        self.settle();
+    }
+
+    /// Starts over, as after a pause of the observer: signs that come now may be old. That the BMC lied stays known.
+    pub fn restart(&mut self) {
+        self.close();
+        self.first_off = None;
     }
 
     /// When the reading that may complete the proof should be sent.
@@ -204,7 +269,7 @@ impl PowerWitness {
         let current = now.since(window.last_off_received) <= policy.power_valid_milliseconds;
         let lifeless = !signs.show_life_after(&window.signs, window.first_off)
             && signs.all_silent(policy, now);
-        (closed && current && lifeless && !self.contradicted).then(|| HostStopProof {
+        (closed && current && lifeless && self.doubt == Doubt::Nothing).then(|| HostStopProof {
             host: self.host.clone(),
             boot_id: self.boot_id.clone(),
             kind: StopProofKind::PoweredOff,
@@ -270,7 +335,7 @@ mod tests {
         let policy = Policy::default();
         let mut witness = witness();
         witness.observe(&reading(PowerAnswer::Off, 4_000), &signs(1, 0));
-        assert!(witness.watch(&signs(2, 5_000)));
+        assert!(witness.watch(&signs(2, 5_000), &policy));
         witness.observe(&reading(PowerAnswer::Off, 6_000), &signs(2, 5_000));
         witness.observe(&reading(PowerAnswer::Off, 8_000), &signs(2, 5_000));
         assert_eq!(
@@ -287,6 +352,58 @@ mod tests {
     }
 
     #[test]
+    fn a_bmc_that_read_off_of_a_living_host_proves_nothing_until_it_has_read_on() {
+        let policy = Policy::default();
+        let mut witness = witness();
+        witness.observe(&reading(PowerAnswer::Off, 4_000), &signs(1, 0));
+        assert!(witness.watch(&signs(2, 5_000), &policy));
+        witness.settle();
+        assert!(!witness.lies(), "it may have been late");
+        witness.observe(&reading(PowerAnswer::Off, 6_000), &signs(2, 5_000));
+        assert!(witness.watch(&signs(3, 7_500), &policy));
+        witness.settle();
+        witness.restart();
+        assert!(witness.lies(), "3.5 s after the first Off it lived");
+        witness.observe(&reading(PowerAnswer::Off, 60_000), &signs(3, 7_500));
+        witness.observe(&reading(PowerAnswer::NoAnswer, 61_000), &signs(3, 7_500));
+        witness.observe(&reading(PowerAnswer::Off, 62_000), &signs(3, 7_500));
+        witness.observe(&reading(PowerAnswer::Off, 65_000), &signs(3, 7_500));
+        let proof = witness.conclude(&signs(3, 7_500), &policy, Moment(66_000));
+        assert_eq!(proof, None, "however silent it is");
+        witness.observe(&reading(PowerAnswer::On, 67_000), &signs(3, 7_500));
+        witness.observe(&reading(PowerAnswer::Off, 68_000), &signs(3, 7_500));
+        witness.observe(&reading(PowerAnswer::Off, 71_000), &signs(3, 7_500));
+        assert!(
+            witness
+                .conclude(&signs(3, 7_500), &policy, Moment(72_000))
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn a_heartbeat_that_nobody_read_for_a_while_makes_no_bmc_a_liar() {
+        let policy = Policy::default();
+        for (unobserved, lies) in [(true, false), (false, true)] {
+            let beats = |changes, at| LifeSigns {
+                heartbeat: Some(Sign {
+                    changes,
+                    changed_at: Moment(at),
+                }),
+                ..signs(1, 0)
+            };
+            let mut witness = witness();
+            witness.observe(&reading(PowerAnswer::Off, 4_000), &beats(1, 3_000));
+            let meanwhile = LifeSigns {
+                heartbeat_unobserved: unobserved,
+                ..beats(1, 3_000)
+            };
+            assert!(!witness.watch(&meanwhile, &policy));
+            assert!(witness.watch(&beats(2, 20_000), &policy));
+            assert_eq!(witness.lies(), lies);
+        }
+    }
+
+    #[test]
     fn a_probe_answer_counts_only_when_sent_after_the_first_off() {
         let mut witness = witness();
         witness.observe(&reading(PowerAnswer::Off, 4_000), &signs(1, 0));
@@ -294,12 +411,12 @@ mod tests {
             answered_probe_sent_at: Some(Moment(3_999)),
             ..signs(1, 0)
         };
-        assert!(!witness.watch(&before));
+        assert!(!witness.watch(&before, &Policy::default()));
         let after = LifeSigns {
             answered_probe_sent_at: Some(Moment(4_001)),
             ..signs(1, 0)
         };
-        assert!(witness.watch(&after));
+        assert!(witness.watch(&after, &Policy::default()));
     }
 
     #[test]

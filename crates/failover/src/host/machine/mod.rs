@@ -145,7 +145,7 @@ impl HostMachine {
     /// Starts all windows anew: the observer was paused, or failover was re-armed.
     pub fn restart_windows(&mut self, now: Moment) {
         self.floor = now;
-        self.witness = None;
+        self.witness.iter_mut().for_each(PowerWitness::restart);
         self.power = None;
         self.signs_at_confirmation = None;
         self.stuck_since = None;
@@ -203,7 +203,7 @@ impl HostMachine {
             out.actions.push(HostAction::LiftCut);
         }
         let signs = self.floored(&facts.signs);
-        self.take_reading(facts, &signs);
+        self.take_reading(facts, &signs, policy);
         let signals = self.signals(facts, &signs, policy, now);
         let conclusion = conclude(signals);
         let renewals = signs.lease.map_or(0, |sign| sign.changes);
@@ -335,7 +335,8 @@ impl HostMachine {
         if self.life == Life::Fenced {
             // Renewed after all, or a renewal came late: a new proof needs a new window.
             self.alive_after_proof = true;
-            (self.witness, self.power) = (None, None);
+            self.witness.iter_mut().for_each(PowerWitness::close);
+            self.power = None;
             self.told.clear();
         }
         if self.fencing.take().is_some() || matches!(facts.intent, Intent::Ours { .. }) {
@@ -345,7 +346,7 @@ impl HostMachine {
             self.told.clear();
             self.tell(out, EventKind::Seen, Reason::Alive);
             self.told.clear();
-            self.witness = None;
+            self.witness.iter_mut().for_each(PowerWitness::close);
             self.power = None;
         }
         let recovering = facts.unsettled > 0 && matches!(self.life, Life::Recovering);

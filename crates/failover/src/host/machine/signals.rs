@@ -27,7 +27,7 @@ impl HostMachine {
         }
     }
 
-    pub(super) fn take_reading(&mut self, facts: &HostFacts, signs: &LifeSigns) {
+    pub(super) fn take_reading(&mut self, facts: &HostFacts, signs: &LifeSigns, policy: &Policy) {
         let Some(identity) = self.incarnation.clone() else {
             return;
         };
@@ -42,7 +42,7 @@ impl HostMachine {
             self.power = Some((witness.observe(reading, signs), reading.sent_at));
         }
         if let Some(witness) = &mut self.witness {
-            witness.watch(signs);
+            witness.watch(signs, policy);
         }
     }
 
@@ -80,9 +80,14 @@ impl HostMachine {
             if silent {
                 witness.settle();
             }
-            witness.watch(signs)
+            witness.watch(signs, policy)
         });
-        let state = self.current_power(policy, now);
+        let lies = self.witness.as_ref().is_some_and(PowerWitness::lies);
+        // The BMC of a host that showed life beside its Off is, once the host is silent, one that does not answer.
+        let state = (self.current_power(policy, now)).map(|state| match state {
+            PowerState::Off if lies && silent => PowerState::NoAnswer,
+            other => other,
+        });
         Signals {
             lease,
             heartbeat: match freshness(signs.heartbeat, policy.heartbeat_seen_milliseconds()) {
