@@ -1,7 +1,7 @@
 //! `zyctl incident`: the fault ledger.
 
 use anyhow::{Context as _, Result, ensure};
-use api::{Incident, IncidentClosure, IncidentStatus, TimelineKind};
+use api::{Incident, IncidentClosure, IncidentSpec, IncidentStatus, TimelineKind};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -80,7 +80,50 @@ pub async fn list(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// One incident: timeline and measured downtimes.
+/// Of what class its cause is, where it began, and when it began and ended.
+fn head(language: Language, spec: &IncidentSpec, status: &IncidentStatus) -> Table {
+    let mut table = match language {
+        Language::English => Table::new(["CAUSE", "HOST", "OPENED", "RECOVERED", "CLOSED"]),
+        Language::Chinese => Table::new(["原因", "宿主机", "开始时间", "恢复时间", "关闭时间"]),
+    };
+    let none = || "-".to_owned();
+    let time = |at: Option<jiff::Timestamp>| at.map_or_else(none, local_time);
+    table.row([
+        language.state(&format!("{:?}", spec.cause_class)),
+        spec.host.clone().unwrap_or_else(none),
+        time(Some(spec.opened_at.0)),
+        time(status.recovered_at.as_ref().map(|at| at.0)),
+        time(status.closed_at.as_ref().map(|at| at.0)),
+    ]);
+    table
+}
+
+/// Each system that was touched, and below it each of its endpoints that was down or unobserved.
+fn systems(language: Language, status: &IncidentStatus) -> Table {
+    let mut table = match language {
+        Language::English => Table::new(["BUSINESS SYSTEM", "VMS", "DOWNTIME", "UNOBSERVED"]),
+        Language::Chinese => Table::new(["业务系统", "虚拟机", "中断时长", "未观测"]),
+    };
+    for system in &status.systems {
+        table.row([
+            system.display_name.clone(),
+            system.virtual_machines.len().to_string(),
+            downtime(language, system.not_measured, system.downtime_seconds),
+            format!("{:.1} s", system.unobserved_seconds),
+        ]);
+        for endpoint in &system.endpoints {
+            table.row([
+                format!("  {}", endpoint.name),
+                String::new(),
+                downtime(language, false, endpoint.downtime_seconds),
+                format!("{:.1} s", endpoint.unobserved_seconds),
+            ]);
+        }
+    }
+    table
+}
+
+/// One incident: its cause, when it began and ended, measured downtimes and timeline.
 pub async fn show(context: &Context, name: &str) -> Result<()> {
     let incidents: Api<Incident> = Api::all(context.client.clone());
     let incident = incidents
@@ -97,23 +140,9 @@ pub async fn show(context: &Context, name: &str) -> Result<()> {
         context.language.state(&status.state)
     );
     println!();
-    let mut systems = match context.language {
-        Language::English => Table::new(["BUSINESS SYSTEM", "VMS", "DOWNTIME", "UNOBSERVED"]),
-        Language::Chinese => Table::new(["业务系统", "虚拟机", "中断时长", "未观测"]),
-    };
-    for system in &status.systems {
-        systems.row([
-            system.display_name.clone(),
-            system.virtual_machines.len().to_string(),
-            downtime(
-                context.language,
-                system.not_measured,
-                system.downtime_seconds,
-            ),
-            format!("{:.1} s", system.unobserved_seconds),
-        ]);
-    }
-    println!("{}", systems.render());
+    let head = head(context.language, &incident.spec, &status);
+    println!("{}", head.render());
+    println!("{}", systems(context.language, &status).render());
     for entry in &status.timeline {
         let kind = match entry.kind {
             TimelineKind::Seen => context.say("seen", "发现"),
@@ -227,6 +256,45 @@ mod tests {
             "0.0 s",
             "nobody was touched"
         );
+    }
+
+    #[test]
+    fn an_incident_is_told_with_its_cause_its_times_and_each_endpoint() {
+        let incident: Incident = serde_json::from_value(json!({
+            "metadata": {"name": "i"},
+            "spec": {"cause": "host-silent/h3/b1", "causeClass": "Planned", "title": "t", "host": "h3",
+                "openedAt": "2026-01-01T00:00:00.000000Z"},
+            "status": {"state": "Recovered", "recoveredAt": "2026-01-01T00:00:20.000000Z", "systems": [
+                {"namespace": "n", "name": "oa", "displayName": "OA", "virtualMachines": ["oa-0", "oa-1"],
+                    "downtimeSeconds": 7.0, "unobservedSeconds": 1.5, "endpoints": [
+                    {"name": "portal", "downtimeSeconds": 6.1, "unobservedSeconds": 0.0},
+                    {"name": "mail", "downtimeSeconds": 4.0, "unobservedSeconds": 1.5}]}]}
+        }))
+        .expect("an Incident");
+        let status = incident.status.clone().expect("a status");
+        let at = |text: &str| local_time(text.parse().expect("a time"));
+        let (opened, recovered) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:20Z"));
+        assert_eq!(
+            head(Language::English, &incident.spec, &status).render(),
+            format!(
+                "CAUSE    HOST  OPENED               RECOVERED            CLOSED\n\
+                 Planned  h3    {opened}  {recovered}  -\n"
+            )
+        );
+        let chinese = head(Language::Chinese, &incident.spec, &status).render();
+        assert!(chinese.starts_with("原因    宿主机  开始时间"), "{chinese}");
+        assert!(chinese.contains("计划内  h3"), "{chinese}");
+        assert_eq!(
+            systems(Language::English, &status).render(),
+            "BUSINESS SYSTEM  VMS  DOWNTIME  UNOBSERVED\n\
+             OA               2    7.0 s     1.5 s\n\
+             \x20 portal              6.1 s     0.0 s\n\
+             \x20 mail                4.0 s     1.5 s\n"
+        );
+        let mut everywhere = incident.spec;
+        everywhere.host = None;
+        let storm = head(Language::English, &everywhere, &status).render();
+        assert!(storm.contains("Planned  -     "), "{storm}");
     }
 
     #[test]

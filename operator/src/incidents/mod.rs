@@ -91,6 +91,7 @@ pub async fn turn(context: &Arc<Context>) {
             Ok(stored) => {
                 let mut state = context.incidents.lock();
                 state.restore(&stored);
+                state.take_work(&context.stores.hosts.state());
                 state.recall(context, &stored);
             }
             Err(error) => return logged("incident", "(all)", Err(error)),
@@ -99,6 +100,7 @@ pub async fn turn(context: &Arc<Context>) {
     let stored = context.stores.incidents.state();
     let dirty = {
         let mut state = context.incidents.lock();
+        state.take_work(&context.stores.hosts.state());
         state.take_events();
         state.take_faults(context);
         state.take_words(context);
@@ -152,6 +154,18 @@ impl State {
     /// end of its former incident still waits to be written.
     fn store(&mut self, incident: failover::incident::Incident) {
         self.dirty.insert(stored::object_name(&incident), incident);
+    }
+
+    /// A host that falls silent while people work on it does so because of them.
+    fn take_work(&mut self, hosts: &[Arc<Host>]) {
+        let Some(ledger) = &mut self.ledger else {
+            return;
+        };
+        let declared = |host: &Arc<Host>| {
+            let maintenance = host.spec.maintenance.as_ref()?;
+            Some((HostName(host.name_any()), maintenance.reason.clone()))
+        };
+        ledger.work_declared(hosts.iter().filter_map(declared).collect());
     }
 
     fn take_events(&mut self) {
@@ -336,6 +350,46 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// Of a host that ops have drained and switch off.
+    #[test]
+    fn a_silence_is_planned_where_its_host_is_in_maintenance() {
+        for (maintenance, class) in [
+            (json!(null), CauseClass::Unknown),
+            (json!({"reason": "new memory"}), CauseClass::Planned),
+            (
+                json!({"reason": "new memory", "evacuate": false}),
+                CauseClass::Planned,
+            ),
+        ] {
+            let host: Host = serde_json::from_value(json!({
+                "metadata": {"name": "h1"},
+                "spec": {"pool": "general", "managementAddress": "10.0.0.1", "maintenance": maintenance}
+            }))
+            .expect("a Host");
+            let silence = HostEvent {
+                host: "h1".into(),
+                boot_id: "b1".into(),
+                kind: EventKind::Seen,
+                reason: failover::Reason::Unreachable {
+                    silent_milliseconds: 8_000,
+                },
+            };
+            let mut state = State {
+                ledger: Some(Ledger::default()),
+                waiting: VecDeque::from([(silence, now())]),
+                ..State::default()
+            };
+            state.take_work(&[Arc::new(host)]);
+            state.take_events();
+            let ledger = state.ledger.expect("a ledger");
+            let incident = ledger.get("host-silent/h1/b1").expect("open");
+            assert_eq!(incident.class, class, "{maintenance}");
+            let why = |entry: &Entry| entry.english.ends_with("new memory");
+            let is_planned = class == CauseClass::Planned;
+            assert_eq!(incident.timeline.iter().any(why), is_planned);
+        }
+    }
 
     /// The cause came back after a person had closed its incident, and the cache shows that one as open still.
     #[test]

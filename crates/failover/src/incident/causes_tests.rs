@@ -1,5 +1,7 @@
 //! Each cause opens one incident of its class, and none where a host's death explains it.
 
+use std::collections::BTreeMap;
+
 use model::{BootId, Epoch};
 
 use super::super::rules::host_cause;
@@ -185,6 +187,27 @@ fn an_agent_that_stands_still_is_one_incident_and_says_why_nothing_is_fenced() {
     assert_eq!(incident.class, CauseClass::Software);
     let kinds: Vec<EventKind> = incident.timeline.iter().map(|entry| entry.kind).collect();
     assert_eq!(kinds, [EventKind::Seen, EventKind::NotDone]);
+}
+
+#[test]
+fn a_host_that_is_switched_off_with_vms_on_it_is_one_incident_of_planned_work() {
+    let (vm, oa, host, copy) = (vm(), oa(), HostName::from("h1"), copy(3));
+    let mut ledger = Ledger::default();
+    ledger.work_declared(BTreeMap::from([(host.clone(), "new memory".to_owned())]));
+    ledger.host_event(&silence("h1"), WallTime(1));
+    let own = host_cause(&silence("h1"));
+    ledger.affect(&own, oa.clone(), "OA", &vm.name);
+    ledger.planned_downtime(&host, &oa, "OA", &vm.name, WallTime(2));
+    let guest = Guest {
+        vm: &vm,
+        system: Some(&oa),
+        copy: &copy,
+    };
+    ledger.guest_crashed(&guest, WallTime(3));
+    assert_eq!(causes(&ledger), [own.as_str()]);
+    let incident = ledger.get(&own).expect("open");
+    assert_eq!(incident.class, CauseClass::Planned);
+    assert!(incident.systems.contains_key(&oa));
 }
 
 #[test]

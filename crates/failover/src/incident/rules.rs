@@ -1,7 +1,9 @@
 //! How events of hosts become incidents: a missed renewal alone is none; a host that is
 //! unreachable, reads Off or is proven dead is one; many hosts at once are one together;
-//! each standing hardware fault of a component is one.
+//! each standing hardware fault of a component is one. A host that falls silent while people work on
+//! it is planned work, whatever it shows then.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use model::{FaultKind, HostName, Severity};
@@ -111,6 +113,39 @@ fn meaning(reason: &Reason) -> Option<(CauseClass, &'static str, &'static str)> 
     })
 }
 
+/// Class and title of a silence. One that began while people worked on the host is theirs, whatever the host
+/// shows then; that it can not end a VM is nobody's plan.
+fn classed(
+    event: &HostEvent,
+    (class, english, chinese): (CauseClass, &str, &str),
+    is_planned: bool,
+) -> (CauseClass, Sentence) {
+    let host = &event.host;
+    if is_planned && !matches!(event.reason, Reason::CloseStuck { .. }) {
+        let title = Sentence {
+            english: format!("{host} {english} (in maintenance)"),
+            chinese: format!("{host} {chinese}(维护期间)"),
+        };
+        return (CauseClass::Planned, title);
+    }
+    let title = Sentence {
+        english: format!("{host} {english}"),
+        chinese: format!("{host} {chinese}"),
+    };
+    (class, title)
+}
+
+/// Why a silence counts as planned work.
+fn in_maintenance(host: &HostName, reason: &str, at: WallTime) -> Entry {
+    Entry {
+        at,
+        kind: EventKind::Seen,
+        step: format!("{host}/in-maintenance"),
+        english: format!("{host}: is in maintenance, so its silence is planned work: {reason}"),
+        chinese: format!("{host}:处于维护模式,其静默属计划内:{reason}"),
+    }
+}
+
 fn opens(event: &HostEvent) -> bool {
     match &event.reason {
         Reason::Unreachable { .. } | Reason::Proven { .. } | Reason::CloseStuck { .. } => true,
@@ -122,6 +157,12 @@ fn opens(event: &HostEvent) -> bool {
 }
 
 impl Ledger {
+    /// Takes note of the work that people have declared on hosts, with its reason: all that stands, and before
+    /// events are told.
+    pub fn work_declared(&mut self, work: BTreeMap<HostName, String>) {
+        self.work = work;
+    }
+
     /// What an event says about the cause of an incident: a host that we forced off ourselves did not lose
     /// its power.
     fn meaning_now(
@@ -168,12 +209,9 @@ impl Ledger {
         } else if self.open.contains_key(STORM_CAUSE) {
             STORM_CAUSE.to_owned()
         } else if opens(event) {
-            let (class, english, chinese) =
+            let meaning =
                 meaning(&event.reason).unwrap_or((CauseClass::Unknown, "is silent", "静默"));
-            let title = Sentence {
-                english: format!("{} {english}", event.host),
-                chinese: format!("{} {chinese}", event.host),
-            };
+            let (class, title) = classed(event, meaning, self.work.contains_key(&event.host));
             self.open_incident(
                 Opening {
                     cause: own.clone(),
@@ -196,16 +234,25 @@ impl Ledger {
             }
             return;
         };
-        if cause != STORM_CAUSE
-            && let Some((class, english, chinese)) = self.meaning_now(&cause, event)
-        {
-            let title = Sentence {
-                english: format!("{} {english}", event.host),
-                chinese: format!("{} {chinese}", event.host),
-            };
-            self.reclassify(&cause, class, title);
+        if cause != STORM_CAUSE {
+            self.sharpen(&cause, event, at);
         }
         self.tell(&cause, entry);
+    }
+
+    /// Class and title of a host's incident, now that this event is known. What was planned when it was opened
+    /// stays so, whoever leads and though the work is over.
+    fn sharpen(&mut self, cause: &str, event: &HostEvent, at: WallTime) {
+        let incident = self.open.get(cause);
+        let is_planned = incident.is_some_and(|incident| incident.class == CauseClass::Planned);
+        if is_planned && let Some(reason) = self.work.get(&event.host) {
+            let entry = in_maintenance(&event.host, reason, at);
+            self.tell(cause, entry);
+        }
+        if let Some(meaning) = self.meaning_now(cause, event) {
+            let (class, title) = classed(event, meaning, is_planned);
+            self.reclassify(cause, class, title);
+        }
     }
 
     fn open_of_host(&self, host: &HostName) -> Option<String> {
@@ -383,6 +430,109 @@ mod tests {
         assert_eq!(incident.timeline.len(), 4);
     }
 
+    fn work(host: &str) -> BTreeMap<HostName, String> {
+        BTreeMap::from([(host.into(), "new memory".to_owned())])
+    }
+
+    fn unreachable() -> Reason {
+        Reason::Unreachable {
+            silent_milliseconds: 8_000,
+        }
+    }
+
+    fn concluded(conclusion: Conclusion) -> Reason {
+        Reason::Concluded { conclusion }
+    }
+
+    #[test]
+    fn a_host_that_falls_silent_in_maintenance_is_planned_work() {
+        for (reason, title, chinese) in [
+            (unreachable(), "h1 is silent", "h1 静默"),
+            (concluded(Conclusion::Dead), "h1 lost power", "h1 断电"),
+        ] {
+            let mut ledger = Ledger::default();
+            ledger.work_declared(work("h1"));
+            ledger.host_event(&missed("h1"), WallTime(1));
+            ledger.host_event(&event("h1", "b1", EventKind::Seen, reason), WallTime(2));
+            let incident = ledger.get("host-silent/h1/b1").unwrap();
+            assert_eq!(
+                (incident.opened_at, incident.class),
+                (WallTime(1), CauseClass::Planned)
+            );
+            assert_eq!(incident.title, format!("{title} (in maintenance)"));
+            assert_eq!(incident.title_chinese, format!("{chinese}(维护期间)"));
+            let why = &incident.timeline[1];
+            assert_eq!(why.step, "h1/in-maintenance");
+            assert!(why.english.ends_with("planned work: new memory"), "{why:?}");
+            assert!(why.chinese.ends_with("计划内:new memory"), "{why:?}");
+            assert_eq!(incident.timeline.len(), 3);
+        }
+    }
+
+    #[test]
+    fn what_was_planned_stays_so_whoever_leads_and_though_the_work_is_over() {
+        let mut ledger = Ledger::default();
+        ledger.work_declared(work("h1"));
+        let silent = event("h1", "b1", EventKind::Seen, unreachable());
+        ledger.host_event(&silent, WallTime(2));
+        // The next leader finds it as its object was written first: without a timeline.
+        let mut stored = ledger.get("host-silent/h1/b1").unwrap().clone();
+        stored.timeline.clear();
+        let mut ledger = Ledger::restore([stored]);
+        ledger.work_declared(work("h1"));
+        for at in [3, 4] {
+            ledger.host_event(&silent, WallTime(at));
+        }
+        let incident = ledger.get("host-silent/h1/b1").unwrap();
+        assert_eq!(incident.timeline.len(), 2, "the work is told, once");
+        let mut ledger = Ledger::restore([incident.clone()]);
+        for (at, boot, reason) in [
+            (5, "b1", concluded(Conclusion::Dead)),
+            (6, "b1", concluded(Conclusion::BmcContradicts)),
+            (7, "b1", concluded(Conclusion::OffUndecided)),
+            (8, "b2", Reason::Returned),
+        ] {
+            ledger.host_event(&event("h1", boot, EventKind::Seen, reason), WallTime(at));
+            let incident = ledger.get("host-silent/h1/b1").unwrap();
+            assert_eq!(incident.class, CauseClass::Planned, "{at}");
+        }
+        let incident = ledger.get("host-silent/h1/b1").unwrap();
+        assert_eq!(incident.title, "h1 lost power (in maintenance)");
+    }
+
+    #[test]
+    fn work_elsewhere_or_declared_after_a_host_died_makes_no_death_planned() {
+        let mut ledger = Ledger::default();
+        ledger.work_declared(work("h2"));
+        let silent = event("h1", "b1", EventKind::Seen, unreachable());
+        ledger.host_event(&silent, WallTime(1));
+        let class = |ledger: &Ledger| ledger.get("host-silent/h1/b1").unwrap().class;
+        assert_eq!(class(&ledger), CauseClass::Unknown);
+        ledger.work_declared(work("h1"));
+        let dead = concluded(Conclusion::Dead);
+        ledger.host_event(&event("h1", "b1", EventKind::Seen, dead), WallTime(2));
+        assert_eq!(class(&ledger), CauseClass::Hardware);
+        let incident = ledger.get("host-silent/h1/b1").unwrap();
+        assert_eq!(incident.timeline.len(), 2, "{:?}", incident.timeline);
+    }
+
+    #[test]
+    fn a_copy_that_does_not_end_is_nobodys_plan() {
+        let stuck = Reason::CloseStuck { host: "h1".into() };
+        let stuck = event("h1", "b1", EventKind::Seen, stuck);
+        let silent = event("h1", "b1", EventKind::Seen, unreachable());
+        for events in [[&stuck, &silent], [&silent, &stuck]] {
+            let mut ledger = Ledger::default();
+            ledger.work_declared(work("h1"));
+            for (event, at) in events.into_iter().zip(1..) {
+                ledger.host_event(event, WallTime(at));
+            }
+            let incident = ledger.get("host-silent/h1/b1").unwrap();
+            assert_eq!(incident.class, CauseClass::Software);
+            assert_eq!(incident.title, "h1 can not end the process of a VM");
+        }
+    }
+
     #[test]
     fn a_return_that_is_told_late_is_no_part_of_the_next_silence() {
         let mut ledger = Ledger::default();
@@ -390,10 +540,7 @@ mod tests {
         ledger.host_event(&back, WallTime(1));
         let silent = event("h1", "b2", EventKind::Seen, missed("h1").reason);
         ledger.host_event(&silent, WallTime(9));
-        let unreachable = Reason::Unreachable {
-            silent_milliseconds: 8_000,
-        };
-        let unreachable = event("h1", "b2", EventKind::Seen, unreachable);
+        let unreachable = event("h1", "b2", EventKind::Seen, unreachable());
         ledger.host_event(&unreachable, WallTime(14));
         let incident = ledger.get("host-silent/h1/b2").expect("open");
         assert_eq!(
@@ -405,13 +552,9 @@ mod tests {
     #[test]
     fn a_host_that_was_forced_off_did_not_lose_its_power() {
         let mut ledger = Ledger::default();
-        let concluded = |conclusion| Reason::Concluded { conclusion };
-        let unreachable = Reason::Unreachable {
-            silent_milliseconds: 8_000,
-        };
         for (at, kind, reason) in [
             (1, EventKind::Seen, concluded(Conclusion::Hung)),
-            (2, EventKind::Seen, unreachable),
+            (2, EventKind::Seen, unreachable()),
             (3, EventKind::Done, Reason::ForcedOff { bmc: 0, attempt: 1 }),
             (4, EventKind::Seen, concluded(Conclusion::Dead)),
         ] {
