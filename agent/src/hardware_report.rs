@@ -18,6 +18,7 @@ use crate::storage::pools::PoolProbes;
 
 mod kept;
 mod redfish;
+mod thresholds;
 
 use self::kept::Kept;
 use self::redfish::OwnRedfish;
@@ -139,6 +140,9 @@ async fn poll(
         if let Some(until) = clearance.filter(|_| clearance != cleared) {
             probes.clear_until(until);
             cleared = clearance;
+        }
+        if let Some(policy) = context.view.known_policy() {
+            probes.set_thresholds(thresholds::of(&policy.thresholds));
         }
         let (links, roots) = (vec![context.options.business_device.clone()], roots.clone());
         let own_bmc = if which.contains(&Probe::Bmc) {
@@ -284,8 +288,6 @@ fn device_number(device: &Path) -> String {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use hardware::Thresholds;
-
     use super::*;
 
     fn ipmitool(script: &str) -> (tempfile::TempDir, PathBuf) {
@@ -316,7 +318,7 @@ mod tests {
             pools: &[],
             clock: None,
         };
-        let mut probes = Probes::new(Thresholds::default(), "boot", None);
+        let mut probes = Probes::new("boot", None);
         let first = probes.poll(&[Probe::Bmc], &inputs);
         assert!(first.is_unconfirmed && first.faults.is_empty());
         let second = probes.poll(&[Probe::Bmc], &inputs);

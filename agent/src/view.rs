@@ -10,7 +10,7 @@ use api::{
     Anew, CloudPolicy, Host, Image, Network, StoragePool, VirtualMachine, VirtualMachineMigration,
     Volume,
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::utils::StreamBackoff;
 use kube::runtime::watcher;
@@ -103,6 +103,12 @@ impl View {
             .first()
             .map(|policy| policy.spec.clone())
             .unwrap_or_default()
+    }
+
+    /// The site's policy, or its defaults where it has none; nothing until the API server has told once.
+    pub fn known_policy(&self) -> Option<api::CloudPolicySpec> {
+        self.policies.wait_until_ready().now_or_never()?.ok()?;
+        Some(self.policy())
     }
 
     /// A storage pool by name.

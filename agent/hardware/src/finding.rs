@@ -91,6 +91,17 @@ impl Finding {
     }
 }
 
+/// A span of time in the largest unit that tells it exactly.
+pub fn span(seconds: i64) -> String {
+    if seconds % 3600 == 0 {
+        format!("{} h", seconds / 3600)
+    } else if seconds % 60 == 0 {
+        format!("{} min", seconds / 60)
+    } else {
+        format!("{seconds} s")
+    }
+}
+
 /// What a reading measures; each is one metric family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Quantity {
@@ -326,6 +337,12 @@ pub fn quote(text: &str, characters_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_span_is_told_exactly() {
+        let told = [86_400, 5400, 600, 90].map(span);
+        assert_eq!(told, ["24 h", "90 min", "10 min", "90 s"]);
+    }
 
     #[test]
     fn same_component_and_kind_are_one_finding_with_the_worse_rating() {

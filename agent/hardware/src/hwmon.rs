@@ -8,7 +8,7 @@ use std::path::Path;
 
 use model::{FaultKind, Severity};
 
-use crate::finding::{Finding, Findings, Quantity, id_part};
+use crate::finding::{Finding, Findings, Quantity, id_part, span};
 use crate::source::{self, ReadError};
 use crate::thresholds::Thresholds;
 
@@ -265,12 +265,13 @@ fn judge_temperature(sensor: &TemperatureSensor, thresholds: &Thresholds) -> Opt
         let limit = sensor
             .warning_celsius
             .map_or("its alarm".to_owned(), |limit| format!("{limit:.1} °C"));
-        let minutes = thresholds.temperature_hold_seconds / 60;
+        let hold = thresholds.temperature_hold_seconds;
         return Some(
             degraded(format!(
-                "{shown}, at or above the warning ({limit}) for {minutes} min"
+                "{shown}, at or above the warning ({limit}) for {}",
+                span(hold)
             ))
-            .held(thresholds.temperature_hold_seconds),
+            .held(hold),
         );
     }
     None

@@ -10,7 +10,7 @@ use std::path::Path;
 use model::{FaultKind, Severity};
 use serde::{Deserialize, Serialize};
 
-use crate::finding::{Finding, Findings, Moment, Quantity, id_part, quote};
+use crate::finding::{Finding, Findings, Moment, Quantity, id_part, quote, span};
 use crate::source::{self, ReadError};
 use crate::thresholds::Thresholds;
 use crate::window::{CountedEvents, FirstValue};
@@ -60,7 +60,7 @@ struct Past {
     had_carrier: bool,
     changes: CountedEvents,
     losses: CountedEvents,
-    /// `(boot seconds, packets, errors)` over the flap window, oldest first.
+    /// `(boot seconds, packets, errors)` over the window, oldest first.
     traffic: VecDeque<(i64, u64, u64)>,
 }
 
@@ -312,7 +312,7 @@ fn flapping(
     if let Some(losses) = link.carrier_losses {
         past.losses.observe(now, losses, FirstValue::IsBaseline);
     }
-    let seconds = thresholds.flap_window_seconds;
+    let seconds = thresholds.link_window_seconds;
     // A flap is a loss; each loss and each return is one change.
     let flaps = past
         .losses
@@ -321,9 +321,9 @@ fn flapping(
         .max(past.changes.window.count(now, seconds).div_ceil(2));
     (flaps >= thresholds.link_flaps).then(|| {
         let evidence = format!(
-            "{} lost its carrier {flaps} times in {} min",
+            "{} lost its carrier {flaps} times in {}",
             quote(&link.name, 32),
-            seconds / 60
+            span(seconds)
         );
         Finding::new(
             component,
@@ -354,7 +354,7 @@ fn errors(
     {
         past.traffic.clear();
     }
-    let spacing = thresholds.flap_window_seconds / (TRAFFIC_SAMPLES_MAX as i64 - 2);
+    let spacing = thresholds.link_window_seconds / (TRAFFIC_SAMPLES_MAX as i64 - 2);
     if past
         .traffic
         .back()
@@ -363,7 +363,7 @@ fn errors(
         past.traffic
             .push_back((now.boot_seconds, link.packets, failed));
     }
-    let oldest = now.boot_seconds - thresholds.flap_window_seconds;
+    let oldest = now.boot_seconds - thresholds.link_window_seconds;
     while past.traffic.len() > 1
         && (past.traffic.len() > TRAFFIC_SAMPLES_MAX
             || past.traffic.front().is_some_and(|(at, ..)| *at < oldest))

@@ -7,7 +7,7 @@ use std::path::Path;
 use model::{FaultKind, Severity};
 use serde::{Deserialize, Serialize};
 
-use crate::finding::{Finding, Findings, Moment, Quantity, id_part};
+use crate::finding::{Finding, Findings, Moment, Quantity, id_part, span};
 use crate::source::{self, ReadError};
 use crate::thresholds::Thresholds;
 use crate::window::{CountedEvents, FirstValue};
@@ -220,8 +220,8 @@ fn corrected(
     let errors = events.window.count(now, thresholds.memory_window_seconds);
     (errors >= thresholds.corrected_memory_errors).then(|| {
         let evidence = format!(
-            "{errors} corrected memory errors in {} h on {} (limit {}, {} since boot)",
-            thresholds.memory_window_seconds / 3600,
+            "{errors} corrected memory errors in {} on {} (limit {}, {} since boot)",
+            span(thresholds.memory_window_seconds),
             name(count),
             thresholds.corrected_memory_errors,
             count.corrected
@@ -244,7 +244,9 @@ fn uncorrected(
     thresholds: &Thresholds,
 ) -> Option<Finding> {
     let events = history.uncorrected.get_mut(&count.component)?;
-    let errors = events.window.count(now, thresholds.memory_window_seconds);
+    let errors = events
+        .window
+        .count(now, thresholds.uncorrected_memory_window_seconds);
     (errors > 0).then(|| {
         let evidence = format!(
             "{errors} uncorrected memory errors on {} that the host survived",
@@ -407,6 +409,29 @@ mod tests {
             !judge(&[count("memory/mc0", 0, 2)], &mut history, at(8), &limits)
                 .findings
                 .is_empty()
+        );
+    }
+
+    #[test]
+    fn another_limit_and_window_of_corrected_errors_leave_uncorrected_ones_alone() {
+        let limits = Thresholds {
+            corrected_memory_errors: 10,
+            memory_window_seconds: 5400,
+            ..Thresholds::default()
+        };
+        let mut history = MemoryHistory::default();
+        judge(&[count("memory/mc0", 0, 0)], &mut history, at(0), &limits);
+        let after = [count("memory/mc0", 10, 1)];
+        let found = judge(&after, &mut history, at(2), &limits);
+        assert_eq!(
+            found.findings[0].evidence,
+            "10 corrected memory errors in 90 min on mc0 (limit 10, 10 since boot)"
+        );
+        assert_eq!(found.findings.len(), 2);
+        let later = judge(&after, &mut history, at(5403), &limits);
+        assert_eq!(
+            kinds(&later),
+            [("memory/mc0".to_owned(), FaultKind::MemoryUncorrectedError)]
         );
     }
 

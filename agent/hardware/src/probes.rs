@@ -144,6 +144,8 @@ impl Poll {
 #[serde(default)]
 pub struct State {
     boot_id: String,
+    /// By what was judged last: a restarted agent goes on by it until it is told what the site says now.
+    thresholds: Thresholds,
     memory: MemoryHistory,
     kernel_log: LogHistory,
     links: LinkHistory,
@@ -154,7 +156,6 @@ pub struct State {
 /// The probes of one host.
 #[derive(Debug)]
 pub struct Probes {
-    thresholds: Thresholds,
     state: State,
     log_reader: LogReader,
     runner: Runner,
@@ -163,8 +164,8 @@ pub struct Probes {
 
 impl Probes {
     /// Probes with the state of an earlier run, which counts only for the same boot: counters
-    /// and the boot clock begin anew with each.
-    pub fn new(thresholds: Thresholds, boot_id: &str, earlier: Option<State>) -> Self {
+    /// and the boot clock begin anew with each. Without it they judge by the default thresholds.
+    pub fn new(boot_id: &str, earlier: Option<State>) -> Self {
         let state = earlier
             .filter(|state| state.boot_id == boot_id)
             .unwrap_or_else(|| State {
@@ -172,12 +173,17 @@ impl Probes {
                 ..State::default()
             });
         Probes {
-            thresholds,
             state,
             log_reader: LogReader::default(),
             runner: Runner::default(),
             root_device: None,
         }
+    }
+
+    /// Judges by other thresholds from the next poll on. What was seen so far stays and is judged by
+    /// them, but for events that are older than a shorter window.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.state.thresholds = thresholds;
     }
 
     /// What to keep for the next run.
@@ -212,14 +218,14 @@ impl Probes {
                 inputs.now,
                 probe,
                 &findings,
-                &self.thresholds,
+                &self.state.thresholds,
             ));
             poll.readings.extend(findings.readings);
             poll.errors
                 .extend(findings.errors.into_iter().map(|error| (probe, error)));
         }
         poll.faults = self.state.tracker.current();
-        poll.is_unconfirmed = self.state.tracker.is_unconfirmed(&self.thresholds);
+        poll.is_unconfirmed = self.state.tracker.is_unconfirmed(&self.state.thresholds);
         poll
     }
 
@@ -232,7 +238,7 @@ impl Probes {
             smartctl,
         } = inputs.roots;
         let now = inputs.now;
-        let limits = &self.thresholds;
+        let limits = &self.state.thresholds;
         // What the reader could not read, to which the judge's findings are added.
         let mut all = Findings::default();
         let judged = match probe {

@@ -1,13 +1,19 @@
 //! Every number that a judge compares with, in one place. Defaults are those of the design's
-//! table "Hardware faults before death"; the others say where they come from.
+//! table "Hardware faults before death"; the others say where they come from. Which of them a site
+//! sets, and why it does not set the others: `docs/decisions/0017`.
+
+use serde::{Deserialize, Serialize};
 
 /// When a value becomes a fault.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Thresholds {
     /// Corrected memory errors within `memory_window_seconds` that make a host degraded: 50.
     pub corrected_memory_errors: u64,
-    /// Window of memory errors: 24 h.
+    /// Window of corrected memory errors: 24 h.
     pub memory_window_seconds: i64,
+    /// How long an uncorrected memory error stands, where no person clears it sooner: 24 h.
+    pub uncorrected_memory_window_seconds: i64,
     /// Disk wear from which it is shown, percent of the rated endurance: 80.
     pub disk_wear_percent: f64,
     /// Pending or uncorrectable sectors that make a disk failing: 1, where smartd warns too.
@@ -17,10 +23,10 @@ pub struct Thresholds {
     pub reallocated_sectors: u64,
     /// Uncorrected errors of a SCSI disk's life that make it failing: 10; fewer are shown.
     pub scsi_uncorrected_errors: u64,
-    /// Link flaps (carrier lost) within `flap_window_seconds` that degrade: 5.
+    /// Link flaps (carrier lost) within `link_window_seconds` that degrade: 5.
     pub link_flaps: u64,
-    /// Window of link flaps: 10 min.
-    pub flap_window_seconds: i64,
+    /// Window of a link's flaps and packets: 10 min.
+    pub link_window_seconds: i64,
     /// Share of packets with errors above which a link is degraded: 0.01.
     pub link_error_ratio: f64,
     /// Packets within the window below which no share is judged: 1000, so that one error in an
@@ -61,12 +67,13 @@ impl Default for Thresholds {
         Thresholds {
             corrected_memory_errors: 50,
             memory_window_seconds: 24 * 3600,
+            uncorrected_memory_window_seconds: 24 * 3600,
             disk_wear_percent: 80.0,
             bad_sectors: 1,
             reallocated_sectors: 50,
             scsi_uncorrected_errors: 10,
             link_flaps: 5,
-            flap_window_seconds: 600,
+            link_window_seconds: 600,
             link_error_ratio: 0.01,
             link_packets_min: 1000,
             temperature_hold_seconds: 600,

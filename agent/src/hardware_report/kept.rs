@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use hardware::{Probes, State, Thresholds};
+use hardware::{Probes, State};
 
 use crate::guard::files::replace;
 
@@ -38,7 +38,7 @@ fn read(path: &Path) -> Option<State> {
 /// Probes that go on where those of the former agent ended.
 pub fn open(run_dir: &Path, slot: usize, boot_id: &str) -> (Probes, Kept) {
     let path = file(run_dir, slot);
-    let probes = Probes::new(Thresholds::default(), boot_id, read(&path));
+    let probes = Probes::new(boot_id, read(&path));
     let written = probes.state().clone();
     (probes, Kept { path, written })
 }
@@ -63,7 +63,7 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use hardware::{Bmc, Inputs, Moment, Poll, Probe, Roots};
+    use hardware::{Bmc, Inputs, Moment, Poll, Probe, Roots, Thresholds};
 
     use super::*;
 
@@ -107,6 +107,35 @@ mod tests {
         // Another slot, another boot: nothing of it.
         assert!(open(folder.path(), 0, "b1").0.faults().is_empty());
         assert!(open(folder.path(), 1, "b2").0.faults().is_empty());
+    }
+
+    #[test]
+    fn other_thresholds_count_from_the_next_poll_on_forget_nothing_and_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut probes, mut kept) = open(folder.path(), 1, "b1");
+        poll(&mut probes, 0, LOST);
+        probes.set_thresholds(Thresholds {
+            raise_polls: 3,
+            clear_seconds: 60,
+            ..Thresholds::default()
+        });
+        assert!(poll(&mut probes, 2, LOST).faults.is_empty(), "seen twice");
+        let third = poll(&mut probes, 4, LOST);
+        assert_eq!(third.faults.len(), 1, "the first sight counts");
+        poll(&mut probes, 6, WELL);
+        kept.keep(&probes);
+        // Another agent, which nobody has told the policy yet.
+        let (mut again, _) = open(folder.path(), 1, "b1");
+        assert_eq!(poll(&mut again, 65, WELL).faults.len(), 1);
+        assert!(poll(&mut again, 66, WELL).faults.is_empty());
+    }
+
+    #[test]
+    fn what_an_earlier_version_kept_is_judged_by_the_defaults() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(file(folder.path(), 1), r#"{"boot_id":"b1"}"#).expect("written");
+        let (probes, _) = open(folder.path(), 1, "b1");
+        assert_eq!(*probes.state(), *Probes::new("b1", None).state());
     }
 
     #[test]

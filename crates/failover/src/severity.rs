@@ -2,8 +2,9 @@
 //! and whether an evacuation may begin.
 //!
 //! The agent's probes hold a fault for two polls before they report it and for 30 clean
-//! minutes before they drop it. That memory dies with a reboot, so a fault that vanishes
-//! with a new boot is held here until it has been absent for the same time.
+//! minutes before they drop it (both are the site's to set). That memory dies with a reboot,
+//! so a fault that vanishes with a new boot is held here until it has been absent for the
+//! same time.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -34,7 +34,7 @@ const fn count(section: &'static str, field: &'static str, name: &'static str) -
 }
 
 /// All of them: the words in which a refusal is told, and what the tests walk.
-const TUNABLES: [Tunable; 22] = [
+const TUNABLES: [Tunable; 23] = [
     seconds(
         "failover",
         "leaseIntervalSeconds",
@@ -101,6 +101,7 @@ const TUNABLES: [Tunable; 22] = [
     ),
     count("migration", "hostsEvacuatedAtOnce", "hostsEvacuatedAtOnce"),
     seconds("migration", "timeoutSeconds", "migrationMilliseconds"),
+    seconds("thresholds", "clearSeconds", "faultClearMilliseconds"),
 ];
 
 /// The site's policy as `failover` reads it; the defaults where it contradicts itself, which the
@@ -160,6 +161,7 @@ fn translate(spec: &CloudPolicySpec) -> Policy {
         evacuation_interval_milliseconds: milliseconds(spec.migration.evacuation_interval_seconds),
         migration_prepare_milliseconds: milliseconds(spec.migration.prepare_timeout_seconds),
         migration_milliseconds: milliseconds(spec.migration.timeout_seconds),
+        fault_clear_milliseconds: milliseconds(spec.thresholds.clear_seconds),
         severities: spec
             .severities
             .iter()

@@ -187,7 +187,7 @@ fn the_captured_sysfs_gives_its_faults_after_two_polls() -> Result<()> {
         return Ok(());
     };
     let host = CapturedHost::lay_out(&captures)?;
-    let mut probes = Probes::new(Thresholds::default(), "boot-1", None);
+    let mut probes = Probes::new("boot-1", None);
     let first = host.poll(&mut probes, 0);
     assert!(
         first.faults.is_empty(),
@@ -270,7 +270,7 @@ fn sixty_corrected_errors_are_raised_by_the_second_poll_and_a_clearance_holds() 
         return Ok(());
     };
     let host = CapturedHost::lay_out(&captures)?;
-    let mut probes = Probes::new(Thresholds::default(), "boot-1", None);
+    let mut probes = Probes::new("boot-1", None);
     host.poll(&mut probes, 0);
     host.poll(&mut probes, 2);
     probes.clear_until(at(3).unix_seconds);
@@ -282,11 +282,7 @@ fn sixty_corrected_errors_are_raised_by_the_second_poll_and_a_clearance_holds() 
     host.poll(&mut probes, 4);
     // An agent's restart forgets nothing.
     let kept = serde_json::to_string(probes.state())?;
-    let mut probes = Probes::new(
-        Thresholds::default(),
-        "boot-1",
-        Some(serde_json::from_str(&kept)?),
-    );
+    let mut probes = Probes::new("boot-1", Some(serde_json::from_str(&kept)?));
     let raised = host.poll(&mut probes, 6);
     let memory = |poll: &Poll| -> Vec<Fault> {
         poll.faults
@@ -323,15 +319,8 @@ fn sixty_corrected_errors_are_raised_by_the_second_poll_and_a_clearance_holds() 
     );
     // Another boot begins anew.
     let kept = serde_json::to_string(probes.state())?;
-    let fresh = Probes::new(
-        Thresholds::default(),
-        "boot-2",
-        Some(serde_json::from_str(&kept)?),
-    );
-    assert_eq!(
-        *fresh.state(),
-        *Probes::new(Thresholds::default(), "boot-2", None).state()
-    );
+    let fresh = Probes::new("boot-2", Some(serde_json::from_str(&kept)?));
+    assert_eq!(*fresh.state(), *Probes::new("boot-2", None).state());
     Ok(())
 }
 

@@ -62,6 +62,10 @@ pub struct CloudPolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub severities: Vec<SeverityRule>,
+    /// From which numbers on the hosts' probes call something a hardware fault. A change counts with their next look,
+    /// a few seconds later.
+    #[serde(default)]
+    pub thresholds: ThresholdPolicy,
     /// How long closed incidents are kept, days. Default 365, at least 180 (the law asks for six months).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = safe("incidentRetentionDays", 180, 3650, "the law asks for six months, and nobody looks further back than ten years")))]
@@ -366,6 +370,61 @@ pub struct SeverityRule {
     pub severity: Severity,
 }
 
+/// From which numbers on the hosts' probes call something a hardware fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ThresholdPolicy {
+    /// Corrected memory errors of one module, row or controller within `memoryWindowSeconds` that are a fault
+    /// (`MemoryCorrectedErrors`). Default 50.
+    #[schemars(extend("x-kubernetes-validations" = safe("correctedMemoryErrors", 1, 100_000, "a host without any error would be quarantined, or a module that fails is never seen")))]
+    pub corrected_memory_errors: i32,
+    /// Window in which corrected memory errors are counted together, seconds. Default 86400, a day. What is older
+    /// than a shortened window is forgotten.
+    #[schemars(extend("x-kubernetes-validations" = safe("memoryWindowSeconds", 3600, 86400, "a module that fails slowly is never seen, or the window is longer than errors are remembered")))]
+    pub memory_window_seconds: i32,
+    /// How often a link must lose its carrier within `linkWindowSeconds` to be a fault (`LinkFlapping`). Default 5.
+    #[schemars(extend("x-kubernetes-validations" = safe("linkFlaps", 2, 1000, "a cable that is plugged anew would be a fault, or a link that flaps is never seen")))]
+    pub link_flaps: i32,
+    /// Share of a link's packets within `linkWindowSeconds` above which errors are a fault (`LinkErrors`), per mille.
+    /// Default 10, which is 1 %. With fewer than 1000 packets nothing is judged.
+    #[schemars(extend("x-kubernetes-validations" = safe("linkErrorPermille", 1, 500, "a single broken packet would be a fault, or a link that loses every second one is none")))]
+    pub link_error_permille: i32,
+    /// Window in which a link's flaps and broken packets are counted together, seconds. Default 600. What is older
+    /// than a shortened window is forgotten.
+    #[schemars(extend("x-kubernetes-validations" = safe("linkWindowSeconds", 120, 86400, "flaps, which are kept by the minute, would be lost, or the window is longer than they are remembered")))]
+    pub link_window_seconds: i32,
+    /// How long a temperature must stay above the hardware's own warning to be a fault (`Temperature`), seconds.
+    /// Default 600. One at the hardware's critical limit does not wait.
+    #[schemars(extend("x-kubernetes-validations" = safe("temperatureHoldSeconds", 30, 7200, "a short peak would empty its host, or heat harms it before anybody is told")))]
+    pub temperature_hold_seconds: i32,
+    /// Share of a disk's rated endurance from which its wear is shown (`DiskWear`), percent. Default 80.
+    #[schemars(extend("x-kubernetes-validations" = safe("diskWearPercent", 10, 100, "every disk would be shown, or one that is worn out is not")))]
+    pub disk_wear_percent: i32,
+    /// Looks in a row that must see a fault before it is raised. Default 2; they are 1 to 4 seconds apart.
+    #[schemars(extend("x-kubernetes-validations" = safe("raisePolls", 2, 10, "one misreading would empty a host, or its VMs leave too late")))]
+    pub raise_polls: i32,
+    /// Time without a fault after which it is cleared, seconds. Default 1800; a person clears sooner
+    /// (`zyctl host clear`).
+    #[schemars(extend("x-kubernetes-validations" = safe("clearSeconds", 60, 86400, "a fault that flaps would clear itself, or one that is gone keeps its host empty")))]
+    pub clear_seconds: i32,
+}
+
+impl Default for ThresholdPolicy {
+    fn default() -> Self {
+        Self {
+            corrected_memory_errors: 50,
+            memory_window_seconds: 86400,
+            link_flaps: 5,
+            link_error_permille: 10,
+            link_window_seconds: 600,
+            temperature_hold_seconds: 600,
+            disk_wear_percent: 80,
+            raise_polls: 2,
+            clear_seconds: 1800,
+        }
+    }
+}
+
 /// Status of the policy, written by the operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -443,7 +502,7 @@ mod tests {
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
         let mut found = Vec::new();
         numbers("spec", &schema["properties"]["spec"], &mut found);
-        assert_eq!(found.len(), 34, "{found:?}");
+        assert_eq!(found.len(), 43, "{found:?}");
         for (path, messages) in found {
             let field = path.rsplit('.').next().unwrap_or_default();
             let names = |message: &String| {

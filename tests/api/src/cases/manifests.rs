@@ -161,6 +161,11 @@ pub fn bad_manifests() -> Vec<BadManifest> {
             "timeoutSeconds: safe is 10 to 86400; outside of that"
         ),
         bad!(
+            "a memory fault without any error",
+            "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {thresholds: {correctedMemoryErrors: 0}}}",
+            "correctedMemoryErrors: safe is 1 to 100000; outside of that a host without any error"
+        ),
+        bad!(
             "a timer that is no number",
             "{apiVersion: zhengyun.io/v1alpha1, kind: CloudPolicy, metadata: {name: default}, spec: {failover: {contractSeconds: soon}}}",
             "must be of type integer"
