@@ -9,7 +9,8 @@ use e2e::story::check_programs;
 use lab::chaos::{Options, command};
 
 /// The plan that is played unless another is named: two hosts hang, the API server goes down while an
-/// agent is stopped, and again before a host hangs. It once found five Incidents of healthy hosts.
+/// agent is stopped, and again before a host hangs. It once found five Incidents of healthy hosts. Always the
+/// same, so that a red run is about the change and not about luck (decision 0026); `make chaos` draws new ones.
 const SEED: u64 = 2;
 
 fn number<T: std::str::FromStr>(name: &str, default: T) -> Result<T>

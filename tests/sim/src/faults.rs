@@ -95,6 +95,13 @@ pub enum Fault {
         #[serde(rename = "for", deserialize_with = "seconds")]
         span: u64,
     },
+    /// A host can not write its heartbeat, as the folder of heartbeats on the pool is full or read-only: it reads
+    /// others' heartbeats, and the disks of its VMs answer.
+    HeartbeatReadOnly {
+        host: HostIndex,
+        #[serde(rename = "for", deserialize_with = "seconds")]
+        span: u64,
+    },
     /// A host is cut off from the business network: its VMs run on, and nobody reaches them.
     BusinessCut {
         host: HostIndex,

@@ -152,7 +152,7 @@ impl World {
     /// One round on the pool that carries heartbeats.
     fn beat(&mut self, host: usize) {
         let moment = self.host_moment(host);
-        let own = self.machines[host].on_storage(self.now);
+        let own = self.machines[host].beats(self.now);
         if own {
             self.machines[host].beat += 1;
             self.machines[host].guard.beaten(POOL, moment);
@@ -182,7 +182,7 @@ impl World {
             opted_in: self.plan.heartbeat,
             declared: [POOL.to_owned()].into(),
             beating: machine
-                .on_storage(self.now)
+                .beats(self.now)
                 .then(|| POOL.to_owned())
                 .into_iter()
                 .collect(),

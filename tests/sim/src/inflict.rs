@@ -45,6 +45,9 @@ impl World {
                 self.machines[host.0].services_until = now + span;
             }
             Fault::StorageCut { host, span } => self.machines[host.0].storage_until = now + span,
+            Fault::HeartbeatReadOnly { host, span } => {
+                self.machines[host.0].heartbeat_until = now + span;
+            }
             Fault::SwitchReboot { span } => {
                 for machine in &mut self.machines {
                     machine.management_until = now + span;
@@ -423,6 +426,7 @@ impl World {
         for host in 0..self.machines.len() {
             let machine = &mut self.machines[host];
             (machine.management_until, machine.storage_until) = (0, 0);
+            machine.heartbeat_until = 0;
             machine.business_until = 0;
             machine.services_until = 0;
             machine.hung_until = machine.hung_until.min(now);

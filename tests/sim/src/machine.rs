@@ -148,6 +148,8 @@ pub struct Machine {
     pub services_until: u64,
     /// Cut off from storage until then.
     pub storage_until: u64,
+    /// Its heartbeat can not be written until then; all else of its storage answers.
+    pub heartbeat_until: u64,
     /// What its BMC does, until when.
     pub bmc: (Bmc, u64),
     /// The same of the second one, where there is one.
@@ -226,6 +228,7 @@ impl Machine {
             business_until: 0,
             services_until: 0,
             storage_until: 0,
+            heartbeat_until: 0,
             bmc: (Bmc::Honest, 0),
             second_bmc: None,
             bmc_dark_until: 0,
@@ -268,6 +271,11 @@ impl Machine {
     /// It reaches its storage now.
     pub fn on_storage(&self, now: u64) -> bool {
         self.runs(now) && now >= self.storage_until
+    }
+
+    /// Its guard can write its heartbeat now and read it back.
+    pub fn beats(&self, now: u64) -> bool {
+        self.on_storage(now) && now >= self.heartbeat_until
     }
 
     /// What its first BMC does now.
