@@ -1,7 +1,7 @@
 //! What whoever watches the site reads of hosts, business systems and conditions on `/metrics`, as the
 //! leader's caches hold them at that moment; alerting rules in `charts/zhengyun/alerts`.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use api::{BusinessSystem, CloudPolicy, Host, VirtualMachine, VirtualMachinePhase};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -36,6 +36,12 @@ const STALLED: Family = (
     "1 for a VM whose guest stands still since a disk failed",
     &["namespace", "vm"],
 );
+/// What only single hosts are asked about is held back by it: see `HostWatch::storm_stands`.
+const STORM: Family = (
+    "zhengyun_storm",
+    "1 while the storm guard stands and several hosts are silent: none is forced off, or one at a time; 0 else",
+    &[],
+);
 
 /// The site, as Prometheus reads it.
 pub struct Site {
@@ -50,7 +56,7 @@ impl Site {
     /// A name that Prometheus does not take.
     pub fn new(context: Arc<Context>) -> Result<Self, prometheus::Error> {
         let describe = |family| options(family).describe();
-        let families = [HOST_STATE, SYSTEM_STATE, CONDITION, STALLED].into_iter();
+        let families = [HOST_STATE, SYSTEM_STATE, CONDITION, STALLED, STORM].into_iter();
         Ok(Self {
             context,
             descriptions: families.map(describe).collect::<Result<_, _>>()?,
@@ -68,11 +74,16 @@ impl Collector for Site {
             return Vec::new();
         }
         let stores = &self.context.stores;
+        let storm = {
+            let watch = self.context.hosts.lock();
+            watch.unwrap_or_else(PoisonError::into_inner).storm_stands()
+        };
         families(
             &stores.hosts.state(),
             &stores.systems.state(),
             &stores.policies.state(),
             &stores.vms.state(),
+            storm,
         )
         .unwrap_or_else(|error| {
             tracing::error!(%error, "metrics of the site");
@@ -96,9 +107,12 @@ fn families(
     systems: &[Arc<BusinessSystem>],
     policies: &[Arc<CloudPolicy>],
     vms: &[Arc<VirtualMachine>],
+    storm: bool,
 ) -> Result<Vec<MetricFamily>, prometheus::Error> {
     let (host_states, system_states) = (gauges(HOST_STATE)?, gauges(SYSTEM_STATE)?);
     let (conditions, stalled) = (gauges(CONDITION)?, gauges(STALLED)?);
+    let stands = gauges(STORM)?;
+    stands.with_label_values::<&str>(&[]).set(storm.into());
     let tell = |kind: &str, name: &str, judged: &[Condition]| {
         for condition in judged {
             let labels = [kind, name, condition.type_.as_str()];
@@ -134,7 +148,7 @@ fn families(
             stalled.with_label_values(&labels).set(1);
         }
     }
-    let all = [host_states, system_states, conditions, stalled];
+    let all = [host_states, system_states, conditions, stalled, stands];
     Ok(all.iter().flat_map(Collector::collect).collect())
 }
 
@@ -148,7 +162,7 @@ pub(crate) mod tests {
 
     /// Names of what is told here.
     pub(crate) fn names() -> BTreeSet<String> {
-        [HOST_STATE, SYSTEM_STATE, CONDITION, STALLED]
+        [HOST_STATE, SYSTEM_STATE, CONDITION, STALLED, STORM]
             .map(|(name, _, _)| name.to_owned())
             .into()
     }
@@ -200,15 +214,24 @@ pub(crate) mod tests {
             Arc::new(serde_json::from_value(vm).expect("a VM"))
         };
         let vms = [vm("db", "Stalled"), vm("web", "Running")];
-        let told = families(&[host.into()], &[system.into()], &[policy.into()], &vms);
+        let told = families(
+            &[host.into()],
+            &[system.into()],
+            &[policy.into()],
+            &vms,
+            false,
+        );
         let told = told.expect("families");
         let expected = [
             "zhengyun_business_system_state namespace=egov-center state=Down system=oa 1",
             "zhengyun_condition kind=CloudPolicy name=default type=Valid 1",
             "zhengyun_condition kind=Host name=h1 type=SelfFencing 0",
             "zhengyun_host_state host=h1 state=Unreachable 1",
+            "zhengyun_storm  0",
             "zhengyun_virtual_machine_stalled namespace=n vm=db 1",
         ];
         assert_eq!(series(&told), expected.map(str::to_owned).into());
+        let told = families(&[], &[], &[], &[], true).expect("families");
+        assert_eq!(series(&told), ["zhengyun_storm  1".to_owned()].into());
     }
 }

@@ -8,7 +8,7 @@ type Table = &'static [(&'static str, &'static str)];
 /// All tables.
 pub fn all() -> Vec<(String, String)> {
     let owned = |(english, chinese): &(&str, &str)| ((*english).to_owned(), (*chinese).to_owned());
-    let tables = [AGENTS, OPERATOR, SITE, FAILOVER, RULES, COMPOSED];
+    let tables = [AGENTS, OPERATOR, SITE, BMCS, FAILOVER, RULES, COMPOSED];
     let all = tables.into_iter().flatten().map(owned);
     let evidence = failover::proof::evidence::phrases();
     let evidence = evidence.map(|(english, chinese)| (english.to_owned(), chinese.to_owned()));
@@ -133,9 +133,41 @@ const OPERATOR: Table = &[
     ),
 ];
 
-/// What the operator says of guards, of the policy and of a frozen site: operator/src/hosts/show.rs, reconcile/policies.rs
-/// and freeze.rs.
+/// Why a BMC can not be read: crates/bmc/src/lib.rs.
+const BMCS: Table = &[
+    ("{w} did not answer within {n} s", "{} 在 {} 秒内无应答"),
+    (
+        "{w} refuses the login; correct the Secret that spec.bmcs.credentials names",
+        "{} 拒绝登录;请更正 spec.bmcs.credentials 所指的 Secret",
+    ),
+    ("{w} can not be reached", "无法连接 {}"),
+    ("{w} answered {}", "{} 的应答不可用:{}"),
+];
+
+/// What the operator says of guards, of BMCs, of the policy and of a frozen site: operator/src/hosts/show.rs and
+/// test_read.rs, reconcile/policies.rs and freeze.rs.
 const SITE: Table = &[
+    (
+        "spec.bmcs: none is declared, so this host can not be fenced",
+        "spec.bmcs:未声明 BMC,因此无法隔离该宿主机",
+    ),
+    (
+        "the last reading of its BMC failed: this host can not be fenced; check spec.bmcs, its Secret and the cable",
+        "最近一次读取其 BMC 失败:无法隔离该宿主机;请检查 spec.bmcs、其 Secret 与网线",
+    ),
+    ("spec.bmcs[{n}]: {}", "spec.bmcs[{}]:{}"),
+    (
+        "the test-read failed; see the operator's log",
+        "试读失败;请查看 operator 日志",
+    ),
+    (
+        "it belongs to the machine with system UUID {w}, this host has {w}; correct its address",
+        "它属于系统 UUID 为 {} 的机器,而该宿主机为 {};请更正其地址",
+    ),
+    (
+        "it does not say which machine it belongs to, so it proves nothing",
+        "它未说明属于哪台机器,因此不能作为证明",
+    ),
     ("its guard was never heard of", "从未收到其守护进程的消息"),
     (
         "its guard tells no reason that is known here",
@@ -335,6 +367,7 @@ mod tests {
             (AGENTS, "agent/src"),
             (OPERATOR, "operator/src"),
             (SITE, "operator/src"),
+            (BMCS, "crates/bmc/src"),
             (FAILOVER, "crates/failover/src"),
             (RULES, "crates/fleet/src"),
         ] {

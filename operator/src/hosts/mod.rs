@@ -183,6 +183,13 @@ impl HostWatch {
         *self.machines.storm() == failover::storm::StormState::Calm
     }
 
+    /// The storm guard stands, be it that it lets one host at a time be forced off, and more than one host is silent: what
+    /// is wrong is not the matter of each of them. The last one that stays silent is a matter of its own again.
+    pub fn storm_stands(&self) -> bool {
+        let silent = self.facts.keys().filter(|host| self.is_silent(host));
+        !self.is_calm() && silent.count() > 1
+    }
+
     /// Whether a host misses renewals just now.
     pub fn is_silent(&self, host: &HostName) -> bool {
         self.machines
@@ -388,6 +395,45 @@ mod tests {
         assert_eq!(told_storm(true, 1, 4), None);
         assert_eq!(told_storm(false, 2, 4), None);
         assert_eq!(told_storm(true, 2, 4), Some((2, 4)));
+    }
+
+    /// Lets 10 s pass in which all hosts but these renew.
+    fn pass(watch: &mut HostWatch, policy: &Policy, now: &mut Moment, silent: &[&str]) {
+        let observer = ObserverFacts {
+            can_write: true,
+            hears: true,
+            ..ObserverFacts::default()
+        };
+        for _ in 0..100 {
+            *now = now.plus(100);
+            for (name, facts) in &mut watch.facts {
+                if silent.contains(&name.as_str()) {
+                    continue;
+                }
+                let lease = facts.signs.lease;
+                facts.signs.lease = Some(failover::signs::Sign {
+                    changes: lease.map_or(0, |sign| sign.changes) + 1,
+                    changed_at: *now,
+                });
+            }
+            let _ = watch.machines.step(&watch.facts, observer, policy, *now);
+        }
+    }
+
+    #[test]
+    fn a_storm_stands_while_more_than_one_host_is_silent() {
+        let names = ["h1", "h2", "h3", "h4"].map(str::to_owned);
+        let policy = Policy::default();
+        let mut watch = HostWatch::serving(&names, &policy);
+        let mut now = clock::now();
+        pass(&mut watch, &policy, &mut now, &["h1"]);
+        assert!(!watch.storm_stands(), "one host");
+        pass(&mut watch, &policy, &mut now, &["h1", "h2"]);
+        assert!(watch.storm_stands());
+        pass(&mut watch, &policy, &mut now, &["h1"]);
+        assert!(!watch.is_calm() && !watch.storm_stands(), "one is left");
+        pass(&mut watch, &policy, &mut now, &[]);
+        assert!(!watch.storm_stands(), "all are back");
     }
 
     #[test]

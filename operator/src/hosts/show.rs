@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use api::{Host, VirtualMachine, Volume};
 use failover::host::machine::{HostState, HostView};
-use failover::proof::power::PowerAnswer;
 use failover::{Policy, Reason};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use model::HostName;
 use serde_json::{Value, json};
 
-use super::{certificates, gather, lock, words};
+use super::{certificates, gather, lock, test_read, words};
 use crate::clock;
 use crate::conditions::{Judged, conditions};
 use crate::reconcile::volumes::unfinished;
@@ -278,11 +277,11 @@ fn bmc(context: &Context, host: &Host) -> (bool, String) {
     }
     let watch = lock(context);
     let name = HostName(host.name_any());
-    let mute = watch
-        .readings
-        .get(&name)
-        .is_some_and(|reading| reading.answer == PowerAnswer::NoAnswer);
-    match watch.tests.get(&name).filter(|test| test.is_known()) {
+    let test = watch.tests.get(&name).filter(|test| test.is_known());
+    // What a test-read found later counts.
+    let mute = test_read::mute_since(&watch, &name)
+        .is_some_and(|asked| test.is_none_or(|test| !test.ended_since(asked)));
+    match test {
         Some(test) if !test.problems.is_empty() => (false, test.problems.join("; ")),
         _ if mute => (
             false,

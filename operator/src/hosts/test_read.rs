@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use api::Host;
 use failover::Moment;
-use failover::proof::power::same_machine;
+use failover::proof::power::{PowerAnswer, same_machine};
 use kube::ResourceExt;
 use model::HostName;
 
@@ -26,8 +26,10 @@ const AT_ONCE: usize = 8;
 pub struct TestRead {
     /// What was tested: incarnation and declaration.
     mark: String,
-    /// When it ended; none while it is under way.
+    /// When it last ended.
     ended_at: Option<Moment>,
+    /// It is under way; what the one before found stands meanwhile.
+    running: bool,
     /// What is wrong, one sentence each.
     pub problems: Vec<String>,
 }
@@ -38,17 +40,33 @@ impl TestRead {
         self.ended_at.is_some()
     }
 
-    fn is_due(&self, mark: &str, now: Moment) -> bool {
+    /// Whether it ended no sooner than something was seen.
+    pub fn ended_since(&self, seen: Moment) -> bool {
+        self.ended_at.is_some_and(|ended| ended >= seen)
+    }
+
+    /// `mute`: when its BMCs were last asked for the host's power in vain. Nobody asks them again once the host is back.
+    fn is_due(&self, mark: &str, mute: Option<Moment>, now: Moment) -> bool {
+        if self.mark != mark {
+            return true;
+        }
         let every = if self.problems.is_empty() {
             EVERY
         } else {
             AGAIN
         };
-        match self.ended_at {
-            _ if self.mark != mark => true,
-            Some(ended) => now.since(ended) >= every,
-            None => false,
-        }
+        let doubted =
+            mute.is_some_and(|asked| !self.ended_since(asked) && now.since(asked) >= AGAIN);
+        let passed = self.ended_at.is_none_or(|ended| now.since(ended) >= every);
+        !self.running && (passed || doubted)
+    }
+
+    fn begin(&mut self, mark: String) {
+        (self.mark, self.running) = (mark, true);
+    }
+
+    fn end(&mut self, problems: Vec<String>, now: Moment) {
+        (self.problems, self.ended_at, self.running) = (problems, Some(now), false);
     }
 }
 
@@ -57,7 +75,7 @@ pub(super) fn turn(context: &Arc<Context>, hosts: &[Arc<Host>], now: Moment) {
     let mut watch = lock(context);
     let names: BTreeSet<HostName> = hosts.iter().map(|host| HostName(host.name_any())).collect();
     watch.tests.retain(|name, _| names.contains(name));
-    let running = |test: &&TestRead| test.ended_at.is_none();
+    let running = |test: &&TestRead| test.running;
     let mut places = AT_ONCE.saturating_sub(watch.tests.values().filter(running).count());
     for host in hosts {
         let registered = host
@@ -69,20 +87,20 @@ pub(super) fn turn(context: &Arc<Context>, hosts: &[Arc<Host>], now: Moment) {
         };
         let name = HostName(host.name_any());
         let mark = format!("{}/{:?}", registered.boot_id, host.spec.bmcs);
+        let mute = mute_since(&watch, &name);
         let due = watch
             .tests
             .get(&name)
-            .is_none_or(|test| test.is_due(&mark, now));
+            .is_none_or(|test| test.is_due(&mark, mute, now));
         if !due || places == 0 {
             continue;
         }
         places -= 1;
-        let test = watch.tests.entry(name.clone()).or_default();
-        (test.mark, test.ended_at) = (mark, None);
+        watch.tests.entry(name.clone()).or_default().begin(mark);
         let release = |watch: &mut HostWatch, name: &HostName| {
             if let Some(test) = watch.tests.get_mut(name) {
-                test.problems = vec!["the test-read failed; see the operator's log".to_owned()];
-                test.ended_at = Some(clock::now());
+                let failed = "the test-read failed; see the operator's log".to_owned();
+                test.end(vec![failed], clock::now());
             }
         };
         let (of_task, host, named) = (context.clone(), host.clone(), name.clone());
@@ -117,8 +135,14 @@ async fn read_all(context: &Arc<Context>, host: &Host, name: HostName) {
         tracing::warn!(host = %name, ?problems, "the test-read of its BMCs failed");
     }
     if let Some(test) = lock(context).tests.get_mut(&name) {
-        (test.problems, test.ended_at) = (problems, Some(clock::now()));
+        test.end(problems, clock::now());
     }
+}
+
+/// When the BMCs of a host were last asked for its power, if none answered.
+pub(super) fn mute_since(watch: &HostWatch, name: &HostName) -> Option<Moment> {
+    let reading = watch.readings.get(name)?;
+    (reading.answer == PowerAnswer::NoAnswer).then_some(reading.received_at)
 }
 
 /// Whose BMC it is.
@@ -141,14 +165,40 @@ mod tests {
     #[test]
     fn read_once_a_day_and_sooner_after_a_failure_or_a_change() {
         let mut test = TestRead::default();
-        assert!(test.is_due("a", Moment(0)), "registered");
-        (test.mark, test.ended_at) = ("a".to_owned(), Some(Moment(0)));
-        assert!(!test.is_due("a", Moment(EVERY - 1)));
-        assert!(test.is_due("a", Moment(EVERY)) && test.is_due("b", Moment(1)));
-        test.problems.push("login".to_owned());
-        assert!(test.is_due("a", Moment(AGAIN)));
-        test.ended_at = None;
-        assert!(!test.is_due("a", Moment(2 * EVERY)), "one at a time");
+        assert!(test.is_due("a", None, Moment(0)), "registered");
+        test.begin("a".to_owned());
+        assert!(!test.is_due("a", None, Moment(EVERY)), "one at a time");
+        test.end(vec![], Moment(0));
+        assert!(!test.is_due("a", None, Moment(EVERY - 1)));
+        assert!(test.is_due("a", None, Moment(EVERY)) && test.is_due("b", None, Moment(1)));
+        test.end(vec!["login".to_owned()], Moment(0));
+        assert!(
+            !test.is_due("a", None, Moment(AGAIN - 1)) && test.is_due("a", None, Moment(AGAIN))
+        );
+        test.begin("a".to_owned());
+        assert!(
+            test.is_known() && test.problems == ["login"],
+            "until it ends"
+        );
+        assert!(!test.is_due("a", None, Moment(2 * EVERY)), "one at a time");
+    }
+
+    /// A host was silent, its BMC too, and both are back.
+    #[test]
+    fn a_bmc_that_was_mute_is_read_again_before_the_day_is_over() {
+        let mut test = TestRead::default();
+        test.begin("a".to_owned());
+        test.end(vec![], Moment(0));
+        let mute = Some(Moment(1_000));
+        assert!(!test.ended_since(Moment(1_000)));
+        assert!(
+            !test.is_due("a", mute, Moment(999 + AGAIN)),
+            "asked just now"
+        );
+        assert!(test.is_due("a", mute, Moment(1_000 + AGAIN)));
+        test.end(vec![], Moment(1_000 + AGAIN));
+        assert!(test.ended_since(Moment(1_000)));
+        assert!(!test.is_due("a", mute, Moment(1_000 + 2 * AGAIN)));
     }
 
     #[test]

@@ -200,16 +200,18 @@ fn faults(language: Language, hosts: &[Host]) -> String {
     }
 }
 
-/// What a host's agent found that a person must act on: a reason to start nothing, copies that do not end, strays,
-/// storage without image locks.
+/// What a person must act on: a host's agent found a reason to start nothing, copies that do not end, strays, or storage
+/// without image locks; or a BMC of it can not be read.
 fn alarms(language: Language, hosts: &[Host]) -> String {
     let mut table = match language {
         Language::English => Table::new(["HOST", "WHAT", "DETAIL"]),
         Language::Chinese => Table::new(["宿主机", "事项", "详情"]),
     };
     for host in hosts {
-        let status = host.status.as_ref();
-        let Some(reported) = status.and_then(|status| status.reported.as_ref()) else {
+        let Some(status) = &host.status else {
+            continue;
+        };
+        let Some(reported) = &status.reported else {
             continue;
         };
         if let Some(why) = &reported.starts_forbidden {
@@ -232,6 +234,13 @@ fn alarms(language: Language, hosts: &[Host]) -> String {
                 "映像锁无效:无法阻止重复写入",
             );
             table.row([name_of(host), what.to_owned(), pool.name.clone()]);
+        }
+        let mut conditions = status.conditions.iter();
+        let bmc = conditions.find(|one| one.type_ == "BmcReady" && one.status == "False");
+        if let Some(bmc) = bmc {
+            let what = language.pick("BMC not ready", "BMC 不可用");
+            let why = said::sentence(language, &bmc.message).into_owned();
+            table.row([name_of(host), what.to_owned(), why]);
         }
     }
     if table.is_empty() {
@@ -474,6 +483,35 @@ mod tests {
             Some("the qemu hook was not checked yet".to_owned());
         let chinese = render(Language::Chinese, &site, Timestamp::UNIX_EPOCH);
         assert!(chinese.contains("尚未检查 qemu 钩子"), "{chinese}");
+    }
+
+    #[test]
+    fn a_bmc_that_can_not_be_read_is_an_alarm() {
+        let mut site = site();
+        let told = |site: &mut Site, language, status: &str| {
+            site.hosts = from_value(json!([{"metadata": {"name": "h1"}, "spec": {"pool": "main", "managementAddress": "a"},
+                "status": {
+                    "conditions": [{"type": "BmcReady", "status": status, "reason": "NoAnswer",
+                        "message": "spec.bmcs[0]: 10.0.0.9 refuses the login; correct the Secret that spec.bmcs.credentials names; spec.bmcs[1]: 10.0.1.9 can not be reached",
+                        "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                    "reported": {
+                        "incarnation": {"bootId": "b1", "systemUuid": "s"},
+                        "capacity": {"cpu": 1, "memory": "1Gi"},
+                        "architecture": "x86_64", "cpuModel": "m", "domainType": "kvm",
+                        "versions": {"agent": "1", "libvirt": "1", "qemu": "1"}, "hookVerified": true}}}]))
+            .expect("hosts");
+            render(language, site, Timestamp::UNIX_EPOCH)
+        };
+        let text = told(&mut site, Language::English, "False");
+        assert!(
+            text.contains("BMC not ready") && text.contains("10.0.0.9 refuses the login"),
+            "{text}"
+        );
+        let text = told(&mut site, Language::Chinese, "False");
+        let why = "spec.bmcs[0]:10.0.0.9 拒绝登录;请更正 spec.bmcs.credentials 所指的 Secret;spec.bmcs[1]:无法连接 10.0.1.9";
+        assert!(text.contains("BMC 不可用") && text.contains(why), "{text}");
+        let text = told(&mut site, Language::English, "True");
+        assert!(!text.contains("ALARMS"), "{text}");
     }
 
     /// A promise that stands may hide what nobody could prove, and racks that it does not cover.

@@ -97,6 +97,43 @@ mod tests {
         rules.collect()
     }
 
+    fn expression(alert: &str) -> String {
+        let mut rules = rules().into_iter();
+        let rule = rules.find(|rule| rule.alert == alert);
+        rule.expect(alert).expr
+    }
+
+    /// When many hosts fall silent, what is told of each single one is held back.
+    #[test]
+    fn a_storm_is_one_alert() {
+        assert_eq!(expression("StormGuard"), "zhengyun_storm == 1");
+        for alert in ["HostUnreachable", "BmcNotReady", "AgentDown"] {
+            let expression = expression(alert);
+            let held = expression.ends_with(" unless on() zhengyun_storm == 1");
+            assert!(held, "{alert}: {expression}");
+        }
+    }
+
+    /// A condition that nobody judges would never be told.
+    #[test]
+    fn alerts_read_conditions_that_are_judged() {
+        let judges = [
+            include_str!("../../hosts/show.rs"),
+            include_str!("../policies.rs"),
+        ]
+        .concat();
+        let told = rules().into_iter().filter_map(|rule| {
+            let (_, after) = rule.expr.split_once("type=")?;
+            let kind = after.split('"').nth(1)?.to_owned();
+            assert!(judges.contains(&format!("\"{kind}\"")), "{kind}");
+            Some(kind)
+        });
+        let told: BTreeSet<String> = told.collect();
+        for kind in ["BmcReady", "HardwareHealthy", "StartsPermitted", "Valid"] {
+            assert!(told.contains(kind), "{kind}");
+        }
+    }
+
     /// What agents' metrics are made from: their names stand in it as they are scraped.
     fn sources_of_agents() -> String {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/src/metrics");
@@ -178,6 +215,7 @@ mod tests {
             "zhengyun_host_pool_unknown_failures",
             "zhengyun_agent_turns_total",
             "zhengyun_business_system_state",
+            "zhengyun_storm",
         ] {
             assert!(alarmed.contains(name), "{name}");
         }
