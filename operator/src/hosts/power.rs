@@ -57,7 +57,10 @@ pub(super) fn uuid_of(host: &Host) -> String {
 }
 
 /// One BMC's answer, as a reading.
-async fn one(controller: Result<Box<dyn Bmc>, String>, uuid: &str) -> Result<PowerReading, String> {
+pub(super) async fn one(
+    controller: Result<Box<dyn Bmc>, String>,
+    uuid: &str,
+) -> Result<PowerReading, String> {
     let sent_at = clock::now();
     let report = controller?
         .read(uuid)
@@ -73,7 +76,7 @@ async fn one(controller: Result<Box<dyn Bmc>, String>, uuid: &str) -> Result<Pow
 
 /// Which of two answers about one host counts: its own machine's before another's, and of those
 /// On, as a machine that one of its BMCs reads On is not off.
-fn weight(reading: &PowerReading, uuid: &str) -> u8 {
+pub(super) fn weight(reading: &PowerReading, uuid: &str) -> u8 {
     match reading.judge(uuid) {
         PowerState::On => 3,
         PowerState::Off => 2,

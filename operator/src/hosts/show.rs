@@ -283,6 +283,10 @@ fn bmc(context: &Context, host: &Host) -> (bool, String) {
         .is_some_and(|asked| test.is_none_or(|test| !test.ended_since(asked)));
     match test {
         Some(test) if !test.problems.is_empty() => (false, test.problems.join("; ")),
+        _ if test_read::lies(&watch, &name) => (
+            false,
+            "its BMC read Off while this host lived: it is wrong or another host's, and proves nothing until it has read On; check spec.bmcs and the BMC".to_owned(),
+        ),
         _ if mute => (
             false,
             "the last reading of its BMC failed: this host can not be fenced; check spec.bmcs, its Secret and the cable".to_owned(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use api::Host;
 use failover::Moment;
+use failover::host::machine::HostMachine;
 use failover::proof::power::{PowerAnswer, same_machine};
 use kube::ResourceExt;
 use model::HostName;
@@ -46,11 +47,12 @@ impl TestRead {
     }
 
     /// `mute`: when its BMCs were last asked for the host's power in vain. Nobody asks them again once the host is back.
-    fn is_due(&self, mark: &str, mute: Option<Moment>, now: Moment) -> bool {
+    /// `lies`: what they read is no proof before they have read On.
+    fn is_due(&self, mark: &str, mute: Option<Moment>, lies: bool, now: Moment) -> bool {
         if self.mark != mark {
             return true;
         }
-        let every = if self.problems.is_empty() {
+        let every = if self.problems.is_empty() && !lies {
             EVERY
         } else {
             AGAIN
@@ -88,10 +90,11 @@ pub(super) fn turn(context: &Arc<Context>, hosts: &[Arc<Host>], now: Moment) {
         let name = HostName(host.name_any());
         let mark = format!("{}/{:?}", registered.boot_id, host.spec.bmcs);
         let mute = mute_since(&watch, &name);
+        let lies = lies(&watch, &name);
         let due = watch
             .tests
             .get(&name)
-            .is_none_or(|test| test.is_due(&mark, mute, now));
+            .is_none_or(|test| test.is_due(&mark, mute, lies, now));
         if !due || places == 0 {
             continue;
         }
@@ -112,21 +115,18 @@ pub(super) fn turn(context: &Arc<Context>, hosts: &[Arc<Host>], now: Moment) {
 
 async fn read_all(context: &Arc<Context>, host: &Host, name: HostName) {
     let uuid = power::uuid_of(host);
-    let mut problems = Vec::new();
+    let (mut problems, mut readings) = (Vec::new(), Vec::new());
     for (index, controller) in power::controllers(context, host)
         .await
         .into_iter()
         .enumerate()
     {
-        let report = match controller {
-            Ok(controller) => controller
-                .read(&uuid)
-                .await
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error),
-        };
-        let found = match report {
-            Ok(report) => judge(report.system_uuid.as_deref(), &uuid),
+        let found = match power::one(controller, &uuid).await {
+            Ok(reading) => {
+                let problem = judge(reading.system_uuid.as_deref(), &uuid);
+                readings.push(reading);
+                problem
+            }
             Err(error) => Some(error),
         };
         problems.extend(found.map(|problem| format!("spec.bmcs[{index}]: {problem}")));
@@ -134,9 +134,22 @@ async fn read_all(context: &Arc<Context>, host: &Host, name: HostName) {
     if !problems.is_empty() {
         tracing::warn!(host = %name, ?problems, "the test-read of its BMCs failed");
     }
-    if let Some(test) = lock(context).tests.get_mut(&name) {
+    let mut watch = lock(context);
+    if let Some(test) = watch.tests.get_mut(&name) {
         test.end(problems, clock::now());
     }
+    // A BMC that reads Off of a host that lives is found out by the host's next renewals, before it is needed.
+    let read = (readings.into_iter()).max_by_key(|reading| power::weight(reading, &uuid));
+    let known = watch.readings.get(&name).map(|known| known.sent_at);
+    if let Some(read) = read.filter(|read| known.is_none_or(|known| read.sent_at > known)) {
+        watch.readings.insert(name, read);
+    }
+}
+
+/// Whether the BMC of a host read Off while the host lived, and has not read On since.
+pub(super) fn lies(watch: &HostWatch, name: &HostName) -> bool {
+    let machine = watch.machines.machine(name);
+    machine.is_some_and(HostMachine::bmc_lies)
 }
 
 /// When the BMCs of a host were last asked for its power, if none answered.
@@ -165,22 +178,32 @@ mod tests {
     #[test]
     fn read_once_a_day_and_sooner_after_a_failure_or_a_change() {
         let mut test = TestRead::default();
-        assert!(test.is_due("a", None, Moment(0)), "registered");
+        assert!(test.is_due("a", None, false, Moment(0)), "registered");
         test.begin("a".to_owned());
-        assert!(!test.is_due("a", None, Moment(EVERY)), "one at a time");
+        assert!(
+            !test.is_due("a", None, false, Moment(EVERY)),
+            "one at a time"
+        );
         test.end(vec![], Moment(0));
-        assert!(!test.is_due("a", None, Moment(EVERY - 1)));
-        assert!(test.is_due("a", None, Moment(EVERY)) && test.is_due("b", None, Moment(1)));
+        assert!(!test.is_due("a", None, false, Moment(EVERY - 1)));
+        assert!(
+            test.is_due("a", None, false, Moment(EVERY))
+                && test.is_due("b", None, false, Moment(1))
+        );
         test.end(vec!["login".to_owned()], Moment(0));
         assert!(
-            !test.is_due("a", None, Moment(AGAIN - 1)) && test.is_due("a", None, Moment(AGAIN))
+            !test.is_due("a", None, false, Moment(AGAIN - 1))
+                && test.is_due("a", None, false, Moment(AGAIN))
         );
         test.begin("a".to_owned());
         assert!(
             test.is_known() && test.problems == ["login"],
             "until it ends"
         );
-        assert!(!test.is_due("a", None, Moment(2 * EVERY)), "one at a time");
+        assert!(
+            !test.is_due("a", None, false, Moment(2 * EVERY)),
+            "one at a time"
+        );
     }
 
     /// A host was silent, its BMC too, and both are back.
@@ -192,13 +215,13 @@ mod tests {
         let mute = Some(Moment(1_000));
         assert!(!test.ended_since(Moment(1_000)));
         assert!(
-            !test.is_due("a", mute, Moment(999 + AGAIN)),
+            !test.is_due("a", mute, false, Moment(999 + AGAIN)),
             "asked just now"
         );
-        assert!(test.is_due("a", mute, Moment(1_000 + AGAIN)));
+        assert!(test.is_due("a", mute, false, Moment(1_000 + AGAIN)));
         test.end(vec![], Moment(1_000 + AGAIN));
         assert!(test.ended_since(Moment(1_000)));
-        assert!(!test.is_due("a", mute, Moment(1_000 + 2 * AGAIN)));
+        assert!(!test.is_due("a", mute, false, Moment(1_000 + 2 * AGAIN)));
     }
 
     #[test]

@@ -132,6 +132,11 @@ impl HostMachine {
         matches!(self.life, Life::Unreachable | Life::Fencing | Life::Fenced)
     }
 
+    /// Whether its BMC read Off while it lived, and has not read On since: what it reads is no proof.
+    pub fn bmc_lies(&self) -> bool {
+        self.witness.as_ref().is_some_and(PowerWitness::lies)
+    }
+
     /// Whether it would be forced off now, or is being, if the site lets it.
     pub fn wants_off(&self) -> bool {
         self.wants_off

@@ -82,7 +82,7 @@ impl HostMachine {
             }
             witness.watch(signs, policy)
         });
-        let lies = self.witness.as_ref().is_some_and(PowerWitness::lies);
+        let lies = self.bmc_lies();
         // The BMC of a host that showed life beside its Off is, once the host is silent, one that does not answer.
         let state = (self.current_power(policy, now)).map(|state| match state {
             PowerState::Off if lies && silent => PowerState::NoAnswer,

@@ -157,7 +157,7 @@ impl HostMachine {
         }
         if self.storage_cut {
             reasons.push(Reason::StorageIsCut);
-        } else if failed || facts.bmcs == 0 || mute {
+        } else if failed || facts.bmcs == 0 || mute || self.bmc_lies() {
             reasons.push(Reason::NeedsPerson {
                 host: self.host.clone(),
             });
