@@ -69,8 +69,8 @@ fn local(at: jiff::Timestamp, form: &str) -> String {
     zoned.strftime(form).to_string()
 }
 
-/// State words of hosts, VMs, systems, migrations and incidents.
-const STATES: [(&str, &str); 46] = [
+/// State words of hosts and their power, VMs, systems, migrations and incidents.
+const STATES: [(&str, &str); 50] = [
     ("NotRegistered", "未注册"),
     ("Ready", "正常"),
     ("Suspect", "疑似故障"),
@@ -80,6 +80,10 @@ const STATES: [(&str, &str); 46] = [
     ("Recovering", "恢复中"),
     ("Maintenance", "维护模式"),
     ("Quarantined", "停用待查"),
+    ("On", "开启"),
+    ("Off", "关闭"),
+    ("NoAnswer", "无应答"),
+    ("OtherMachine", "属于他机"),
     ("Progressing", "部署中"),
     ("Degraded", "降级"),
     ("Down", "中断"),
@@ -155,6 +159,10 @@ mod tests {
             "Recovering",
             "Maintenance",
             "Quarantined",
+            "On",
+            "Off",
+            "NoAnswer",
+            "OtherMachine",
             "Pending",
             "Starting",
             "Running",

@@ -269,6 +269,55 @@ mod tests {
     }
 
     #[test]
+    fn what_keeps_a_vm_and_why_it_moved_is_told_too() {
+        for (english, chinese) in [
+            (
+                "it is being started (no host fits (1 host: it runs there))",
+                "正在启动(没有满足条件的宿主机(1 台宿主机:虚拟机正在该处运行))",
+            ),
+            ("it is being started", "正在启动"),
+            (
+                "its move web-1, which was asked for before, is not over (waits for its turn: host h1 sends and receives 2 VMs already): wait for it, or cancel it (spec.cancel of web-1)",
+                "此前发起的迁移 web-1 尚未结束(等待轮到它:宿主机 h1 已在迁出和接收 2 台虚拟机):请等待,或取消它(web-1 的 spec.cancel)",
+            ),
+            (
+                "its move web-1, which was asked for before, is not over: wait for it, or cancel it (spec.cancel of web-1)",
+                "此前发起的迁移 web-1 尚未结束:请等待,或取消它(web-1 的 spec.cancel)",
+            ),
+            (
+                "moved from h1 to h2: the host's hardware fails",
+                "已从 h1 迁往 h2:宿主机硬件故障",
+            ),
+            (
+                "waits for h2: alive, but its storage paths fail",
+                "等待 h2:正常,但存储路径失效",
+            ),
+        ] {
+            assert_eq!(told(english), chinese);
+        }
+    }
+
+    #[test]
+    fn whatever_is_wrong_with_a_business_system_is_told() {
+        for (english, chinese) in [
+            (
+                "spec.tiers[web].flavor: Flavor big does not exist; create it, or name another here: nothing of this tier is made yet; spec.tiers[web].name: VM a-web-0 of this tier exists already and belongs to business system b; names are SYSTEM-TIER-REPLICA, give the tier another name",
+                "spec.tiers[web].flavor:Flavor big 不存在;请创建,或在此改用其他名称(该层尚未创建任何对象);spec.tiers[web].name:该层的 VM a-web-0 已存在,属于业务系统 b;名称按 系统-层-序号 构成,请为该层另取名称",
+            ),
+            (
+                "spec.tiers[web].networks: no host pool serves Common (公用网络区) and Dedicated (专用网络区); let a pool serve it, or replace this tier by a new one with networks of one zone",
+                "spec.tiers[web].networks:没有主机池服务于 Common (公用网络区)与 Dedicated (专用网络区);请让某个主机池服务于该区,或以只用同一区网络的新层替换该层",
+            ),
+            (
+                "spec.tiers[web].replicas: 3 replicas must be on different racks and the pool has 2; lower replicas, add racks (spec.rack of the hosts), or set spread.required to false",
+                "spec.tiers[web].replicas:3 个副本须分布在不同机架上,而主机池只有 2 个;请减少 replicas、增加机架(宿主机的 spec.rack),或将 spread.required 设为 false",
+            ),
+        ] {
+            assert_eq!(told(english), chinese);
+        }
+    }
+
+    #[test]
     fn a_special_sentence_goes_before_a_general_one() {
         assert_eq!(
             told("c stays: it is not an open host of pool main"),

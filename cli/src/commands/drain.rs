@@ -10,6 +10,7 @@ use super::planning::Planning;
 use super::{Context, drain_plan, follow, host};
 use crate::language::Language;
 use crate::options::Output;
+use crate::said;
 
 /// How an evacuation ended.
 enum End {
@@ -86,13 +87,14 @@ pub async fn run(context: &Context, name: &str, reason: &str, wait: bool) -> Res
                 format!("the drain of host {name} was taken back; {vms} VMs are on it"),
             Language::Chinese => format!("宿主机 {name} 的清空已被撤销;其上有 {vms} 台虚拟机"),
         }),
-        End::Blocked(blocked) => bail!(match context.language {
-            Language::English => format!(
-                "host {name} can not be emptied:\n  {}",
-                blocked.join("\n  ")
-            ),
-            Language::Chinese => format!("宿主机 {name} 无法清空:\n  {}", blocked.join("\n  ")),
-        }),
+        End::Blocked(blocked) => {
+            let blocked = blocked.iter().map(|why| told(context.language, why));
+            let blocked = blocked.collect::<Vec<_>>().join("\n  ");
+            bail!(match context.language {
+                Language::English => format!("host {name} can not be emptied:\n  {blocked}"),
+                Language::Chinese => format!("宿主机 {name} 无法清空:\n  {blocked}"),
+            })
+        }
     }
 }
 
@@ -124,9 +126,20 @@ fn progress(language: Language, name: &str, evacuation: &Evacuation) -> String {
     };
     for sentence in &evacuation.blocked {
         line.push_str("\n  ");
-        line.push_str(sentence);
+        line.push_str(&told(language, sentence));
     }
     line
+}
+
+/// Why a VM stays, or is waited for, after its name; or why all of them do.
+fn told(language: Language, sentence: &str) -> String {
+    match sentence.split_once(": ") {
+        Some((vm, why)) if vm.contains('/') && !vm.contains(' ') => {
+            let why = said::sentence(language, why);
+            format!("{vm}{}{why}", language.pick(": ", ":"))
+        }
+        _ => said::sentence(language, sentence).into_owned(),
+    }
 }
 
 /// Ends maintenance.
@@ -189,6 +202,10 @@ mod tests {
         assert_eq!(
             progress(Language::English, "h", evacuation),
             "1 VMs left on h\n  oa/web: it is being started"
+        );
+        assert_eq!(
+            progress(Language::Chinese, "h", evacuation),
+            "h 上还有 1 台虚拟机\n  oa/web:正在启动"
         );
     }
 }

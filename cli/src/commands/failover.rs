@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use api::names::POLICY_NAME;
-use api::{CloudPolicy, Host};
+use api::{CloudPolicy, Condition, FailoverPolicy, Host};
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Context, person};
 use crate::client::list;
-use crate::language::local_time;
+use crate::language::{Language, local_time};
 use crate::options::Output;
 use crate::said;
 
@@ -24,11 +24,8 @@ const DISARM_HOURS_MAX: i64 = 24;
 pub async fn status(context: &Context) -> Result<()> {
     let policies: Vec<CloudPolicy> = list(&context.client).await?;
     let policy = policies.first().cloned();
-    let spec = policy
-        .as_ref()
-        .map(|policy| policy.spec.clone())
-        .unwrap_or_default();
-    let failover = spec.failover;
+    let invalid = policy.as_ref().and_then(invalid);
+    let failover = policy.as_ref().map(in_force).unwrap_or_default();
     // One that the operator does not follow is told by the policy's condition.
     let ignored = policy
         .as_ref()
@@ -48,7 +45,7 @@ pub async fn status(context: &Context) -> Result<()> {
     let waits = policy.as_ref().filter(|_| frozen.is_some());
     let waits = waits.map(super::rebase::waits);
     if context.output == Output::Json {
-        return context.print_json(&json!({"armed": disarmed.is_none(), "policy": failover, "frozen": frozen, "rebaseWaits": waits}));
+        return context.print_json(&json!({"armed": disarmed.is_none(), "policy": failover, "policyUsed": invalid.is_none(), "frozen": frozen, "rebaseWaits": waits}));
     }
     match disarmed {
         None => println!(
@@ -83,6 +80,12 @@ pub async fn status(context: &Context) -> Result<()> {
             );
         }
     }
+    if invalid.is_some() {
+        println!(
+            "{}",
+            context.say("The defaults are in force:", "按默认值运行:")
+        );
+    }
     let row = |english: &str, chinese: &str, value: String| {
         println!("  {}: {value}", context.say(english, chinese));
     };
@@ -99,10 +102,7 @@ pub async fn status(context: &Context) -> Result<()> {
     row(
         "storm guard at",
         "风暴保护阈值",
-        format!(
-            "{} % / {} s",
-            failover.storm_percent, failover.storm_window_seconds
-        ),
+        storm(context.language, &failover),
     );
     row(
         "guard's contract, watchdog, margin",
@@ -117,20 +117,51 @@ pub async fn status(context: &Context) -> Result<()> {
     for host in list::<Host>(&context.client).await? {
         guard_of(context, &host);
     }
-    let valid = policy.and_then(|policy| policy.status).and_then(|status| {
-        status
-            .conditions
-            .into_iter()
-            .find(|condition| condition.type_ == "Valid")
-    });
-    if let Some(valid) = valid.filter(|valid| valid.status != "True") {
+    if let Some(invalid) = invalid {
         println!(
             "{}: {}",
             context.say("The policy is not used", "策略未生效"),
-            said::sentence(context.language, &valid.message)
+            said::sentence(context.language, &invalid.message)
         );
     }
     Ok(())
+}
+
+/// Why the policy is not used, if it is not.
+fn invalid(policy: &CloudPolicy) -> Option<&Condition> {
+    let mut conditions = policy.status.as_ref()?.conditions.iter();
+    conditions.find(|condition| condition.type_ == "Valid" && condition.status != "True")
+}
+
+/// What counts now: of a policy that is not used, the words of people; the rest is the defaults'.
+fn in_force(policy: &CloudPolicy) -> FailoverPolicy {
+    let declared = policy.spec.failover.clone();
+    if invalid(policy).is_none() {
+        return declared;
+    }
+    FailoverPolicy {
+        disarmed: declared.disarmed,
+        armed: declared.armed,
+        rebase: declared.rebase,
+        ..FailoverPolicy::default()
+    }
+}
+
+/// When the storm guard holds back, and when it lets hosts be forced off again.
+fn storm(language: Language, failover: &FailoverPolicy) -> String {
+    let (percent, hosts) = (failover.storm_percent, failover.storm_minimum_hosts);
+    let (window, calm) = (
+        failover.storm_window_seconds,
+        failover.storm_release_seconds,
+    );
+    match language {
+        Language::English => format!(
+            "{percent} % of the hosts, {hosts} or more, silent within {window} s; one at a time after {calm} s without a new one"
+        ),
+        Language::Chinese => format!(
+            "{window} 秒内 {percent} % 且至少 {hosts} 台宿主机静默;{calm} 秒无新增后逐台放行"
+        ),
+    }
 }
 
 /// One host's guard: armed under which contract, or why not.
@@ -190,7 +221,7 @@ pub async fn disarm(
         "disarm",
         context.say(
             "Until then no host is forced off: VMs of a hung host wait for a person.",
-            "在此期间不会强制关机:挂死宿主机上的虚拟机须等待人工处理。",
+            "在此期间不会强制断电:挂死宿主机上的虚拟机须等待人工处理。",
         ),
     )?;
     let by = person::name(context).await?;
@@ -217,7 +248,7 @@ pub async fn arm(context: &Context, reason: &str, typed: Option<&str>) -> Result
         "arm",
         context.say(
             "From now on hosts that fall silent are forced off again.",
-            "此后静默的宿主机将重新被强制关机。",
+            "此后静默的宿主机将重新被强制断电。",
         ),
     )?;
     let by = person::name(context).await?;
@@ -243,6 +274,37 @@ pub(super) async fn write(context: &Context, failover: serde_json::Value) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The site's own numbers would tell of timers by which nobody goes.
+    #[test]
+    fn a_policy_that_is_not_used_tells_the_defaults_and_what_people_said() {
+        let policy = |valid: &str| -> CloudPolicy {
+            let failover = json!({"stormPercent": 45, "stormMinimumHosts": 3, "stormReleaseSeconds": 90,
+                "disarmed": {"until": "2026-11-26T01:00:00Z", "reason": "switch work", "by": "li"}});
+            let valid = json!({"type": "Valid", "status": valid, "reason": "r", "message": "m",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"});
+            serde_json::from_value(json!({
+                "apiVersion": "zhengyun.io/v1alpha1", "kind": "CloudPolicy", "metadata": {"name": POLICY_NAME},
+                "spec": {"failover": failover}, "status": {"conditions": [valid]},
+            }))
+            .expect("a policy")
+        };
+        let used = in_force(&policy("True"));
+        assert_eq!(used.storm_percent, 45);
+        assert!(
+            storm(Language::English, &used).starts_with("45 % of the hosts, 3 or more, "),
+            "{}",
+            storm(Language::English, &used)
+        );
+        assert!(storm(Language::Chinese, &used).contains("90 秒"));
+        let refused = in_force(&policy("False"));
+        assert_eq!(
+            refused.storm_percent,
+            FailoverPolicy::default().storm_percent
+        );
+        assert_eq!(refused.disarmed, used.disarmed);
+        assert!(refused.disarmed.is_some());
+    }
 
     #[test]
     fn durations_are_bounded_and_readable() {

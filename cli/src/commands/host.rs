@@ -7,6 +7,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::{Context, person};
+use crate::language::Language;
 
 /// What the reason of a clearance says.
 const CLEARED: &str = "what was done about the faults";
@@ -34,11 +35,11 @@ pub async fn clear(context: &Context, name: &str, reason: &str, typed: Option<&s
     println!(
         "{}",
         match context.language {
-            crate::language::Language::English => format!(
+            Language::English => format!(
                 "Host {name}: {} faults cleared. A fault that is seen again counts again.",
                 faults.len()
             ),
-            crate::language::Language::Chinese => format!(
+            Language::Chinese => format!(
                 "宿主机 {name}:已清除 {} 项故障;再次出现的故障会重新计入。",
                 faults.len()
             ),
@@ -90,12 +91,21 @@ pub async fn confirm_dead(
     let host = get(&hosts, name).await?;
     let status = host.status.unwrap_or_default();
     if status.state == Some(api::HostState::Ready) {
-        bail!("host {name} is Ready: it shows life, so it is not powered off; drain it instead");
+        bail!(match context.language {
+            Language::English => format!(
+                "host {name} is Ready: it shows life, so it is not powered off; drain it instead"
+            ),
+            Language::Chinese =>
+                format!("宿主机 {name} 状态正常:有存活迹象,并未断电;请改用 zyctl drain 清空"),
+        });
     }
     let boot_id = status
         .accepted
         .map(|incarnation| incarnation.boot_id)
-        .with_context(|| format!("host {name} was never registered: nothing runs there"))?;
+        .with_context(|| match context.language {
+            Language::English => format!("host {name} was never registered: nothing runs there"),
+            Language::Chinese => format!("宿主机 {name} 从未登记:其上没有运行任何虚拟机"),
+        })?;
     person::confirm(
         context,
         typed,

@@ -181,7 +181,13 @@ pub async fn close(
         .is_some_and(|status| status.state == "Closed");
     ensure!(
         !closed_already,
-        "incident {name} is closed already; its record is kept as it is: zyctl incident show {name}"
+        match context.language {
+            Language::English => format!(
+                "incident {name} is closed already; its record is kept as it is: zyctl incident show {name}"
+            ),
+            Language::Chinese =>
+                format!("事件 {name} 已关闭,其记录保持不变:zyctl incident show {name}"),
+        }
     );
     person::confirm(
         context,

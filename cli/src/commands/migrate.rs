@@ -7,7 +7,9 @@ use kube::api::{ObjectMeta, PostParams};
 
 use super::{Context, follow};
 use crate::client::{find_vm, name_of};
+use crate::language::Language;
 use crate::options::Output;
+use crate::said;
 
 /// Creates a migration and follows it.
 ///
@@ -52,10 +54,11 @@ pub async fn run(
     let mut last = String::new();
     let end = follow::until(migrations, &migration_name, |migration| {
         let status = migration.status.clone()?;
+        let message = status.message.as_deref().unwrap_or_default();
         let line = format!(
             "{}: {}",
             context.language.state(&format!("{:?}", status.phase)),
-            status.message.clone().unwrap_or_default()
+            said::sentence(context.language, message)
         );
         if line != last && context.output == Output::Table {
             println!("{line}");
@@ -72,10 +75,12 @@ pub async fn run(
         context.print_json(&end)?;
     }
     if end.phase != MigrationPhase::Succeeded {
-        bail!(
-            "VM {namespace}/{name} was not moved: {}",
-            end.message.unwrap_or_default()
-        );
+        let why = end.message.unwrap_or_default();
+        let why = said::sentence(context.language, &why);
+        bail!(match context.language {
+            Language::English => format!("VM {namespace}/{name} was not moved: {why}"),
+            Language::Chinese => format!("虚拟机 {namespace}/{name} 未迁移:{why}"),
+        });
     }
     if let (Some(pause), Some(total), Output::Table) = (
         end.pause_milliseconds,
@@ -85,10 +90,9 @@ pub async fn run(
         println!(
             "{}",
             match context.language {
-                crate::language::Language::English =>
+                Language::English =>
                     format!("The guest stood still for {pause} ms; {total} ms in all."),
-                crate::language::Language::Chinese =>
-                    format!("虚拟机停顿 {pause} 毫秒,总用时 {total} 毫秒。"),
+                Language::Chinese => format!("虚拟机停顿 {pause} 毫秒,总用时 {total} 毫秒。"),
             }
         );
     }

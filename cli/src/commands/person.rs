@@ -5,6 +5,7 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result, bail};
 
 use super::Context;
+use crate::language::Language;
 
 /// The name under which the API server knows this person.
 ///
@@ -46,16 +47,17 @@ pub fn confirm(context: &Context, given: Option<&str>, word: &str, danger: &str)
             line
         }
     };
-    must_be(&typed, word)
+    must_be(context.language, &typed, word)
 }
 
 /// Refuses every word but the one that was asked for.
-fn must_be(typed: &str, word: &str) -> Result<()> {
-    if typed.trim() != word {
-        bail!(
-            "--confirm: {:?} is not {word:?}; nothing was done",
-            typed.trim()
-        );
+fn must_be(language: Language, typed: &str, word: &str) -> Result<()> {
+    let typed = typed.trim();
+    if typed != word {
+        bail!(match language {
+            Language::English => format!("--confirm: {typed:?} is not {word:?}; nothing was done"),
+            Language::Chinese => format!("--confirm:{typed:?} 不是 {word:?};未执行任何操作"),
+        });
     }
     Ok(())
 }
@@ -72,12 +74,13 @@ mod tests {
 
     #[test]
     fn only_the_very_word_goes_on() {
+        let asked = |typed: &str| must_be(Language::English, typed, "disarm");
         // As it is typed: with the end of the line.
-        assert!(must_be("disarm\n", "disarm").is_ok());
-        assert!(must_be(" disarm ", "disarm").is_ok());
+        assert!(asked("disarm\n").is_ok());
+        assert!(asked(" disarm ").is_ok());
         // Standard input that has ended gives nothing.
         for wrong in ["", "\n", "y\n", "yes", "Disarm", "disarm h1", "disar"] {
-            let error = must_be(wrong, "disarm").expect_err(wrong).to_string();
+            let error = asked(wrong).expect_err(wrong).to_string();
             assert!(error.starts_with("--confirm: "), "{error}");
             assert!(
                 error.contains("is not \"disarm\"; nothing was done"),

@@ -3,6 +3,7 @@
 
 use failover::Reason;
 use failover::guard::NotArmed;
+use failover::host::table::Conclusion;
 use model::{HostName, StopProofKind};
 
 /// Marks, and what may stand where they stand. None is part of another, nor of any sentence.
@@ -70,6 +71,7 @@ fn of_guards() -> Vec<NotArmed> {
         NotArmed::NoPolicy,
         NotArmed::MemoryLost,
         NotArmed::Stopping,
+        NotArmed::PoolsReplaced,
     ]
 }
 
@@ -82,6 +84,10 @@ fn of_hosts() -> Vec<Reason> {
         },
         Reason::Unreachable {
             silent_milliseconds: MILLISECONDS,
+        },
+        // The only conclusion that says why nothing is placed on a host.
+        Reason::Concluded {
+            conclusion: Conclusion::AliveWithoutStorage,
         },
         Reason::WaitsBeforeFence {
             left_milliseconds: MILLISECONDS,
@@ -214,13 +220,9 @@ mod tests {
     use crate::language::Language;
     use crate::said::sentence;
 
-    #[test]
-    fn no_reason_is_left_out() {
-        let source = include_str!("../../../crates/failover/src/reason.rs");
-        let declared = source
-            .split("pub enum Reason {")
-            .nth(1)
-            .expect("the reasons");
+    /// The variants of an enumeration.
+    fn declared(source: &str, begins: &str) -> BTreeSet<String> {
+        let declared = source.split(begins).nth(1).expect("its beginning");
         let declared = declared.split("\n}").next().expect("its end");
         let names = declared.lines().filter_map(|line| {
             let name = line.strip_prefix("    ")?;
@@ -229,14 +231,22 @@ mod tests {
                 .filter(|_| name.starts_with(char::is_uppercase))?;
             Some(name[..end].to_owned())
         });
-        let mut names: BTreeSet<String> = names.collect();
-        assert!(
-            names.remove("Concluded"),
-            "a host's only, which has its own field for Chinese"
-        );
+        names.collect()
+    }
+
+    #[test]
+    fn no_reason_is_left_out() {
+        let source = include_str!("../../../crates/failover/src/reason.rs");
         let reasons = of_hosts().into_iter().chain(of_vms()).chain(of_moves());
         let known: BTreeSet<String> = reasons.map(|reason| reason.key()).collect();
-        assert_eq!(known, names);
+        assert_eq!(known, declared(source, "pub enum Reason {"));
+        let source = include_str!("../../../crates/failover/src/guard/mod.rs");
+        let known = of_guards().into_iter().map(|why| {
+            let text = format!("{why:?}");
+            text.split(' ').next().unwrap_or_default().to_owned()
+        });
+        let known: BTreeSet<String> = known.collect();
+        assert_eq!(known, declared(source, "pub enum NotArmed {"));
     }
 
     #[test]
@@ -256,6 +266,9 @@ mod tests {
                 kind: StopProofKind::PoweredOff,
             },
             Reason::WaitsForTier { order: 1 },
+            Reason::Concluded {
+                conclusion: Conclusion::AliveWithoutStorage,
+            },
             Reason::Proven {
                 kind: StopProofKind::Closed,
                 evidence: "seen".to_owned(),

@@ -1,18 +1,34 @@
 //! Sentences of agents, of the operator and of `fleet`, by who says them: `{}` is any text, which may be a sentence
 //! itself, `{n}` digits, `{w}` a word. Places of the Chinese are filled in order, or name one of the English: `{1}`.
 
+mod bmcs;
+mod operator;
+mod policy;
+mod vms;
+
 use fleet::quota::Exceeded;
+
+use self::bmcs::{BMCS, FOUND};
+use self::operator::{MOVES, OPERATOR, SITE, SYSTEMS};
+use self::policy::{FAILOVER, RANGES};
+use self::vms::{PHASES, RULES};
 
 type Table = &'static [(&'static str, &'static str)];
 
 /// All tables.
 pub fn all() -> Vec<(String, String)> {
     let owned = |(english, chinese): &(&str, &str)| ((*english).to_owned(), (*chinese).to_owned());
-    let tables = [AGENTS, OPERATOR, SITE, BMCS, FAILOVER, RULES, COMPOSED];
+    let tables = [
+        AGENTS, OPERATOR, MOVES, SYSTEMS, SITE, FOUND, BMCS, FAILOVER, RANGES, RULES, PHASES,
+        COMPOSED,
+    ];
     let all = tables.into_iter().flatten().map(owned);
     let evidence = failover::proof::evidence::phrases();
     let evidence = evidence.map(|(english, chinese)| (english.to_owned(), chinese.to_owned()));
-    all.chain([quota()]).chain(evidence).collect()
+    let phases = PHASES.iter();
+    let phases =
+        phases.map(|(english, chinese)| (format!("{english} ({{}})"), format!("{chinese}({{}})")));
+    all.chain(phases).chain([quota()]).chain(evidence).collect()
 }
 
 /// A quota that is exceeded; `fleet` has both languages.
@@ -72,233 +88,6 @@ const AGENTS: Table = &[
     ("not started within {n} s: {}", "{} 秒内未能启动:{}"),
 ];
 
-/// What the operator decided about VMs and pools, and made of reasons.
-const OPERATOR: Table = &[
-    ("VM {w}: {}", "虚拟机 {}:{}"),
-    ("no replica answers: {}", "没有副本应答:{}"),
-    ("waits for its endpoints to answer", "等待其端点应答"),
-    ("can not be assigned: {}", "无法分配:{}"),
-    (
-        "spec.cloudInit.name: Secret {w} does not exist in {w}; make it (kubectl create secret generic {w} -n {w} --from-file=user-data=FILE), or name another",
-        "spec.cloudInit.name:Secret {} 在 {} 中不存在;请创建(kubectl create secret generic {} -n {} --from-file=user-data=FILE),或改用其他 Secret",
-    ),
-    ("placed on {w}", "已放置到 {}"),
-    ("assigned to {w}", "已分配到 {}"),
-    (
-        "N+1 of pool {w} would break: if host {w} failed, {w} would find no place; {}; add a host or remove a VM before starting {w}",
-        "主机池 {} 的 N+1 将被破坏:若宿主机 {} 故障,{} 将找不到位置;{};启动 {} 之前请增加宿主机或移除虚拟机",
-    ),
-    (
-        "N+1 of pool {w} could not be proven for the failure of host {w}; {}; add a host or remove a VM before starting {w}",
-        "主机池 {} 在宿主机 {} 故障情形下的 N+1 无法得到证明;{};启动 {} 之前请增加宿主机或移除虚拟机",
-    ),
-    ("not registered", "尚未登记"),
-    ("not watched yet", "尚未开始监视"),
-    ("volume {w}", "卷 {}"),
-    ("a volume of spec.disks", "spec.disks 中的一个卷"),
-    (
-        "volume {w} of spec.disks[{w}], which does not exist; create it or correct the name",
-        "spec.disks[{1}] 的卷 {0} 不存在;请创建该卷或更正名称",
-    ),
-    (
-        "any one host may fail and every VM finds a place",
-        "任何一台宿主机故障,所有虚拟机都能找到新位置",
-    ),
-    (
-        "spec.failuresToTolerate is 0",
-        "spec.failuresToTolerate 为 0,未作承诺",
-    ),
-    (
-        "if host {w} failed, {w} would find no place; add a host or remove a VM",
-        "若宿主机 {} 故障,{} 将找不到位置;请增加宿主机或移除虚拟机",
-    ),
-    (
-        "not proven for the failure of host {w}; add a host or remove a VM",
-        "宿主机 {} 故障的情形未能证明;请增加宿主机或移除虚拟机",
-    ),
-    ("survived", "可承受"),
-    ("not proven", "未证明"),
-    ("{w} would find no place", "{} 将找不到位置"),
-    ("{n} more {w}", "{1} 还可 {0} 台"),
-    ("0 more {w} fit", "{} 还可 0 台"),
-    ("moves from {w} to {w}", "正从 {} 迁往 {}"),
-    ("waits for {w}: {}", "等待 {}:{}"),
-    (
-        "its move failed {n} times and is tried again: {}",
-        "其迁移已失败 {} 次,将再次尝试:{}",
-    ),
-    (
-        "its move failed {n} times and is not tried again by itself: {}; it is tried anew when another host begins to take VMs, or with zyctl drain",
-        "其迁移已失败 {} 次,不再自动重试:{};待有其他宿主机开始接收虚拟机,或执行 zyctl drain 后再试",
-    ),
-];
-
-/// Why a BMC can not be read: crates/bmc/src/lib.rs.
-const BMCS: Table = &[
-    ("{w} did not answer within {n} s", "{} 在 {} 秒内无应答"),
-    (
-        "{w} refuses the login; correct the Secret that spec.bmcs.credentials names",
-        "{} 拒绝登录;请更正 spec.bmcs.credentials 所指的 Secret",
-    ),
-    ("{w} can not be reached", "无法连接 {}"),
-    ("{w} answered {}", "{} 的应答不可用:{}"),
-];
-
-/// What the operator says of guards, of BMCs, of the policy and of a frozen site: operator/src/hosts/show.rs and
-/// test_read.rs, reconcile/policies.rs and freeze.rs.
-const SITE: Table = &[
-    (
-        "spec.bmcs: none is declared, so this host can not be fenced",
-        "spec.bmcs:未声明 BMC,因此无法隔离该宿主机",
-    ),
-    (
-        "the last reading of its BMC failed: this host can not be fenced; check spec.bmcs, its Secret and the cable",
-        "最近一次读取其 BMC 失败:无法隔离该宿主机;请检查 spec.bmcs、其 Secret 与网线",
-    ),
-    ("spec.bmcs[{n}]: {}", "spec.bmcs[{}]:{}"),
-    (
-        "the test-read failed; see the operator's log",
-        "试读失败;请查看 operator 日志",
-    ),
-    (
-        "it belongs to the machine with system UUID {w}, this host has {w}; correct its address",
-        "它属于系统 UUID 为 {} 的机器,而该宿主机为 {};请更正其地址",
-    ),
-    (
-        "it does not say which machine it belongs to, so it proves nothing",
-        "它未说明属于哪台机器,因此不能作为证明",
-    ),
-    ("its guard was never heard of", "从未收到其守护进程的消息"),
-    (
-        "its guard tells no reason that is known here",
-        "其守护进程未给出此处已知的原因",
-    ),
-    (
-        "kills after {n} s without Lease and without heartbeat on {}; watchdog {n} s",
-        "租约与 {1} 上的心跳中断 {0} 秒后终止虚拟机;看门狗 {2} 秒",
-    ),
-    (
-        "{}: a dead host whose BMC is silent waits for a person",
-        "{}:该宿主机故障而 BMC 无应答时,须等待人工处理",
-    ),
-    (
-        "spec.failover.disarmed.until: {w} by {} is more than a day ahead and is not followed: dead hosts are fenced; for work on the network: zyctl failover disarm --for 2h --reason ...",
-        "spec.failover.disarmed.until:{1} 设置的 {0} 超出一天,不予采纳:故障宿主机仍会被隔离;网络作业请用 zyctl failover disarm --for 2h --reason ...",
-    ),
-    (
-        "{}; until it is corrected the defaults are in force",
-        "{};更正之前按默认值运行",
-    ),
-    (
-        "the operator saw the API server hold less than before",
-        "operator 发现 API 服务器的内容少于以往",
-    ),
-    (
-        "the API server has forgotten that the site is frozen",
-        "API 服务器遗忘了站点已冻结",
-    ),
-    ("host {w}: {}", "宿主机 {}:{}"),
-    (
-        "host {w} remembers version {w} of the API server, which is at {n}",
-        "宿主机 {} 记得 API 服务器的版本 {},而其当前版本为 {}",
-    ),
-    (
-        "every host was heard or is off: zyctl failover rebase",
-        "所有宿主机均已报告或已关机:请执行 zyctl failover rebase",
-    ),
-    ("the rebase is being carried out", "正在执行重新定基"),
-];
-
-/// What `failover` says of a frozen site and of a policy: agent/freeze.rs, rebase.rs and policy.rs.
-const FAILOVER: Table = &[
-    (
-        "the API server is at version {n} and was at {n} before; was etcd restored?",
-        "API 服务器的版本为 {},此前曾为 {};是否恢复过 etcd?",
-    ),
-    (
-        "VM {w} runs here under epoch {n}, and the API has issued none above {n}; was etcd restored?",
-        "虚拟机 {} 以纪元 {} 在此运行,而 API 签发的纪元不超过 {};是否恢复过 etcd?",
-    ),
-    ("the site is frozen", "站点已冻结"),
-    (
-        "the API has forgotten the rebase of {}; was etcd restored?",
-        "API 遗忘了 {} 的重新定基;是否恢复过 etcd?",
-    ),
-    (
-        "host {w} has not told what runs there; wait for its agent, or switch it off: its BMC is read, or say zyctl host confirm-dead {w}",
-        "宿主机 {} 尚未报告其上运行的虚拟机;请等待其代理,或将其关机:可读取其 BMC,或执行 zyctl host confirm-dead {}",
-    ),
-    (
-        "VM {w} runs on {w} and on {w}; destroy the copy with the older data by hand",
-        "虚拟机 {} 同时在 {} 和 {} 上运行;请手动销毁数据较旧的副本",
-    ),
-    (
-        "host {w} tells of epoch {n}, and none above {n} is ever issued; its ledger is damaged: empty the host and reboot it, or switch it off",
-        "宿主机 {} 报告纪元 {},而签发的纪元不会超过 {};其账本已损坏:请清空并重启该宿主机,或将其关机",
-    ),
-    (
-        "on {w} runs VM {w} (uid {w}), which the API does not hold; copy what is needed out of it and shut it down by hand",
-        "宿主机 {} 上运行着 API 中没有的虚拟机 {}(uid {});请复制所需数据并手动关机",
-    ),
-    (
-        "{w}: {n} is refused, because {}; safe: {}",
-        "{}:不接受 {},因为{};安全范围:{}",
-    ),
-    ("{n} to {n}", "{} 至 {}"),
-    (
-        "a host must be Suspect, and its BMC read, before it is unreachable",
-        "宿主机须先判为疑似故障并读取其 BMC,才能判定失联",
-    ),
-    (
-        "a host that still runs must not be fenced sooner than one that shows no life",
-        "仍在运行的宿主机不得早于毫无响应的宿主机被隔离",
-    ),
-    (
-        "contract, watchdog and margin together would keep VMs down for too long",
-        "约定、看门狗与余量之和会使虚拟机中断过久",
-    ),
-    (
-        "two missed renewals would kill every VM of a healthy host",
-        "错过两次续期就会终止正常宿主机上的全部虚拟机",
-    ),
-    (
-        "the longest wait would be shorter than the first",
-        "最长等待时间会短于首次等待时间",
-    ),
-];
-
-/// Rules of VMs about one another, and claims that keep a VM from moving: crates/fleet/src/affinity.rs and readiness.rs.
-const RULES: Table = &[
-    (
-        "its volume {w} is claimed by VM {w}: detach it from one of the two",
-        "其卷 {} 已被虚拟机 {} 占用:请从两者之一卸载该卷",
-    ),
-    (
-        "its volume {w} is claimed by a job on host {w}: it can be moved when that is over",
-        "其卷 {} 正由宿主机 {} 上的作业占用:作业结束后即可迁移",
-    ),
-    (
-        "{} and {} contradict each other for {w} and {w}; remove one of them",
-        "{}与{}相互矛盾(涉及 {} 与 {});请去掉其中之一",
-    ),
-    (
-        "{} names no other VM of the namespace; correct matchLabels, or make the VM",
-        "{}未指向命名空间中的任何其他虚拟机;请更正 matchLabels,或创建该虚拟机",
-    ),
-    (
-        "spec.spread of {w}/{w} names no other VM: it is about VMs of one system and tier, and the VM has no labels {w} and {w}; remove it, and ask with spec.affinity instead",
-        "{}/{} 的 spec.spread 未指向任何其他虚拟机:该规则针对同一业务系统同一层的虚拟机,而该虚拟机没有标签 {} 和 {};请去掉它,改用 spec.affinity",
-    ),
-    (
-        "spec.spread of {w}/{w} (over {w}, required {w}) is less strict than that of another VM of its tier (over {w}, required {w}), which holds for all of them; make them alike",
-        "{}/{} 的 spec.spread(over {},required {})比同层另一台虚拟机的(over {},required {})宽松,后者适用于该层所有虚拟机;请统一设置",
-    ),
-    (
-        "spread of tier {w} of {w}/{w}",
-        "业务系统 {1}/{2} 的层 {0} 的分散规则",
-    ),
-];
-
 /// Sentences that are put together of several pieces.
 const COMPOSED: Table = &[
     (
@@ -310,6 +99,57 @@ const COMPOSED: Table = &[
         "{1} 的 spec.affinity[{0}](与 {2} 分开)",
     ),
     ("rack {w}: {}", "机架 {}:{}"),
+    // A move that was asked for before, with or without what its status says.
+    (
+        "its move {w}, which was asked for before, is not over: wait for it, or cancel it (spec.cancel of {w})",
+        "此前发起的迁移 {} 尚未结束:请等待,或取消它({} 的 spec.cancel)",
+    ),
+    (
+        "its move {w}, which was asked for before, is not over ({}): wait for it, or cancel it (spec.cancel of {w})",
+        "此前发起的迁移 {} 尚未结束({}):请等待,或取消它({} 的 spec.cancel)",
+    ),
+    // What a business system's tier names, and what a person can do about it.
+    ("{w} ({w}) and {w} ({w})", "{} ({})与 {} ({})"),
+    (
+        "spec.tiers[{w}].name: {w} {w} of this tier exists already and belongs to business system {w}; names are SYSTEM-TIER-REPLICA, give the tier another name",
+        "spec.tiers[{}].name:该层的 {} {} 已存在,属于业务系统 {};名称按 系统-层-序号 构成,请为该层另取名称",
+    ),
+    (
+        "spec.tiers[{w}].name: {w} {w} of this tier exists already and belongs to no business system; names are SYSTEM-TIER-REPLICA, give the tier another name",
+        "spec.tiers[{}].name:该层的 {} {} 已存在,不属于任何业务系统;名称按 系统-层-序号 构成,请为该层另取名称",
+    ),
+    (
+        "{w}: {n} replicas must be on different hosts and the pool has {n}; lower replicas, add hosts, or set spread.required to false",
+        "{}:{} 个副本须分布在不同宿主机上,而主机池只有 {} 台;请减少 replicas、增加宿主机,或将 spread.required 设为 false",
+    ),
+    (
+        "{w}: {n} replicas must be on different racks and the pool has {n}; lower replicas, add racks (spec.rack of the hosts), or set spread.required to false",
+        "{}:{} 个副本须分布在不同机架上,而主机池只有 {} 个;请减少 replicas、增加机架(宿主机的 spec.rack),或将 spread.required 设为 false",
+    ),
+    (
+        "name another here: nothing of this tier is made yet",
+        "在此改用其他名称(该层尚未创建任何对象)",
+    ),
+    (
+        "name networks of one zone here: nothing of this tier is made yet",
+        "在此只用同一区的网络(该层尚未创建任何对象)",
+    ),
+    (
+        "name another image here: nothing of this tier is made yet",
+        "在此改用其他镜像(该层尚未创建任何对象)",
+    ),
+    (
+        "replace this tier by a new one that names another",
+        "以使用其他名称的新层替换该层",
+    ),
+    (
+        "replace this tier by a new one with networks of one zone",
+        "以只用同一区网络的新层替换该层",
+    ),
+    (
+        "replace this tier by a new one with another image",
+        "以使用其他镜像的新层替换该层",
+    ),
     // What is safe beside other fields of the policy.
     ("at least {n} ({w})", "不小于 {}({})"),
     (
@@ -331,6 +171,42 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    /// What the sentences of `COMPOSED` are put together of, by folder.
+    const PIECES: [(&str, &[&str]); 2] = [
+        (
+            "crates/fleet/src",
+            &[
+                "spec.affinity[{}] of {}/{} ({} {})",
+                "together with",
+                "apart from",
+                "its move {}, which was asked for before, is not over{}: wait for it, or cancel it (spec.cancel of {})",
+                "{} ({})",
+            ],
+        ),
+        (
+            "operator/src",
+            &[
+                "{} ({})",
+                " and ",
+                "spec.tiers[{}].name: {} {} of this tier exists already and belongs to {}; names are SYSTEM-TIER-REPLICA, give the tier another name",
+                "no business system",
+                "business system {}",
+                "{} replicas must be on different {} and the pool has {}; lower replicas, add {}{}, or set spread.required to false",
+                "hosts",
+                "racks",
+                " (spec.rack of the hosts)",
+                "{} here: nothing of this tier is made yet",
+                "replace this tier by a new one {}",
+                "name another",
+                "that names another",
+                "name networks of one zone",
+                "with networks of one zone",
+                "name another image",
+                "with another image",
+            ],
+        ),
+    ];
 
     /// Source text, or a sentence, with every place as `{}`.
     fn with_places(source: &str) -> String {
@@ -366,10 +242,15 @@ mod tests {
         for (table, folder) in [
             (AGENTS, "agent/src"),
             (OPERATOR, "operator/src"),
+            (MOVES, "operator/src"),
+            (SYSTEMS, "operator/src"),
             (SITE, "operator/src"),
+            (FOUND, "operator/src"),
             (BMCS, "crates/bmc/src"),
             (FAILOVER, "crates/failover/src"),
+            (RANGES, "crates/failover/src"),
             (RULES, "crates/fleet/src"),
+            (PHASES, "crates/fleet/src"),
         ] {
             let source = source(&root.join(folder));
             for (english, chinese) in table {
@@ -379,13 +260,11 @@ mod tests {
                 assert_eq!(places(&english), places(chinese), "{english}");
             }
         }
-        let rules = source(&root.join("crates/fleet/src"));
-        for piece in [
-            "spec.affinity[{}] of {}/{} ({} {})",
-            "together with",
-            "apart from",
-        ] {
-            assert!(rules.contains(&format!("\"{piece}\"")), "{piece}");
+        for (folder, pieces) in PIECES {
+            let source = source(&root.join(folder));
+            for piece in pieces {
+                assert!(source.contains(&format!("\"{piece}\"")), "{piece}");
+            }
         }
     }
 

@@ -85,7 +85,11 @@ pub async fn run(context: &Context, request: &Request<'_>) -> Result<()> {
     let before = Before::of(&site, request.host);
     if !holds(&Condition::AllWell, &before, &site) {
         bail!(
-            "the site is not well; a drill begins when every host is Ready and every system answers"
+            "{}",
+            context.say(
+                "the site is not well; a drill begins when every host is Ready and every system answers",
+                "站点状态不正常;所有宿主机正常且所有业务系统应答时才能开始演练"
+            )
         );
     }
     if let Some((english, chinese)) = danger(&drill, &hand) {

@@ -166,7 +166,7 @@ fn hosts(language: Language, hosts: &[Host], now: Timestamp) -> String {
                 .state_since
                 .map_or_else(String::new, |since| age(now, since.0)),
             status.virtual_machines.unwrap_or(0).to_string(),
-            status.power.unwrap_or_default(),
+            language.state(&status.power.unwrap_or_default()),
             why.unwrap_or_default(),
         ]);
     }
@@ -578,8 +578,10 @@ mod tests {
         );
         let status = site.hosts[0].status.as_mut().expect("a status");
         status.state_reason_chinese = Some("最后一次可见于 4 秒前".to_owned());
+        status.power = Some("NoAnswer".to_owned());
         let text = told(&site, Language::Chinese);
         assert!(text.contains("最后一次可见于 4 秒前"), "{text}");
+        assert!(text.contains("无应答"), "{text}");
         assert!(!text.contains("last seen"), "{text}");
         let text = told(&site, Language::English);
         assert!(text.contains("last seen 4 s ago"), "{text}");

@@ -208,7 +208,7 @@ pub struct HostStatus {
     /// Last time that the operator saw the host's Lease renewed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Time>,
-    /// Power state that the BMC last answered: `On`, `Off`, `NoAnswer`, `Mismatch`.
+    /// Power state that the BMC last answered: `On`, `Off`, `NoAnswer`, `OtherMachine`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power: Option<String>,
     /// A confirmation of `spec.confirmedOff` that was given while the host showed life: it counts

@@ -187,7 +187,7 @@ impl Ledger {
             } if is_forced => Some((
                 CauseClass::Unknown,
                 "showed no life while powered on, and was forced off",
-                "通电但无响应,已被强制关机",
+                "通电但无响应,已被强制断电",
             )),
             other => meaning(other),
         }

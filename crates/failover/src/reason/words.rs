@@ -253,7 +253,7 @@ impl Reason {
                 format!(
                     "{hosts} hosts can not end copies at the same time; their storage is suspected, and none is forced off"
                 ),
-                format!("{hosts} 台宿主机同时无法结束副本;疑为共享存储故障,不强制关机"),
+                format!("{hosts} 台宿主机同时无法结束副本;疑为共享存储故障,不强制断电"),
             ),
             Reason::Stalled { host } => say(
                 format!(
