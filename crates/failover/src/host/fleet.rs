@@ -114,6 +114,14 @@ impl Hosts {
             let by_silence = facts.close_stuck == 0;
             debug_assert!(!by_silence || before != Life::Ready || machine.life() != Life::Fencing);
         }
+        // Signs that come after a time in which nobody was heard, or after the API went back, were given at any time.
+        let heard =
+            |machine: &HostMachine| matches!(machine.life(), Life::Ready | Life::Recovering);
+        if observer.frozen || !self.machines.values().any(heard) {
+            self.machines
+                .values_mut()
+                .for_each(HostMachine::signs_are_old);
+        }
         out.storm_began = self.guard.observe(&self.storm_facts(observer), policy, now);
         out
     }

@@ -5,8 +5,9 @@
 //! window; for the longest interval of any of the host's signals no sign of life changes;
 //! a reading sent after the window is Off again. Anything else starts over.
 //!
-//! A sign that comes within the window may only have been late, and silence settles it. One that comes later was given by a
-//! host that lived while its BMC read Off: such a BMC proves nothing until it has read On, however silent the host falls.
+//! A sign that comes within the window may only have been late, and silence settles it. Those that go on coming later were
+//! given by a host that lived while its BMC read Off: such a BMC proves nothing until it has read On, however silent the
+//! host falls.
 
 use model::{BootId, HostName, StopProofKind};
 use serde::{Deserialize, Serialize};
@@ -122,20 +123,41 @@ struct FirstOff {
     signs: LifeSigns,
     /// Nobody read the host's heartbeat for a while since: that it has changed says nothing of when.
     unobserved: bool,
+    /// The first sign that came too late to have been on its way when the power went. One alone may come of an
+    /// observer that saw nothing for a while.
+    late: Option<(Moment, LifeSigns)>,
 }
 
 impl FirstOff {
-    /// Whether a sign came too late to have been on its way when the power went.
+    fn new(at: Moment, signs: &LifeSigns) -> Self {
+        Self {
+            at,
+            signs: *signs,
+            unobserved: false,
+            late: None,
+        }
+    }
+
+    /// Whether the host gave signs, an interval apart, that came too late to have been on their way when the power went.
     fn outlived(&mut self, signs: &LifeSigns, policy: &Policy) -> bool {
         self.unobserved |= signs.heartbeat_unobserved;
         let observed = LifeSigns {
             heartbeat: signs.heartbeat.filter(|_| !self.unobserved),
             ..*signs
         };
-        let on_its_way = signs.longest_interval_milliseconds(policy) + policy.grace_milliseconds;
-        observed
-            .life_after(&self.signs, self.at)
-            .is_some_and(|at| at > self.at.plus(on_its_way))
+        let interval = signs.longest_interval_milliseconds(policy);
+        let on_its_way = interval + policy.grace_milliseconds;
+        match &self.late {
+            None => {
+                let life = observed.life_after(&self.signs, self.at);
+                let late = life.filter(|at| *at > self.at.plus(on_its_way));
+                self.late = late.map(|at| (at, observed));
+                false
+            }
+            Some((first, before)) => observed
+                .life_after(before, *first)
+                .is_some_and(|again| again >= first.plus(interval)),
+        }
     }
 }
 
@@ -184,11 +206,8 @@ impl PowerWitness {
                     last_off_sent: reading.sent_at,
                     last_off_received: reading.received_at,
                 });
-                self.first_off.get_or_insert(FirstOff {
-                    at: reading.received_at,
-                    signs: *signs,
-                    unobserved: false,
-                });
+                self.first_off
+                    .get_or_insert_with(|| FirstOff::new(reading.received_at, signs));
             }
             (PowerState::Off, Some(window)) if reading.sent_at > window.last_off_sent => {
                 window.last_off_sent = reading.sent_at;
@@ -242,6 +261,14 @@ impl PowerWitness {
     pub fn restart(&mut self) {
         self.close();
         self.first_off = None;
+    }
+
+    /// Signs that are seen from now on say nothing of when the host gave them: what they prove of the BMC is forgotten.
+    pub fn signs_are_old(&mut self) {
+        self.first_off = None;
+        if self.doubt == Doubt::Lies {
+            self.doubt = Doubt::Late;
+        }
     }
 
     /// When the reading that may complete the proof should be sent.
@@ -362,20 +389,26 @@ mod tests {
         witness.observe(&reading(PowerAnswer::Off, 6_000), &signs(2, 5_000));
         assert!(witness.watch(&signs(3, 7_500), &policy));
         witness.settle();
+        assert!(
+            !witness.lies(),
+            "one may come of an observer that was blind"
+        );
+        assert!(witness.watch(&signs(4, 9_500), &policy));
+        witness.settle();
         witness.restart();
-        assert!(witness.lies(), "3.5 s after the first Off it lived");
-        witness.observe(&reading(PowerAnswer::Off, 60_000), &signs(3, 7_500));
-        witness.observe(&reading(PowerAnswer::NoAnswer, 61_000), &signs(3, 7_500));
-        witness.observe(&reading(PowerAnswer::Off, 62_000), &signs(3, 7_500));
-        witness.observe(&reading(PowerAnswer::Off, 65_000), &signs(3, 7_500));
-        let proof = witness.conclude(&signs(3, 7_500), &policy, Moment(66_000));
+        assert!(witness.lies(), "it lived on");
+        witness.observe(&reading(PowerAnswer::Off, 60_000), &signs(4, 9_500));
+        witness.observe(&reading(PowerAnswer::NoAnswer, 61_000), &signs(4, 9_500));
+        witness.observe(&reading(PowerAnswer::Off, 62_000), &signs(4, 9_500));
+        witness.observe(&reading(PowerAnswer::Off, 65_000), &signs(4, 9_500));
+        let proof = witness.conclude(&signs(4, 9_500), &policy, Moment(66_000));
         assert_eq!(proof, None, "however silent it is");
-        witness.observe(&reading(PowerAnswer::On, 67_000), &signs(3, 7_500));
-        witness.observe(&reading(PowerAnswer::Off, 68_000), &signs(3, 7_500));
-        witness.observe(&reading(PowerAnswer::Off, 71_000), &signs(3, 7_500));
+        witness.observe(&reading(PowerAnswer::On, 67_000), &signs(4, 9_500));
+        witness.observe(&reading(PowerAnswer::Off, 68_000), &signs(4, 9_500));
+        witness.observe(&reading(PowerAnswer::Off, 71_000), &signs(4, 9_500));
         assert!(
             witness
-                .conclude(&signs(3, 7_500), &policy, Moment(72_000))
+                .conclude(&signs(4, 9_500), &policy, Moment(72_000))
                 .is_some()
         );
     }
@@ -399,6 +432,7 @@ mod tests {
             };
             assert!(!witness.watch(&meanwhile, &policy));
             assert!(witness.watch(&beats(2, 20_000), &policy));
+            witness.watch(&beats(3, 22_000), &policy);
             assert_eq!(witness.lies(), lies);
         }
     }

@@ -87,6 +87,16 @@ pub struct HostFacts {
     pub unsettled: u32,
 }
 
+impl HostFacts {
+    /// Whether its Lease is renewed under an incarnation, as far as is known: without one the window that began with the
+    /// observation decides.
+    pub(super) fn lease_is_of(&self, identity: &Identity) -> bool {
+        self.lease_boot_id
+            .as_ref()
+            .is_none_or(|boot_id| *boot_id == identity.boot_id)
+    }
+}
+
 /// Life of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Life {

@@ -157,6 +157,13 @@ impl HostMachine {
         self.tell_anew();
     }
 
+    /// Signs that are seen from now on may have been given long ago.
+    pub fn signs_are_old(&mut self) {
+        self.witness
+            .iter_mut()
+            .for_each(PowerWitness::signs_are_old);
+    }
+
     /// The proof that one incarnation of this host is dead, if there is one.
     pub fn stop_proof(&self, boot_id: &BootId, facts: &HostFacts) -> Option<HostStopProof> {
         let read = self
@@ -208,6 +215,10 @@ impl HostMachine {
             out.actions.push(HostAction::LiftCut);
         }
         let signs = self.floored(&facts.signs);
+        if self.identity_problem.is_some() || !facts.lease_is_of(identity) {
+            // Another machine may have renewed.
+            self.signs_are_old();
+        }
         self.take_reading(facts, &signs, policy);
         let signals = self.signals(facts, &signs, policy, now);
         let conclusion = conclude(signals);

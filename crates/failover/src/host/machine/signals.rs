@@ -58,11 +58,10 @@ impl HostMachine {
             Some(sign) if sign.is_fresh(interval, policy, now) => Freshness::Fresh,
             Some(_) => Freshness::Stale,
         };
-        let same_boot = match (&facts.lease_boot_id, &facts.identity) {
-            (Some(lease), Some(identity)) => *lease == identity.boot_id,
-            // No Lease yet: the window that began with the observation decides.
-            _ => true,
-        };
+        let same_boot = facts
+            .identity
+            .as_ref()
+            .is_none_or(|identity| facts.lease_is_of(identity));
         let lease = if same_boot {
             freshness(signs.lease, policy.lease_interval_milliseconds)
         } else {
