@@ -186,8 +186,13 @@ impl HostWatch {
     /// The storm guard stands, be it that it lets one host at a time be forced off, and more than one host is silent: what
     /// is wrong is not the matter of each of them. The last one that stays silent is a matter of its own again.
     pub fn storm_stands(&self) -> bool {
+        !self.is_calm() && self.silent() > 1
+    }
+
+    /// Hosts that miss renewals just now.
+    fn silent(&self) -> usize {
         let silent = self.facts.keys().filter(|host| self.is_silent(host));
-        !self.is_calm() && silent.count() > 1
+        silent.count()
     }
 
     /// Whether a host misses renewals just now.
@@ -261,18 +266,15 @@ async fn turn(context: &Arc<Context>) {
         if step.storm_began {
             tracing::error!("many hosts fell silent at once: nothing is forced off");
         }
-        let silent = facts
-            .keys()
-            .filter(|host| machines.machine(host).is_some_and(HostMachine::is_silent))
-            .count();
         let stands = matches!(machines.storm(), StormState::Storm { .. });
-        let storm = told_storm(stands, silent, facts.len());
+        let hosts = facts.len();
         let views: BTreeMap<HostName, _> = facts
             .iter()
             .filter_map(|(name, facts)| {
                 Some((name.clone(), machines.view(name, facts, &policy, now)?))
             })
             .collect();
+        let storm = told_storm(stands, watch.silent(), hosts);
         (step.actions, views, step.events, storm, asks)
     };
     for wanted in asks {
