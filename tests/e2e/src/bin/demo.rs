@@ -29,7 +29,7 @@ fn busy() -> Option<String> {
     let bound = BUSY_PER_PROCESSOR * u32::try_from(processors).ok()?;
     (load > f64::from(bound)).then(|| {
         format!(
-            "this machine's load is {load:.1} on {processors} processors; end what else runs on it, then play again"
+            "this machine's load is {load:.1} on {processors} processors, so its emulated guests answer late; end what else runs on it, or take a faster one, and play again"
         )
     })
 }
