@@ -1,12 +1,11 @@
-//! A site whose etcd was restored: notices it, keeps everything still, and carries out the rebase
-//! that a person asks for. What a rebase does is decided by `failover::rebase`.
+//! A site whose etcd was restored: keeps everything still, and carries out the rebase that a person asks
+//! for. When it is frozen is decided by `failover::freeze`, what a rebase does by `failover::rebase`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::{CloudPolicy, Host, Rebased, SiteFreeze, VirtualMachine, Volume};
-use failover::Moment;
-use failover::agent::freeze::went_back;
+use failover::freeze::{Answer, Due, Facts, HostFacts, OperatorMemory, Turn, host_said};
 use failover::rebase::{HostSaid, HostWord, Obstacle, RebasePlan, SeenCopy, rebase};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
@@ -18,36 +17,17 @@ use crate::vms::{claim_of, rights_patch};
 use crate::writer::{WriteError, logged};
 use crate::{clock, door};
 
-/// What may be done with VMs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// What is right.
-    Act,
-    /// Nothing yet: this operator has just begun and has not heard from every host.
-    Listen,
-    /// Nothing before a rebase.
-    Frozen,
-}
-
 /// What is remembered.
 #[derive(Debug, Default)]
 pub struct Freeze(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What the rebase waits for, while the site is frozen.
-    message: Option<String>,
-    /// When this operator first looked.
-    began: Option<Moment>,
-    /// Every host was heard since, or is silent.
-    heard: bool,
+    memory: OperatorMemory,
+    /// Why the site is frozen and what its rebase waits for, for people.
+    message: String,
     /// This operator saw the API go back, and began its watches anew.
     went_back: bool,
-    /// The last rebase that this operator knows of.
-    rebase: String,
-    /// The roll-call that this operator made: what hosts say counts as an answer to it alone. What a
-    /// restored API holds of a former freeze answers another.
-    roll_call: String,
 }
 
 impl Freeze {
@@ -55,40 +35,15 @@ impl Freeze {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this operator holds the site for frozen.
-    fn stands(&self) -> bool {
-        self.state().message.is_some()
-    }
-
-    /// What a rebase waits for, while this operator holds the site for frozen.
+    /// Why the site is frozen, while this operator holds it for frozen.
     fn message(&self) -> Option<String> {
-        self.state().message.clone()
+        let state = self.state();
+        state.memory.stands().then(|| state.message.clone())
     }
 
     /// Another operator leads: what this one held grows old.
     pub fn forget(&self) {
-        self.set(None);
-    }
-
-    /// Takes the name of the last rebase; whether it is a later one than was known: versions from
-    /// before it mean nothing, to an operator that did not lead then too.
-    fn learns_of(&self, last: &str) -> bool {
-        let mut state = self.state();
-        let later = last > state.rebase.as_str();
-        if later {
-            last.clone_into(&mut state.rebase);
-            state.roll_call.clear();
-        }
-        later
-    }
-
-    /// This operator froze the site, and knows of no rebase since.
-    fn awaits_rebase(&self) -> bool {
-        !self.state().roll_call.is_empty()
-    }
-
-    fn has_called(&self, roll_call: &str) -> bool {
-        !roll_call.is_empty() && self.state().roll_call == roll_call
+        self.state().memory.forget();
     }
 
     /// Whether it is news that this operator saw the API go back.
@@ -97,7 +52,7 @@ impl Freeze {
         went_back && !known
     }
 
-    fn set(&self, message: Option<String>) {
+    fn tell(&self, message: String) {
         self.state().message = message;
     }
 }
@@ -133,67 +88,112 @@ pub fn follow(context: &Context) {
         return;
     };
     let frozen = policy.status.as_ref().and_then(|it| it.frozen.as_ref());
-    if frozen.is_none() && context.freeze.learns_of(&last_rebase(policy)) {
+    if frozen.is_some() {
+        return;
+    }
+    let later = context.freeze.state().memory.learns_of(last_rebase(policy));
+    if later {
         context.writer.forget_written();
         forget_seen(context);
     }
 }
 
 /// One turn, before anything is decided about VMs.
-pub async fn turn(context: &Arc<Context>) -> Word {
+pub async fn turn(context: &Arc<Context>) -> Turn {
     let Some(policy) = context.stores.policies.state().first().cloned() else {
         // A site without a policy can not be frozen for all to see; hosts that remember more start
         // nothing by themselves.
-        return Word::Act;
+        return Turn::Act;
     };
-    let status = policy.status.clone().unwrap_or_default();
-    if let Some(frozen) = &status.frozen {
-        if !context.freeze.stands() {
-            // Versions are used anew: what was written from them means nothing any more.
-            context.writer.forget_written();
-            context.freeze.set(Some(frozen.cause.clone()));
-        }
-        let again = went_back_here(context);
-        if again {
-            context.writer.forget_written();
-        }
-        if context.writer.settled(policy.as_ref()) {
-            if context.freeze.has_called(&frozen.roll_call) && !again {
-                go_on(context, &policy, frozen).await;
-            } else {
-                // Etcd went back once more: a rebase that was asked for before is none of this freeze.
-                let anew = json!({"since": clock::wall()});
-                call_the_roll(context, &policy, if again { anew } else { json!({}) }).await;
-            }
-        }
-        return Word::Frozen;
+    let turn = decide(context, &policy);
+    let Turn::Frozen {
+        forget_written,
+        due,
+    } = &turn
+    else {
+        return turn;
+    };
+    if *forget_written {
+        context.writer.forget_written();
     }
-    if let Some(cause) = noticed(context, &last_rebase(&policy)) {
-        if !context.freeze.stands() || went_back_here(context) {
+    if context.writer.settled(policy.as_ref()) {
+        carry_out(context, &policy, due).await;
+    }
+    turn
+}
+
+/// What is known of the site, and what follows from it.
+fn decide(context: &Context, policy: &CloudPolicy) -> Turn {
+    let status = policy.status.as_ref();
+    let frozen = status.and_then(|status| status.frozen.as_ref());
+    let hosts = context.stores.hosts.state();
+    let facts = Facts {
+        roll_call: frozen.map(|frozen| frozen.roll_call.as_str()),
+        last_rebase: last_rebase(policy),
+        went_back: went_back_here(context),
+        hosts: hosts.iter().map(|host| host_facts(context, host)).collect(),
+        unreachable_after: door::policy(&context.stores.policy()).unreachable_after_milliseconds,
+    };
+    let mut state = context.freeze.state();
+    let stood = state.memory.stands();
+    let turn = state.memory.turn(&facts, clock::now());
+    if let Turn::Frozen {
+        forget_written,
+        due,
+    } = &turn
+    {
+        let cause = match due {
+            Due::Freeze(cause) => Some(cause.to_string()),
+            _ => frozen.map(|frozen| frozen.cause.clone()),
+        };
+        if matches!(due, Due::Freeze(_)) && *forget_written {
             tracing::error!(cause, "the site is frozen");
-            context.writer.forget_written();
-            context.freeze.set(Some(cause.clone()));
         }
-        if context.writer.settled(policy.as_ref()) {
+        if !stood || matches!(due, Due::Freeze(_)) {
+            state.message = cause.unwrap_or_default();
+        }
+    }
+    turn
+}
+
+fn host_facts<'a>(context: &Context, host: &'a Host) -> HostFacts<'a> {
+    let name = host.name_any();
+    let renewals = context.stores.renewals(&name);
+    let report = host
+        .reported()
+        .and_then(|reported| reported.frozen.as_ref());
+    HostFacts {
+        accepted: host.status.as_ref().is_some_and(|s| s.accepted.is_some()),
+        renewals: renewals.as_ref().map_or(0, |known| known.sign.changes),
+        remembers: renewals.and_then(|known| known.api_seen),
+        frozen: report.map(|report| (report.rebase.as_str(), report.cause.as_str())),
+        name: HostName(name),
+    }
+}
+
+async fn carry_out(context: &Arc<Context>, policy: &CloudPolicy, due: &Due) {
+    match due {
+        Due::Freeze(cause) => {
+            let cause = cause.to_string();
             let frozen = json!({"since": clock::wall(), "cause": cause});
-            if call_the_roll(context, &policy, frozen).await {
+            if call_the_roll(context, policy, frozen).await {
                 let note = format!(
                     "{cause}; nothing is started, stopped, moved or forced off before: zyctl failover rebase"
                 );
                 let kind = EventType::Warning;
-                context
-                    .writer
-                    .tell(policy.as_ref(), kind, "Frozen", &note)
-                    .await;
+                context.writer.tell(policy, kind, "Frozen", &note).await;
             }
         }
-        return Word::Frozen;
-    }
-    context.freeze.set(None);
-    if everybody_heard(context) {
-        Word::Act
-    } else {
-        Word::Listen
+        Due::CallTheRoll { again } => {
+            let anew = json!({"since": clock::wall()});
+            call_the_roll(context, policy, if *again { anew } else { json!({}) }).await;
+        }
+        Due::Rebase => {
+            let status = policy.status.as_ref();
+            if let Some(frozen) = status.and_then(|status| status.frozen.as_ref()) {
+                go_on(context, policy, frozen).await;
+            }
+        }
     }
 }
 
@@ -207,78 +207,22 @@ async fn call_the_roll(context: &Context, policy: &CloudPolicy, mut frozen: Valu
     let result = context.writer.swap_status(policy, status).await;
     let written = result.is_ok();
     if written {
-        context.freeze.state().roll_call = roll_call;
+        context.freeze.state().memory.called(&roll_call);
         forget_seen(context);
     }
     logged("freeze", &policy.name_any(), result);
     written
 }
 
-fn last_rebase(policy: &CloudPolicy) -> String {
-    let last = policy
-        .status
-        .as_ref()
-        .and_then(|status| status.last_rebase.clone());
-    last.map(|last| last.id).unwrap_or_default()
+fn last_rebase(policy: &CloudPolicy) -> &str {
+    let status = policy.status.as_ref();
+    let last = status.and_then(|status| status.last_rebase.as_ref());
+    last.map_or("", |last| last.id.as_str())
 }
 
 /// By the leader's Lease, or by an object that a watch showed older than it was.
 fn went_back_here(context: &Context) -> bool {
     context.writer.saw_it_go_back() || context.stores.saw_it_go_back()
-}
-
-/// Who noticed that the API went back, and what.
-fn noticed(context: &Context, last_rebase: &str) -> Option<String> {
-    if went_back_here(context) {
-        return Some("the operator saw the API server hold less than before".to_owned());
-    }
-    if context.freeze.awaits_rebase() {
-        return Some("the API server has forgotten that the site is frozen".to_owned());
-    }
-    for host in context.stores.hosts.state() {
-        let name = host.name_any();
-        if let Some(report) = frozen_report(&host, last_rebase) {
-            return Some(format!("host {name}: {}", report.cause));
-        }
-        let seen = context
-            .stores
-            .renewals(&name)
-            .and_then(|renewals| renewals.api_seen);
-        if let Some((word, version)) = seen
-            && went_back(&word, version, last_rebase)
-        {
-            return Some(format!(
-                "host {name} remembers version {word} of the API server, which is at {version}"
-            ));
-        }
-    }
-    None
-}
-
-/// What a frozen host says, if it says it about this freeze.
-fn frozen_report<'a>(host: &'a Host, last_rebase: &str) -> Option<&'a api::FrozenReport> {
-    let reported = host.reported()?;
-    let report = reported.frozen.as_ref()?;
-    (report.rebase == last_rebase).then_some(report)
-}
-
-/// An operator that has just begun knows no more than the API does: it listens until every host
-/// has renewed its Lease once more, or has been silent for as long as makes it unreachable.
-fn everybody_heard(context: &Context) -> bool {
-    let now = clock::now();
-    let mut state = context.freeze.state();
-    let began = *state.began.get_or_insert(now);
-    if !state.heard {
-        let policy = door::policy(&context.stores.policy());
-        let late = now.since(began) >= policy.unreachable_after_milliseconds;
-        state.heard = late
-            || context.stores.hosts.state().iter().all(|host| {
-                let accepted = host.status.as_ref().is_some_and(|s| s.accepted.is_some());
-                let renewals = context.stores.renewals(&host.name_any());
-                !accepted || renewals.is_some_and(|renewals| renewals.sign.changes > 1)
-            });
-    }
-    state.heard
 }
 
 /// Carries out the rebase that was asked for, and says what it waits for.
@@ -305,9 +249,7 @@ async fn go_on(context: &Arc<Context>, policy: &CloudPolicy, frozen: &SiteFreeze
         (Ok(_), None) => "every host was heard or is off: zyctl failover rebase".to_owned(),
         (Ok(_), Some(_)) => "the rebase is being carried out".to_owned(),
     };
-    context
-        .freeze
-        .set(Some(format!("{}; {waits}", frozen.cause)));
+    context.freeze.tell(format!("{}; {waits}", frozen.cause));
     let (Ok(plan), Some(request)) = (plan, asked) else {
         return;
     };
@@ -338,7 +280,7 @@ fn plan(
     let said: BTreeMap<HostName, HostSaid> = hosts
         .iter()
         .map(|host| {
-            let said = said(context, host, &last, &frozen.roll_call);
+            let said = said(context, host, last, &frozen.roll_call);
             (HostName(host.name_any()), said)
         })
         .collect();
@@ -347,34 +289,40 @@ fn plan(
     rebase(&rights, &said, decided, clock::wall().0.as_millisecond())
 }
 
-/// A host's word counts for the incarnation that renews its Lease, as an answer to the roll-call.
+/// What a host says, or proof that it is off.
 fn said(context: &Context, host: &Host, last_rebase: &str, roll_call: &str) -> HostSaid {
     let name = HostName(host.name_any());
-    let reported = host.reported();
-    let boot_id = reported.map(|reported| reported.incarnation.boot_id.as_str());
-    let renews = context
-        .stores
-        .renewals(name.as_str())
-        .and_then(|renewals| renewals.boot_id);
-    if let (Some(report), Some(boot_id), Some(renews)) =
-        (frozen_report(host, last_rebase), boot_id, renews)
-        && renews.as_str() == boot_id
-        && report.roll_call == roll_call
-    {
+    let answer = host.reported().and_then(|reported| {
+        let report = reported.frozen.as_ref()?;
         let copies = report.copies.iter().map(|copy| SeenCopy {
             vm: copy.vm.as_str().into(),
             name: copy.name.clone(),
             epoch: Epoch(copy.epoch),
             runs: copy.runs,
         });
-        return HostSaid::Heard(HostWord {
-            boot_id: boot_id.into(),
+        let word = HostWord {
+            boot_id: reported.incarnation.boot_id.as_str().into(),
             copies: copies.collect(),
             highest: Epoch(report.highest_epoch),
-        });
-    }
+        };
+        Some(Answer {
+            rebase: &report.rebase,
+            roll_call: &report.roll_call,
+            word,
+        })
+    });
+    let renews = context
+        .stores
+        .renewals(name.as_str())
+        .and_then(|renewals| renewals.boot_id);
     let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-    watch.off(&name).map_or(HostSaid::Silent, HostSaid::Off)
+    host_said(
+        answer,
+        renews.as_ref(),
+        last_rebase,
+        roll_call,
+        watch.off(&name),
+    )
 }
 
 async fn write(
@@ -434,9 +382,11 @@ async fn end(
     vms: usize,
 ) -> Result<(), WriteError> {
     let at = clock::wall();
-    // Later rebases have later words, whatever the clock does, and whatever etcd has forgotten.
-    let last = last_rebase(policy).max(context.freeze.state().rebase.clone());
-    let id = at.0.to_string().max(format!("{last}+"));
+    let id = context
+        .freeze
+        .state()
+        .memory
+        .name_rebase(last_rebase(policy), at.0.to_string());
     let last = Rebased {
         id,
         at,
@@ -447,8 +397,7 @@ async fn end(
     };
     let status = json!({"frozen": null, "lastRebase": last});
     context.writer.swap_status(policy, status).await?;
-    // What answered it is used up: a backup that holds the freeze holds those answers too.
-    context.freeze.state().roll_call.clear();
+    context.freeze.state().memory.rebased();
     let note = format!(
         "{} VMs follow what runs; by {}: {}",
         vms, request.by, request.reason

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use failover::freeze::Turn;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::task::JoinSet;
@@ -199,9 +200,9 @@ fn spawn_loops(context: &Arc<Context>, tasks: &mut JoinSet<&'static str>) {
             freeze::follow(&machines);
             if machines.writer.leads() {
                 match freeze::turn(&machines).await {
-                    freeze::Word::Act => vms::turn(&machines, &mut memory).await,
-                    freeze::Word::Frozen => vms::show_frozen(&machines).await,
-                    freeze::Word::Listen => {}
+                    Turn::Act => vms::turn(&machines, &mut memory).await,
+                    Turn::Frozen { .. } => vms::show_frozen(&machines).await,
+                    Turn::Listen => {}
                 }
             } else {
                 machines.planner.forget().await;

@@ -27,6 +27,7 @@
 //! | `vm`, `failures`, `recovery` | what becomes of one VM: first host, restart, back-off, end; in which order and how many at once |
 //! | `migration`, `hand_over`, `agent` | one live migration seen by the operator, and since when its VM is handed over; what a host does with one copy, and its ledger |
 //! | `severity` | which hardware faults stand, how severe they are, whether a host is evacuated |
+//! | `freeze`, `rebase` | when a site whose etcd was restored is kept still, and what ends that |
 //! | `incident` | what stands in the fault ledger: one incident per root cause |
 //! | `reason` | every sentence of why and why not, in English and Chinese |
 //! | `policy` | every timer and bound, its default and its safe range |
@@ -45,6 +46,7 @@ pub mod assignment;
 pub mod claims;
 pub mod copy;
 pub mod failures;
+pub mod freeze;
 pub mod guard;
 pub mod hand_over;
 pub mod host;

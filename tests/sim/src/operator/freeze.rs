@@ -3,41 +3,26 @@
 
 use std::collections::BTreeMap;
 
-use failover::agent::freeze::went_back;
+use failover::freeze::{Answer, Due, Facts, HostFacts, OperatorMemory, Turn, host_said};
 use failover::host::machine::Life;
 use failover::rebase::{HostSaid, HostWord, rebase};
 use failover::vm::frozen;
 use model::{Assignment, Epoch, HostName, VmUid};
 
 use super::{Work, name};
-use crate::api::PolicyObject;
+use crate::api::{HostObject, PolicyObject};
 use crate::mutant::Mutant;
 use crate::world::World;
 
 /// When the site began, milliseconds since 1970.
 const BEGAN: i64 = 1_790_000_000_000;
 
-/// What may be done with VMs.
-pub(super) enum Word {
-    /// What is right.
-    Act,
-    /// Nothing yet.
-    Listen,
-    /// Nothing before a rebase.
-    Frozen,
-}
-
 /// What is remembered.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Frozen {
-    /// The site is frozen.
-    pub(super) stands: bool,
+pub(super) struct Freeze {
+    memory: OperatorMemory,
     highest: u64,
     pub(super) went_back: bool,
-    rebase: String,
-    roll_call: String,
-    began: Option<u64>,
-    heard: bool,
 }
 
 impl World {
@@ -54,94 +39,62 @@ impl World {
         let leads = self.leads(operator);
         let this = &mut self.operators[operator];
         let policy = &this.cache.policy;
-        if !policy.frozen && policy.rebase > this.freeze.rebase {
-            this.freeze.rebase.clone_from(&policy.rebase);
+        if !policy.frozen && this.freeze.memory.learns_of(&policy.rebase) {
             (this.freeze.highest, this.freeze.went_back) = (0, false);
-            this.freeze.roll_call.clear();
             this.written.clear();
         }
-        this.freeze.stands &= leads;
+        if !leads {
+            this.freeze.memory.forget();
+        }
     }
 
     /// Whether the site is frozen, by this operator's own word or by the API's.
     pub(super) fn holds_frozen(&self, operator: usize) -> bool {
         let this = &self.operators[operator];
-        this.freeze.stands || this.cache.policy.frozen
+        this.freeze.memory.stands() || this.cache.policy.frozen
     }
 
     /// One turn before anything is decided about VMs.
-    pub(super) fn freeze_turn(&mut self, operator: usize) -> Word {
+    pub(super) fn freeze_turn(&mut self, operator: usize) -> Turn {
         if self.mutant == Mutant::ForgetsVersions {
-            return Word::Act;
+            return Turn::Act;
         }
-        let policy = self.operators[operator].cache.policy.clone();
-        if policy.frozen {
-            let this = &mut self.operators[operator];
-            if !this.freeze.stands {
-                // Versions are used anew: what was written from them means nothing any more.
-                this.written.clear();
-            }
-            this.freeze.stands = true;
-            let freeze = &this.freeze;
-            let (called, again) = (freeze.roll_call == policy.roll_call, freeze.went_back);
-            if again {
-                this.written.clear();
-            }
-            self.show_frozen(operator);
-            if called && !again {
-                self.go_on(operator);
-            } else {
-                self.write(operator, Work::CallTheRoll(policy.version, again));
-            }
-            return Word::Frozen;
-        }
-        let this = &self.operators[operator];
-        // A freeze of its own that ended by no rebase was forgotten, or is not seen yet.
-        let awaits = !this.freeze.roll_call.is_empty();
-        if this.freeze.went_back || awaits || self.hosts_noticed(operator, &policy.rebase) {
-            let this = &mut self.operators[operator];
-            this.written.clear();
-            this.freeze.stands = true;
-            self.write(operator, Work::Freeze(policy.version));
-            return Word::Frozen;
-        }
-        self.operators[operator].freeze.stands = false;
-        if self.everybody_heard(operator) {
-            Word::Act
-        } else {
-            Word::Listen
-        }
-    }
-
-    fn hosts_noticed(&self, operator: usize, rebase: &str) -> bool {
-        let this = &self.operators[operator];
-        let told = |object: &crate::api::HostObject| {
-            object
-                .frozen
-                .as_ref()
-                .is_some_and(|(known, ..)| known == rebase)
-        };
-        let remembers = |known: &Option<super::Renewals>| {
-            let seen = known.as_ref().and_then(|known| known.api_seen.as_ref());
-            seen.is_some_and(|(word, version)| went_back(word, *version, rebase))
-        };
-        this.cache.hosts.iter().any(|object| told(object)) || this.renewals.iter().any(remembers)
-    }
-
-    /// Every accepted host has renewed once more since this operator began, or had the time to: one whose Lease was
-    /// never seen is not heard.
-    fn everybody_heard(&mut self, operator: usize) -> bool {
-        let now = self.now;
+        let now = self.moment(operator);
         let late = self.policy.unreachable_after_milliseconds;
         let this = &mut self.operators[operator];
-        let began = *this.freeze.began.get_or_insert(now);
-        let mut hosts = this.cache.hosts.iter().zip(&this.renewals);
-        let all = hosts.all(|(object, renewals)| {
-            let heard = renewals.as_ref().is_some_and(|it| it.sign.changes > 1);
-            object.accepted.is_none() || heard
-        });
-        this.freeze.heard |= now - began >= late || all;
-        this.freeze.heard
+        let policy = this.cache.policy.clone();
+        let hosts = this.cache.hosts.iter().zip(&this.renewals).zip(&self.names);
+        let facts = Facts {
+            roll_call: policy.frozen.then_some(policy.roll_call.as_str()),
+            last_rebase: &policy.rebase,
+            went_back: this.freeze.went_back,
+            hosts: hosts
+                .map(|((object, renewals), name)| host_facts(name, object, renewals.as_ref()))
+                .collect(),
+            unreachable_after: late,
+        };
+        let turn = this.freeze.memory.turn(&facts, now);
+        let Turn::Frozen {
+            forget_written,
+            due,
+        } = &turn
+        else {
+            return turn;
+        };
+        if *forget_written {
+            this.written.clear();
+        }
+        if policy.frozen {
+            self.show_frozen(operator);
+        }
+        match due {
+            Due::Rebase => self.go_on(operator),
+            Due::CallTheRoll { again } => {
+                self.write(operator, Work::CallTheRoll(policy.version, *again));
+            }
+            Due::Freeze(_) => self.write(operator, Work::Freeze(policy.version)),
+        }
+        turn
     }
 
     fn show_frozen(&mut self, operator: usize) {
@@ -155,11 +108,10 @@ impl World {
         }
     }
 
-    /// Carries out the rebase that was asked for, from a fresh read.
+    /// Carries out the rebase that was asked for, from VMs and hosts that are read afresh.
     fn go_on(&mut self, operator: usize) {
-        let policy = self.api.objects.policy.clone();
-        let called = self.operators[operator].freeze.roll_call == policy.roll_call;
-        if !self.api_serves() || !policy.asked || !policy.frozen || !called {
+        let policy = self.operators[operator].cache.policy.clone();
+        if !self.api_serves() || !policy.asked {
             return;
         }
         let said = self.what_hosts_say(operator, &policy.rebase, &policy.roll_call);
@@ -184,9 +136,8 @@ impl World {
             if self.claim_what_runs(operator, &plan.running) {
                 return;
             }
-            let known = &self.operators[operator].freeze.rebase;
-            let last = policy.rebase.as_str().max(known.as_str());
-            let id = self.wall(operator).max(format!("{last}+"));
+            let memory = &self.operators[operator].freeze.memory;
+            let id = memory.name_rebase(&policy.rebase, self.wall(operator));
             return self.write(operator, Work::Thaw(policy.version, id));
         }
         for change in plan.changes {
@@ -212,9 +163,14 @@ impl World {
             let renews = this.renewals[host]
                 .as_ref()
                 .and_then(|known| known.boot_id.as_ref());
-            let word = object.frozen.as_ref().filter(|(known, answers, word)| {
-                known == rebase && answers == roll_call && renews == Some(&word.boot_id)
-            });
+            let answer = object
+                .frozen
+                .as_ref()
+                .map(|(rebase, roll_call, word)| Answer {
+                    rebase,
+                    roll_call,
+                    word: word.clone(),
+                });
             let off = || {
                 let (machine, facts) = (this.hosts.machine(name)?, this.facts.get(name)?);
                 let boot = &facts.identity.as_ref()?.boot_id;
@@ -222,15 +178,14 @@ impl World {
                     .then(|| machine.stop_proof(boot, facts))
                     .flatten()
             };
-            let word = match word {
-                Some((.., word)) => HostSaid::Heard(word.clone()),
-                None if unheard => HostSaid::Heard(HostWord {
+            let mut word = host_said(answer, renews, rebase, roll_call, off());
+            if unheard && !matches!(word, HostSaid::Heard(_)) {
+                word = HostSaid::Heard(HostWord {
                     boot_id: machine_boot(object),
                     copies: Vec::new(),
                     highest: Epoch(0),
-                }),
-                None => off().map_or(HostSaid::Silent, HostSaid::Off),
-            };
+                });
+            }
             said.insert(name.clone(), word);
         }
         said
@@ -285,7 +240,7 @@ impl World {
         });
         if written {
             let freeze = &mut self.operators[operator].freeze;
-            freeze.roll_call = roll_call;
+            freeze.memory.called(&roll_call);
             (freeze.highest, freeze.went_back) = (0, false);
         }
         written
@@ -345,7 +300,7 @@ impl World {
                     policy.rebase.clone_from(id);
                 });
                 if written {
-                    self.operators[operator].freeze.roll_call.clear();
+                    self.operators[operator].freeze.memory.rebased();
                     self.checker.rebased();
                     self.tell_as(name(operator), "rebased", &[]);
                 }
@@ -356,28 +311,23 @@ impl World {
     }
 }
 
-fn machine_boot(object: &crate::api::HostObject) -> model::BootId {
-    let reported = object.reported.as_ref().or(object.accepted.as_ref());
-    reported.map_or_else(|| "unknown".into(), |identity| identity.boot_id.clone())
+/// What an operator knows of a host.
+fn host_facts<'a>(
+    name: &HostName,
+    object: &'a HostObject,
+    renewals: Option<&super::Renewals>,
+) -> HostFacts<'a> {
+    let told = object.frozen.as_ref();
+    HostFacts {
+        name: name.clone(),
+        accepted: object.accepted.is_some(),
+        renewals: renewals.map_or(0, |known| known.sign.changes),
+        remembers: renewals.and_then(|known| known.api_seen.clone()),
+        frozen: told.map(|(rebase, ..)| (rebase.as_str(), "frozen")),
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::Plan;
-
-    #[test]
-    fn an_accepted_host_whose_lease_was_never_seen_is_not_heard() {
-        let mut world = World::new(Plan::random(1), Mutant::None, false);
-        let hosts = world.machines.len();
-        world.operators[0].sized(hosts);
-        world.operators[0].cache = world.api.objects.clone();
-        assert!(!world.everybody_heard(0));
-        // One that was never accepted keeps nobody waiting.
-        for host in 0..hosts {
-            world.api.host(host, None, |object| object.accepted = None);
-        }
-        world.operators[0].cache = world.api.objects.clone();
-        assert!(world.everybody_heard(0));
-    }
+fn machine_boot(object: &HostObject) -> model::BootId {
+    let reported = object.reported.as_ref().or(object.accepted.as_ref());
+    reported.map_or_else(|| "unknown".into(), |identity| identity.boot_id.clone())
 }

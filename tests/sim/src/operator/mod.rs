@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use failover::Moment;
 use failover::failures::Failures;
+use failover::freeze::Turn;
 use failover::guard::heartbeats::Heartbeats;
 use failover::hand_over::HandOvers;
 use failover::host::fencing::CommandEnd;
@@ -32,7 +33,7 @@ use model::{BootId, Epoch, HostName, VmUid};
 use crate::api::Objects;
 use crate::mutant::Mutant;
 use crate::world::{Event, World};
-use freeze::Frozen;
+use freeze::Freeze;
 use seats::Seat;
 pub use writes::{MoveEdit, Work};
 
@@ -107,7 +108,7 @@ pub struct Operator {
     election_at: u64,
     leader_seen: Option<(u64, u64)>,
     troubled: bool,
-    freeze: Frozen,
+    freeze: Freeze,
 }
 
 impl Operator {
@@ -152,7 +153,7 @@ impl Operator {
             election_at: 0,
             leader_seen: None,
             troubled: false,
-            freeze: Frozen::default(),
+            freeze: Freeze::default(),
         }
     }
 
@@ -224,8 +225,8 @@ impl World {
             self.follow_rebases(operator);
             if self.leads(operator) && self.operators[operator].works == 0 {
                 trouble |= match self.freeze_turn(operator) {
-                    freeze::Word::Act => self.vm_turn(operator),
-                    freeze::Word::Listen | freeze::Word::Frozen => true,
+                    Turn::Act => self.vm_turn(operator),
+                    Turn::Listen | Turn::Frozen { .. } => true,
                 };
                 self.operators[operator].troubled = trouble;
             }
