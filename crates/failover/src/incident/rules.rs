@@ -37,6 +37,9 @@ pub fn fault_cause(host: &HostName, component: &str, kind: FaultKind) -> String 
 /// Stable key of what a host's event tells, in a timeline. Steps that can repeat with another value carry it.
 pub fn host_step(event: &HostEvent) -> String {
     match &event.reason {
+        Reason::Concluded { conclusion } if event.kind == EventKind::NotDone => {
+            format!("{}/left-alone/{conclusion:?}", event.host)
+        }
         Reason::Concluded { conclusion } => format!("{}/concluded/{conclusion:?}", event.host),
         Reason::ForcedOff { attempt, .. } => format!("{}/forced-off/{attempt}", event.host),
         Reason::StaysOn { bmc, .. } => format!("{}/stays-on/{bmc}", event.host),
@@ -47,7 +50,14 @@ pub fn host_step(event: &HostEvent) -> String {
 /// The entry of one event.
 fn entry(event: &HostEvent, at: WallTime) -> Entry {
     let step = host_step(event);
-    let Sentence { english, chinese } = event.reason.sentence();
+    let Sentence { english, chinese } = match (&event.reason, event.kind) {
+        // What was seen stands in an entry of its own.
+        (Reason::Concluded { .. }, EventKind::NotDone) => Sentence {
+            english: "is not forced off, as it shows life".to_owned(),
+            chinese: "有存活迹象,不强制断电".to_owned(),
+        },
+        (reason, _) => reason.sentence(),
+    };
     Entry {
         at,
         kind: event.kind,

@@ -282,3 +282,37 @@ fn each_faulty_component_is_one_incident() {
         1
     );
 }
+
+/// What was seen and what was not done about it are two entries.
+#[test]
+fn a_host_that_is_left_alone_is_told_as_deliberately_not_done() {
+    for conclusion in [
+        Conclusion::ManagementCut,
+        Conclusion::SwitchDead,
+        Conclusion::BmcContradicts,
+        Conclusion::Unlisted,
+    ] {
+        let mut ledger = Ledger::default();
+        let concluded = Reason::Concluded { conclusion };
+        let silent = Reason::Unreachable {
+            silent_milliseconds: 8_000,
+        };
+        for (at, kind, reason) in [
+            (1, EventKind::Seen, concluded.clone()),
+            (2, EventKind::Seen, silent),
+            (3, EventKind::NotDone, concluded.clone()),
+            (4, EventKind::NotDone, concluded),
+        ] {
+            ledger.host_event(&event("h1", "b1", kind, reason), WallTime(at));
+        }
+        let incident = ledger.get("host-silent/h1/b1").unwrap();
+        let kinds: Vec<_> = incident.timeline.iter().map(|entry| entry.kind).collect();
+        assert_eq!(
+            kinds,
+            [EventKind::Seen, EventKind::Seen, EventKind::NotDone],
+            "{conclusion:?}"
+        );
+        let told = &incident.timeline[2].english;
+        assert_eq!(told, "h1: is not forced off, as it shows life");
+    }
+}

@@ -29,7 +29,7 @@ pub use self::facts::{
 };
 use super::fencing::{Fencing, Stage};
 use super::incarnation::Identity;
-use super::table::{Freshness, conclude};
+use super::table::{Conclusion, Freshness, conclude};
 use crate::policy::Policy;
 use crate::proof::HostStopProof;
 use crate::proof::confirmation::{Confirmation, ConfirmationError};
@@ -58,6 +58,8 @@ pub struct HostMachine {
     signs_at_confirmation: Option<(Moment, LifeSigns)>,
     /// Renewals seen when it fell silent: only another one ends the silence.
     renewals_at_silence: u64,
+    /// What its signals meant last in this silence.
+    concluded: Option<Conclusion>,
     /// Its storage is, or is being, cut off.
     storage_cut: bool,
     /// Since when it says that it can not end a copy.
@@ -99,6 +101,7 @@ impl HostMachine {
             told: BTreeSet::new(),
             signs_at_confirmation: None,
             renewals_at_silence: 0,
+            concluded: None,
             storage_cut: false,
             stuck_since: None,
             identity_problem: None,

@@ -44,7 +44,7 @@ impl HostMachine {
         ) {
             self.enter(Life::Suspect, now);
             // One that failed while the host still lived says nothing about the silent one.
-            self.fencing = None;
+            (self.fencing, self.concluded) = (None, None);
             self.renewals_at_silence = signs.lease.map_or(0, |sign| sign.changes);
             self.tell(
                 out,
@@ -60,6 +60,7 @@ impl HostMachine {
             return;
         }
         if !matches!(conclusion, Conclusion::PowerNotRead) {
+            self.concluded = Some(conclusion);
             self.tell(out, EventKind::Seen, Reason::Concluded { conclusion });
         }
         if self.life == Life::Suspect
@@ -83,14 +84,8 @@ impl HostMachine {
             Life::Unreachable => self.consider_fencing(
                 facts,
                 conclusion,
-                // A host whose VMs answer is only half alive once its heart has stood still for
-                // as long as its Lease.
-                match signs.heartbeat {
-                    Some(heartbeat) if conclusion == Conclusion::HalfAlive => {
-                        silent_milliseconds.min(now.since(heartbeat.changed_at))
-                    }
-                    _ => silent_milliseconds,
-                },
+                silent_milliseconds,
+                lifeless_milliseconds(conclusion, signs, policy, now),
                 permit,
                 policy,
                 now,
@@ -306,6 +301,7 @@ impl HostMachine {
         facts: &HostFacts,
         conclusion: Conclusion,
         silent_milliseconds: u64,
+        lifeless_milliseconds: u64,
         permit: &FencePermit,
         policy: &Policy,
         now: Moment,
@@ -314,13 +310,19 @@ impl HostMachine {
         let refusal = match conclusion.response() {
             Response::None | Response::Wait | Response::Prove => return,
             Response::AlertOnly => Reason::Concluded { conclusion },
+            Response::Fence | Response::OtherProofs
+                if lifeless_milliseconds < policy.unreachable_after_milliseconds =>
+            {
+                return;
+            }
             Response::OtherProofs if facts.bmcs == 0 => Reason::NoBmc,
             Response::OtherProofs => Reason::NeedsPerson {
                 host: self.host.clone(),
             },
             Response::FenceIsolated if !policy.fence_isolated => Reason::IsolatedKept,
             Response::FenceIsolated
-                if silent_milliseconds < policy.fence_isolated_after_milliseconds =>
+                if silent_milliseconds.min(lifeless_milliseconds)
+                    < policy.fence_isolated_after_milliseconds =>
             {
                 return;
             }
@@ -440,4 +442,29 @@ impl HostMachine {
         }
         self.fencing = Some(fencing);
     }
+}
+
+/// For how long a silent host has not shown the life that its VMs show, or its heart: it is as long as that not
+/// forced off. One whose VMs answer is only half alive once its heart has stood still for as long as its Lease.
+/// And a probe or two that get lost are no reason to cut down VMs that answered all the while that their host
+/// was silent; an answer from before that says nothing of the kind.
+fn lifeless_milliseconds(
+    conclusion: Conclusion,
+    signs: &LifeSigns,
+    policy: &Policy,
+    now: Moment,
+) -> u64 {
+    let late = policy.lease_interval_milliseconds + policy.grace_milliseconds;
+    let seen = match conclusion {
+        Conclusion::HalfAlive => signs.heartbeat.map(|heartbeat| heartbeat.changed_at),
+        Conclusion::Isolated | Conclusion::Hung | Conclusion::NothingAnswers => {
+            signs.answered_probe_sent_at.filter(|sent| {
+                signs
+                    .lease
+                    .is_some_and(|lease| sent.since(lease.changed_at) > late)
+            })
+        }
+        _ => None,
+    };
+    seen.map_or(u64::MAX, |seen| now.since(seen))
 }

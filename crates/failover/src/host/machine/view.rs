@@ -2,7 +2,7 @@
 
 use super::{HostFacts, HostMachine, HostState, HostView, Intent, Life};
 use crate::host::fencing::Stage;
-use crate::host::table::{Conclusion, PowerSignal, power_signal};
+use crate::host::table::{Conclusion, PowerSignal, Response, power_signal};
 use crate::policy::Policy;
 use crate::proof::HostStopProof;
 use crate::proof::confirmation::ConfirmationError;
@@ -155,8 +155,16 @@ impl HostMachine {
         if let Some(ConfirmationError::Void(_)) = self.refusal(facts) {
             reasons.push(Reason::WordIsVoid);
         }
+        let runs = self.concluded.filter(|conclusion| {
+            let response = conclusion.response();
+            matches!(response, Response::AlertOnly | Response::FenceIsolated)
+        });
+        reasons.extend(runs.map(|conclusion| Reason::Concluded { conclusion }));
+        let is_left_alone = runs.is_some_and(|it| it.response() == Response::AlertOnly);
         if self.storage_cut {
             reasons.push(Reason::StorageIsCut);
+        } else if is_left_alone {
+            // It shows life: a person's word would be refused.
         } else if failed || facts.bmcs == 0 || mute || self.bmc_lies() {
             reasons.push(Reason::NeedsPerson {
                 host: self.host.clone(),
@@ -314,5 +322,39 @@ mod tests {
         assert!(!tells(&machine, &facts), "it is being watched");
         facts.void_confirmation = Some(word);
         assert!(tells(&machine, &facts));
+    }
+
+    /// A person's word about a host whose heart beats would be refused: it is not asked for.
+    #[test]
+    fn nobody_is_told_to_switch_off_a_host_that_shows_life() {
+        let policy = Policy::default();
+        let mut machine = HostMachine::new("h1".into(), Moment(0));
+        let mut facts = HostFacts {
+            identity: Some(identity("b1")),
+            lease_boot_id: Some("b1".into()),
+            ..HostFacts::default()
+        };
+        let concluded = |conclusion| Reason::Concluded { conclusion };
+        let person = Reason::NeedsPerson { host: "h1".into() };
+        let mut reasons = |second: u64, beats: bool| {
+            let now = Moment(second * 1_000);
+            if beats {
+                facts.signs.heartbeat = Some(Sign {
+                    changes: second,
+                    changed_at: now,
+                });
+            }
+            let _ = machine.step(&facts, &FencePermit::Granted, &policy, now);
+            machine.view(&facts, &policy, now).reasons
+        };
+        for second in 1..40 {
+            let told = reasons(second, true);
+            assert!(!told.contains(&person), "{told:?}");
+            assert!(second < 9 || told.contains(&concluded(Conclusion::SwitchDead)));
+        }
+        let told: Vec<_> = (40..60).map(|second| reasons(second, false)).collect();
+        let last = told.last().expect("twenty steps");
+        assert!(last.contains(&person), "{last:?}");
+        assert!(!last.contains(&concluded(Conclusion::SwitchDead)));
     }
 }
