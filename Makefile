@@ -43,8 +43,9 @@ bench-failover: build ## One table of failover beside its bars: lab and 100,000 
 	@$(CARGO) test $(JOBS) --release --quiet -p sim --test operator_dies --no-run
 	@target/debug/bench_failover $(if $(PARTS),--parts $(PARTS)) $(BENCH_OPTIONS)
 
-drills: build ## Play every drill and every long story on labs (about two hours); DRILLS=NAME,... or STORIES=18b,... plays some
+drills: build ## Play every drill, every last resort and every long story on labs (over two hours); DRILLS=NAME,... or STORIES=18b,... plays some
 	@$(if $(STORIES),,DRILLS=$(or $(DRILLS),all) $(CARGO) test $(JOBS) --workspace --test drills -- --nocapture)
+	@$(if $(DRILLS)$(STORIES),,LAST_RESORT=all $(CARGO) test $(JOBS) --workspace --test last_resort -- --nocapture)
 	@$(if $(DRILLS),,$(if $(STORIES),STORIES=$(STORIES)) $(CARGO) test $(JOBS) --workspace --test moves --test people --test whole_site --test identity --test starts --test losses --no-fail-fast -- --ignored --nocapture)
 
 chaos: build ## Throw random faults at a lab for MINUTES (60) and judge what happened; SEED=N plays one plan, GUARDS=1 arms the guards

@@ -39,7 +39,15 @@ pub fn within(seconds: u32, command: &Command) -> Command {
 /// # Errors
 /// It failed, with what it said.
 pub fn zyctl(lab: &Lab, arguments: &[&str]) -> Result<String> {
-    let output = within(ZYCTL_SECONDS, &zyctl_command(lab)?)
+    zyctl_within(ZYCTL_SECONDS, lab, arguments)
+}
+
+/// The same, ended after so many seconds.
+///
+/// # Errors
+/// It failed, with what it said.
+pub fn zyctl_within(seconds: u32, lab: &Lab, arguments: &[&str]) -> Result<String> {
+    let output = within(seconds, &zyctl_command(lab)?)
         .args(arguments)
         .output()
         .context("zyctl")?;

@@ -117,7 +117,10 @@ pub async fn play_each(
 
 /// Waits until every guest that is probed answers, not one of each tier only: a host whose guests still boot shows
 /// no life beside its Lease.
-async fn all_answer(lab: &Lab) -> Result<()> {
+///
+/// # Errors
+/// One does not, or what was probed can not be read.
+pub async fn all_answer(lab: &Lab) -> Result<()> {
     until(&lab.client, "every guest to answer", async || {
         let to = judges::now();
         let from = to.saturating_sub(ANSWERED_SINCE);

@@ -1,8 +1,6 @@
 //! Hosts that nobody reaches: BMC dead, and hung or cut off from every network. Without an armed guard a person
 //! must vouch for one; with it the watchdog resets it, or it fences itself and others see that it must have.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, ensure};
 use api::{Host, HostState};
 use e2e::command::zyctl;
@@ -15,7 +13,7 @@ use lab::{Fault, Lab};
 use model::StopProofKind;
 use serde_json::{Value, json};
 
-use crate::{SYSTEMS, rests_on, well};
+use crate::{SYSTEMS, drill, rests_on, well};
 
 async fn patch_host(lab: &Lab, host: &str, patch: &Value) -> Result<()> {
     let all: Api<Host> = Api::all(lab.client.clone());
@@ -38,7 +36,7 @@ pub async fn arm(lab: &Lab) -> Result<String> {
 }
 
 /// The armed host that carries most VMs.
-async fn armed_host(lab: &Lab) -> Result<String> {
+pub async fn armed_host(lab: &Lab) -> Result<String> {
     let armed = busiest(&lab.client, is_armed).await;
     armed.context("of the armed hosts")
 }
@@ -128,21 +126,7 @@ pub async fn a_guard_fires(lab: &Lab) -> Result<()> {
     let names = names_on(&lab.client, &host).await?;
     let own = guests(lab)?.remove(&host).unwrap_or_default();
     let boot = lab::host::boot_id(&lab.files, &host)?;
-    let drill = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/last_resort/guard-fires.yaml");
-    let drill = drill.display().to_string();
-    let (on, name) = (host.as_str(), lab.files.name.as_str());
-    let arguments = [
-        "drill",
-        "run",
-        drill.as_str(),
-        "--on",
-        on,
-        "--confirm",
-        on,
-        "--lab",
-        name,
-    ];
-    println!("{} VMs on {host}\n{}", names.len(), zyctl(lab, &arguments)?);
+    drill(lab, "guard-fires", &host)?;
     ensure!(
         lab::host::boot_id(&lab.files, &host)? == boot,
         "{host} was reset: its guard did not kill in time"
@@ -156,10 +140,15 @@ pub async fn a_guard_fires(lab: &Lab) -> Result<()> {
         left.iter().all(|pid| !own.contains(pid)),
         "of {own:?} on {host} there are still {left:?}"
     );
+    rest_on(lab, &names, StopProofKind::SelfFenced).await
+}
+
+/// Whether the assignment of each of these VMs rests on a proof of this kind.
+pub async fn rest_on(lab: &Lab, names: &[String], kind: StopProofKind) -> Result<()> {
     let all = vms(&lab.client).await?;
     for vm in all.iter().filter(|vm| names.contains(&vm.name_any())) {
         ensure!(
-            rests_on(vm, StopProofKind::SelfFenced),
+            rests_on(vm, kind),
             "{} rests on {:?}",
             vm.name_any(),
             vm.status.as_ref().map(|status| &status.proofs)
