@@ -24,6 +24,8 @@ use crate::{drill, well};
 const MANAGEMENT_CUT: &str = "its management network is cut and its VMs answer; it is not fenced";
 /// Concluded of one whose BMC does not answer either.
 const SWITCH_DEAD: &str = "management and BMC are unreachable while its storage heartbeat beats; a switch is suspected and it is not fenced";
+/// Told of both, as deliberately not done.
+const LEFT_ALONE: &str = "is not forced off, as it shows life";
 /// Concluded of one that reads On and none of whose VMs answers.
 const ISOLATED: &str = "it runs but is isolated";
 /// An isolated host is fenced so long after it was told as unreachable, at least: 30 s of silence less 8 s, and less what
@@ -76,6 +78,7 @@ async fn is_left_alone(lab: &Lab, name: &str, why: &str) -> Result<()> {
         "the Incidents are {alerts:?}"
     );
     says(&told, &host, why)?;
+    says(&told, &host, LEFT_ALONE)?;
     let mut decided = timeline(&told);
     decided.retain(|entry| entry.kind == TimelineKind::Decided);
     ensure!(decided.is_empty(), "decided was {decided:?}");
