@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::HostWatch;
 use super::self_fence::{self, Ask};
-use super::storage;
+use super::{storage, test_read};
 use crate::door;
 use crate::reconcile::hosts::is_kept;
 use crate::runtime::Context;
@@ -117,6 +117,7 @@ fn facts(
         storage_lost: storage_lost(context, host, &turn.vms),
         bmcs: u32::try_from(host.spec.bmcs.len()).unwrap_or(0),
         reading: watch.readings.get(name).cloned(),
+        bmc_told_lying: test_read::is_told_lying(&status.conditions),
         command: watch.commands.get(name).copied(),
         forcing: watch.forcing.contains(name),
         intent: intent(context, watch, host, name, now),

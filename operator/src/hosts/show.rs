@@ -153,7 +153,7 @@ fn judged(
     let stuck = agent_is_stuck(context, &host.name_any(), policy);
     let seen = |good: bool, yes: &str, no: &str| if good { yes } else { no }.to_owned();
     let closed = view.not_placeable.as_ref().map(Reason::english);
-    let (bmc, bmc_problem) = bmc(context, host);
+    let bmc = test_read::judged(&lock(context), host);
     let (fencing, why) = self_fencing(context, host);
     let reported = host.reported();
     let expiring = reported.map_or(&[][..], |report| report.certificates.as_slice());
@@ -174,12 +174,7 @@ fn judged(
                 ""
             },
         ),
-        Judged::new(
-            "BmcReady",
-            bmc,
-            seen(bmc, "Answers", "NoAnswer"),
-            bmc_problem,
-        ),
+        bmc,
         Judged::new(
             "SelfFencing",
             fencing,
@@ -267,33 +262,6 @@ fn no_strays(host: &Host) -> Judged {
             message
         },
     )
-}
-
-/// Whether every BMC of the host answered when it was last read, and what is wrong.
-fn bmc(context: &Context, host: &Host) -> (bool, String) {
-    if host.spec.bmcs.is_empty() {
-        let none = "spec.bmcs: none is declared, so this host can not be fenced";
-        return (false, none.to_owned());
-    }
-    let watch = lock(context);
-    let name = HostName(host.name_any());
-    let test = watch.tests.get(&name).filter(|test| test.is_known());
-    // What a test-read found later counts.
-    let mute = test_read::mute_since(&watch, &name)
-        .is_some_and(|asked| test.is_none_or(|test| !test.ended_since(asked)));
-    match test {
-        Some(test) if !test.problems.is_empty() => (false, test.problems.join("; ")),
-        _ if test_read::lies(&watch, &name) => (
-            false,
-            "its BMC read Off while this host lived: it is wrong or another host's, and proves nothing until it has read On; check spec.bmcs and the BMC".to_owned(),
-        ),
-        _ if mute => (
-            false,
-            "the last reading of its BMC failed: this host can not be fenced; check spec.bmcs, its Secret and the cable".to_owned(),
-        ),
-        Some(_) => (true, String::new()),
-        None => (true, "not test-read yet".to_owned()),
-    }
 }
 
 /// Whether the host's guard is armed, and under what contract, or why not.

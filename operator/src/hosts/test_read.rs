@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::Host;
+use api::{Condition, Host};
 use failover::Moment;
 use failover::host::machine::HostMachine;
 use failover::proof::power::{PowerAnswer, same_machine};
@@ -13,6 +13,7 @@ use model::HostName;
 
 use super::{HostWatch, in_task, lock, power};
 use crate::clock;
+use crate::conditions::Judged;
 use crate::runtime::Context;
 
 /// How often BMCs that answered well are read, milliseconds: a day.
@@ -158,6 +159,46 @@ pub(super) fn mute_since(watch: &HostWatch, name: &HostName) -> Option<Moment> {
     (reading.answer == PowerAnswer::NoAnswer).then_some(reading.received_at)
 }
 
+/// Reason of `BmcReady` where a BMC read Off of a host that lived. The next operator that leads holds it for lying by this word.
+const LIES: &str = "ReadOffWhileAlive";
+
+/// Whether a host's status says that its BMC read Off while it lived.
+pub(super) fn is_told_lying(known: &[Condition]) -> bool {
+    let lies =
+        |one: &Condition| one.type_ == "BmcReady" && one.status == "False" && one.reason == LIES;
+    known.iter().any(lies)
+}
+
+/// Whether what the BMCs of a host read can be believed when it is needed, and what is wrong.
+pub(super) fn judged(watch: &HostWatch, host: &Host) -> Judged {
+    let bad = |reason: &str, why: String| Judged::new("BmcReady", false, reason, why);
+    if host.spec.bmcs.is_empty() {
+        let none = "spec.bmcs: none is declared, so this host can not be fenced";
+        return bad("NoAnswer", none.to_owned());
+    }
+    let name = HostName(host.name_any());
+    let test = watch.tests.get(&name).filter(|test| test.is_known());
+    let problems = test.map_or(&[][..], |test| &test.problems);
+    if lies(watch, &name) {
+        // First, whatever else is wrong: it must outlive this operator.
+        let lie = "its BMC read Off while this host lived: it is wrong or another host's, and proves nothing until it has read On; check spec.bmcs and the BMC";
+        let all = std::iter::once(lie).chain(problems.iter().map(String::as_str));
+        return bad(LIES, all.collect::<Vec<_>>().join("; "));
+    }
+    if !problems.is_empty() {
+        return bad("NoAnswer", problems.join("; "));
+    }
+    // What a test-read found later counts.
+    let mute = mute_since(watch, &name)
+        .is_some_and(|asked| test.is_none_or(|test| !test.ended_since(asked)));
+    if mute {
+        let failed = "the last reading of its BMC failed: this host can not be fenced; check spec.bmcs, its Secret and the cable";
+        return bad("NoAnswer", failed.to_owned());
+    }
+    let untested = test.is_none().then_some("not test-read yet");
+    Judged::new("BmcReady", true, "Answers", untested.unwrap_or_default())
+}
+
 /// Whose BMC it is.
 fn judge(reported: Option<&str>, registered: &str) -> Option<String> {
     match reported {
@@ -173,7 +214,12 @@ fn judge(reported: Option<&str>, registered: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use failover::Policy;
+    use failover::host::fleet::ObserverFacts;
+    use serde_json::json;
+
     use super::*;
+    use crate::conditions::conditions;
 
     #[test]
     fn read_once_a_day_and_sooner_after_a_failure_or_a_change() {
@@ -222,6 +268,58 @@ mod tests {
         test.end(vec![], Moment(1_000 + AGAIN));
         assert!(test.ended_since(Moment(1_000)));
         assert!(!test.is_due("a", mute, false, Moment(1_000 + 2 * AGAIN)));
+    }
+
+    /// A host with one BMC and these conditions.
+    fn host(bmcs: serde_json::Value, conditions: &[Condition]) -> Host {
+        let host = json!({
+            "metadata": {"name": "h1"},
+            "spec": {"pool": "p", "managementAddress": "10.0.0.1", "bmcs": bmcs},
+            "status": {"conditions": conditions},
+        });
+        serde_json::from_value(host).expect("a host")
+    }
+
+    fn one_bmc() -> serde_json::Value {
+        json!([{"protocol": "Redfish", "address": "10.0.9.1", "credentials": {"name": "bmc"}}])
+    }
+
+    /// What an operator makes of the conditions that it finds, after so many turns: the conditions that it writes.
+    fn begins_with(known: &[Condition], leads: bool, turns: u32) -> Vec<Condition> {
+        let policy = Policy::default();
+        let mut watch = HostWatch::serving(&["h1".to_owned()], &policy);
+        let host = host(one_bmc(), known);
+        let told = is_told_lying(known);
+        let facts = watch.facts.get_mut(&HostName::from("h1"));
+        facts.expect("a host").bmc_told_lying = told;
+        let observer = ObserverFacts {
+            can_write: leads,
+            hears: true,
+            disarmed: false,
+            frozen: false,
+        };
+        for _ in 0..turns {
+            let HostWatch {
+                machines, facts, ..
+            } = &mut watch;
+            let _ = machines.step(facts, observer, &policy, clock::now());
+        }
+        conditions(known, &[judged(&watch, &host)], None)
+    }
+
+    /// The lie that one operator found stands in the status under the next one, also beside what fails at once.
+    #[test]
+    fn a_lie_outlives_the_operator_that_found_it() {
+        let lie = |message: &str| Judged::new("BmcReady", false, LIES, message);
+        let known = conditions(&[], &[lie("found by another")], None);
+        for leads in [false, true] {
+            let shown = begins_with(&known, leads, 3);
+            assert!(is_told_lying(&shown), "{shown:?}");
+            assert_eq!(shown[0].last_transition_time, known[0].last_transition_time);
+        }
+        let mute = Judged::new("BmcReady", false, "NoAnswer", "refuses the login");
+        let mute = conditions(&[], &[mute], None);
+        assert!(!is_told_lying(&begins_with(&mute, true, 3)));
     }
 
     #[test]

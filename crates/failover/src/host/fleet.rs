@@ -101,6 +101,7 @@ impl Hosts {
                 let hosts = u32::try_from(stuck).unwrap_or(u32::MAX);
                 permit = FencePermit::Refused(Reason::StuckTogether { hosts });
             }
+            machine.hear_of_lies(facts.bmc_told_lying, observer.can_write);
             let step = machine.step(facts, &permit, policy, now);
             out.actions.extend(
                 step.actions

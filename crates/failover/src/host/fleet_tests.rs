@@ -23,6 +23,8 @@ struct Site {
     disarmed_until: u64,
     /// The API server answers the observer from then on.
     deaf_until: u64,
+    /// The observer does not lead, and so reads no power, until then.
+    blind_until: u64,
     /// What was wanted of h1, and when.
     actions: Vec<(u64, HostAction)>,
     told: Vec<(u64, crate::Reason)>,
@@ -54,6 +56,7 @@ impl Site {
             power: PowerAnswer::On,
             disarmed_until: 0,
             deaf_until: 0,
+            blind_until: 0,
             actions: Vec::new(),
             told: Vec::new(),
         }
@@ -86,6 +89,9 @@ impl Site {
                     facts.signs.answered_probe_sent_at = Some(Moment(now));
                 }
             }
+            if now < self.blind_until {
+                continue;
+            }
             // A BMC that reads Off of a host that renews would lie.
             let off_too_soon = self.power == PowerAnswer::Off && now <= self.renews_until;
             facts.reading = Some(PowerReading {
@@ -104,7 +110,7 @@ impl Site {
     fn step(&mut self) -> FleetStep {
         self.observe();
         let observer = ObserverFacts {
-            can_write: self.now >= self.deaf_until,
+            can_write: self.now >= self.deaf_until.max(self.blind_until),
             hears: self.now >= self.deaf_until,
             disarmed: self.now < self.disarmed_until,
             frozen: false,
@@ -267,4 +273,55 @@ fn an_observer_that_was_paused_begins_its_windows_anew() {
         let at = site.fence_wanted_at().unwrap();
         assert_eq!(at >= now + 8_000, begins_anew, "pause {pause}: {at}");
     }
+}
+
+/// An operator caught the BMC of h1 lying and is gone. The next one has seen nothing of that, the host's last path is cut,
+/// and its VMs run on.
+#[test]
+fn a_new_leader_does_not_believe_a_bmc_that_was_caught_lying() {
+    for (lies, life) in [(false, Life::Fenced), (true, Life::Unreachable)] {
+        let mut site = Site::new(Policy::default());
+        site.power = PowerAnswer::Off;
+        let h1 = HostName::from("h1");
+        site.facts.get_mut(&h1).unwrap().bmc_told_lying = lies;
+        site.blind_until = 12_000;
+        site.run(60_000);
+        assert_eq!(site.life(), life);
+        assert_eq!(site.hosts.machine(&h1).unwrap().bmc_lies(), lies);
+    }
+}
+
+/// What it has read itself ends what it was told, though the status tells it on for a while.
+#[test]
+fn a_bmc_that_was_caught_lying_is_believed_once_the_new_leader_has_read_on() {
+    let mut site = Site::new(Policy::default());
+    let h1 = HostName::from("h1");
+    site.facts.get_mut(&h1).unwrap().bmc_told_lying = true;
+    site.blind_until = 5_000;
+    site.run(5_000);
+    let lies = |site: &Site| site.hosts.machine(&h1).unwrap().bmc_lies();
+    assert!(lies(&site), "it has only begun to lead");
+    site.run(10_000);
+    assert!(!lies(&site));
+    site.facts.get_mut(&h1).unwrap().bmc_told_lying = false;
+    site.power = PowerAnswer::Off;
+    site.run(60_000);
+    assert_eq!(site.life(), Life::Fenced);
+}
+
+/// The word was about the boot in which the BMC read Off.
+#[test]
+fn a_new_boot_ends_what_was_told_of_a_bmc() {
+    let mut site = Site::new(Policy::default());
+    let h1 = HostName::from("h1");
+    site.facts.get_mut(&h1).unwrap().bmc_told_lying = true;
+    (site.blind_until, site.renews_until) = (u64::MAX, u64::MAX);
+    site.run(5_000);
+    assert!(site.hosts.machine(&h1).unwrap().bmc_lies());
+    let facts = site.facts.get_mut(&h1).unwrap();
+    let identity = facts.identity.as_mut().unwrap();
+    identity.boot_id = "b2".into();
+    facts.lease_boot_id = Some("b2".into());
+    site.run(6_000);
+    assert!(!site.hosts.machine(&h1).unwrap().bmc_lies());
 }

@@ -119,6 +119,7 @@ mod tests {
     fn alerts_read_conditions_that_are_judged() {
         let judges = [
             include_str!("../../hosts/show.rs"),
+            include_str!("../../hosts/test_read.rs"),
             include_str!("../policies.rs"),
         ]
         .concat();

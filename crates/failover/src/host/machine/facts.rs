@@ -58,6 +58,8 @@ pub struct HostFacts {
     pub bmcs: u32,
     /// The latest reading of its power.
     pub reading: Option<PowerReading>,
+    /// Its status tells that its BMC read Off while it lived, and has not read On since, as this operator or a former one found.
+    pub bmc_told_lying: bool,
     /// The latest force-off that ended.
     pub command: Option<CommandEnd>,
     /// A force-off is on its way, of the fencing that stands or of a former one.

@@ -18,6 +18,7 @@
 mod facts;
 mod signals;
 mod silence;
+mod told_lie;
 mod view;
 
 use std::collections::BTreeSet;
@@ -27,6 +28,7 @@ use model::{BootId, HostName, StopProofKind};
 pub use self::facts::{
     EventKind, FencePermit, HostAction, HostEvent, HostFacts, HostState, HostView, Intent, Life,
 };
+use self::told_lie::ToldLie;
 use super::fencing::{Fencing, Stage};
 use super::incarnation::Identity;
 use super::table::{Conclusion, Freshness, conclude};
@@ -48,6 +50,8 @@ pub struct HostMachine {
     floor: Moment,
     incarnation: Option<Identity>,
     witness: Option<PowerWitness>,
+    /// What is told of its BMC beside what this observer's own witness saw.
+    told_lie: ToldLie,
     proof: Option<HostStopProof>,
     alive_after_proof: bool,
     fencing: Option<Fencing>,
@@ -92,6 +96,7 @@ impl HostMachine {
             floor: now,
             incarnation: None,
             witness: None,
+            told_lie: ToldLie::default(),
             proof: None,
             alive_after_proof: false,
             fencing: None,
@@ -135,9 +140,15 @@ impl HostMachine {
         matches!(self.life, Life::Unreachable | Life::Fencing | Life::Fenced)
     }
 
-    /// Whether its BMC read Off while it lived, and has not read On since: what it reads is no proof.
+    /// Whether its BMC read Off while it lived, and has not read On since, as this observer or a former one found: what it
+    /// reads is no proof.
     pub fn bmc_lies(&self) -> bool {
-        self.witness.as_ref().is_some_and(PowerWitness::lies)
+        self.told_lie.holds || self.witness.as_ref().is_some_and(PowerWitness::lies)
+    }
+
+    /// Hears whether the Host tells that its BMC lies, before a step.
+    pub(super) fn hear_of_lies(&mut self, told: bool, leads: bool) {
+        self.told_lie.hear(told, leads);
     }
 
     /// Whether it would be forced off now, or is being, if the site lets it.
@@ -297,6 +308,10 @@ impl HostMachine {
             self.last_asked,
         ) = (None, None, None, None, None);
         (self.alive_after_proof, self.signs_at_confirmation) = (false, None);
+        if known.is_some() {
+            // That was of its former boot.
+            self.told_lie.end();
+        }
         // What the new incarnation renewed before its report had come was no other machine's.
         self.identity_problem = None;
         self.told.clear();

@@ -39,7 +39,11 @@ impl HostMachine {
             let witness = self.witness.get_or_insert_with(|| {
                 PowerWitness::new(self.host.clone(), identity.boot_id, identity.system_uuid)
             });
-            self.power = Some((witness.observe(reading, signs), reading.sent_at));
+            let state = witness.observe(reading, signs);
+            if state == PowerState::On {
+                self.told_lie.end();
+            }
+            self.power = Some((state, reading.sent_at));
         }
         if let Some(witness) = &mut self.witness {
             witness.watch(signs, policy);
@@ -93,7 +97,7 @@ impl HostMachine {
                 Freshness::Stale if signs.heartbeat_unobserved => Freshness::Unknown,
                 seen => seen,
             },
-            power: power_signal(state, contradicted, facts.bmcs > 0),
+            power: power_signal(state, contradicted || lies, facts.bmcs > 0),
             probes,
             storage_lost: facts.storage_lost,
         }

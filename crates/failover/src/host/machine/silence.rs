@@ -216,6 +216,7 @@ impl HostMachine {
         now: Moment,
     ) -> Option<HostStopProof> {
         if conclusion == Conclusion::Dead
+            && !self.bmc_lies()
             && let Some(proof) = self
                 .witness
                 .as_ref()
