@@ -38,6 +38,8 @@ pub struct HostObject {
     pub confirmed: Option<Confirmation>,
     /// The last word that was found void.
     pub void: Option<Confirmation>,
+    /// Its BMC read Off while it lived, and has not read On since.
+    pub bmc_lies: bool,
     /// It is to be emptied.
     pub drain: bool,
     /// Faults that quarantine it.

@@ -76,6 +76,7 @@ impl World {
             for host in 0..self.machines.len() {
                 self.end_stray_cut(operator, host);
                 self.write_void(operator, host, now);
+                self.write_lie(operator, host);
                 self.judge_registration(operator, host);
             }
         }
@@ -99,6 +100,18 @@ impl World {
             && self.settled(operator, HOST, host, version)
         {
             self.write(operator, Work::Void(host, version, word));
+        }
+    }
+
+    /// That a BMC was caught lying outlives the operator that found it.
+    fn write_lie(&mut self, operator: usize, host: usize) {
+        let this = &self.operators[operator];
+        let object = &this.cache.hosts[host];
+        let machine = this.hosts.machine(&self.names[host]);
+        let lies = machine.is_some_and(HostMachine::bmc_lies);
+        let (version, news) = (object.version, lies != object.bmc_lies);
+        if news && self.settled(operator, HOST, host, version) {
+            self.write(operator, Work::BmcLies(host, version, lies));
         }
     }
 
@@ -149,6 +162,7 @@ impl World {
         if known != latest {
             facts.reading.clone_from(&this.readings[host]);
         }
+        facts.bmc_told_lying = object.bmc_lies;
         facts.command = this.commands[host];
         facts.forcing = this.forcing.contains(&host);
         facts.storage = StorageFacts {

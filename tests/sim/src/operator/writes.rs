@@ -54,6 +54,8 @@ pub enum Work {
     ClearIntent(usize, u64),
     /// A person's word counts for nothing any more.
     Void(usize, u64, Confirmation),
+    /// What a host's BMC reads is no proof, or is one again.
+    BmcLies(usize, u64, bool),
     /// A host's storage is cut off for an incarnation, or not any more.
     Cut(usize, u64, Option<BootId>),
     /// A move's status.
@@ -191,6 +193,7 @@ impl World {
             | Work::Cut(host, version, _)
             | Work::ClearIntent(host, version)
             | Work::Void(host, version, _)
+            | Work::BmcLies(host, version, _)
             | Work::Intent(host, version, ..) => (HOST, *host, *version),
             Work::Release(volume, version) | Work::Mend(volume, version, _) => {
                 (VOLUME, *volume, *version)
@@ -304,6 +307,11 @@ impl World {
             Work::Void(host, version, word) => {
                 done(self.api.host(*host, Some(*version), |object| {
                     object.void = Some(word.clone());
+                }))
+            }
+            Work::BmcLies(host, version, lies) => {
+                done(self.api.host(*host, Some(*version), |object| {
+                    object.bmc_lies = *lies;
                 }))
             }
             Work::ClearIntent(host, version) => {
