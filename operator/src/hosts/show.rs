@@ -153,7 +153,7 @@ fn judged(
     let stuck = agent_is_stuck(context, &host.name_any(), policy);
     let seen = |good: bool, yes: &str, no: &str| if good { yes } else { no }.to_owned();
     let closed = view.not_placeable.as_ref().map(Reason::english);
-    let bmc = test_read::judged(&lock(context), host);
+    let bmc = test_read::judged(&lock(context), host, policy);
     let (fencing, why) = self_fencing(context, host);
     let reported = host.reported();
     let expiring = reported.map_or(&[][..], |report| report.certificates.as_slice());

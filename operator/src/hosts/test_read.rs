@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::{Condition, Host};
-use failover::Moment;
 use failover::host::machine::HostMachine;
 use failover::proof::power::{PowerAnswer, same_machine};
+use failover::{Moment, Policy};
 use kube::ResourceExt;
 use model::HostName;
 
@@ -170,7 +170,7 @@ pub(super) fn is_told_lying(known: &[Condition]) -> bool {
 }
 
 /// Whether what the BMCs of a host read can be believed when it is needed, and what is wrong.
-pub(super) fn judged(watch: &HostWatch, host: &Host) -> Judged {
+pub(super) fn judged(watch: &HostWatch, host: &Host, policy: &Policy) -> Judged {
     let bad = |reason: &str, why: String| Judged::new("BmcReady", false, reason, why);
     if host.spec.bmcs.is_empty() {
         let none = "spec.bmcs: none is declared, so this host can not be fenced";
@@ -179,7 +179,8 @@ pub(super) fn judged(watch: &HostWatch, host: &Host) -> Judged {
     let name = HostName(host.name_any());
     let test = watch.tests.get(&name).filter(|test| test.is_known());
     let problems = test.map_or(&[][..], |test| &test.problems);
-    if lies(watch, &name) {
+    let machine = watch.machines.machine(&name);
+    if machine.is_some_and(|machine| machine.tells_that_bmc_lies(policy, clock::now())) {
         // First, whatever else is wrong: it must outlive this operator.
         let lie = "its BMC read Off while this host lived: it is wrong or another host's, and proves nothing until it has read On; check spec.bmcs and the BMC";
         let all = std::iter::once(lie).chain(problems.iter().map(String::as_str));
@@ -214,7 +215,6 @@ fn judge(reported: Option<&str>, registered: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use failover::Policy;
     use failover::host::fleet::ObserverFacts;
     use serde_json::json;
 
@@ -304,7 +304,7 @@ mod tests {
             } = &mut watch;
             let _ = machines.step(facts, observer, &policy, clock::now());
         }
-        conditions(known, &[judged(&watch, &host)], None)
+        conditions(known, &[judged(&watch, &host, &policy)], None)
     }
 
     /// The lie that one operator found stands in the status under the next one, also beside what fails at once.

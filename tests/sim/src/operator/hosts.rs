@@ -108,7 +108,8 @@ impl World {
         let this = &self.operators[operator];
         let object = &this.cache.hosts[host];
         let machine = this.hosts.machine(&self.names[host]);
-        let lies = machine.is_some_and(HostMachine::bmc_lies);
+        let now = self.moment(operator);
+        let lies = machine.is_some_and(|it| it.tells_that_bmc_lies(&self.policy, now));
         let (version, news) = (object.version, lies != object.bmc_lies);
         if news && self.settled(operator, HOST, host, version) {
             self.write(operator, Work::BmcLies(host, version, lies));

@@ -52,6 +52,8 @@ pub struct HostMachine {
     witness: Option<PowerWitness>,
     /// What is told of its BMC beside what this observer's own witness saw.
     told_lie: ToldLie,
+    /// Since when this observer's own witness has held its BMC for lying.
+    lies_since: Option<Moment>,
     proof: Option<HostStopProof>,
     alive_after_proof: bool,
     fencing: Option<Fencing>,
@@ -97,6 +99,7 @@ impl HostMachine {
             incarnation: None,
             witness: None,
             told_lie: ToldLie::default(),
+            lies_since: None,
             proof: None,
             alive_after_proof: false,
             fencing: None,
@@ -144,6 +147,14 @@ impl HostMachine {
     /// reads is no proof.
     pub fn bmc_lies(&self) -> bool {
         self.told_lie.holds || self.witness.as_ref().is_some_and(PowerWitness::lies)
+    }
+
+    /// Whether that is to stand in the Host's status, and so be held by whoever leads next. What this observer found itself
+    /// must have stood for as long as makes a host unreachable: by then it has noticed that what it took for signs of life
+    /// were old ones (a restored API), and takes its finding back. Nobody could take back what a former leader wrote.
+    pub fn tells_that_bmc_lies(&self, policy: &Policy, now: Moment) -> bool {
+        let stands = |since: Moment| now.since(since) >= policy.unreachable_after_milliseconds;
+        self.told_lie.holds || self.lies_since.is_some_and(stands)
     }
 
     /// Hears whether the Host tells that its BMC lies, before a step.
@@ -234,6 +245,8 @@ impl HostMachine {
             self.signs_are_old();
         }
         self.take_reading(facts, &signs, policy);
+        let found = self.witness.as_ref().is_some_and(PowerWitness::lies);
+        self.lies_since = found.then(|| self.lies_since.unwrap_or(now));
         let signals = self.signals(facts, &signs, policy, now);
         let conclusion = conclude(signals);
         let renewals = signs.lease.map_or(0, |sign| sign.changes);
