@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use api::{BusinessSystem, CloudPolicy, Host, VirtualMachine, VirtualMachinePhase};
+use api::{BusinessSystem, CloudPolicy, Host, NO_BMC, VirtualMachine, VirtualMachinePhase};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use prometheus::core::{Collector, Desc, Describer};
@@ -27,7 +27,7 @@ const SYSTEM_STATE: Family = (
 );
 const CONDITION: Family = (
     "zhengyun_condition",
-    "1 while a condition of a Host or of the CloudPolicy is True, 0 while it is not",
+    "1 while a condition of a Host or of the CloudPolicy is True, 0 while it is not; no BmcReady of a host without BMC",
     &["kind", "name", "type"],
 );
 
@@ -113,8 +113,10 @@ fn families(
     let (conditions, stalled) = (gauges(CONDITION)?, gauges(STALLED)?);
     let stands = gauges(STORM)?;
     stands.with_label_values::<&str>(&[]).set(storm.into());
+    // Of what a host does not have there is nothing to watch.
+    let watched = |one: &&Condition| one.reason != NO_BMC;
     let tell = |kind: &str, name: &str, judged: &[Condition]| {
-        for condition in judged {
+        for condition in judged.iter().filter(watched) {
             let labels = [kind, name, condition.type_.as_str()];
             let is_true = condition.status == "True";
             conditions.with_label_values(&labels).set(is_true.into());
@@ -194,6 +196,15 @@ pub(crate) mod tests {
             "status": {"state": "Unreachable", "conditions": [condition("SelfFencing", "False")]},
         }))
         .expect("a host");
+        let bare: Host = serde_json::from_value(json!({
+            "metadata": {"name": "h2"}, "spec": {"pool": "main", "managementAddress": "10.0.0.2"},
+            "status": {"conditions": [
+                {"type": "BmcReady", "status": "False", "reason": NO_BMC, "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                condition("HardwareHealthy", "True"),
+            ]},
+        }))
+        .expect("a host without BMC");
         let system: BusinessSystem = serde_json::from_value(json!({
             "metadata": {"name": "oa", "namespace": "egov-center"},
             "spec": {"displayName": "OA", "tiers": [], "endpoints": []},
@@ -215,7 +226,7 @@ pub(crate) mod tests {
         };
         let vms = [vm("db", "Stalled"), vm("web", "Running")];
         let told = families(
-            &[host.into()],
+            &[host.into(), bare.into()],
             &[system.into()],
             &[policy.into()],
             &vms,
@@ -226,6 +237,7 @@ pub(crate) mod tests {
             "zhengyun_business_system_state namespace=egov-center state=Down system=oa 1",
             "zhengyun_condition kind=CloudPolicy name=default type=Valid 1",
             "zhengyun_condition kind=Host name=h1 type=SelfFencing 0",
+            "zhengyun_condition kind=Host name=h2 type=HardwareHealthy 1",
             "zhengyun_host_state host=h1 state=Unreachable 1",
             "zhengyun_storm  0",
             "zhengyun_virtual_machine_stalled namespace=n vm=db 1",

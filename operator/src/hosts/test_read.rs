@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::{Condition, Host};
+use api::{Condition, Host, NO_BMC};
 use failover::host::machine::HostMachine;
 use failover::proof::power::{PowerAnswer, same_machine};
 use failover::{Moment, Policy};
@@ -174,7 +174,7 @@ pub(super) fn judged(watch: &HostWatch, host: &Host, policy: &Policy) -> Judged 
     let bad = |reason: &str, why: String| Judged::new("BmcReady", false, reason, why);
     if host.spec.bmcs.is_empty() {
         let none = "spec.bmcs: none is declared, so this host can not be fenced";
-        return bad("NoAnswer", none.to_owned());
+        return bad(NO_BMC, none.to_owned());
     }
     let name = HostName(host.name_any());
     let test = watch.tests.get(&name).filter(|test| test.is_known());
@@ -320,6 +320,14 @@ mod tests {
         let mute = Judged::new("BmcReady", false, "NoAnswer", "refuses the login");
         let mute = conditions(&[], &[mute], None);
         assert!(!is_told_lying(&begins_with(&mute, true, 3)));
+    }
+
+    #[test]
+    fn a_host_that_declares_no_bmc_says_so() {
+        let none = judged(&HostWatch::default(), &host(json!([]), &[]));
+        assert!(!none.good && none.reason == NO_BMC, "{none:?}");
+        let one = judged(&HostWatch::default(), &host(one_bmc(), &[]));
+        assert!(one.good, "{one:?}");
     }
 
     #[test]

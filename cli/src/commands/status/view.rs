@@ -2,8 +2,8 @@
 //! what moves, open incidents.
 
 use api::{
-    BusinessSystem, Host, HostStoragePool, MigrationPhase, VirtualMachineMigration,
-    VirtualMachinePhase,
+    BusinessSystem, Condition, Host, HostStoragePool, MigrationPhase, NO_BMC,
+    VirtualMachineMigration, VirtualMachinePhase,
 };
 use jiff::Timestamp;
 
@@ -236,7 +236,11 @@ fn alarms(language: Language, hosts: &[Host]) -> String {
             table.row([name_of(host), what.to_owned(), pool.name.clone()]);
         }
         let mut conditions = status.conditions.iter();
-        let bmc = conditions.find(|one| one.type_ == "BmcReady" && one.status == "False");
+        // A host that declares none has none that could fail.
+        let fails = |one: &&Condition| {
+            one.type_ == "BmcReady" && one.status == "False" && one.reason != NO_BMC
+        };
+        let bmc = conditions.find(fails);
         if let Some(bmc) = bmc {
             let what = language.pick("BMC not ready", "BMC 不可用");
             let why = said::sentence(language, &bmc.message).into_owned();
@@ -512,6 +516,11 @@ mod tests {
         assert!(text.contains("BMC 不可用") && text.contains(why), "{text}");
         let text = told(&mut site, Language::English, "True");
         assert!(!text.contains("ALARMS"), "{text}");
+        let _ = told(&mut site, Language::English, "False");
+        let status = site.hosts[0].status.as_mut().expect("a status");
+        status.conditions[0].reason = NO_BMC.to_owned();
+        let text = render(Language::English, &site, Timestamp::UNIX_EPOCH);
+        assert!(!text.contains("ALARMS"), "it has none: {text}");
     }
 
     /// A promise that stands may hide what nobody could prove, and racks that it does not cover.

@@ -1,4 +1,4 @@
-//! What is wrong with a host's BMC: operator/src/hosts/show.rs and test_read.rs, crates/bmc.
+//! What is wrong with a host's BMC: operator/src/hosts/test_read.rs, crates/bmc.
 
 use super::Table;
 
@@ -13,7 +13,7 @@ pub(super) const BMCS: Table = &[
     ("{w} answered {}", "{} 的应答不可用:{}"),
 ];
 
-/// What the operator found of a BMC: operator/src/hosts/show.rs and test_read.rs.
+/// What the operator found of a BMC: operator/src/hosts/test_read.rs.
 pub(super) const FOUND: Table = &[
     (
         "spec.bmcs: none is declared, so this host can not be fenced",

@@ -102,6 +102,9 @@ pub struct Bmc {
     pub cipher_suite: Option<i32>,
 }
 
+/// Reason of condition `BmcReady` of a host that declares no BMC: none can fail, so nobody is alarmed.
+pub const NO_BMC: &str = "NoBmc";
+
 /// Planned work on a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
