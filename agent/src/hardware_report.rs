@@ -141,8 +141,11 @@ async fn poll(
             probes.clear_until(until);
             cleared = clearance;
         }
-        if let Some(policy) = context.view.known_policy() {
-            probes.set_thresholds(thresholds::of(&policy.thresholds));
+        let policies = context.view.known_policies();
+        let in_force =
+            policies.and_then(|all| thresholds::in_force(all.first().map(AsRef::as_ref)));
+        if let Some(in_force) = in_force {
+            probes.set_thresholds(in_force);
         }
         let (links, roots) = (vec![context.options.business_device.clone()], roots.clone());
         let own_bmc = if which.contains(&Probe::Bmc) {

@@ -105,10 +105,10 @@ impl View {
             .unwrap_or_default()
     }
 
-    /// The site's policy, or its defaults where it has none; nothing until the API server has told once.
-    pub fn known_policy(&self) -> Option<api::CloudPolicySpec> {
+    /// The site's policies, of which there is one or none; nothing until the API server has told once.
+    pub fn known_policies(&self) -> Option<Vec<Arc<CloudPolicy>>> {
         self.policies.wait_until_ready().now_or_never()?.ok()?;
-        Some(self.policy())
+        Some(self.policies.state())
     }
 
     /// A storage pool by name.

@@ -1,10 +1,27 @@
 //! The site's thresholds as the probes read them. Pure.
 
-use api::ThresholdPolicy;
+use api::{CloudPolicy, Condition, ThresholdPolicy};
 use hardware::Thresholds;
 
+/// The thresholds that count, as the operator judged the policy: a policy that contradicts itself is used nowhere, and the
+/// defaults are in force until it is corrected. Nothing of one that is not judged yet: those of before go on.
+pub fn in_force(policy: Option<&CloudPolicy>) -> Option<Thresholds> {
+    let Some(policy) = policy else {
+        return Some(Thresholds::default());
+    };
+    let conditions = policy.status.iter().flat_map(|status| &status.conditions);
+    let judged = |one: &&Condition| {
+        one.type_ == "Valid" && one.observed_generation == policy.metadata.generation
+    };
+    let valid = conditions.into_iter().find(judged)?;
+    Some(match valid.status.as_str() {
+        "True" => of(&policy.spec.thresholds),
+        _ => Thresholds::default(),
+    })
+}
+
 /// The thresholds that the policy says; those that it does not have are constants (`docs/decisions/0017`).
-pub fn of(policy: &ThresholdPolicy) -> Thresholds {
+fn of(policy: &ThresholdPolicy) -> Thresholds {
     let count = |number: i32| u64::try_from(number).unwrap_or(1);
     Thresholds {
         corrected_memory_errors: count(policy.corrected_memory_errors),
@@ -48,6 +65,27 @@ mod tests {
     fn names(object: &Value) -> BTreeSet<&str> {
         let fields = object.as_object().expect("fields");
         fields.keys().map(String::as_str).collect()
+    }
+
+    /// Of a policy in its second generation, judged so in one of them.
+    fn judged(status: &str, generation: i64) -> Option<Thresholds> {
+        let policy: CloudPolicy = serde_json::from_value(json!({
+            "metadata": {"name": "default", "generation": 2},
+            "spec": {"thresholds": {"linkFlaps": 7}},
+            "status": {"conditions": [{"type": "Valid", "status": status, "reason": "R", "message": "",
+                "observedGeneration": generation, "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+        }))
+        .expect("a policy");
+        in_force(Some(&policy))
+    }
+
+    #[test]
+    fn a_policy_that_the_operator_refuses_tunes_no_probe() {
+        let taken = judged("True", 2).expect("thresholds");
+        assert_eq!(taken.link_flaps, 7);
+        assert_eq!(judged("False", 2), Some(Thresholds::default()));
+        assert_eq!(judged("True", 1), None, "not judged yet");
+        assert_eq!(in_force(None), Some(Thresholds::default()), "there is none");
     }
 
     #[test]
