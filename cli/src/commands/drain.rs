@@ -132,7 +132,7 @@ fn progress(language: Language, name: &str, evacuation: &Evacuation) -> String {
 }
 
 /// Why a VM stays, or is waited for, after its name; or why all of them do.
-fn told(language: Language, sentence: &str) -> String {
+pub(super) fn told(language: Language, sentence: &str) -> String {
     match sentence.split_once(": ") {
         Some((vm, why)) if vm.contains('/') && !vm.contains(' ') => {
             let why = said::sentence(language, why);

@@ -212,7 +212,7 @@ pub async fn disarm(
     reason: &str,
     typed: Option<&str>,
 ) -> Result<()> {
-    person::needs_reason(reason, "what the work is")?;
+    person::needs_reason(context.language, reason, ("what the work is", "作业内容"))?;
     let at = Timestamp::now();
     let until = at + parse(duration)?;
     person::confirm(
@@ -241,7 +241,11 @@ pub async fn disarm(
 /// # Errors
 /// The reason or the typed word is missing, or what the API server answered.
 pub async fn arm(context: &Context, reason: &str, typed: Option<&str>) -> Result<()> {
-    person::needs_reason(reason, "why the work is over")?;
+    person::needs_reason(
+        context.language,
+        reason,
+        ("why the work is over", "作业结束的缘由"),
+    )?;
     person::confirm(
         context,
         typed,

@@ -10,14 +10,14 @@ use super::{Context, person};
 use crate::language::Language;
 
 /// What the reason of a clearance says.
-const CLEARED: &str = "what was done about the faults";
+const CLEARED: person::Wanted = ("what was done about the faults", "对故障的处置措施");
 
 /// Declares a host's faults up to now as dealt with.
 ///
 /// # Errors
 /// The reason or the typed word is missing, or says why the host can not be cleared.
 pub async fn clear(context: &Context, name: &str, reason: &str, typed: Option<&str>) -> Result<()> {
-    person::needs_reason(reason, CLEARED)?;
+    person::needs_reason(context.language, reason, CLEARED)?;
     get(&Api::all(context.client.clone()), name).await?;
     person::confirm(
         context,
@@ -60,7 +60,7 @@ pub async fn declare_cleared(
     name: &str,
     reason: &str,
 ) -> Result<Vec<model::Fault>> {
-    person::needs_reason(reason, CLEARED)?;
+    person::needs_reason(context.language, reason, CLEARED)?;
     let hosts: Api<Host> = Api::all(context.client.clone());
     let host = get(&hosts, name).await?;
     let faults = host
@@ -86,7 +86,11 @@ pub async fn confirm_dead(
     reason: &str,
     typed: Option<&str>,
 ) -> Result<()> {
-    person::needs_reason(reason, "how you know that it is powered off")?;
+    person::needs_reason(
+        context.language,
+        reason,
+        ("how you know that it is powered off", "如何确认其已断电"),
+    )?;
     let hosts: Api<Host> = Api::all(context.client.clone());
     let host = get(&hosts, name).await?;
     let status = host.status.unwrap_or_default();

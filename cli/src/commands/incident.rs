@@ -1,12 +1,12 @@
 //! `zyctl incident`: the fault ledger.
 
 use anyhow::{Context as _, Result, ensure};
-use api::{Incident, IncidentClosure, IncidentSpec, IncidentStatus, TimelineKind};
+use api::{Incident, IncidentClosure, IncidentSpec, IncidentStatus, TimelineEntry, TimelineKind};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{Context, person};
+use super::{Context, drain, person};
 use crate::client::{self, name_of};
 use crate::language::{Language, local_time, local_time_milliseconds};
 use crate::options::{CauseClass, Output};
@@ -150,13 +150,23 @@ pub async fn show(context: &Context, name: &str) -> Result<()> {
             TimelineKind::Done => context.say("done", "执行"),
             TimelineKind::NotDone => context.say("not done", "未执行"),
         };
-        let text = match context.language {
-            Language::Chinese if !entry.chinese.is_empty() => &entry.chinese,
-            _ => &entry.text,
-        };
+        let text = text(context.language, entry);
         println!("{}  {kind}  {text}", local_time_milliseconds(entry.at.0));
     }
     Ok(())
+}
+
+/// The sentence of an entry. Why a VM was not moved stands in English in both of them, as `Host.status.evacuation` has it.
+fn text(language: Language, entry: &TimelineEntry) -> String {
+    if language == Language::English || entry.chinese.is_empty() {
+        return entry.text.clone();
+    }
+    match entry.chinese.split_once(':') {
+        Some((what, why)) if entry.step.starts_with("not-moved/") => {
+            format!("{what}:{}", drain::told(language, why))
+        }
+        _ => entry.chinese.clone(),
+    }
 }
 
 /// Closes an incident, under the name that the API server knows.
@@ -170,7 +180,11 @@ pub async fn close(
     class: Option<CauseClass>,
     typed: Option<&str>,
 ) -> Result<()> {
-    person::needs_reason(reason, "what was found and done")?;
+    person::needs_reason(
+        context.language,
+        reason,
+        ("what was found and done", "查明的情况与处置措施"),
+    )?;
     let incidents: Api<Incident> = Api::all(context.client.clone());
     let incident = incidents
         .get_opt(name)
@@ -261,6 +275,31 @@ mod tests {
             longest(Language::English, &status),
             "0.0 s",
             "nobody was touched"
+        );
+    }
+
+    /// As the operator writes it: operator/src/incidents/evacuated.rs.
+    #[test]
+    fn why_a_vm_was_not_moved_is_told_in_the_language_asked_for() {
+        let entry = |why: &str| -> TimelineEntry {
+            serde_json::from_value(json!({
+                "at": "2026-01-01T00:00:00.000000Z", "kind": "NotDone", "step": "not-moved/x",
+                "text": format!("not moved from h1: {why}"), "chinese": format!("未从 h1 迁出:{why}"),
+            }))
+            .expect("an entry")
+        };
+        let of_vm = entry("egov/oa-web-0: it is being started");
+        assert_eq!(
+            text(Language::Chinese, &of_vm),
+            "未从 h1 迁出:egov/oa-web-0:正在启动"
+        );
+        assert_eq!(text(Language::English, &of_vm), of_vm.text);
+        let of_all = entry(
+            "its VMs stay for now: with them elsewhere N+1 of pool general would break (if host h2 failed, egov/db would find no place); add a host, or empty it with zyctl drain h1",
+        );
+        assert_eq!(
+            text(Language::Chinese, &of_all),
+            "未从 h1 迁出:其虚拟机暂不迁出:迁出后主机池 general 的 N+1 将被破坏(若宿主机 h2 故障,egov/db 将找不到位置);请增加宿主机,或执行 zyctl drain h1 清空它"
         );
     }
 

@@ -17,13 +17,19 @@ pub async fn name(context: &Context) -> Result<String> {
         .context("the API server does not say who you are")
 }
 
+/// What a reason is to say, in English and in Chinese.
+pub type Wanted = (&'static str, &'static str);
+
 /// Refuses an empty reason.
 ///
 /// # Errors
 /// It is empty; names what to say.
-pub fn needs_reason(reason: &str, what: &str) -> Result<()> {
+pub fn needs_reason(language: Language, reason: &str, what: Wanted) -> Result<()> {
     if reason.trim().is_empty() {
-        bail!("--reason: say in a few words {what}");
+        bail!(match language {
+            Language::English => format!("--reason: say in a few words {}", what.0),
+            Language::Chinese => format!("--reason:请简要说明{}", what.1),
+        });
     }
     Ok(())
 }
@@ -68,8 +74,15 @@ mod tests {
 
     #[test]
     fn a_reason_of_blanks_is_none() {
-        assert!(needs_reason("  ", "why").is_err());
-        assert!(needs_reason("cord pulled", "why").is_ok());
+        let asked = |language, reason: &str| {
+            let result = needs_reason(language, reason, ("what the work is", "作业内容"));
+            result.map_err(|error| error.to_string())
+        };
+        let english = "--reason: say in a few words what the work is".to_owned();
+        assert_eq!(asked(Language::English, "  "), Err(english));
+        let chinese = "--reason:请简要说明作业内容".to_owned();
+        assert_eq!(asked(Language::Chinese, ""), Err(chinese));
+        assert_eq!(asked(Language::Chinese, "cord pulled"), Ok(()));
     }
 
     #[test]

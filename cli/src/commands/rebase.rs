@@ -56,7 +56,14 @@ pub async fn rebase(
     typed: Option<&str>,
     no_wait: bool,
 ) -> Result<()> {
-    person::needs_reason(reason, "which backup was restored and why")?;
+    person::needs_reason(
+        context.language,
+        reason,
+        (
+            "which backup was restored and why",
+            "恢复了哪份备份及其原因",
+        ),
+    )?;
     let policies: Api<CloudPolicy> = Api::all(context.client.clone());
     let policy = policies.get(POLICY_NAME).await.with_context(|| {
         format!("CloudPolicy {POLICY_NAME}: the site needs one: manifests/base/policy.yaml")

@@ -4,6 +4,7 @@
 mod bmcs;
 mod operator;
 mod policy;
+mod rights;
 mod vms;
 
 use fleet::quota::Exceeded;
@@ -11,6 +12,7 @@ use fleet::quota::Exceeded;
 use self::bmcs::{BMCS, FOUND};
 use self::operator::{MOVES, OPERATOR, SITE, SYSTEMS};
 use self::policy::{FAILOVER, RANGES};
+use self::rights::RIGHTS;
 use self::vms::{PHASES, RULES};
 
 type Table = &'static [(&'static str, &'static str)];
@@ -19,8 +21,8 @@ type Table = &'static [(&'static str, &'static str)];
 pub fn all() -> Vec<(String, String)> {
     let owned = |(english, chinese): &(&str, &str)| ((*english).to_owned(), (*chinese).to_owned());
     let tables = [
-        AGENTS, OPERATOR, MOVES, SYSTEMS, SITE, FOUND, BMCS, FAILOVER, RANGES, RULES, PHASES,
-        COMPOSED,
+        AGENTS, OPERATOR, MOVES, SYSTEMS, SITE, FOUND, BMCS, FAILOVER, RANGES, RIGHTS, RULES,
+        PHASES, COMPOSED,
     ];
     let all = tables.into_iter().flatten().map(owned);
     let evidence = failover::proof::evidence::phrases();
@@ -249,6 +251,7 @@ mod tests {
             (BMCS, "crates/bmc/src"),
             (FAILOVER, "crates/failover/src"),
             (RANGES, "crates/failover/src"),
+            (RIGHTS, "crates/failover/src"),
             (RULES, "crates/fleet/src"),
             (PHASES, "crates/fleet/src"),
         ] {

@@ -46,6 +46,14 @@ pub(super) const OPERATOR: Table = &[
         "not proven for the failure of host {w}; add a host or remove a VM",
         "宿主机 {} 故障的情形未能证明;请增加宿主机或移除虚拟机",
     ),
+    (
+        "its VMs stay for now: with them elsewhere N+1 of pool {w} would break (if host {w} failed, {w} would find no place); add a host, or empty it with zyctl drain {w}",
+        "其虚拟机暂不迁出:迁出后主机池 {} 的 N+1 将被破坏(若宿主机 {} 故障,{} 将找不到位置);请增加宿主机,或执行 zyctl drain {} 清空它",
+    ),
+    (
+        "its VMs stay for now: with them elsewhere N+1 of pool {w} could not be proven for the failure of host {w}; add a host, or empty it with zyctl drain {w}",
+        "其虚拟机暂不迁出:迁出后主机池 {} 的 N+1 在宿主机 {} 故障情形下无法得到证明;请增加宿主机,或执行 zyctl drain {} 清空它",
+    ),
     ("survived", "可承受"),
     ("not proven", "未证明"),
     ("{w} would find no place", "{} 将找不到位置"),
