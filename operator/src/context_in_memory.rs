@@ -98,6 +98,25 @@ pub(crate) fn migration(
     typed(json!({"metadata": all, "spec": what, "status": status}))
 }
 
+/// What every loop needs, with nothing that was remembered.
+pub(crate) fn context(writer: Writer, hosts: HostWatch, stores: Stores) -> Context {
+    Context {
+        writer,
+        hosts: Mutex::new(hosts),
+        probes: Default::default(),
+        planner: planner::Planner::default(),
+        told: Default::default(),
+        rules: vms::RuleNotes::default(),
+        rebalances: Default::default(),
+        freeze: Default::default(),
+        keeper: Default::default(),
+        addresses: Default::default(),
+        incidents: Default::default(),
+        fleet: "fleet".to_owned(),
+        stores,
+    }
+}
+
 impl Site {
     /// A site of these objects, whose hosts all renew; its planner has seen them, and its operator has led for long.
     pub(crate) async fn new(
@@ -161,21 +180,9 @@ impl Site {
         }));
         objects.host_pools = vec![pool];
         let failover = door::policy(&policy);
-        let context = Arc::new(Context {
-            writer: Writer::new(client, leader),
-            hosts: Mutex::new(HostWatch::serving(&names, &failover)),
-            probes: Default::default(),
-            planner: planner::Planner::default(),
-            told: Default::default(),
-            rules: vms::RuleNotes::default(),
-            rebalances: Default::default(),
-            freeze: Default::default(),
-            keeper: Default::default(),
-            addresses: Default::default(),
-            incidents: Default::default(),
-            fleet: "fleet".to_owned(),
-            stores: Stores::holding(&objects, &migrations, policy),
-        });
+        let watch = HostWatch::serving(&names, &failover);
+        let stores = Stores::holding(&objects, &migrations, policy);
+        let context = Arc::new(context(Writer::new(client, leader), watch, stores));
         context.keeper.has_led_for_long();
         let fleet = door::fleet(&context, &failover);
         context.planner.own().await.sync(fleet);

@@ -3,6 +3,8 @@
 
 mod certificates;
 mod gather;
+#[cfg(test)]
+mod in_memory;
 mod power;
 mod self_fence;
 mod show;

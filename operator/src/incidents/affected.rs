@@ -301,7 +301,7 @@ fn look(
     from: Timestamp,
     opened: Option<Timestamp>,
 ) -> AffectedSystem {
-    let to = Timestamp::now();
+    let to = super::wall();
     let keys: Vec<String> = system
         .spec
         .endpoints

@@ -4,12 +4,18 @@
 
 mod affected;
 mod evacuated;
+#[cfg(test)]
+mod in_memory;
+#[cfg(test)]
+mod leader_dies_tests;
 mod locked;
 mod openings;
 mod recall;
 mod retention;
 mod stored;
 mod words;
+#[cfg(test)]
+mod world_in_memory;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,7 +47,11 @@ struct State {
     /// None until this operator leads: it is then restored from the API.
     ledger: Option<Ledger>,
     waiting: VecDeque<(HostEvent, WallTime)>,
+    /// Events that the ledger has taken, and that the API may not hold yet.
+    taken: VecDeque<(HostEvent, WallTime)>,
     storm: Option<(u32, u32, WallTime)>,
+    /// A storm that the ledger has taken and that stands, as it began.
+    storm_taken: Option<(u32, u32, WallTime)>,
     /// Downtime that was measured before this operator led, by cause.
     baselines: BTreeMap<String, Baseline>,
     /// Since when downtime is measured, by cause.
@@ -53,8 +63,16 @@ struct State {
 }
 
 fn now() -> WallTime {
-    WallTime(Timestamp::now().as_microsecond())
+    WallTime(wall().as_microsecond())
 }
+
+/// The wall clock, but for tests in which time is given.
+#[cfg(not(test))]
+fn wall() -> Timestamp {
+    Timestamp::now()
+}
+#[cfg(test)]
+use world_in_memory::wall;
 
 impl Incidents {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -70,15 +88,22 @@ impl Incidents {
     pub fn note(&self, leads: bool, events: Vec<HostEvent>, storm: Option<(u32, u32)>) {
         let (mut state, at) = (self.lock(), now());
         if !leads {
-            state.ledger = None;
+            state.step_down();
         }
         state
             .waiting
             .extend(events.into_iter().map(|event| (event, at)));
         let excess = state.waiting.len().saturating_sub(WAITING_MAX);
         state.waiting.drain(..excess);
-        if let Some((silent, of)) = storm {
-            state.storm = Some((silent, of, at));
+        // Its Incident begins when it did, whoever leads by the time that it is told. One that is over is the former
+        // leader's story: told by the next one, it would be an Incident of its own.
+        let since = state.storm.map_or(at, |(.., since)| since);
+        match storm {
+            Some((silent, of)) => state.storm = Some((silent, of, since)),
+            None => {
+                state.storm_taken = None;
+                state.storm.take_if(|_| !leads);
+            }
         }
     }
 }
@@ -123,6 +148,18 @@ pub async fn turn(context: &Arc<Context>) {
 }
 
 impl State {
+    /// This operator does not lead, or no longer. What it had taken and not written would be told by nobody if it leads
+    /// again: a host says each thing once. It waits once more, and what is stored already adds nothing.
+    fn step_down(&mut self) {
+        if self.ledger.take().is_none() {
+            return;
+        }
+        let mut again = std::mem::take(&mut self.taken);
+        again.append(&mut self.waiting);
+        self.waiting = again;
+        self.storm = self.storm_taken.take().or(self.storm);
+    }
+
     /// Goes on from what is stored; a storm or an event that was noted meanwhile is told by the next
     /// turn. An older Incident of the same cause takes over what a doubled one told, which is closed.
     fn restore(&mut self, stored: &[Incident]) {
@@ -174,11 +211,16 @@ impl State {
         };
         if let Some((silent, of, at)) = self.storm.take() {
             ledger.storm(silent, of, at);
+            self.storm_taken.get_or_insert((silent, of, at));
         }
         let oldest = now().0 - WAITING_SECONDS * 1_000_000;
+        self.taken.retain(|(_, at)| at.0 >= oldest);
         for (event, at) in self.waiting.drain(..).filter(|(_, at)| at.0 >= oldest) {
             ledger.host_event(&event, at);
+            self.taken.push_back((event, at));
         }
+        let excess = self.taken.len().saturating_sub(WAITING_MAX);
+        self.taken.drain(..excess);
     }
 
     /// Every standing fault that quarantines its host is an incident.
@@ -206,7 +248,7 @@ impl State {
     fn take_words(&mut self, context: &Context) {
         if let Some(ledger) = &mut self.ledger {
             let hosts = context.stores.hosts.state();
-            words::follow(ledger, &context.stores.policy(), &hosts, Timestamp::now());
+            words::follow(ledger, &context.stores.policy(), &hosts, wall());
         }
     }
 
@@ -228,7 +270,7 @@ impl State {
         let Some(ledger) = &mut self.ledger else {
             return;
         };
-        let (vms, wall) = (context.stores.vms.state(), Timestamp::now());
+        let (vms, wall) = (context.stores.vms.state(), wall());
         recall::deaths(ledger, stored, &vms, wall);
         openings::recall_crashes(ledger, stored, &vms, wall);
     }

@@ -261,7 +261,7 @@ fn look_at_work(context: &Context, ledger: &mut Ledger, host: &Host, vms: &[Arc<
         else {
             continue;
         };
-        if Timestamp::now().duration_since(since) >= PLANNED_DOWN {
+        if super::wall().duration_since(since) >= PLANNED_DOWN {
             let at = WallTime(since.as_microsecond());
             ledger.planned_downtime(&name, &key, &system.spec.display_name, &vm.name_any(), at);
         }
@@ -272,7 +272,7 @@ fn look_at_work(context: &Context, ledger: &mut Ledger, host: &Host, vms: &[Arc<
 fn is_of_now(migration: &VirtualMachineMigration) -> bool {
     let status = migration.status.as_ref();
     let finished = status.and_then(|status| status.finished_at.as_ref());
-    finished.is_none_or(|at| Timestamp::now().duration_since(at.0) < AFTER_MOVE)
+    finished.is_none_or(|at| super::wall().duration_since(at.0) < AFTER_MOVE)
 }
 
 /// Since when an endpoint of a system that was up does not answer.

@@ -51,8 +51,9 @@ pub(super) fn is_told<'a>(mut stored: impl Iterator<Item = &'a Incident>, step: 
     })
 }
 
-/// Forgets what this operator saw of silences while it did not lead, and the leader has told to their end: told again,
-/// they would be incidents of their own. Those that last are not forgotten, whatever is stored.
+/// Forgets what this operator saw of silences while it did not lead, and the leader has told to their end, in incidents of
+/// their own or in that of a storm: told again, they would be incidents of their own. Those that last are not forgotten,
+/// whatever is stored.
 pub(super) fn forget_told(waiting: &mut VecDeque<(HostEvent, WallTime)>, stored: &[Incident]) {
     let closed: Vec<&Incident> = stored
         .iter()
@@ -70,7 +71,7 @@ pub(super) fn forget_told(waiting: &mut VecDeque<(HostEvent, WallTime)>, stored:
         let cause = host_cause(event);
         let mut own = closed
             .iter()
-            .filter(|incident| incident.spec.cause == cause);
+            .filter(|incident| incident.spec.cause == cause || incident.spec.cause == STORM_CAUSE);
         ended.is_some_and(|(_, end)| own.any(|incident| is_over(incident, end, at)))
     };
     let mut place = 0;
@@ -86,7 +87,9 @@ fn is_over(incident: &Incident, end: &str, at: WallTime) -> bool {
     let status = incident.status.as_ref();
     let closed = status.and_then(|status| status.closed_at.as_ref());
     let later = closed.is_some_and(|closed| closed.0.as_microsecond() >= at.0);
-    later || (end.ends_with("/Returned") && is_told(std::iter::once(incident), end))
+    // A storm's steps name no boot: an old one tells the same.
+    let of_boot = incident.spec.cause != STORM_CAUSE && end.ends_with("/Returned");
+    later || (of_boot && is_told(std::iter::once(incident), end))
 }
 
 /// What a proof on record says of a host, if it is about a host's death.

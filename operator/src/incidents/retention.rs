@@ -20,7 +20,7 @@ const DAYS_LEAST: i32 = 180;
 /// Deletes closed Incidents that the policy does not keep any longer.
 pub(super) async fn forget(context: &Context, stored: &[Arc<Incident>]) {
     let days = context.stores.policy().incident_retention_days;
-    let now = Timestamp::now();
+    let now = super::wall();
     for incident in stored.iter().filter(|known| is_over(known, days, now)) {
         logged(
             "incident",

@@ -275,6 +275,16 @@ impl Probes {
     }
 }
 
+#[cfg(test)]
+impl Probes {
+    /// For tests: what was seen of an endpoint, the oldest change first.
+    pub(crate) fn saw(&self, key: &str, history: &[(Timestamp, Seen)]) {
+        let mut memory = self.lock();
+        let state = memory.endpoints.entry(key.to_owned()).or_default();
+        state.history = history.iter().copied().collect();
+    }
+}
+
 /// All replicas that do not answer, or are not known yet, and the next in turn of those that do.
 fn choose(
     names: &BTreeSet<String>,

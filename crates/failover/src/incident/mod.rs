@@ -150,6 +150,8 @@ pub struct Ledger {
     open: BTreeMap<String, Incident>,
     /// What was seen of a host before there was an incident.
     before: BTreeMap<HostName, Vec<Entry>>,
+    /// What a host showed then, as the cause of an incident to come.
+    shown: BTreeMap<HostName, rules::Meaning>,
     /// Work that people have declared on hosts, with its reason.
     work: BTreeMap<HostName, String>,
     changed: BTreeSet<String>,

@@ -67,8 +67,11 @@ fn entry(event: &HostEvent, at: WallTime) -> Entry {
     }
 }
 
+/// A class of cause, and what a host does then, in English and Chinese.
+pub(super) type Meaning = (CauseClass, &'static str, &'static str);
+
 /// What an event says about the cause.
-fn meaning(reason: &Reason) -> Option<(CauseClass, &'static str, &'static str)> {
+fn meaning(reason: &Reason) -> Option<Meaning> {
     let conclusion = match reason {
         Reason::CloseStuck { .. } => {
             return Some((
@@ -127,7 +130,7 @@ fn meaning(reason: &Reason) -> Option<(CauseClass, &'static str, &'static str)> 
 /// shows then; that it can not end a VM is nobody's plan.
 fn classed(
     event: &HostEvent,
-    (class, english, chinese): (CauseClass, &str, &str),
+    (class, english, chinese): Meaning,
     is_planned: bool,
 ) -> (CauseClass, Sentence) {
     let host = &event.host;
@@ -174,11 +177,7 @@ impl Ledger {
 
     /// What an event says about the cause of an incident: a host that we forced off ourselves did not lose
     /// its power.
-    fn meaning_now(
-        &self,
-        cause: &str,
-        event: &HostEvent,
-    ) -> Option<(CauseClass, &'static str, &'static str)> {
+    fn meaning_now(&self, cause: &str, event: &HostEvent) -> Option<Meaning> {
         let told = |prefix: String| {
             self.open.get(cause).is_some_and(|incident| {
                 let mut steps = incident.timeline.iter().map(|entry| &entry.step);
@@ -218,8 +217,10 @@ impl Ledger {
         } else if self.open.contains_key(STORM_CAUSE) {
             STORM_CAUSE.to_owned()
         } else if opens(event) {
-            let meaning =
-                meaning(&event.reason).unwrap_or((CauseClass::Unknown, "is silent", "静默"));
+            // What was concluded before the silence was long enough for an incident is told only once.
+            let shown = self.shown.remove(&event.host);
+            let meaning = meaning(&event.reason).or(shown);
+            let meaning = meaning.unwrap_or((CauseClass::Unknown, "is silent", "静默"));
             let (class, title) = classed(event, meaning, self.work.contains_key(&event.host));
             self.open_incident(
                 Opening {
@@ -235,7 +236,11 @@ impl Ledger {
             // What a host tells that has come back ends what was before; a silence to come is another one's.
             if matches!(event.reason, Reason::Returned | Reason::Alive) {
                 self.before.remove(&event.host);
+                self.shown.remove(&event.host);
             } else {
+                if let Some(meaning) = meaning(&event.reason) {
+                    self.shown.insert(event.host.clone(), meaning);
+                }
                 self.before
                     .entry(event.host.clone())
                     .or_default()
@@ -297,6 +302,7 @@ impl Ledger {
             chinese,
         };
         self.tell(STORM_CAUSE, entry);
+        self.shown.clear();
         for (host, entries) in std::mem::take(&mut self.before) {
             for entry in entries {
                 debug_assert!(entry.step.starts_with(host.as_str()));

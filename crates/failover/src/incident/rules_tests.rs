@@ -89,6 +89,26 @@ fn a_power_loss_is_one_incident_from_first_sight_to_return() {
     assert_eq!(incident.timeline.len(), 4);
 }
 
+/// It is concluded within seconds and told once; the incident opens when the silence has lasted.
+#[test]
+fn what_was_concluded_before_a_silence_was_long_enough_is_its_cause() {
+    let seen = |reason| event("h1", "b1", EventKind::Seen, reason);
+    let cut = concluded(Conclusion::ManagementCut);
+    for (between, class) in [
+        (None, CauseClass::Network),
+        // That was another silence.
+        (Some(Reason::Alive), CauseClass::Unknown),
+    ] {
+        let mut ledger = Ledger::default();
+        let events = [Some(cut.clone()), between, Some(unreachable())];
+        for (event, at) in events.into_iter().flatten().map(seen).zip(1..) {
+            ledger.host_event(&event, WallTime(at));
+        }
+        let incident = ledger.get("host-silent/h1/b1").unwrap();
+        assert_eq!(incident.class, class, "{}", incident.title);
+    }
+}
+
 fn work(host: &str) -> BTreeMap<HostName, String> {
     BTreeMap::from([(host.into(), "new memory".to_owned())])
 }
