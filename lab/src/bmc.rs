@@ -18,6 +18,9 @@ use crate::process::{Daemon, PATIENCE, join_namespace, wait_for, zylab};
 /// User name on every BMC.
 pub const USER: &str = "fence";
 
+/// UUID of a machine that is none of the lab's; the same stands in `bmc/redfish.py`.
+const OTHER_UUID: &str = "00000000-0000-4000-8000-00000000dead";
+
 /// How a BMC behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
@@ -27,7 +30,7 @@ pub enum Mode {
     Slow,
     /// Answers 204 to a power command and does nothing.
     Lying,
-    /// Reports the UUID of another machine.
+    /// Reports the UUID of another machine ([`show_another_machine`]).
     OtherHost,
     /// Takes another login than the declared one, over Redfish; over IPMI the declared one stays good.
     OtherLogin,
@@ -51,6 +54,29 @@ impl Mode {
 /// The folder can not be written.
 pub fn set_mode(files: &LabFiles, host: &str, mode: Mode) -> Result<()> {
     crate::files::write_at_once(&files.host(host).join("bmc-mode"), mode.word().as_bytes())
+}
+
+/// The declared entries of a host lead to another machine's BMC, or to its own again: over Redfish and over IPMI, whose
+/// simulator reads its GUID when it starts.
+///
+/// # Errors
+/// The folder can not be written, or the simulator not be started.
+pub fn show_another_machine(files: &LabFiles, host: &str, another: bool) -> Result<()> {
+    set_mode(
+        files,
+        host,
+        if another { Mode::OtherHost } else { Mode::Ok },
+    )?;
+    let folder = files.host(host).join("ipmi");
+    // A dead BMC stays dead; it starts with what it is to show.
+    if simulators_of(files, &folder)?.is_empty() {
+        return Ok(());
+    }
+    kill_those_of(files, &folder)?;
+    wait_for("the IPMI simulator to end", PATIENCE, || {
+        Ok(simulators_of(files, &folder)?.is_empty())
+    })?;
+    start_ipmi(files, files.addresses()?, host)
 }
 
 /// Whether a host's BMC is declared and read over Redfish; host 4 shows that IPMI alone does.
@@ -129,7 +155,13 @@ fn start_ipmi(files: &LabFiles, addresses: Addresses, host: &str) -> Result<()> 
     let number = host::number(host)?;
     let folder = files.host(host).join("ipmi");
     fs::create_dir_all(folder.join("state"))?;
-    let uuid = fs::read_to_string(files.host(host).join("uuid"))?.replace('-', "");
+    let mode = fs::read_to_string(files.host(host).join("bmc-mode")).unwrap_or_default();
+    let uuid = if mode == Mode::OtherHost.word() {
+        OTHER_UUID.to_owned()
+    } else {
+        fs::read_to_string(files.host(host).join("uuid"))?
+    };
+    let uuid = uuid.replace('-', "");
     let chassis = folder.join("chassis.sh");
     let script = format!(
         "#!/bin/sh\nexec {} chassis --name {} --ipmi {host} -- \"$@\"\n",
@@ -194,16 +226,26 @@ fn write_program(path: &Path, script: &str) -> Result<()> {
 /// # Errors
 /// The cgroup can not be read.
 pub fn kill(files: &LabFiles, host: &str) -> Result<()> {
+    kill_those_of(files, &files.host(host))
+}
+
+/// Kills the simulators whose files lie in that folder.
+fn kill_those_of(files: &LabFiles, folder: &Path) -> Result<()> {
+    simulators_of(files, folder)?
+        .iter()
+        .try_for_each(|pid| crate::process::run("kill", ["-9", pid]).map(drop))
+}
+
+/// The simulators whose files lie in that folder, by process id.
+fn simulators_of(files: &LabFiles, folder: &Path) -> Result<Vec<String>> {
     let procs =
         fs::read_to_string(namespace::cgroup(&files.name, "control")?.join("cgroup.procs"))?;
-    let folder = files.host(host).display().to_string();
-    for pid in procs.lines() {
+    let inside = format!("{}/", folder.display());
+    let named = |pid: &&str| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if String::from_utf8_lossy(&line).contains(&format!("{folder}/")) {
-            crate::process::run("kill", ["-9", pid])?;
-        }
-    }
-    Ok(())
+        String::from_utf8_lossy(&line).contains(&inside)
+    };
+    Ok(procs.lines().filter(named).map(str::to_owned).collect())
 }
 
 /// Waits until a host's Redfish BMC answers.

@@ -144,7 +144,7 @@ pub fn inject(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> 
         Fault::BmcDead => bmc::kill(files, host),
         Fault::BmcSlow => bmc::set_mode(files, host, bmc::Mode::Slow),
         Fault::BmcLying => bmc::set_mode(files, host, bmc::Mode::Lying),
-        Fault::BmcOtherHost => bmc::set_mode(files, host, bmc::Mode::OtherHost),
+        Fault::BmcOtherHost => bmc::show_another_machine(files, host, true),
         Fault::BmcOtherLogin => bmc::set_mode(files, host, bmc::Mode::OtherLogin),
         Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop | Fault::OperatorPause => {
             bail!("{fault:?} is a fault of the site")
@@ -271,9 +271,10 @@ pub fn heal(files: &LabFiles, host: Option<&str>, fault: Fault) -> Result<()> {
         Fault::PowerLoss => power_on(files, host),
         Fault::KernelHang => namespace::freeze(&namespace::cgroup(lab, host)?, false),
         Fault::BmcDead => bmc::start(files, files.addresses()?, host),
-        Fault::BmcSlow | Fault::BmcLying | Fault::BmcOtherHost | Fault::BmcOtherLogin => {
+        Fault::BmcSlow | Fault::BmcLying | Fault::BmcOtherLogin => {
             bmc::set_mode(files, host, bmc::Mode::Ok)
         }
+        Fault::BmcOtherHost => bmc::show_another_machine(files, host, false),
         Fault::ApiDown | Fault::OperatorKill | Fault::OperatorStop | Fault::OperatorPause => {
             bail!("{fault:?} is a fault of the site")
         }
