@@ -324,9 +324,17 @@ mod tests {
 
     #[test]
     fn a_host_that_declares_no_bmc_says_so() {
-        let none = judged(&HostWatch::default(), &host(json!([]), &[]));
+        let none = judged(
+            &HostWatch::default(),
+            &host(json!([]), &[]),
+            &Policy::default(),
+        );
         assert!(!none.good && none.reason == NO_BMC, "{none:?}");
-        let one = judged(&HostWatch::default(), &host(one_bmc(), &[]));
+        let one = judged(
+            &HostWatch::default(),
+            &host(one_bmc(), &[]),
+            &Policy::default(),
+        );
         assert!(one.good, "{one:?}");
     }
 
