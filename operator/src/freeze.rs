@@ -132,7 +132,8 @@ fn decide(context: &Context, policy: &CloudPolicy) -> Turn {
         last_rebase: last_rebase(policy),
         went_back: went_back_here(context),
         hosts: hosts.iter().map(|host| host_facts(context, host)).collect(),
-        unreachable_after: door::policy(&context.stores.policy()).unreachable_after_milliseconds,
+        unreachable_after_milliseconds: door::policy(&context.stores.policy())
+            .unreachable_after_milliseconds,
     };
     let mut state = context.freeze.state();
     let stood = state.memory.stands();
@@ -146,10 +147,11 @@ fn decide(context: &Context, policy: &CloudPolicy) -> Turn {
             Due::Freeze(cause) => Some(cause.to_string()),
             _ => frozen.map(|frozen| frozen.cause.clone()),
         };
-        if matches!(due, Due::Freeze(_)) && *forget_written {
+        let is_news = *forget_written && matches!(due, Due::Freeze(_));
+        if is_news {
             tracing::error!(cause, "the site is frozen");
         }
-        if !stood || matches!(due, Due::Freeze(_)) {
+        if is_news || !stood {
             state.message = cause.unwrap_or_default();
         }
     }

@@ -86,6 +86,12 @@ mod tests {
         assert_eq!(judged("False", 2), Some(Thresholds::default()));
         assert_eq!(judged("True", 1), None, "not judged yet");
         assert_eq!(in_force(None), Some(Thresholds::default()), "there is none");
+        let new: CloudPolicy = serde_json::from_value(json!({
+            "metadata": {"name": "default", "generation": 1},
+            "spec": {"thresholds": {"linkFlaps": 7}},
+        }))
+        .expect("a policy");
+        assert_eq!(in_force(Some(&new)), None, "nobody has judged it");
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub struct Facts<'a> {
     pub went_back: bool,
     /// Every host.
     pub hosts: Vec<HostFacts<'a>>,
-    /// A host that has been silent for so many milliseconds is unreachable.
-    pub unreachable_after: u64,
+    /// A host that has been silent for so long is unreachable.
+    pub unreachable_after_milliseconds: u64,
 }
 
 /// What is known of one host.
@@ -233,7 +233,7 @@ impl OperatorMemory {
     /// Lease once more, or has been silent for as long as makes it unreachable.
     fn everybody_heard(&mut self, facts: &Facts<'_>, now: Moment) -> bool {
         let began = *self.began.get_or_insert(now);
-        let late = now.since(began) >= facts.unreachable_after;
+        let late = now.since(began) >= facts.unreachable_after_milliseconds;
         let heard = |host: &HostFacts<'_>| !host.accepted || host.renewals > 1;
         self.heard |= late || facts.hosts.iter().all(heard);
         self.heard

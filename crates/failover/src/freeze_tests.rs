@@ -18,7 +18,7 @@ fn facts(hosts: Vec<HostFacts<'_>>) -> Facts<'_> {
         last_rebase: "",
         went_back: false,
         hosts,
-        unreachable_after: 8_000,
+        unreachable_after_milliseconds: 8_000,
     }
 }
 
@@ -159,6 +159,30 @@ fn a_freeze_that_the_api_has_forgotten_stands_until_a_rebase() {
     };
     assert_eq!(memory.turn(&rebased, Moment(1)), Turn::Act);
     assert!(!memory.stands());
+}
+
+/// Another one led meanwhile, and may have written.
+#[test]
+fn a_leader_that_comes_back_to_a_freeze_trusts_nothing_that_it_wrote() {
+    let mut memory = OperatorMemory::default();
+    memory.called("12:01 b");
+    let own = Facts {
+        roll_call: Some("12:01 b"),
+        ..facts(vec![host(2)])
+    };
+    assert_eq!(memory.turn(&own, Moment(0)), frozen(true, Due::Rebase));
+    assert_eq!(memory.turn(&own, Moment(1)), frozen(false, Due::Rebase));
+    memory.forget();
+    assert!(!memory.stands());
+    assert_eq!(memory.turn(&own, Moment(2)), frozen(true, Due::Rebase));
+    // A freeze that names no roll-call is answered by nobody.
+    let unnamed = Facts {
+        roll_call: Some(""),
+        ..own
+    };
+    let call = Due::CallTheRoll { again: false };
+    let turn = OperatorMemory::default().turn(&unnamed, Moment(0));
+    assert_eq!(turn, frozen(true, call));
 }
 
 #[test]

@@ -206,10 +206,14 @@ impl Ledger {
     pub fn host_event(&mut self, event: &HostEvent, at: WallTime) {
         let entry = entry(event, at);
         let own = host_cause(event);
+        let is_back = matches!(event.reason, Reason::Returned | Reason::Alive);
+        if is_back {
+            // It ends what was before; a silence to come is another one's.
+            self.before.remove(&event.host);
+            self.shown.remove(&event.host);
+        }
         // What a returning host tells belongs to the incident of its former boot.
-        let former = matches!(event.reason, Reason::Returned | Reason::Alive)
-            .then(|| self.open_of_host(&event.host))
-            .flatten();
+        let former = is_back.then(|| self.open_of_host(&event.host)).flatten();
         let cause = if self.open.contains_key(&own) {
             own
         } else if let Some(former) = former {
@@ -233,18 +237,12 @@ impl Ledger {
             );
             own
         } else {
-            // What a host tells that has come back ends what was before; a silence to come is another one's.
-            if matches!(event.reason, Reason::Returned | Reason::Alive) {
-                self.before.remove(&event.host);
-                self.shown.remove(&event.host);
-            } else {
+            if !is_back {
                 if let Some(meaning) = meaning(&event.reason) {
                     self.shown.insert(event.host.clone(), meaning);
                 }
-                self.before
-                    .entry(event.host.clone())
-                    .or_default()
-                    .push(entry);
+                let before = self.before.entry(event.host.clone()).or_default();
+                before.push(entry);
             }
             return;
         };

@@ -71,7 +71,7 @@ impl World {
             hosts: hosts
                 .map(|((object, renewals), name)| host_facts(name, object, renewals.as_ref()))
                 .collect(),
-            unreachable_after: late,
+            unreachable_after_milliseconds: late,
         };
         let turn = this.freeze.memory.turn(&facts, now);
         let Turn::Frozen {

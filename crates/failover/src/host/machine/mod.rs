@@ -64,8 +64,8 @@ pub struct HostMachine {
     signs_at_confirmation: Option<(Moment, LifeSigns)>,
     /// Renewals seen when it fell silent: only another one ends the silence.
     renewals_at_silence: u64,
-    /// What its signals meant last in this silence.
-    concluded: Option<Conclusion>,
+    /// What its signals meant last in this silence, and when they did.
+    concluded: Option<(Conclusion, Moment)>,
     /// Its storage is, or is being, cut off.
     storage_cut: bool,
     /// Since when it says that it can not end a copy.
@@ -154,7 +154,8 @@ impl HostMachine {
     /// were old ones (a restored API), and takes its finding back. Nobody could take back what a former leader wrote.
     pub fn tells_that_bmc_lies(&self, policy: &Policy, now: Moment) -> bool {
         let stands = |since: Moment| now.since(since) >= policy.unreachable_after_milliseconds;
-        self.told_lie.holds || self.lies_since.is_some_and(stands)
+        let found = self.witness.as_ref().is_some_and(PowerWitness::lies);
+        self.told_lie.holds || (found && self.lies_since.is_some_and(stands))
     }
 
     /// Hears whether the Host tells that its BMC lies, before a step.

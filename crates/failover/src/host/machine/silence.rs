@@ -60,7 +60,7 @@ impl HostMachine {
             return;
         }
         if !matches!(conclusion, Conclusion::PowerNotRead) {
-            self.concluded = Some(conclusion);
+            self.concluded = Some((conclusion, now));
             self.tell(out, EventKind::Seen, Reason::Concluded { conclusion });
         }
         if self.life == Life::Suspect
@@ -445,8 +445,8 @@ impl HostMachine {
     }
 }
 
-/// For how long a silent host has not shown the life that its VMs show, or its heart: it is as long as that not
-/// forced off. One whose VMs answer is only half alive once its heart has stood still for as long as its Lease.
+/// For how long a silent host has shown no other life than its Lease: a wait before it is forced off begins with the last
+/// that it showed. One whose VMs answer is only half alive once its heart has stood still for as long as its Lease.
 /// And a probe or two that get lost are no reason to cut down VMs that answered all the while that their host
 /// was silent; an answer from before that says nothing of the kind.
 fn lifeless_milliseconds(

@@ -51,7 +51,7 @@ impl HostMachine {
             ),
             (Life::Unreachable, _) => (
                 HostState::Unreachable,
-                self.unreachable_reasons(facts, silent_milliseconds),
+                self.unreachable_reasons(facts, silent_milliseconds, policy, now),
             ),
             (Life::Fencing, _) => (HostState::Fencing, vec![Reason::FenceIntended]),
             (Life::Fenced, _) => (HostState::Fenced, self.proof.iter().map(proven).collect()),
@@ -140,7 +140,13 @@ impl HostMachine {
             .map(|(_, why)| why.clone())
     }
 
-    fn unreachable_reasons(&self, facts: &HostFacts, silent_milliseconds: u64) -> Vec<Reason> {
+    fn unreachable_reasons(
+        &self,
+        facts: &HostFacts,
+        silent_milliseconds: u64,
+        policy: &Policy,
+        now: Moment,
+    ) -> Vec<Reason> {
         let mut reasons = vec![Reason::Unreachable {
             silent_milliseconds,
         }];
@@ -155,8 +161,11 @@ impl HostMachine {
         if let Some(ConfirmationError::Void(_)) = self.refusal(facts) {
             reasons.push(Reason::WordIsVoid);
         }
-        let runs = self.concluded.filter(|conclusion| {
-            let response = conclusion.response();
+        // A reading that fails now and then changes nothing; where none comes any more, nobody knows.
+        let holds = 2 * policy.power_valid_milliseconds;
+        let concluded = self.concluded.filter(|(_, at)| now.since(*at) <= holds);
+        let runs = concluded.map(|(conclusion, _)| conclusion).filter(|it| {
+            let response = it.response();
             matches!(response, Response::AlertOnly | Response::FenceIsolated)
         });
         reasons.extend(runs.map(|conclusion| Reason::Concluded { conclusion }));
@@ -191,6 +200,7 @@ mod tests {
     use super::*;
     use crate::host::machine::FencePermit;
     use crate::host::machine::fixtures::{identity, word};
+    use crate::proof::power::{PowerAnswer, PowerReading};
     use crate::signs::{LifeSigns, Sign};
 
     /// A dead host of whose name another machine reports: it is silent, and that machine's remedy is told.
@@ -356,5 +366,41 @@ mod tests {
         let last = told.last().expect("twenty steps");
         assert!(last.contains(&person), "{last:?}");
         assert!(!last.contains(&concluded(Conclusion::SwitchDead)));
+    }
+
+    /// Its heart beat while its BMC was silent; then it died, and no reading of its BMC comes to an end any more.
+    #[test]
+    fn what_was_concluded_long_ago_keeps_nobody_from_being_asked() {
+        let policy = Policy::default();
+        let mut machine = HostMachine::new("h1".into(), Moment(0));
+        let mut facts = HostFacts {
+            identity: Some(identity("b1")),
+            lease_boot_id: Some("b1".into()),
+            bmcs: 1,
+            ..HostFacts::default()
+        };
+        let mut asked = Vec::new();
+        for second in 1..60 {
+            let now = Moment(second * 1_000);
+            if second < 30 {
+                facts.signs.heartbeat = Some(Sign {
+                    changes: second,
+                    changed_at: now,
+                });
+                facts.reading = Some(PowerReading {
+                    answer: PowerAnswer::NoAnswer,
+                    system_uuid: None,
+                    sent_at: now,
+                    received_at: now,
+                });
+            }
+            let _ = machine.step(&facts, &FencePermit::Granted, &policy, now);
+            let told = machine.view(&facts, &policy, now).reasons;
+            if told.contains(&Reason::NeedsPerson { host: "h1".into() }) {
+                asked.push(second);
+            }
+        }
+        assert!(asked.iter().all(|second| *second > 30), "{asked:?}");
+        assert_eq!(asked.last(), Some(&59));
     }
 }
