@@ -175,19 +175,6 @@ pub(super) const SITE: Table = &[
         "{};更正之前按默认值运行",
     ),
     (
-        "the operator saw the API server hold less than before",
-        "控制器发现 API 服务器的内容少于以往",
-    ),
-    (
-        "the API server has forgotten that the site is frozen",
-        "API 服务器遗忘了站点已冻结",
-    ),
-    ("host {w}: {}", "宿主机 {}:{}"),
-    (
-        "host {w} remembers version {w} of the API server, which is at {n}",
-        "宿主机 {} 记得 API 服务器的版本 {},而其当前版本为 {}",
-    ),
-    (
         "every host was heard or is off: zyctl failover rebase",
         "所有宿主机均已报告或已关机:请执行 zyctl failover rebase",
     ),

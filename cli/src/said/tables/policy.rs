@@ -2,7 +2,7 @@
 
 use super::Table;
 
-/// What `failover` says of a frozen site and of a policy: agent/freeze.rs, rebase.rs and policy.rs.
+/// What `failover` says of a frozen site and of a policy: agent/freeze.rs, freeze.rs, rebase.rs and policy.rs.
 pub(super) const FAILOVER: Table = &[
     (
         "the API server is at version {n} and was at {n} before; was etcd restored?",
@@ -13,6 +13,19 @@ pub(super) const FAILOVER: Table = &[
         "虚拟机 {} 以纪元 {} 在此运行,而 API 签发的纪元不超过 {};是否恢复过 etcd?",
     ),
     ("the site is frozen", "站点已冻结"),
+    (
+        "the operator saw the API server hold less than before",
+        "控制器发现 API 服务器的内容少于以往",
+    ),
+    (
+        "the API server has forgotten that the site is frozen",
+        "API 服务器遗忘了站点已冻结",
+    ),
+    ("host {w}: {}", "宿主机 {}:{}"),
+    (
+        "host {w} remembers version {w} of the API server, which is at {n}",
+        "宿主机 {} 记得 API 服务器的版本 {},而其当前版本为 {}",
+    ),
     (
         "the API has forgotten the rebase of {}; was etcd restored?",
         "API 遗忘了 {} 的重新定基;是否恢复过 etcd?",
