@@ -11,7 +11,7 @@ use failover::incident::{AffectedSystem, Downtime, Entry, Incident, Ledger, Wall
 use fleet::system::system_of;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use model::{Assignment, HostName, NamespacedName, StopProofKind};
+use model::{Assignment, NamespacedName, StopProofKind};
 
 use super::openings::vm_name;
 use super::{State, cause_is_gone, is_open, now, openings, stored};
@@ -108,13 +108,10 @@ fn concerns(context: &Context, incident: &Incident, right: &Assignment) -> bool 
         return incident.host.as_ref() == Some(&right.host)
             && epoch == Some(right.epoch.to_string().as_str());
     }
-    let own: Option<&HostName> = incident.host.as_ref();
-    let incarnation = incident
-        .cause
-        .strip_prefix(SILENT_CAUSES)
-        .and_then(|rest| rest.split_once('/'));
-    own == Some(&right.host)
-        && incarnation.is_none_or(|(_, boot_id)| right.boot_id.as_str() == boot_id)
+    if incident.cause.starts_with(SILENT_CAUSES) {
+        return incident.cause == silent_cause(&right.host, &right.boot_id);
+    }
+    incident.host.as_ref() == Some(&right.host)
 }
 
 /// A business system by its name.

@@ -262,7 +262,9 @@ impl State {
         };
         openings::look(context, crashes, ledger, stored);
         let hosts = context.stores.hosts.state();
-        recall::follow(ledger, &hosts, &context.stores.vms.state());
+        let vms = context.stores.vms.state();
+        recall::follow(ledger, &hosts, &vms);
+        recall::deaths(ledger, stored, &vms, wall());
     }
 
     /// What a former leader did and had no time to tell.

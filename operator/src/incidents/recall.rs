@@ -2,6 +2,7 @@
 //! never from memory. Each entry has the step that the one who acted would have given it, so nothing is
 //! told twice.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -142,11 +143,11 @@ pub(super) fn follow(ledger: &mut Ledger, hosts: &[Arc<Host>], vms: &[Arc<Virtua
     }
 }
 
-/// Deaths of hosts on which VMs were started elsewhere, and about which nothing was stored: the former
-/// leader died between the new assignment and its first word of it.
+/// Deaths of hosts whose VMs were started anew, and about which nothing is stored: the former leader died between
+/// the new assignment and its first word of it, or the host was away for too short a time to be told as silent.
 pub(super) fn deaths(
     ledger: &mut Ledger,
-    stored: &[Incident],
+    stored: &[impl Borrow<Incident>],
     vms: &[Arc<VirtualMachine>],
     wall: Timestamp,
 ) {
@@ -156,12 +157,9 @@ pub(super) fn deaths(
             continue;
         };
         let cause = host_cause(&event);
-        let known = stored.iter().any(|incident| incident.spec.cause == cause);
-        if !known
-            && !stored
-                .iter()
-                .any(|incident| is_storm_of_now(incident, wall))
-        {
+        let mut all = stored.iter().map(Borrow::borrow);
+        let known = all.clone().any(|incident| incident.spec.cause == cause);
+        if !known && !all.any(|incident| is_storm_of_now(incident, wall)) {
             ledger.host_event(&event, now());
         }
     }

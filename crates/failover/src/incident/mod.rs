@@ -144,6 +144,10 @@ pub struct Opening {
     pub host: Option<HostName>,
 }
 
+/// What was seen of a host longer ago than this, microseconds, belongs to no incident that opens now: no policy lets a
+/// host be silent for so long before it is unreachable.
+const BEFORE_MICROSECONDS: i64 = 900_000_000;
+
 /// The ledger: one open incident per cause; closed ones are kept by the API only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -223,6 +227,10 @@ impl Ledger {
             closed_at: None,
         };
         if let Some(seen) = host.and_then(|host| self.before.remove(&host)) {
+            let seen: Vec<Entry> = seen
+                .into_iter()
+                .filter(|entry| at.0 - entry.at.0 <= BEFORE_MICROSECONDS)
+                .collect();
             incident.opened_at = seen.first().map_or(at, |entry| entry.at.min(at));
             seen.into_iter().for_each(|entry| {
                 incident.add(entry);

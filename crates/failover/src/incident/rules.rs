@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use model::{FaultKind, HostName, Severity};
+use model::{FaultKind, HostName, Severity, StopProofKind};
 
 use super::{CauseClass, Entry, Ledger, Opening, WallTime};
 use crate::host::machine::{EventKind, HostEvent};
@@ -19,9 +19,12 @@ pub const STORM_CAUSE: &str = "hosts-silent";
 /// What causes of silent hosts' incidents begin with.
 pub const SILENT_CAUSES: &str = "host-silent/";
 
-/// Cause of the incident of a silent incarnation of a host.
+/// Cause of the incident of a silent boot of a host: what its guard did in that boot began no other
+/// ([`crate::guard::incarnation`]), nor did a force-off that met the host as its network came back.
 pub fn silent_cause(host: impl Display, boot_id: impl Display) -> String {
-    format!("{SILENT_CAUSES}{host}/{boot_id}")
+    let boot_id = boot_id.to_string();
+    let boot = boot_id.split('+').next().unwrap_or_default();
+    format!("{SILENT_CAUSES}{host}/{boot}")
 }
 
 /// Cause of a silent host's incident.
@@ -126,6 +129,21 @@ fn meaning(reason: &Reason) -> Option<Meaning> {
     })
 }
 
+/// What an incident begins with whose cause nothing was concluded about.
+fn unexplained(reason: &Reason) -> Meaning {
+    match reason {
+        Reason::Proven {
+            kind: StopProofKind::Rebooted,
+            ..
+        } => (
+            CauseClass::Unknown,
+            "has booted anew, and its VMs died",
+            "已重新启动,其上的虚拟机随之停止",
+        ),
+        _ => (CauseClass::Unknown, "is silent", "静默"),
+    }
+}
+
 /// Class and title of a silence. One that began while people worked on the host is theirs, whatever the host
 /// shows then; that it can not end a VM is nobody's plan.
 fn classed(
@@ -208,9 +226,11 @@ impl Ledger {
         let own = host_cause(event);
         let is_back = matches!(event.reason, Reason::Returned | Reason::Alive);
         if is_back {
-            // It ends what was before; a silence to come is another one's.
-            self.before.remove(&event.host);
+            // A silence to come has a cause of its own. Of one that ended by a new boot it may yet turn out that VMs died.
             self.shown.remove(&event.host);
+        }
+        if event.reason == Reason::Alive {
+            self.before.remove(&event.host);
         }
         // What a returning host tells belongs to the incident of its former boot.
         let former = is_back.then(|| self.open_of_host(&event.host)).flatten();
@@ -224,7 +244,7 @@ impl Ledger {
             // What was concluded before the silence was long enough for an incident is told only once.
             let shown = self.shown.remove(&event.host);
             let meaning = meaning(&event.reason).or(shown);
-            let meaning = meaning.unwrap_or((CauseClass::Unknown, "is silent", "静默"));
+            let meaning = meaning.unwrap_or_else(|| unexplained(&event.reason));
             let (class, title) = classed(event, meaning, self.work.contains_key(&event.host));
             self.open_incident(
                 Opening {

@@ -336,3 +336,38 @@ fn a_host_that_is_left_alone_is_told_as_deliberately_not_done() {
         assert_eq!(told, "h1: is not forced off, as it shows life");
     }
 }
+
+/// Its guard fires, which begins a new incarnation in the same boot, and a force-off meets the host as its network
+/// comes back.
+#[test]
+fn what_a_guard_does_in_a_boot_begins_no_other_incident() {
+    let mut ledger = Ledger::default();
+    for (at, boot) in [(1, "b1"), (2, "b1+1"), (3, "b1+2")] {
+        let silent = event("h1", boot, EventKind::Seen, unreachable());
+        ledger.host_event(&silent, WallTime(at));
+    }
+    assert_eq!(ledger.open().len(), 1);
+    assert!(ledger.get("host-silent/h1/b1").is_some());
+}
+
+/// It was away too shortly for an incident, and booted anew: that VMs died with it is known once they are started.
+#[test]
+fn a_host_that_booted_anew_within_seconds_is_an_incident_if_vms_died() {
+    let rebooted = || Reason::Proven {
+        kind: StopProofKind::Rebooted,
+        evidence: "boot b2".to_owned(),
+    };
+    let minute = 60_000_000;
+    for (died, opened) in [(5, 1), (20 * minute, 20 * minute)] {
+        let mut ledger = Ledger::default();
+        ledger.host_event(&missed("h1"), WallTime(1));
+        let returned = event("h1", "b2", EventKind::Seen, Reason::Returned);
+        ledger.host_event(&returned, WallTime(4));
+        assert!(ledger.open().is_empty(), "nothing was lost yet");
+        let died_of = event("h1", "b1", EventKind::Decided, rebooted());
+        ledger.host_event(&died_of, WallTime(died));
+        let incident = ledger.get("host-silent/h1/b1").unwrap();
+        assert_eq!(incident.opened_at, WallTime(opened));
+        assert!(incident.title.contains("booted anew"), "{}", incident.title);
+    }
+}
