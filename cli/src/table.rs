@@ -21,9 +21,13 @@ impl Table {
         self.rows.push(cells.to_vec());
     }
 
-    /// True when nothing but the header stands.
-    pub fn is_empty(&self) -> bool {
-        self.rows.len() <= 1
+    /// The table as text; nothing where it has no rows.
+    pub fn render_rows(&self) -> String {
+        // The first one is the header.
+        match self.rows.len() {
+            0 | 1 => String::new(),
+            _ => self.render(),
+        }
     }
 
     /// The table as text, every line ended.

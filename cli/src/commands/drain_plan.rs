@@ -305,10 +305,7 @@ fn moves_table(planning: &Planning, fleet: &Fleet, plan: &Plan) -> String {
             planning.told(&step.reason),
         ]);
     }
-    match table.is_empty() {
-        true => String::new(),
-        false => table.render(),
-    }
+    table.render_rows()
 }
 
 fn seconds(milliseconds: u64) -> String {

@@ -191,9 +191,7 @@ fn as_table(planning: &Planning, pool: &str, answer: &Rebalance) -> String {
             answer.before_permille, answer.after_permille
         ),
     };
-    if !table.is_empty() {
-        text.push_str(&table.render());
-    }
+    text.push_str(&table.render_rows());
     let reckoned = Reckoned::of(planning, &answer.plan);
     text.extend(reckoned.map(|reckoned| reckoned.text(planning)));
     for name in &answer.emptied {

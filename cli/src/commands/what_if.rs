@@ -139,9 +139,7 @@ fn down_table(planning: &Planning, host: &HostName, answer: &HostDown) -> String
         };
         table.row([planning.fleet.name_of(uid), to, why]);
     }
-    if !table.is_empty() {
-        text.push_str(&table.render());
-    }
+    text.push_str(&table.render_rows());
     for (uids, english, chinese) in [
         (
             &answer.pinned,

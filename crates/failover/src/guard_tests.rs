@@ -218,6 +218,10 @@ fn a_firing_ends_the_incarnation() {
     let boot = BootId::from("b");
     assert_eq!(incarnation(&boot, 0), boot);
     assert_ne!(incarnation(&boot, 1), incarnation(&boot, 2));
+    for firings in 0..3 {
+        let name = incarnation(&boot, firings);
+        assert_eq!(super::boot(name.as_str()), boot.as_str(), "{firings}");
+    }
 }
 
 fn ready() -> Readiness {

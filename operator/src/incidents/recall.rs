@@ -151,17 +151,20 @@ pub(super) fn deaths(
     vms: &[Arc<VirtualMachine>],
     wall: Timestamp,
 ) {
-    for vm in vms.iter().filter(|vm| is_recent(vm, wall)) {
-        let proof = vm.status.as_ref().and_then(|status| status.proofs.last());
-        let Some(event) = proof.and_then(death) else {
-            continue;
-        };
-        let cause = host_cause(&event);
-        let mut all = stored.iter().map(Borrow::borrow);
-        let known = all.clone().any(|incident| incident.spec.cause == cause);
-        if !known && !all.any(|incident| is_storm_of_now(incident, wall)) {
-            ledger.host_event(&event, now());
+    let recent = vms.iter().filter(|vm| is_recent(vm, wall));
+    let proofs = recent.filter_map(|vm| vm.status.as_ref()?.proofs.last());
+    let mut untold: BTreeMap<String, HostEvent> = proofs
+        .filter_map(death)
+        .map(|event| (host_cause(&event), event))
+        .collect();
+    for incident in stored.iter().map(Borrow::borrow) {
+        if is_storm_of_now(incident, wall) {
+            return;
         }
+        untold.remove(&incident.spec.cause);
+    }
+    for event in untold.values() {
+        ledger.host_event(event, now());
     }
 }
 

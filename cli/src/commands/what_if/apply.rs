@@ -119,9 +119,7 @@ impl Outcome<'_> {
             let why = answer.why(&self.engine, planning.language);
             table.row([self.engine.fleet().name_of(uid), host, why]);
         }
-        if !table.is_empty() {
-            text.push_str(&table.render());
-        }
+        text.push_str(&table.render_rows());
         text.extend(self.after.iter().map(|told| told.text(planning)));
         for change in &self.wanted.changes {
             let label = planning.say("change not counted:", "未计入的变更:");

@@ -40,6 +40,13 @@ pub fn incarnation(boot: &BootId, firings: u64) -> BootId {
     }
 }
 
+/// The boot of an incarnation, by their names.
+pub fn boot(incarnation: &str) -> &str {
+    incarnation
+        .split_once('+')
+        .map_or(incarnation, |(boot, _)| boot)
+}
+
 /// What a guard knows and must not forget when it is restarted. Means something for one boot.
 /// Fields of a later version are read over: a guard that does not start ends in a reset of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

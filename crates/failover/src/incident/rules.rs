@@ -9,6 +9,7 @@ use std::fmt::Display;
 use model::{FaultKind, HostName, Severity, StopProofKind};
 
 use super::{CauseClass, Entry, Ledger, Opening, WallTime};
+use crate::guard::boot;
 use crate::host::machine::{EventKind, HostEvent};
 use crate::host::table::Conclusion;
 use crate::reason::{Reason, Sentence};
@@ -20,11 +21,9 @@ pub const STORM_CAUSE: &str = "hosts-silent";
 pub const SILENT_CAUSES: &str = "host-silent/";
 
 /// Cause of the incident of a silent boot of a host: what its guard did in that boot began no other
-/// ([`crate::guard::incarnation`]), nor did a force-off that met the host as its network came back.
+/// ([`incarnation`](crate::guard::incarnation)), nor did a force-off that met the host as its network came back.
 pub fn silent_cause(host: impl Display, boot_id: impl Display) -> String {
-    let boot_id = boot_id.to_string();
-    let boot = boot_id.split('+').next().unwrap_or_default();
-    format!("{SILENT_CAUSES}{host}/{boot}")
+    format!("{SILENT_CAUSES}{host}/{}", boot(&boot_id.to_string()))
 }
 
 /// Cause of a silent host's incident.

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use model::{BootId, HostName};
 
+use super::fixtures::{UUID, facts};
 use super::*;
 use crate::host::fencing::CommandEnd;
 use crate::host::table::Conclusion;
 use crate::proof::power::{PowerAnswer, PowerReading};
 use crate::signs::{LifeSigns, Sign};
-
-const UUID: &str = "11111111-2222-3333-4444-555555555555";
 
 /// A host that renews, second by second, and its BMC.
 struct World {
@@ -35,17 +34,9 @@ fn willing() -> Policy {
 
 impl World {
     fn new(close_stuck: u32) -> Self {
-        let boot_id = BootId::from("b1");
         let facts = HostFacts {
-            identity: Some(Identity {
-                boot_id: boot_id.clone(),
-                system_uuid: UUID.to_owned(),
-                mac_addresses: std::collections::BTreeSet::new(),
-            }),
-            lease_boot_id: Some(boot_id),
-            bmcs: 1,
             close_stuck,
-            ..HostFacts::default()
+            ..facts("b1", 1)
         };
         Self {
             machine: HostMachine::new("h1".into(), Moment(0)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::fixtures::{UUID, identity, word};
+use super::fixtures::{UUID, facts, identity, word};
 use super::*;
 use crate::proof::power::{PowerAnswer, PowerReading};
 use crate::signs::{LifeSigns, Sign};
@@ -19,12 +19,7 @@ struct Cut {
 
 impl Cut {
     fn new() -> Self {
-        let mut facts = HostFacts {
-            identity: Some(identity("b1")),
-            lease_boot_id: Some("b1".into()),
-            bmcs: 1,
-            ..HostFacts::default()
-        };
+        let mut facts = facts("b1", 1);
         facts.storage.ordered = Some("b1".into());
         facts.signs.lease = Some(Sign {
             changes: 1,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::HostFacts;
 use crate::host::incarnation::Identity;
 use crate::proof::confirmation::Confirmation;
 
@@ -14,6 +15,16 @@ pub(super) fn identity(boot: &str) -> Identity {
         boot_id: boot.into(),
         system_uuid: UUID.to_owned(),
         mac_addresses: BTreeSet::new(),
+    }
+}
+
+/// What is known of the machine, of that boot, under whose name the Lease is renewed, and which has so many BMCs.
+pub(super) fn facts(boot: &str, bmcs: u32) -> HostFacts {
+    HostFacts {
+        identity: Some(identity(boot)),
+        lease_boot_id: Some(boot.into()),
+        bmcs,
+        ..HostFacts::default()
     }
 }
 

@@ -199,7 +199,7 @@ fn proven(proof: &HostStopProof) -> Reason {
 mod tests {
     use super::*;
     use crate::host::machine::FencePermit;
-    use crate::host::machine::fixtures::{identity, word};
+    use crate::host::machine::fixtures::{facts, identity, word};
     use crate::proof::power::{PowerAnswer, PowerReading};
     use crate::signs::{LifeSigns, Sign};
 
@@ -209,10 +209,8 @@ mod tests {
         let policy = Policy::default();
         let mut machine = HostMachine::new("h1".into(), Moment(0));
         let mut facts = HostFacts {
-            identity: Some(identity("b1")),
             lease_boot_id: Some("b2".into()),
-            bmcs: 1,
-            ..HostFacts::default()
+            ..facts("b1", 1)
         };
         let _ = machine.step(&facts, &FencePermit::Granted, &policy, Moment(1_000));
         let detail = "create it anew".to_owned();
@@ -242,8 +240,6 @@ mod tests {
             let now = Moment(seconds * 1_000);
             renewals += 1;
             let facts = HostFacts {
-                identity: Some(identity(boot)),
-                lease_boot_id: Some(boot.into()),
                 identity_problem: problem.then(|| "two machines".to_owned()),
                 signs: LifeSigns {
                     lease: Some(Sign {
@@ -252,7 +248,7 @@ mod tests {
                     }),
                     ..LifeSigns::default()
                 },
-                ..HostFacts::default()
+                ..facts(boot, 0)
             };
             let _ = machine.step(&facts, &FencePermit::Granted, &policy, now);
             machine.view(&facts, &policy, now).state
@@ -274,11 +270,7 @@ mod tests {
     fn nothing_is_placed_on_a_host_that_may_go() {
         let policy = Policy::default();
         let mut machine = HostMachine::new("h1".into(), Moment(0));
-        let mut facts = HostFacts {
-            identity: Some(identity("b1")),
-            lease_boot_id: Some("b1".into()),
-            ..HostFacts::default()
-        };
+        let mut facts = facts("b1", 0);
         let _ = machine.step(&facts, &FencePermit::Granted, &policy, Moment(1_000));
         let closed = |machine: &HostMachine, facts: &HostFacts, at: u64| {
             let view = machine.view(facts, &policy, Moment(at));
@@ -339,11 +331,7 @@ mod tests {
     fn nobody_is_told_to_switch_off_a_host_that_shows_life() {
         let policy = Policy::default();
         let mut machine = HostMachine::new("h1".into(), Moment(0));
-        let mut facts = HostFacts {
-            identity: Some(identity("b1")),
-            lease_boot_id: Some("b1".into()),
-            ..HostFacts::default()
-        };
+        let mut facts = facts("b1", 0);
         let concluded = |conclusion| Reason::Concluded { conclusion };
         let person = Reason::NeedsPerson { host: "h1".into() };
         let mut reasons = |second: u64, beats: bool| {
@@ -373,12 +361,7 @@ mod tests {
     fn what_was_concluded_long_ago_keeps_nobody_from_being_asked() {
         let policy = Policy::default();
         let mut machine = HostMachine::new("h1".into(), Moment(0));
-        let mut facts = HostFacts {
-            identity: Some(identity("b1")),
-            lease_boot_id: Some("b1".into()),
-            bmcs: 1,
-            ..HostFacts::default()
-        };
+        let mut facts = facts("b1", 1);
         let mut asked = Vec::new();
         for second in 1..60 {
             let now = Moment(second * 1_000);
