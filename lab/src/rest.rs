@@ -99,18 +99,27 @@ where
 }
 
 /// What a person does once all faults are healed: switches on what is off, and clears hosts that are
-/// quarantined for what was mended.
+/// quarantined for what was mended. A host that is being forced off is left alone until that is proven
+/// (runbook HostUnreachable): on again meanwhile, it would be forced off once more.
 ///
 /// # Errors
 /// A host can not be started, or the API server refuses.
 pub async fn tend(lab: &Lab) -> Result<()> {
     let api: Api<Host> = Api::all(lab.client.clone());
+    let hosts = api.list(&Default::default()).await?.items;
+    let being_fenced = |name: &str| {
+        let state = |host: &Host| host.status.as_ref().and_then(|status| status.state);
+        let fencing = Some(HostState::Fencing);
+        hosts
+            .iter()
+            .any(|host| host.name_any() == name && state(host) == fencing)
+    };
     for name in lab.hosts()? {
-        if !host::is_on(&lab.files, &name) {
+        if !host::is_on(&lab.files, &name) && !being_fenced(&name) {
             host::power_on(&lab.files, &name)?;
         }
     }
-    for host in api.list(&Default::default()).await? {
+    for host in hosts {
         let state = host.status.as_ref().and_then(|status| status.state);
         if state == Some(HostState::Quarantined) {
             let person = api::signer(lab.client.clone())

@@ -297,6 +297,7 @@ async fn survive(misdeed: Misdeed) -> Result<()> {
         let reading = PowerReading {
             answer: report.power,
             system_uuid: report.system_uuid,
+            unanimous: true,
             sent_at: Moment(0),
             received_at: Moment(1),
         };

@@ -1,5 +1,6 @@
 //! Reads and switches the power of hosts through their BMCs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,14 +70,38 @@ pub(super) async fn one(
     Ok(PowerReading {
         answer: report.power,
         system_uuid: report.system_uuid,
+        unanimous: false,
         sent_at,
         received_at: clock::now(),
     })
 }
 
+/// No BMC gave a usable answer to what was asked then.
+fn no_answer(sent_at: Moment) -> PowerReading {
+    PowerReading {
+        answer: PowerAnswer::NoAnswer,
+        system_uuid: None,
+        unanimous: true,
+        sent_at,
+        received_at: clock::now(),
+    }
+}
+
+/// What the readings of a host's BMCs say together, so many as it declares; none where none answered.
+pub(super) fn together(
+    readings: Vec<PowerReading>,
+    declared: usize,
+    uuid: &str,
+) -> Option<PowerReading> {
+    let states: BTreeSet<PowerState> = readings.iter().map(|one| one.judge(uuid)).collect();
+    let unanimous = readings.len() == declared && states.len() == 1;
+    let best = readings.into_iter().max_by_key(|one| weight(one, uuid))?;
+    Some(PowerReading { unanimous, ..best })
+}
+
 /// Which of two answers about one host counts: its own machine's before another's, and of those
 /// On, as a machine that one of its BMCs reads On is not off.
-pub(super) fn weight(reading: &PowerReading, uuid: &str) -> u8 {
+fn weight(reading: &PowerReading, uuid: &str) -> u8 {
     match reading.judge(uuid) {
         PowerState::On => 3,
         PowerState::Off => 2,
@@ -89,17 +114,12 @@ pub(super) fn weight(reading: &PowerReading, uuid: &str) -> u8 {
 pub(super) async fn read_power(context: &Arc<Context>, host: &Host, name: &HostName) {
     let uuid = uuid_of(host);
     let begun = clock::now();
+    let mut readings = Vec::new();
     let mut answers: FuturesUnordered<_> = controllers(context, host)
         .await
         .into_iter()
         .map(|controller| one(controller, &uuid))
         .collect();
-    let mut best = PowerReading {
-        answer: PowerAnswer::NoAnswer,
-        system_uuid: None,
-        sent_at: begun,
-        received_at: begun,
-    };
     let mut until: Option<tokio::time::Instant> = None;
     loop {
         let next = match until {
@@ -111,22 +131,19 @@ pub(super) async fn read_power(context: &Arc<Context>, host: &Host, name: &HostN
         match next {
             None => break,
             Some(Ok(reading)) => {
-                if weight(&reading, &uuid) >= weight(&best, &uuid) {
-                    best = reading;
-                }
-                if weight(&best, &uuid) >= 2 {
+                if weight(&reading, &uuid) >= 2 {
                     until.get_or_insert_with(|| tokio::time::Instant::now() + OTHERS);
                 }
+                readings.push(reading);
             }
             Some(Err(error)) => tracing::warn!(host = %name, error, "a BMC could not be read"),
         }
     }
-    if best.answer == PowerAnswer::NoAnswer {
-        best.received_at = clock::now();
-    }
+    let said = together(readings, host.spec.bmcs.len(), &uuid);
     let mut watch = lock(context);
     watch.reading.remove(name);
-    watch.readings.insert(name.clone(), best);
+    let said = said.unwrap_or_else(|| no_answer(begun));
+    watch.readings.insert(name.clone(), said);
 }
 
 pub(super) async fn force_off(
@@ -211,6 +228,7 @@ mod tests {
         let reading = |answer, system_uuid: &str| PowerReading {
             answer,
             system_uuid: Some(system_uuid.to_owned()),
+            unanimous: false,
             sent_at: Moment(1),
             received_at: Moment(2),
         };
@@ -223,5 +241,15 @@ mod tests {
         ];
         let weights: Vec<u8> = order.iter().map(|reading| weight(reading, uuid)).collect();
         assert_eq!(weights, [0, 1, 2, 3]);
+        let said = |answers: &[usize], declared| {
+            let readings = answers.iter().map(|index| order[*index].clone());
+            let said = together(readings.collect(), declared, uuid)?;
+            Some((said.judge(uuid), said.unanimous))
+        };
+        assert_eq!(said(&[], 1), None);
+        assert_eq!(said(&[3, 3], 2), Some((PowerState::On, true)));
+        for (answers, declared) in [(&[3][..], 2), (&[2, 3], 2), (&[3, 1], 2), (&[0, 3], 2)] {
+            assert_eq!(said(answers, declared), Some((PowerState::On, false)));
+        }
     }
 }

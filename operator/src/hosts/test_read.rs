@@ -140,14 +140,14 @@ async fn read_all(context: &Arc<Context>, host: &Host, name: HostName) {
         test.end(problems, clock::now());
     }
     // A BMC that reads Off of a host that lives is found out by the host's next renewals, before it is needed.
-    let read = (readings.into_iter()).max_by_key(|reading| power::weight(reading, &uuid));
+    let read = power::together(readings, host.spec.bmcs.len(), &uuid);
     let known = watch.readings.get(&name).map(|known| known.sent_at);
     if let Some(read) = read.filter(|read| known.is_none_or(|known| read.sent_at > known)) {
         watch.readings.insert(name, read);
     }
 }
 
-/// Whether the BMC of a host read Off while the host lived, and has not read On since.
+/// Whether what the BMCs of a host read is no proof, as one of them read Off while the host lived.
 pub(super) fn lies(watch: &HostWatch, name: &HostName) -> bool {
     let machine = watch.machines.machine(name);
     machine.is_some_and(HostMachine::bmc_lies)
@@ -182,7 +182,7 @@ pub(super) fn judged(watch: &HostWatch, host: &Host, policy: &Policy) -> Judged 
     let machine = watch.machines.machine(&name);
     if machine.is_some_and(|machine| machine.tells_that_bmc_lies(policy, clock::now())) {
         // First, whatever else is wrong: it must outlive this operator.
-        let lie = "its BMC read Off while this host lived: it is wrong or another host's, and proves nothing until it has read On; check spec.bmcs and the BMC";
+        let lie = "its BMC read Off while this host lived: it is wrong or another host's, and proves nothing until every BMC of this host has read On; check spec.bmcs and the BMC";
         let all = std::iter::once(lie).chain(problems.iter().map(String::as_str));
         return bad(LIES, all.collect::<Vec<_>>().join("; "));
     }

@@ -222,6 +222,7 @@ impl World {
             facts.reading = Some(PowerReading {
                 answer,
                 system_uuid: Some(host.to_string()),
+                unanimous: true,
                 sent_at: now,
                 received_at: now,
             });

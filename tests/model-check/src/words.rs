@@ -164,6 +164,7 @@ pub fn powered_off(host: u8, boot: u8) -> Option<HostStopProof> {
         let reading = PowerReading {
             answer: PowerAnswer::Off,
             system_uuid: Some(UUID.to_owned()),
+            unanimous: true,
             sent_at: Moment(at),
             received_at: Moment(at),
         };

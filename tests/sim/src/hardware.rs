@@ -95,9 +95,9 @@ impl World {
         }
     }
 
-    /// What a reading of all BMCs of a host gives: the answer, and whether it is another machine's.
-    /// As in operator/src/hosts/power.rs its own machine's counts before another's, and of those On.
-    pub fn bmc_says(&self, host: usize) -> (PowerAnswer, bool) {
+    /// What a reading of all BMCs of a host gives: the answer, whether it is another machine's, and
+    /// whether every BMC gave it. As in operator/src/hosts/power.rs its own machine's counts before another's, and of those On.
+    pub fn bmcs_say(&self, host: usize) -> (PowerAnswer, bool, bool) {
         let on = self.machines[host].power;
         let says = |bmc| match bmc {
             Bmc::Honest | Bmc::Slow | Bmc::AcksOnly if on => (3, PowerAnswer::On, false),
@@ -107,11 +107,13 @@ impl World {
             Bmc::OtherMachine => (1, PowerAnswer::Off, true),
             Bmc::Dead | Bmc::RefusesLogin => (0, PowerAnswer::NoAnswer, false),
         };
-        let all = self.machines[host].bmcs_now(self.now).map(says);
-        all.max_by_key(|(weight, ..)| *weight)
-            .map_or((PowerAnswer::NoAnswer, false), |(_, answer, other)| {
-                (answer, other)
-            })
+        let all: Vec<_> = self.machines[host].bmcs_now(self.now).map(says).collect();
+        let unanimous = all.windows(2).all(|two| two[0].0 == two[1].0);
+        let weightiest = all.into_iter().max_by_key(|(weight, ..)| *weight);
+        weightiest.map_or(
+            (PowerAnswer::NoAnswer, false, unanimous),
+            |(_, answer, other)| (answer, other, unanimous),
+        )
     }
 
     /// A moment on a host's own clock, which has nothing to do with anybody else's.

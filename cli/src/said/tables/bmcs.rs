@@ -24,8 +24,8 @@ pub(super) const FOUND: Table = &[
         "最近一次读取其 BMC 失败:无法隔离该宿主机;请检查 spec.bmcs、其 Secret 与网线",
     ),
     (
-        "its BMC read Off while this host lived: it is wrong or another host's, and proves nothing until it has read On; check spec.bmcs and the BMC",
-        "该宿主机存活时其 BMC 读为关闭:BMC 有误或属于他机,读为开启之前不作为证据;请检查 spec.bmcs 与 BMC",
+        "its BMC read Off while this host lived: it is wrong or another host's, and proves nothing until every BMC of this host has read On; check spec.bmcs and the BMC",
+        "该宿主机存活时其 BMC 读为关闭:BMC 有误或属于他机,该宿主机的全部 BMC 均读为开启之前不作为证据;请检查 spec.bmcs 与 BMC",
     ),
     ("spec.bmcs[{n}]: {}", "spec.bmcs[{}]:{}"),
     (

@@ -101,6 +101,7 @@ impl Site {
                     self.power.clone()
                 },
                 system_uuid: Some(UUID.to_owned()),
+                unanimous: true,
                 sent_at: Moment(now),
                 received_at: Moment(now),
             });

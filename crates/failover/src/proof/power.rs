@@ -7,7 +7,7 @@
 //!
 //! A sign that comes within the window may only have been late, and silence settles it. Those that go on coming later were
 //! given by a host that lived while its BMC read Off: such a BMC proves nothing until it has read On, however silent the
-//! host falls.
+//! host falls. Which one of several BMCs lied is not known: then all of them must have read On together.
 
 use model::{BootId, HostName, StopProofKind};
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,10 @@ pub struct PowerReading {
     /// System UUID that came with it.
     #[serde(default)]
     pub system_uuid: Option<String>,
+    /// Every BMC that the host declares gave this answer about this machine. Where one of several did not answer, or
+    /// answered something else, what another one reads says nothing of it.
+    #[serde(default)]
+    pub unanimous: bool,
     /// When the request was sent, on the observer's clock.
     pub sent_at: Moment,
     /// When the answer had arrived.
@@ -215,9 +219,11 @@ impl PowerWitness {
             }
             (PowerState::Off, Some(_)) => {}
             (PowerState::On, _) => {
-                // It is on: whatever contradicted Off is explained.
+                // It is on: whatever contradicted Off is explained, but for the lie of a BMC that did not read On.
                 (self.window, self.first_off) = (None, None);
-                self.doubt = Doubt::Nothing;
+                if reading.unanimous || self.doubt != Doubt::Lies {
+                    self.doubt = Doubt::Nothing;
+                }
             }
             (PowerState::NoAnswer | PowerState::OtherMachine, _) => self.window = None,
         }
@@ -246,7 +252,7 @@ impl PowerWitness {
         }
     }
 
-    /// Whether it read Off of a host that lived, and has not read On since.
+    /// Whether it read Off of a host that lived, and not every BMC of the host has read On together since.
     pub fn lies(&self) -> bool {
         self.doubt == Doubt::Lies
     }

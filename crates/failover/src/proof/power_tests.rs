@@ -7,6 +7,7 @@ fn reading(answer: PowerAnswer, at: u64) -> PowerReading {
     PowerReading {
         answer,
         system_uuid: Some(UUID.to_owned()),
+        unanimous: true,
         sent_at: Moment(at),
         received_at: Moment(at),
     }

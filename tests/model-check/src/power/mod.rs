@@ -135,6 +135,7 @@ impl Power {
                 PowerAnswer::Off
             },
             system_uuid: Some(if theirs { OTHER_UUID } else { UUID }.to_owned()),
+            unanimous: true,
             sent_at: at(sent),
             received_at: at(received),
         });

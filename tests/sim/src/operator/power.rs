@@ -178,7 +178,7 @@ impl World {
 
     /// A BMC is asked; its answer is on its way.
     pub fn bmc_asked(&mut self, operator: usize, run: u64, host: usize) {
-        let (answer, other) = self.bmc_says(host);
+        let (answer, other, unanimous) = self.bmcs_say(host);
         let uuid = if other && self.mutant != Mutant::TrustsAnyBmc {
             "99999999-9999-4999-8999-999999999999".to_owned()
         } else {
@@ -193,6 +193,7 @@ impl World {
         let reading = PowerReading {
             answer,
             system_uuid,
+            unanimous,
             sent_at: sent_at.unwrap_or_default(),
             received_at: Moment(0),
         };

@@ -87,6 +87,7 @@ impl World {
                         PowerAnswer::Off
                     },
                     system_uuid: Some(UUID.to_owned()),
+                    unanimous: true,
                     sent_at: now,
                     received_at: now,
                 });

@@ -60,6 +60,7 @@ impl Cut {
                         self.facts.reading = Some(PowerReading {
                             answer: answer.clone(),
                             system_uuid: Some(UUID.to_owned()),
+                            unanimous: true,
                             sent_at: now,
                             received_at: now,
                         });

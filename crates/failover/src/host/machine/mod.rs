@@ -143,8 +143,8 @@ impl HostMachine {
         matches!(self.life, Life::Unreachable | Life::Fencing | Life::Fenced)
     }
 
-    /// Whether its BMC read Off while it lived, and has not read On since, as this observer or a former one found: what it
-    /// reads is no proof.
+    /// Whether its BMC read Off while it lived, as this observer or a former one found, and has not read On since (of several
+    /// BMCs all together, as nobody knows which one lied): what it reads is no proof.
     pub fn bmc_lies(&self) -> bool {
         self.told_lie.holds || self.witness.as_ref().is_some_and(PowerWitness::lies)
     }

@@ -40,7 +40,7 @@ impl HostMachine {
                 PowerWitness::new(self.host.clone(), identity.boot_id, identity.system_uuid)
             });
             let state = witness.observe(reading, signs);
-            if state == PowerState::On {
+            if state == PowerState::On && reading.unanimous {
                 self.told_lie.end();
             }
             self.power = Some((state, reading.sent_at));

@@ -23,7 +23,7 @@ impl ToldLie {
         self.told = told;
     }
 
-    /// It counts no more: the BMC read On, or the host has booted anew.
+    /// It counts no more: every BMC of the host read On, or the host has booted anew.
     pub(super) fn end(&mut self) {
         self.holds = false;
     }

@@ -373,6 +373,7 @@ mod tests {
                 facts.reading = Some(PowerReading {
                     answer: PowerAnswer::NoAnswer,
                     system_uuid: None,
+                    unanimous: true,
                     sent_at: now,
                     received_at: now,
                 });
