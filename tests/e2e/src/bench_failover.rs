@@ -11,7 +11,7 @@ use clap::{Parser, ValueEnum};
 use kube::Api;
 use lab::{Fault, Lab, LabOptions, judges, rest};
 
-use crate::bench::{failures, percentile};
+use crate::bench::{Failures, failures, percentile};
 use crate::command::clear;
 use crate::recovery::Times;
 use crate::standing::{guests, standing};
@@ -217,7 +217,10 @@ async fn on_lab(options: &Options, table: &mut Table) -> Result<()> {
 type Step = fn(&Times) -> f64;
 
 /// Steps of recoveries, each from the one before, and the whole beside its bar.
-fn split(table: &mut Table, what: &str, all: &[Times], bar: f64) {
+fn split(table: &mut Table, what: &str, failures: &Failures, bar: f64) {
+    let all = &failures.times;
+    let row = format!("{what}: not counted, machine held up");
+    table.add(&row, "–", failures.held_up.to_string(), true);
     let each = |step: Step| all.iter().map(step).collect::<Vec<f64>>();
     let row = format!("{what}: Suspect (detect)");
     table.seconds(&row, &each(|times| times.suspect), Some(SUSPECT));

@@ -21,6 +21,7 @@ pub mod plays;
 pub mod power;
 pub mod recovery;
 pub mod standing;
+mod stolen;
 #[cfg(test)]
 mod stories;
 pub mod story;
