@@ -219,7 +219,7 @@ type Step = fn(&Times) -> f64;
 /// Steps of recoveries, each from the one before, and the whole beside its bar.
 fn split(table: &mut Table, what: &str, failures: &Failures, bar: f64) {
     let all = &failures.times;
-    let row = format!("{what}: not counted, machine held up");
+    let row = format!("{what}: held up, not counted");
     table.add(&row, "–", failures.held_up.to_string(), true);
     let each = |step: Step| all.iter().map(step).collect::<Vec<f64>>();
     let row = format!("{what}: Suspect (detect)");
