@@ -1,6 +1,5 @@
 //! Reads and switches the power of hosts through their BMCs.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use api::Host;
 use bmc::{Bmc, Credentials};
 use failover::Moment;
 use failover::host::fencing::CommandEnd;
-use failover::proof::power::{PowerAnswer, PowerReading, PowerState};
+use failover::proof::power::{PowerAnswer, PowerReading, PowerState, together};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Secret;
@@ -87,29 +86,6 @@ fn no_answer(sent_at: Moment) -> PowerReading {
     }
 }
 
-/// What the readings of a host's BMCs say together, so many as it declares; none where none answered.
-pub(super) fn together(
-    readings: Vec<PowerReading>,
-    declared: usize,
-    uuid: &str,
-) -> Option<PowerReading> {
-    let states: BTreeSet<PowerState> = readings.iter().map(|one| one.judge(uuid)).collect();
-    let unanimous = readings.len() == declared && states.len() == 1;
-    let best = readings.into_iter().max_by_key(|one| weight(one, uuid))?;
-    Some(PowerReading { unanimous, ..best })
-}
-
-/// Which of two answers about one host counts: its own machine's before another's, and of those
-/// On, as a machine that one of its BMCs reads On is not off.
-fn weight(reading: &PowerReading, uuid: &str) -> u8 {
-    match reading.judge(uuid) {
-        PowerState::On => 3,
-        PowerState::Off => 2,
-        PowerState::OtherMachine => 1,
-        PowerState::NoAnswer => 0,
-    }
-}
-
 /// Reads the power from all BMCs of a host at once: a dead one holds up no other.
 pub(super) async fn read_power(context: &Arc<Context>, host: &Host, name: &HostName) {
     let uuid = uuid_of(host);
@@ -131,7 +107,7 @@ pub(super) async fn read_power(context: &Arc<Context>, host: &Host, name: &HostN
         match next {
             None => break,
             Some(Ok(reading)) => {
-                if weight(&reading, &uuid) >= 2 {
+                if matches!(reading.judge(&uuid), PowerState::On | PowerState::Off) {
                     until.get_or_insert_with(|| tokio::time::Instant::now() + OTHERS);
                 }
                 readings.push(reading);
@@ -220,36 +196,5 @@ mod tests {
         assert!(is_meant(&host("operator-a", "b1"), "operator-a"));
         assert!(!is_meant(&host("operator-a", "b2"), "operator-a"));
         assert!(!is_meant(&host("operator-b", "b1"), "operator-a"));
-    }
-
-    #[test]
-    fn of_two_controllers_on_counts_and_another_machines_answer_does_not() {
-        let uuid = "11111111-2222-3333-4444-555555555555";
-        let reading = |answer, system_uuid: &str| PowerReading {
-            answer,
-            system_uuid: Some(system_uuid.to_owned()),
-            unanimous: false,
-            sent_at: Moment(1),
-            received_at: Moment(2),
-        };
-        let other = "99999999-2222-3333-4444-555555555555";
-        let order = [
-            reading(PowerAnswer::NoAnswer, uuid),
-            reading(PowerAnswer::On, other),
-            reading(PowerAnswer::Off, uuid),
-            reading(PowerAnswer::On, uuid),
-        ];
-        let weights: Vec<u8> = order.iter().map(|reading| weight(reading, uuid)).collect();
-        assert_eq!(weights, [0, 1, 2, 3]);
-        let said = |answers: &[usize], declared| {
-            let readings = answers.iter().map(|index| order[*index].clone());
-            let said = together(readings.collect(), declared, uuid)?;
-            Some((said.judge(uuid), said.unanimous))
-        };
-        assert_eq!(said(&[], 1), None);
-        assert_eq!(said(&[3, 3], 2), Some((PowerState::On, true)));
-        for (answers, declared) in [(&[3][..], 2), (&[2, 3], 2), (&[3, 1], 2), (&[0, 3], 2)] {
-            assert_eq!(said(answers, declared), Some((PowerState::On, false)));
-        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use api::{Condition, Host, NO_BMC};
 use failover::host::machine::HostMachine;
-use failover::proof::power::{PowerAnswer, same_machine};
+use failover::proof::power::{PowerAnswer, same_machine, together};
 use failover::{Moment, Policy};
 use kube::ResourceExt;
 use model::HostName;
@@ -140,7 +140,7 @@ async fn read_all(context: &Arc<Context>, host: &Host, name: HostName) {
         test.end(problems, clock::now());
     }
     // A BMC that reads Off of a host that lives is found out by the host's next renewals, before it is needed.
-    let read = power::together(readings, host.spec.bmcs.len(), &uuid);
+    let read = together(readings, host.spec.bmcs.len(), &uuid);
     let known = watch.readings.get(&name).map(|known| known.sent_at);
     if let Some(read) = read.filter(|read| known.is_none_or(|known| read.sent_at > known)) {
         watch.readings.insert(name, read);

@@ -9,7 +9,7 @@ use failover::agent::ledger::Entry;
 use failover::guard::heartbeats::HeartbeatReport;
 use failover::guard::observer::Round;
 use failover::guard::{Readiness, arm, incarnation};
-use failover::proof::power::PowerAnswer;
+use failover::proof::power::{PowerAnswer, PowerReading, together};
 use failover::proof::self_fence::GuardRegistration;
 
 use crate::liars::false_beats;
@@ -21,6 +21,8 @@ use crate::world::{Event, World};
 const GUARD_EVERY: u64 = 2_000;
 /// The one pool that carries heartbeats.
 pub const POOL: &str = "shared";
+/// The machine that a host's entry may point at by mistake.
+const OTHER_UUID: &str = "99999999-9999-4999-8999-999999999999";
 
 impl World {
     /// Power goes, at once and for everything on the machine.
@@ -95,25 +97,37 @@ impl World {
         }
     }
 
-    /// What a reading of all BMCs of a host gives: the answer, whether it is another machine's, and
-    /// whether every BMC gave it. As in operator/src/hosts/power.rs its own machine's counts before another's, and of those On.
-    pub fn bmcs_say(&self, host: usize) -> (PowerAnswer, bool, bool) {
-        let on = self.machines[host].power;
-        let says = |bmc| match bmc {
-            Bmc::Honest | Bmc::Slow | Bmc::AcksOnly if on => (3, PowerAnswer::On, false),
-            Bmc::LiesOn => (3, PowerAnswer::On, false),
-            Bmc::Honest | Bmc::Slow | Bmc::AcksOnly | Bmc::LiesOff => (2, PowerAnswer::Off, false),
-            // The other machine happens to be off.
-            Bmc::OtherMachine => (1, PowerAnswer::Off, true),
-            Bmc::Dead | Bmc::RefusesLogin => (0, PowerAnswer::NoAnswer, false),
+    /// What the BMCs of a host answer together, asked at that moment.
+    pub fn bmcs_say(&self, host: usize, sent_at: Moment) -> Option<PowerReading> {
+        let machine = &self.machines[host];
+        let of_machine = if machine.power {
+            PowerAnswer::On
+        } else {
+            PowerAnswer::Off
         };
-        let all: Vec<_> = self.machines[host].bmcs_now(self.now).map(says).collect();
-        let unanimous = all.windows(2).all(|two| two[0].0 == two[1].0);
-        let weightiest = all.into_iter().max_by_key(|(weight, ..)| *weight);
-        weightiest.map_or(
-            (PowerAnswer::NoAnswer, false, unanimous),
-            |(_, answer, other)| (answer, other, unanimous),
-        )
+        let says = |bmc| {
+            let (answer, uuid) = match bmc {
+                Bmc::Honest | Bmc::Slow | Bmc::AcksOnly => (of_machine.clone(), &*machine.uuid),
+                Bmc::LiesOn => (PowerAnswer::On, &*machine.uuid),
+                Bmc::LiesOff => (PowerAnswer::Off, &*machine.uuid),
+                // The other machine happens to be off.
+                Bmc::OtherMachine if self.mutant == Mutant::TrustsAnyBmc => {
+                    (PowerAnswer::Off, &*machine.uuid)
+                }
+                Bmc::OtherMachine => (PowerAnswer::Off, OTHER_UUID),
+                Bmc::Dead | Bmc::RefusesLogin => return None,
+            };
+            Some(PowerReading {
+                answer,
+                system_uuid: Some(uuid.to_owned()),
+                unanimous: false,
+                sent_at,
+                received_at: Moment(0),
+            })
+        };
+        let all: Vec<_> = machine.bmcs_now(self.now).map(says).collect();
+        let declared = all.len();
+        together(all.into_iter().flatten().collect(), declared, &machine.uuid)
     }
 
     /// A moment on a host's own clock, which has nothing to do with anybody else's.

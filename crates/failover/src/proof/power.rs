@@ -9,6 +9,8 @@
 //! given by a host that lived while its BMC read Off: such a BMC proves nothing until it has read On, however silent the
 //! host falls. Which one of several BMCs lied is not known: then all of them must have read On together.
 
+use std::collections::BTreeSet;
+
 use model::{BootId, HostName, StopProofKind};
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +76,32 @@ impl PowerReading {
             (PowerAnswer::On, true) => PowerState::On,
             (PowerAnswer::Off, true) => PowerState::Off,
         }
+    }
+}
+
+/// What the readings of a host's BMCs say together, so many as it declares; none where none answered. Its own machine's
+/// counts before another's, and of those On, as a machine that one of its BMCs reads On is not off.
+pub fn together(
+    readings: Vec<PowerReading>,
+    declared: usize,
+    registered_uuid: &str,
+) -> Option<PowerReading> {
+    let state = |reading: &PowerReading| reading.judge(registered_uuid);
+    let states: BTreeSet<PowerState> = readings.iter().map(state).collect();
+    let unanimous = readings.len() == declared && states.len() == 1;
+    let best = readings
+        .into_iter()
+        .max_by_key(|reading| weight(state(reading)))?;
+    Some(PowerReading { unanimous, ..best })
+}
+
+/// Which of two states about one host counts.
+fn weight(state: PowerState) -> u8 {
+    match state {
+        PowerState::On => 3,
+        PowerState::Off => 2,
+        PowerState::OtherMachine => 1,
+        PowerState::NoAnswer => 0,
     }
 }
 

@@ -207,3 +207,37 @@ fn every_usual_byte_order_names_the_machine() {
     assert!(!same_machine(UUID, "11111111-2222-3333-4444-555555555556"));
     assert!(!same_machine("", ""));
 }
+
+#[test]
+fn of_two_controllers_on_counts_and_another_machines_answer_does_not() {
+    let uuid = UUID;
+    let reading = |answer, system_uuid: &str| PowerReading {
+        answer,
+        system_uuid: Some(system_uuid.to_owned()),
+        unanimous: false,
+        sent_at: Moment(1),
+        received_at: Moment(2),
+    };
+    let other = "99999999-2222-3333-4444-555555555555";
+    let order = [
+        reading(PowerAnswer::NoAnswer, uuid),
+        reading(PowerAnswer::On, other),
+        reading(PowerAnswer::Off, uuid),
+        reading(PowerAnswer::On, uuid),
+    ];
+    let weights: Vec<u8> = order
+        .iter()
+        .map(|reading| weight(reading.judge(uuid)))
+        .collect();
+    assert_eq!(weights, [0, 1, 2, 3]);
+    let said = |answers: &[usize], declared| {
+        let readings = answers.iter().map(|index| order[*index].clone());
+        let said = together(readings.collect(), declared, uuid)?;
+        Some((said.judge(uuid), said.unanimous))
+    };
+    assert_eq!(said(&[], 1), None);
+    assert_eq!(said(&[3, 3], 2), Some((PowerState::On, true)));
+    for (answers, declared) in [(&[3][..], 2), (&[2, 3], 2), (&[3, 1], 2), (&[0, 3], 2)] {
+        assert_eq!(said(answers, declared), Some((PowerState::On, false)));
+    }
+}

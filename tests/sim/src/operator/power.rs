@@ -178,25 +178,16 @@ impl World {
 
     /// A BMC is asked; its answer is on its way.
     pub fn bmc_asked(&mut self, operator: usize, run: u64, host: usize) {
-        let (answer, other, unanimous) = self.bmcs_say(host);
-        let uuid = if other && self.mutant != Mutant::TrustsAnyBmc {
-            "99999999-9999-4999-8999-999999999999".to_owned()
-        } else {
-            self.machines[host].uuid.clone()
-        };
-        let system_uuid = (answer != PowerAnswer::NoAnswer).then_some(uuid);
-        let sent_at = self.operators[operator]
-            .asked_at
-            .get(host)
-            .copied()
-            .flatten();
-        let reading = PowerReading {
-            answer,
-            system_uuid,
-            unanimous,
-            sent_at: sent_at.unwrap_or_default(),
+        let asked_at = self.operators[operator].asked_at.get(host);
+        let sent_at = asked_at.copied().flatten().unwrap_or_default();
+        let silence = || PowerReading {
+            answer: PowerAnswer::NoAnswer,
+            system_uuid: None,
+            unanimous: true,
+            sent_at,
             received_at: Moment(0),
         };
+        let reading = self.bmcs_say(host, sent_at).unwrap_or_else(silence);
         let wait = self.rng.range(5, 150);
         self.push(
             wait,
