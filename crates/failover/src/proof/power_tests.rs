@@ -127,6 +127,25 @@ fn a_heartbeat_that_nobody_read_for_a_while_makes_no_bmc_a_liar() {
 }
 
 #[test]
+fn one_bmc_that_reads_on_does_not_speak_for_another_that_lied() {
+    let policy = Policy::default();
+    let mut witness = witness();
+    witness.observe(&reading(PowerAnswer::Off, 4_000), &signs(1, 0));
+    for (changes, at) in [(2, 10_000), (3, 12_000)] {
+        witness.watch(&signs(changes, at), &policy);
+    }
+    assert!(witness.lies());
+    let on = |unanimous, at| PowerReading {
+        unanimous,
+        ..reading(PowerAnswer::On, at)
+    };
+    witness.observe(&on(false, 13_000), &signs(3, 12_000));
+    assert!(witness.lies());
+    witness.observe(&on(true, 14_000), &signs(3, 12_000));
+    assert!(!witness.lies());
+}
+
+#[test]
 fn a_probe_answer_counts_only_when_sent_after_the_first_off() {
     let mut witness = witness();
     witness.observe(&reading(PowerAnswer::Off, 4_000), &signs(1, 0));
