@@ -31,6 +31,8 @@ pub struct Leader {
     /// Moment of the last answer of the API server, whatever it said; 0: none.
     answered_at: AtomicU64,
     led: AtomicBool,
+    /// See [`Leader::followed`], milliseconds.
+    followed: AtomicU64,
     /// The highest version of the API that the Lease was read or answered with.
     highest: AtomicU64,
     went_back: AtomicBool,
@@ -44,6 +46,7 @@ impl Leader {
             renewed_at: AtomicU64::new(0),
             answered_at: AtomicU64::new(0),
             led: AtomicBool::new(false),
+            followed: AtomicU64::new(0),
             highest: AtomicU64::new(0),
             went_back: AtomicBool::new(false),
         }
@@ -57,6 +60,22 @@ impl Leader {
     /// Whether the API server answered this process within the time that a leader may write for.
     pub fn hears(&self) -> bool {
         self.hears_at(clock::now())
+    }
+
+    /// For how long in all other processes were seen to lead.
+    pub fn followed(&self) -> Duration {
+        Duration::from_millis(self.followed.load(Ordering::Acquire))
+    }
+
+    /// Another's Lease stands in this version: what passed since an earlier one was seen is its time, unless that is so
+    /// long ago that nobody may have led between.
+    fn follow(&self, seen: Option<&(String, Moment)>, version: &str, now: Moment) {
+        let renewed = seen.filter(|(known, _)| known != version);
+        let since = renewed.map(|(_, since)| passed(*since, now));
+        if let Some(since) = since.filter(|since| *since <= TAKE_AFTER) {
+            let milliseconds = u64::try_from(since.as_millis()).unwrap_or(0);
+            self.followed.fetch_add(milliseconds, Ordering::AcqRel);
+        }
     }
 
     fn hears_at(&self, now: Moment) -> bool {
@@ -156,8 +175,12 @@ impl Leader {
             .and_then(|spec| spec.holder_identity.clone());
         let mine = holder.as_deref() == Some(self.identity.as_str());
         // Asked after the answer: the holder sent what it holds before that.
-        if !mine && !silent(seen, &version, now()) {
-            return Ok(false);
+        if !mine {
+            let now = now();
+            self.follow(seen.as_ref(), &version, now);
+            if !silent(seen, &version, now) {
+                return Ok(false);
+            }
         }
         lease.spec = Some(self.held());
         // A replace carries the version that was read: of two candidates one wins.
@@ -225,6 +248,11 @@ impl Leader {
             0
         };
         self.renewed_at.store(renewed, Ordering::Release);
+    }
+
+    /// Another process leads for so long, as this one sees it.
+    pub(crate) fn sees_another_lead(&self, milliseconds: u64) {
+        self.followed.fetch_add(milliseconds, Ordering::AcqRel);
     }
 }
 

@@ -221,6 +221,37 @@ async fn a_leader_whose_renewals_fail_has_its_seconds_and_no_more() {
 }
 
 #[tokio::test]
+async fn only_the_time_in_which_another_leads_counts_as_followed() {
+    let site = Site::new(None);
+    let (mut a, mut b) = (Candidate::new(&site, "a", 0), Candidate::new(&site, "b", 5));
+    let seconds = |candidate: &Candidate| candidate.leader.followed().as_secs();
+    for _ in 0..=20 {
+        a.elect().await;
+        b.elect().await;
+        site.advance(1_500);
+    }
+    assert_eq!((seconds(&a), seconds(&b)), (0, 30), "a leads");
+    // Nobody is answered for ten minutes; then a leads again, before b may.
+    *lock(&site.fault) = Fault::Refused;
+    for _ in 0..400 {
+        a.elect().await;
+        b.elect().await;
+        site.advance(1_500);
+    }
+    *lock(&site.fault) = Fault::None;
+    for _ in 0..=2 {
+        a.elect().await;
+        b.elect().await;
+        site.advance(1_500);
+    }
+    assert_eq!(
+        (seconds(&a), seconds(&b)),
+        (0, 33),
+        "the outage is nobody's"
+    );
+}
+
+#[tokio::test]
 async fn who_was_overtaken_stops_at_once() {
     let site = Site::new(None);
     let mut a = Candidate::new(&site, "a", 0);

@@ -164,6 +164,11 @@ impl Writer {
         self.leader.hears()
     }
 
+    /// For how long in all others were seen to lead.
+    pub fn followed(&self) -> Duration {
+        self.leader.followed()
+    }
+
     /// Whether the cache has moved on since this object was last written: until then nothing is
     /// decided from it again.
     pub fn settled<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {

@@ -1,6 +1,9 @@
 //! `zyctl incident`: the fault ledger.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
+use api::names::INCIDENT_STEP_NOT_CLOSED;
 use api::{Incident, IncidentClosure, IncidentSpec, IncidentStatus, TimelineEntry, TimelineKind};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -11,6 +14,10 @@ use crate::client::{self, name_of};
 use crate::language::{Language, local_time, local_time_milliseconds};
 use crate::options::{CauseClass, Output};
 use crate::table::Table;
+
+/// How long a person waits for what the operator makes of a word, and how often it is looked at.
+const ANSWER: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// The title in the user's language.
 pub fn title(language: Language, incident: &Incident) -> &str {
@@ -208,8 +215,8 @@ pub async fn close(
         typed,
         name,
         context.say(
-            "A closed incident is not opened again; its record is kept.",
-            "事件关闭后不会重新打开;记录将保留。",
+            "It is closed as soon as its cause is gone, and not opened again; its record is kept.",
+            "原因消除后立即关闭,关闭后不会重新打开;记录将保留。",
         ),
     )?;
     let by = person::name(context).await?;
@@ -223,8 +230,44 @@ pub async fn close(
         .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
         .await
         .with_context(|| format!("incident {name} can not be closed"))?;
-    println!("{}", closed(context.language, class));
+    let outcome = outcome(&incidents, name).await?;
+    println!("{}", told(context.language, name, outcome, class));
     Ok(())
+}
+
+/// What became of a word that closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Closed,
+    /// The cause stands: it is closed once that is gone.
+    Waits,
+    /// The operator has not answered yet.
+    Unanswered,
+}
+
+/// What the operator makes of a word, for as long as a person likes to wait.
+async fn outcome(incidents: &Api<Incident>, name: &str) -> Result<Outcome> {
+    let deadline = tokio::time::Instant::now() + ANSWER;
+    loop {
+        let incident = incidents.get(name).await?;
+        let outcome = incident.status.as_ref().map_or(Outcome::Unanswered, of);
+        if outcome != Outcome::Unanswered || tokio::time::Instant::now() >= deadline {
+            return Ok(outcome);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+fn of(status: &IncidentStatus) -> Outcome {
+    let waits = status
+        .timeline
+        .iter()
+        .any(|entry| entry.step == INCIDENT_STEP_NOT_CLOSED);
+    match status.state.as_str() {
+        "Closed" => Outcome::Closed,
+        _ if waits => Outcome::Waits,
+        _ => Outcome::Unanswered,
+    }
 }
 
 /// The class as the API names it.
@@ -238,14 +281,29 @@ fn class_found(class: CauseClass) -> api::CauseClass {
     }
 }
 
-fn closed(language: Language, class: Option<CauseClass>) -> String {
+fn told(language: Language, name: &str, outcome: Outcome, class: Option<CauseClass>) -> String {
+    let words = match outcome {
+        Outcome::Closed => ("Closed.", "已关闭。"),
+        Outcome::Waits => (
+            "Not closed yet, as its cause stands: it is closed as soon as that is gone.",
+            "原因尚未消除,暂不关闭;消除后立即关闭。",
+        ),
+        Outcome::Unanswered => (
+            "Your word is taken; the operator has not answered yet.",
+            "已受理,控制器尚未处理。",
+        ),
+    };
     let class = class.map(|class| language.state(&format!("{:?}", class_found(class))));
-    match (language, class) {
-        (Language::English, None) => "Closed.".to_owned(),
-        (Language::English, Some(class)) => format!("Closed; class of the cause: {class}."),
-        (Language::Chinese, None) => "已关闭。".to_owned(),
-        (Language::Chinese, Some(class)) => format!("已关闭;原因分类:{class}。"),
-    }
+    let (what, class) = match language {
+        Language::English => (
+            words.0,
+            class.map(|class| format!("Class of the cause: {class}.")),
+        ),
+        Language::Chinese => (words.1, class.map(|class| format!("原因分类:{class}。"))),
+    };
+    let look = (outcome != Outcome::Closed).then(|| format!("zyctl incident show {name}"));
+    let lines = [Some(what.to_owned()), class, look];
+    lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -348,12 +406,34 @@ mod tests {
             let word = format!("{:?}", class_found(*class));
             // One name in both places: what a person types is what the API keeps.
             assert_eq!(word, format!("{class:?}"));
-            let english = closed(Language::English, Some(*class));
-            assert!(english.contains(&word), "{english}");
-            let chinese = closed(Language::Chinese, Some(*class));
-            assert!(!chinese.contains(&word), "{chinese}");
+            for outcome in [Outcome::Closed, Outcome::Waits, Outcome::Unanswered] {
+                let english = told(Language::English, "i", outcome, Some(*class));
+                assert!(english.contains(&word), "{english}");
+                let chinese = told(Language::Chinese, "i", outcome, Some(*class));
+                assert!(!chinese.contains(&word), "{chinese}");
+            }
         }
-        assert_eq!(closed(Language::English, None), "Closed.");
+        let english = |outcome| told(Language::English, "i", outcome, None);
+        assert_eq!(english(Outcome::Closed), "Closed.");
+        assert!(english(Outcome::Waits).ends_with("\nzyctl incident show i"));
+    }
+
+    #[test]
+    fn a_word_waits_where_the_operator_says_so() {
+        let status = |state: &str, steps: &[&str]| -> IncidentStatus {
+            let entry = |step: &&str| json!({"at": "2026-01-01T00:00:00Z", "kind": "NotDone", "step": step, "text": "t"});
+            let timeline: Vec<_> = steps.iter().map(entry).collect();
+            serde_json::from_value(json!({"state": state, "timeline": timeline})).expect("a status")
+        };
+        assert_eq!(of(&status("Open", &["h1/Seen"])), Outcome::Unanswered);
+        assert_eq!(
+            of(&status("Recovered", &[INCIDENT_STEP_NOT_CLOSED])),
+            Outcome::Waits
+        );
+        assert_eq!(
+            of(&status("Closed", &[INCIDENT_STEP_NOT_CLOSED, "closed"])),
+            Outcome::Closed
+        );
     }
 
     #[test]

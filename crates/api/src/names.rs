@@ -27,6 +27,8 @@ pub const LABEL_DEPARTMENT: &str = "zhengyun.io/department";
 pub const LABEL_EVACUATES: &str = "zhengyun.io/evacuates";
 /// Annotation of a migration that the operator made: why the VM goes to that host, in one sentence.
 pub const ANNOTATION_WHY: &str = "zhengyun.io/why";
+/// Step of an Incident that a person's word has not closed yet, as its cause stands.
+pub const INCIDENT_STEP_NOT_CLOSED: &str = "not-closed";
 
 /// Annotation on a host's Lease: boot id of the incarnation that renews it.
 pub const LEASE_BOOT_ID: &str = "zhengyun.io/boot-id";

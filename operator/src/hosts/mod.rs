@@ -283,7 +283,8 @@ async fn turn(context: &Arc<Context>) {
         self_fence::ask(context, wanted);
     }
     // Outside the lock: the ledger looks at hosts while it holds its own.
-    context.incidents.note(leads, events, storm);
+    let followed = context.writer.followed();
+    context.incidents.note((leads, followed), events, storm);
     if !leads {
         return;
     }

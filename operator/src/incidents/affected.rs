@@ -13,8 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use model::{Assignment, NamespacedName, StopProofKind};
 
+use super::closing::cause_is_gone;
 use super::openings::vm_name;
-use super::{State, cause_is_gone, is_open, now, openings, stored};
+use super::{State, is_open, now, openings, stored};
 use crate::probes::{self, endpoint_key};
 use crate::runtime::Context;
 

@@ -12,7 +12,7 @@ use kube::runtime::watcher::Event;
 use kube::{Client, Resource};
 use serde_json::{Value, json};
 
-use super::world_in_memory::{Shown, World, wall};
+use super::world_in_memory::{STEP, Shown, World, wall};
 use crate::api_in_memory::{Answer, Kept, client, failure};
 use crate::context_in_memory::context;
 use crate::hosts::HostWatch;
@@ -24,8 +24,6 @@ use crate::writer::Writer;
 
 /// Steps in which everything settles that follows from a change: a silence is told to its end.
 const STEPS: usize = 13;
-/// Steps in which nobody leads: others wait so long for a silent leader.
-const NOBODY: usize = 7;
 
 /// Key of the one endpoint that is probed.
 pub(super) const ENDPOINT: &str = "oa/oa/portal";
@@ -57,6 +55,8 @@ pub(super) struct Plan {
     pub(super) successor: Successor,
     /// Caches show what was so a turn ago.
     pub(super) late: bool,
+    /// Steps in which nobody leads after a death.
+    pub(super) nobody: usize,
 }
 
 /// The API server and what is to happen to its leader.
@@ -194,7 +194,10 @@ impl Operator {
             }
             watch.look(&world.facts, leads, world.now)
         };
-        self.context.incidents.note(leads, events, storm);
+        let followed = self.leader.followed();
+        self.context
+            .incidents
+            .note((leads, followed), events, storm);
         if leads {
             super::turn(&self.context).await;
         }
@@ -238,7 +241,7 @@ impl Play {
             leader,
             standby,
         };
-        play.pass(NOBODY).await;
+        play.pass(plan.nobody).await;
         play
     }
 
@@ -290,6 +293,9 @@ impl Play {
             };
             self.leader.step(&self.world, &shown).await;
             if let Some(standby) = &mut self.standby {
+                if self.leader.leader.leads() {
+                    standby.leader.sees_another_lead(STEP);
+                }
                 standby.step(&self.world, &shown).await;
             }
             if self.server().is_dead && self.leader.leader.leads() {
@@ -318,7 +324,7 @@ impl Play {
                 self.leader = Operator::new(self.client.clone(), begun, &self.world);
             }
         }
-        self.pass(NOBODY).await;
+        self.pass(self.plan.nobody).await;
         self.server().is_dead = false;
         self.leader.leader.set_leading(true);
     }

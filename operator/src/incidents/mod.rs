@@ -3,6 +3,7 @@
 //! A new leader goes on from what is stored: nothing is lost or told twice.
 
 mod affected;
+mod closing;
 mod evacuated;
 #[cfg(test)]
 mod in_memory;
@@ -13,30 +14,27 @@ mod openings;
 mod recall;
 mod retention;
 mod stored;
+mod waiting;
 mod words;
 #[cfg(test)]
 mod world_in_memory;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use api::{Host, HostState, Incident};
+use api::{Host, Incident};
 use failover::host::machine::{EventKind, HostEvent};
-use failover::incident::rules::{SILENT_CAUSES, STORM_CAUSE, fault_cause};
+use failover::incident::rules::fault_cause;
 use failover::incident::{Entry, IncidentState, Ledger, WallTime};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use model::{HostName, Severity};
 
-use crate::hosts::HostWatch;
 use crate::runtime::Context;
 use crate::writer::logged;
 use affected::Baseline;
-
-/// Events that wait for this operator to lead; older ones are the former leader's.
-const WAITING_MAX: usize = 256;
-/// How long an event may wait, seconds.
-const WAITING_SECONDS: i64 = 30;
+use waiting::{Storm, Storms, Waiting};
 
 /// What the ledger of this operator holds.
 #[derive(Default)]
@@ -46,12 +44,11 @@ pub struct Incidents(Mutex<State>);
 struct State {
     /// None until this operator leads: it is then restored from the API.
     ledger: Option<Ledger>,
-    waiting: VecDeque<(HostEvent, WallTime)>,
+    /// Events that wait for this operator to lead.
+    waiting: Waiting,
     /// Events that the ledger has taken, and that the API may not hold yet.
-    taken: VecDeque<(HostEvent, WallTime)>,
-    storm: Option<(u32, u32, WallTime)>,
-    /// A storm that the ledger has taken and that stands, as it began.
-    storm_taken: Option<(u32, u32, WallTime)>,
+    taken: Waiting,
+    storms: Storms,
     /// Downtime that was measured before this operator led, by cause.
     baselines: BTreeMap<String, Baseline>,
     /// Since when downtime is measured, by cause.
@@ -85,26 +82,19 @@ impl Incidents {
 
     /// Takes note of what happened to hosts; the next turn tells it. `storm` is told as long as it
     /// stands, with how many hosts are silent, of how many: a leader that has just begun must know.
-    pub fn note(&self, leads: bool, events: Vec<HostEvent>, storm: Option<(u32, u32)>) {
+    /// `followed` is for how long others have led in all.
+    pub fn note(
+        &self,
+        (leads, followed): (bool, Duration),
+        events: Vec<HostEvent>,
+        storm: Option<(u32, u32)>,
+    ) {
         let (mut state, at) = (self.lock(), now());
         if !leads {
-            state.step_down();
+            state.step_down(followed);
         }
-        state
-            .waiting
-            .extend(events.into_iter().map(|event| (event, at)));
-        let excess = state.waiting.len().saturating_sub(WAITING_MAX);
-        state.waiting.drain(..excess);
-        // Its Incident begins when it did, whoever leads by the time that it is told. One that is over is the former
-        // leader's story: told by the next one, it would be an Incident of its own.
-        let since = state.storm.map_or(at, |(.., since)| since);
-        match storm {
-            Some((silent, of)) => state.storm = Some((silent, of, since)),
-            None => {
-                state.storm_taken = None;
-                state.storm.take_if(|_| !leads);
-            }
-        }
+        state.waiting.note(events, at, followed);
+        state.storms.note(storm, at, followed);
     }
 }
 
@@ -130,7 +120,7 @@ pub async fn turn(context: &Arc<Context>) {
         state.take_faults(context);
         state.take_words(context);
         state.take_openings(context, &stored);
-        state.take_closures(&stored);
+        state.take_closures(context, &stored);
         affected::follow(context, &mut state);
         state.collect();
         state.dirty.clone()
@@ -144,20 +134,28 @@ pub async fn turn(context: &Arc<Context>) {
             }
         }
     }
+    context.incidents.lock().settle_written();
     retention::forget(context, &stored).await;
 }
 
 impl State {
     /// This operator does not lead, or no longer. What it had taken and not written would be told by nobody if it leads
     /// again: a host says each thing once. It waits once more, and what is stored already adds nothing.
-    fn step_down(&mut self) {
+    fn step_down(&mut self, followed: Duration) {
         if self.ledger.take().is_none() {
             return;
         }
-        let mut again = std::mem::take(&mut self.taken);
-        again.append(&mut self.waiting);
-        self.waiting = again;
-        self.storm = self.storm_taken.take().or(self.storm);
+        let taken = std::mem::take(&mut self.taken);
+        self.waiting.again(taken, followed);
+        self.storms.again(followed);
+    }
+
+    /// Once the API holds all that the ledger told, nothing of it is to be told again.
+    fn settle_written(&mut self) {
+        if self.dirty.is_empty() {
+            self.taken.written(now());
+            self.storms.written();
+        }
     }
 
     /// Goes on from what is stored; a storm or an event that was noted meanwhile is told by the next
@@ -174,7 +172,8 @@ impl State {
             .filter_map(|incident| Some((incident.spec.cause.clone(), Baseline::of(incident)?)))
             .collect();
         let read: Vec<_> = open.into_iter().map(stored::read).collect();
-        recall::forget_told(&mut self.waiting, stored);
+        recall::forget_told(&mut self.waiting.0, stored);
+        self.storms.forget_told(stored);
         let ledger = Ledger::restore(read.iter().cloned());
         self.dirty.clear();
         for mut doubled in read {
@@ -209,18 +208,16 @@ impl State {
         let Some(ledger) = &mut self.ledger else {
             return;
         };
-        if let Some((silent, of, at)) = self.storm.take() {
-            ledger.storm(silent, of, at);
-            self.storm_taken.get_or_insert((silent, of, at));
+        if let Some(Storm {
+            silent, of, since, ..
+        }) = self.storms.take()
+        {
+            ledger.storm(silent, of, since);
         }
-        let oldest = now().0 - WAITING_SECONDS * 1_000_000;
-        self.taken.retain(|(_, at)| at.0 >= oldest);
-        for (event, at) in self.waiting.drain(..).filter(|(_, at)| at.0 >= oldest) {
-            ledger.host_event(&event, at);
-            self.taken.push_back((event, at));
+        for noted in self.waiting.0.drain(..) {
+            ledger.host_event(&noted.event, noted.at);
+            self.taken.keep(noted);
         }
-        let excess = self.taken.len().saturating_sub(WAITING_MAX);
-        self.taken.drain(..excess);
     }
 
     /// Every standing fault that quarantines its host is an incident.
@@ -277,54 +274,6 @@ impl State {
         openings::recall_crashes(ledger, stored, &vms, wall);
     }
 
-    /// A person's word closes.
-    fn take_closures(&mut self, stored: &[Arc<Incident>]) {
-        let Some(ledger) = &mut self.ledger else {
-            return;
-        };
-        // One that another leader closed is over here too; its object is final.
-        let over: Vec<String> = ledger
-            .open()
-            .values()
-            .filter(|incident| stored::closed_elsewhere(stored, incident))
-            .map(|incident| incident.cause.clone())
-            .collect();
-        for cause in over {
-            ledger.forget(&cause);
-            self.baselines.remove(&cause);
-            self.begins.remove(&cause);
-        }
-        let mut closed = Vec::new();
-        for incident in stored
-            .iter()
-            .filter(|incident| !stored::is_closed(incident))
-        {
-            let Some(closure) = &incident.spec.closure else {
-                continue;
-            };
-            let entry = Entry {
-                at: now(),
-                kind: EventKind::Done,
-                step: "closed".to_owned(),
-                english: format!("closed by {}: {}", closure.by, closure.reason),
-                chinese: format!("{} 关闭:{}", closure.by, closure.reason),
-            };
-            // The word is about this object: the cause may have come back since, with an incident of its own.
-            let cause = &incident.spec.cause;
-            let own = ledger.get(cause).map(stored::object_name);
-            if own != Some(incident.name_any()) {
-                continue;
-            }
-            if let Some(mut incident) = ledger.close(cause, entry) {
-                incident.class = closure.cause_class.map_or(incident.class, stored::class);
-                self.baselines.remove(&incident.cause);
-                self.begins.remove(&incident.cause);
-                closed.push(incident);
-            }
-        }
-        closed.into_iter().for_each(|incident| self.store(incident));
-    }
-
     /// What changed is to be written.
     fn collect(&mut self) {
         let Some(ledger) = &mut self.ledger else {
@@ -349,38 +298,6 @@ fn quarantine(host: &HostName, at: WallTime) -> Entry {
         english: format!("host {host} takes no new VMs"),
         chinese: format!("宿主机 {host} 停止接收虚拟机"),
     }
-}
-
-/// Whether the root cause of an incident is gone.
-fn cause_is_gone(
-    incident: &failover::incident::Incident,
-    hosts: &[Arc<Host>],
-    watch: &HostWatch,
-) -> bool {
-    let ready = |host: &Host| {
-        host.status.as_ref().and_then(|status| status.state) == Some(HostState::Ready)
-    };
-    if incident.cause == STORM_CAUSE {
-        let silent = |host: &Host| watch.is_silent(&HostName(host.name_any()));
-        return hosts.iter().all(|host| ready(host) && !silent(host));
-    }
-    let own = hosts.iter().find(|host| {
-        incident
-            .host
-            .as_ref()
-            .is_some_and(|name| host.name_any() == name.as_str())
-    });
-    // A host that was deleted can not fail any more.
-    let Some(host) = own else { return true };
-    let name = HostName(host.name_any());
-    if incident.cause.starts_with(SILENT_CAUSES) {
-        // What the API shows may be older than what this operator sees.
-        return ready(host) && !watch.is_silent(&name) && !watch.is_stuck(&name);
-    }
-    !watch
-        .faults(&name)
-        .iter()
-        .any(|((component, kind), _)| fault_cause(&name, component, *kind) == incident.cause)
 }
 
 /// Whether its systems have not all answered again yet.
@@ -421,9 +338,9 @@ mod tests {
             };
             let mut state = State {
                 ledger: Some(Ledger::default()),
-                waiting: VecDeque::from([(silence, now())]),
                 ..State::default()
             };
+            state.waiting.note(vec![silence], now(), Duration::ZERO);
             state.take_work(&[Arc::new(host)]);
             state.take_events();
             let ledger = state.ledger.expect("a ledger");
@@ -432,38 +349,6 @@ mod tests {
             let why = |entry: &Entry| entry.english.ends_with("new memory");
             let is_planned = class == CauseClass::Planned;
             assert_eq!(incident.timeline.iter().any(why), is_planned);
-        }
-    }
-
-    /// The cause came back after a person had closed its incident, and the cache shows that one as open still.
-    #[test]
-    fn a_persons_word_closes_the_incident_that_it_is_about_and_no_later_one_of_its_cause() {
-        let cause = "hardware/h1/fan/1/Fan";
-        let opened = || failover::incident::Opening {
-            cause: cause.to_owned(),
-            class: CauseClass::Hardware,
-            host: None,
-            title: failover::Sentence {
-                english: "h1: fan".to_owned(),
-                chinese: "h1:风扇".to_owned(),
-            },
-        };
-        for (second, closes) in [(5, true), (65, false)] {
-            let mut ledger = Ledger::default();
-            ledger.open_incident(opened(), WallTime(second * 1_000_000));
-            let mut state = State {
-                ledger: Some(ledger),
-                ..State::default()
-            };
-            let word: Incident = serde_json::from_value(json!({
-                "metadata": {"name": "hardware-h1-fan-1-fan-5"},
-                "spec": {"cause": cause, "causeClass": "Hardware", "title": "t", "titleChinese": "t",
-                    "openedAt": "1970-01-01T00:00:05Z", "closure": {"by": "w", "reason": "r"}}
-            }))
-            .expect("an Incident");
-            state.take_closures(&[Arc::new(word)]);
-            let ledger = state.ledger.expect("a ledger");
-            assert_eq!(ledger.open().is_empty(), closes, "{second}");
         }
     }
 }

@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use model::{BootId, HostName, StopProofKind, StopProofRecord};
 
+use super::waiting::Noted;
 use super::{now, stored};
 
 /// What happened longer ago is not told any more: a leader is followed within seconds, and an operator
@@ -55,14 +56,14 @@ pub(super) fn is_told<'a>(mut stored: impl Iterator<Item = &'a Incident>, step: 
 /// Forgets what this operator saw of silences while it did not lead, and the leader has told to their end, in incidents of
 /// their own or in that of a storm: told again, they would be incidents of their own. Those that last are not forgotten,
 /// whatever is stored.
-pub(super) fn forget_told(waiting: &mut VecDeque<(HostEvent, WallTime)>, stored: &[Incident]) {
+pub(super) fn forget_told(waiting: &mut VecDeque<Noted>, stored: &[Incident]) {
     let closed: Vec<&Incident> = stored
         .iter()
         .filter(|incident| stored::is_closed(incident))
         .collect();
     // The last return of each host, by its place.
     let mut back: BTreeMap<HostName, (usize, String)> = BTreeMap::new();
-    for (place, (event, _)) in waiting.iter().enumerate() {
+    for (place, Noted { event, .. }) in waiting.iter().enumerate() {
         if matches!(event.reason, Reason::Returned | Reason::Alive) {
             back.insert(event.host.clone(), (place, host_step(event)));
         }
@@ -76,7 +77,7 @@ pub(super) fn forget_told(waiting: &mut VecDeque<(HostEvent, WallTime)>, stored:
         ended.is_some_and(|(_, end)| own.any(|incident| is_over(incident, end, at)))
     };
     let mut place = 0;
-    waiting.retain(|(event, at)| {
+    waiting.retain(|Noted { event, at, .. }| {
         place += 1;
         !told(place - 1, event, *at)
     });

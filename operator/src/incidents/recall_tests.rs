@@ -197,7 +197,11 @@ fn a_silence_that_the_leader_has_told_to_its_end_is_not_told_again() {
             kind: EventKind::Seen,
             reason,
         };
-        (event, at(second))
+        Noted {
+            event,
+            at: at(second),
+            followed: Default::default(),
+        }
     };
     let silent = |second| {
         let silent_milliseconds = 8_000;

@@ -348,14 +348,16 @@ mod tests {
         if let Some(closure) = &mut planned.spec.closure {
             closure.cause_class = Some(CauseClass::Planned);
         }
-        state.take_closures(&[Arc::new(planned)]);
+        state.take_words_that_close(&[Arc::new(planned)], &|_| true);
         let class = |state: &super::super::State| state.dirty[&object_name(&ours)].class;
         assert_eq!(class(&state), incident::CauseClass::Planned);
         for closed in [by_a_person, elsewhere] {
             let mut state = super::super::State::default();
             state.restore(std::slice::from_ref(&open));
             assert!(state.baselines.contains_key(&cause));
-            state.take_closures(&[Arc::new(closed)]);
+            let stored = [Arc::new(closed)];
+            state.forget_closed(&stored);
+            state.take_words_that_close(&stored, &|_| true);
             assert!(!state.baselines.contains_key(&cause));
             assert!(state.ledger.expect("restored").get(&cause).is_none());
         }

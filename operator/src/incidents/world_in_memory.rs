@@ -18,7 +18,7 @@ use crate::context_in_memory::BOOT;
 use crate::probes::Seen;
 
 /// A look at hosts and a turn of the ledger, milliseconds.
-const STEP: u64 = 1_000;
+pub(super) const STEP: u64 = 1_000;
 /// The same by the wall clock: not in whole seconds, which names of Incidents carry.
 const STEP_OF_WALL: SignedDuration = SignedDuration::from_micros(1_000_017);
 thread_local! {

@@ -195,8 +195,8 @@ async fn is_refused(lab: &Lab, host: &str, board: &Board) -> Result<()> {
     .await
 }
 
-/// 33: a host returns with the UUID of another that lives: it is refused, and its VMs wait for a real proof, which it
-/// gives when its own board is back.
+/// 33: a host returns with the UUID of another that lives: it is refused, and its VMs wait for a real proof, which it,
+/// or its BMC, gives when its own board is back.
 async fn a_machine_returns_with_the_uuid_of_another_host(lab: &Lab) -> Result<()> {
     let host = busy_host(&lab.client).await?;
     let (lost, before) = (names_on(&lab.client, &host).await?, standing(lab).await?);
@@ -222,6 +222,11 @@ async fn a_machine_returns_with_the_uuid_of_another_host(lab: &Lab) -> Result<()
         until_runs_anew(lab, name, &before).await?;
     }
     started_once(lab, &lost, &before).await?;
+    // Its BMC answers before it shows life itself, and was believed first: forced off, it stays off until a person
+    // switches it on.
+    if !lab::host::is_on(&lab.files, &host) {
+        lab::host::power_on(&lab.files, &host)?;
+    }
     until_ready(&lab.client, &host).await
 }
 

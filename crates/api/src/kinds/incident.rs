@@ -56,7 +56,7 @@ pub struct IncidentSpec {
     pub host: Option<String>,
     /// When it was opened, with microseconds: downtime is measured from here.
     pub opened_at: MicroTime,
-    /// A person closes it, saying why.
+    /// A person closes it, saying why: at once, or as soon as its cause is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closure: Option<IncidentClosure>,
 }
