@@ -62,6 +62,11 @@ impl Leader {
         self.hears_at(clock::now())
     }
 
+    /// When the API server answered this process last; 0: never.
+    pub fn heard_at(&self) -> Moment {
+        Moment(self.answered_at.load(Ordering::Acquire))
+    }
+
     /// For how long in all other processes were seen to lead.
     pub fn followed(&self) -> Duration {
         Duration::from_millis(self.followed.load(Ordering::Acquire))

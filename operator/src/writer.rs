@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use failover::Moment;
 use kube::api::{
     DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams, Preconditions,
 };
@@ -162,6 +163,11 @@ impl Writer {
     /// Whether the API server answered this operator lately.
     pub fn hears(&self) -> bool {
         self.leader.hears()
+    }
+
+    /// When the API server answered this operator last; 0: never.
+    pub fn heard_at(&self) -> Moment {
+        self.leader.heard_at()
     }
 
     /// For how long in all others were seen to lead.

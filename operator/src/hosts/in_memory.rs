@@ -10,13 +10,13 @@ impl HostWatch {
     pub(crate) fn look(
         &mut self,
         facts: &BTreeMap<HostName, HostFacts>,
-        leads: bool,
+        (leads, hears): (bool, bool),
         now: Moment,
     ) -> (Vec<HostEvent>, Option<(u32, u32)>) {
         self.facts.clone_from(facts);
         let observer = ObserverFacts {
             can_write: leads,
-            hears: true,
+            hears,
             ..ObserverFacts::default()
         };
         let step = self.machines.step(facts, observer, &Policy::default(), now);

@@ -37,7 +37,7 @@ use self::test_read::TestRead;
 use crate::arming::Arming;
 use crate::runtime::Context;
 use crate::writer::logged;
-use crate::{clock, door, freeze, on_panic};
+use crate::{clock, door, freeze, incidents, on_panic};
 
 /// Turn of the loop.
 const TURN: Duration = Duration::from_millis(100);
@@ -248,13 +248,13 @@ async fn turn(context: &Arc<Context>) {
     let policy = door::policy(&spec);
     let hosts = context.stores.hosts.state();
     let now = clock::now();
-    let leads = context.writer.leads();
+    let (leads, hears) = (context.writer.leads(), context.writer.hears());
     let (actions, views, events, storm, asks) = {
         let mut watch = lock(context);
         let asks = gather::update(context, &mut watch, &hosts, &policy, now);
         let observer = ObserverFacts {
             can_write: leads,
-            hears: context.writer.hears(),
+            hears,
             disarmed: Arming::of(&spec.failover, jiff::Timestamp::now()).is_off(),
             frozen: freeze::message(context).is_some(),
         };
@@ -283,8 +283,14 @@ async fn turn(context: &Arc<Context>) {
         self_fence::ask(context, wanted);
     }
     // Outside the lock: the ledger looks at hosts while it holds its own.
-    let followed = context.writer.followed();
-    context.incidents.note((leads, followed), events, storm);
+    let observer = incidents::Observer {
+        leads,
+        hears,
+        heard_at: context.writer.heard_at(),
+        followed: context.writer.followed(),
+        now,
+    };
+    context.incidents.note(&observer, events, storm);
     if !leads {
         return;
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use api::{Condition, Host, NO_BMC};
 use failover::host::machine::HostMachine;
-use failover::proof::power::{PowerAnswer, same_machine, together};
+use failover::proof::power::{
+    PowerAnswer, PowerReading, PowerState, same_machine, tested, together,
+};
 use failover::{Moment, Policy};
 use kube::ResourceExt;
 use model::HostName;
@@ -125,13 +127,14 @@ async fn read_all(context: &Arc<Context>, host: &Host, name: HostName) {
         let found = match power::one(controller, &uuid).await {
             Ok(reading) => {
                 let problem = judge(reading.system_uuid.as_deref(), &uuid);
-                readings.push(reading);
+                readings.push((index, reading));
                 problem
             }
             Err(error) => Some(error),
         };
-        problems.extend(found.map(|problem| format!("spec.bmcs[{index}]: {problem}")));
+        problems.extend(found.map(|problem| of_bmc(index, &problem)));
     }
+    problems.extend(contradicting(&readings, &uuid));
     if !problems.is_empty() {
         tracing::warn!(host = %name, ?problems, "the test-read of its BMCs failed");
     }
@@ -139,12 +142,37 @@ async fn read_all(context: &Arc<Context>, host: &Host, name: HostName) {
     if let Some(test) = watch.tests.get_mut(&name) {
         test.end(problems, clock::now());
     }
-    // A BMC that reads Off of a host that lives is found out by the host's next renewals, before it is needed.
+    // A BMC that reads Off of a host that lives is found out by the host's next renewals, before it is needed. Of a host
+    // that has fallen silent meanwhile it may be another one that is wrong.
+    let readings = readings.into_iter().map(|(_, reading)| reading).collect();
+    let together = if watch.is_silent(&name) {
+        together
+    } else {
+        tested
+    };
     let read = together(readings, host.spec.bmcs.len(), &uuid);
     let known = watch.readings.get(&name).map(|known| known.sent_at);
     if let Some(read) = read.filter(|read| known.is_none_or(|known| read.sent_at > known)) {
         watch.readings.insert(name, read);
     }
+}
+
+fn of_bmc(index: usize, problem: &str) -> String {
+    format!("spec.bmcs[{index}]: {problem}")
+}
+
+/// What is wrong with BMCs that read Off of a host that another one of its own reads On.
+fn contradicting(readings: &[(usize, PowerReading)], uuid: &str) -> Vec<String> {
+    let problem = "it reads Off, and another BMC of this host reads On: one of them is wrong; check spec.bmcs and the BMC";
+    let states: Vec<_> = readings
+        .iter()
+        .map(|(index, one)| (*index, one.judge(uuid)))
+        .collect();
+    let is_on = states.iter().any(|(_, state)| *state == PowerState::On);
+    let off = states
+        .iter()
+        .filter(|(_, state)| is_on && *state == PowerState::Off);
+    off.map(|(index, _)| of_bmc(*index, problem)).collect()
 }
 
 /// Whether what the BMCs of a host read is no proof, as one of them read Off while the host lived.
@@ -348,5 +376,38 @@ mod tests {
             "{problem}"
         );
         assert!(judge(None, own).is_some());
+    }
+    #[test]
+    fn a_bmc_that_contradicts_another_of_its_host_is_named() {
+        let own = "11111111-2222-3333-4444-555555555555";
+        let other = "99999999-2222-3333-4444-555555555555";
+        let named = |answers: &[(PowerAnswer, &str)]| {
+            let reading = |(answer, uuid): &(PowerAnswer, &str)| PowerReading {
+                answer: answer.clone(),
+                system_uuid: Some((*uuid).to_owned()),
+                unanimous: false,
+                sent_at: Moment(1),
+                received_at: Moment(2),
+            };
+            let readings: Vec<_> = answers.iter().map(reading).enumerate().collect();
+            contradicting(&readings, own)
+        };
+        let (on, off) = (PowerAnswer::On, PowerAnswer::Off);
+        let [problem] = &named(&[(on.clone(), own), (off.clone(), own)])[..] else {
+            panic!("one of them reads Off");
+        };
+        assert!(
+            problem.starts_with("spec.bmcs[1]: it reads Off"),
+            "{problem}"
+        );
+        for well in [
+            &[(on.clone(), own), (on.clone(), own)][..],
+            &[(off.clone(), own), (off.clone(), own)],
+            &[(on.clone(), other), (off.clone(), own)],
+            &[(on, own), (off, other)],
+            &[],
+        ] {
+            assert!(named(well).is_empty(), "{well:?}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use model::{Assignment, NamespacedName, StopProofKind};
 
-use super::closing::cause_is_gone;
+use super::closing::{Words, cause_is_gone, close_with_word};
 use super::openings::vm_name;
 use super::{State, is_open, now, openings, stored};
 use crate::probes::{self, endpoint_key};
@@ -50,7 +50,7 @@ impl Baseline {
 }
 
 /// One look at every incident that is not closed.
-pub(super) fn follow(context: &Context, state: &mut State) {
+pub(super) fn follow(context: &Context, words: &Words, state: &mut State) {
     let Some(ledger) = &mut state.ledger else {
         return;
     };
@@ -81,7 +81,8 @@ pub(super) fn follow(context: &Context, state: &mut State) {
             // guest its system's probes may not have seen yet.
             settled = gone || (opened_here.is_none() && !left);
         }
-        if settled && let Some(closed) = ledger.settle(&cause, gone, now()) {
+        if settled && let Some(mut closed) = ledger.settle(&cause, gone, now()) {
+            close_with_word(&mut closed, words);
             state.baselines.remove(&cause);
             state.begins.remove(&cause);
             over.push(closed);

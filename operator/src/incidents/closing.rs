@@ -2,76 +2,119 @@
 //! person's word, once its cause is gone. Closed sooner, what follows of its cause would be an incident of
 //! its own, or be told by none, and the downtime that is left would be nobody's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use api::names::INCIDENT_STEP_NOT_CLOSED;
-use api::{Host, HostState, Incident as Object, IncidentClosure};
+use api::{Host, HostState, Incident as Object, IncidentClosure, VirtualMachine};
 use failover::host::machine::EventKind;
-use failover::incident::rules::{SILENT_CAUSES, STORM_CAUSE, fault_cause};
+use failover::incident::causes::PLANNED_CAUSES;
+use failover::incident::rules::{SILENT_CAUSES, STORM_CAUSE, fault_cause, silent_cause};
 use failover::incident::{Entry, Incident};
+use failover::severity::{FaultKey, StandingFault};
 use kube::ResourceExt;
-use model::HostName;
+use model::{HostName, Severity};
 
 use super::{State, now, openings, stored};
 use crate::hosts::HostWatch;
 use crate::runtime::Context;
 
+/// A standing fault of this severity or a higher one is an incident.
+pub(super) const FAULT_OF_AN_INCIDENT: Severity = Severity::Degraded;
+
+/// What people said, by the names of the objects.
+pub(super) type Words = BTreeMap<String, IncidentClosure>;
+
 /// Whether the root cause of an incident is gone, so that it closes by itself.
 pub(super) fn cause_is_gone(incident: &Incident, hosts: &[Arc<Host>], watch: &HostWatch) -> bool {
-    let ready = |host: &Host| state(host) == Some(HostState::Ready);
+    // What the API shows may be older than what this operator sees.
+    let is_well = |host: &&Arc<Host>| {
+        state(host) == Some(HostState::Ready) && !watch.is_silent(&name_of(host))
+    };
     if incident.cause == STORM_CAUSE {
-        let silent = |host: &Host| watch.is_silent(&HostName(host.name_any()));
-        return hosts.iter().all(|host| ready(host) && !silent(host));
+        return in_storm(incident, hosts).all(|host| is_well(&host));
     }
     // A host that was deleted can not fail any more.
     let Some(host) = own(incident, hosts) else {
         return true;
     };
-    let name = HostName(host.name_any());
     if incident.cause.starts_with(SILENT_CAUSES) {
-        // What the API shows may be older than what this operator sees.
-        return ready(host) && !watch.is_silent(&name) && !watch.is_stuck(&name);
+        return is_well(&host) && !watch.is_stuck(&name_of(host));
     }
-    !watch
-        .faults(&name)
-        .iter()
-        .any(|((component, kind), _)| fault_cause(&name, component, *kind) == incident.cause)
+    let counts = |fault: &StandingFault| fault.severity >= FAULT_OF_AN_INCIDENT;
+    let own_cause = |((component, kind), _): &(FaultKey, StandingFault)| {
+        fault_cause(&name_of(host), component, *kind) == incident.cause
+    };
+    let faults = watch.faults(&name_of(host));
+    !faults.iter().any(|one| counts(&one.1) && own_cause(one))
 }
 
-/// Whether a person's word may close an incident: a host that was silent need not be in service again, and of
-/// a storm one host may stay away, with an incident of its own.
-fn may_close(context: &Context, incident: &Incident) -> bool {
-    let vms = context.stores.vms.state();
-    if let Some(gone) = openings::is_gone(context, incident, &vms) {
+/// Whether a person's word may close an incident: by now, nothing that follows of its cause is to be told. A host that was
+/// silent lives, though it need not be in service, and its VMs have a right to run elsewhere.
+pub(super) fn may_close(context: &Context, incident: &Incident) -> bool {
+    let (hosts, vms) = (context.stores.hosts.state(), context.stores.vms.state());
+    let of_guests = openings::is_gone(context, incident, &vms);
+    let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+    let lives = |host: &Arc<Host>| {
+        let name = name_of(host);
+        !is_away(host) && !watch.is_silent(&name) && !watch.is_stuck(&name)
+    };
+    let cause = incident.cause.as_str();
+    if cause.starts_with(PLANNED_CAUSES) {
+        // It is opened as long as a system does not answer while people work.
+        let works = |host: &Arc<Host>| host.spec.maintenance.is_some();
+        return !own(incident, &hosts).is_some_and(works);
+    }
+    if let Some(gone) = of_guests {
         return gone;
     }
-    let hosts = context.stores.hosts.state();
-    let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-    let away = |host: &Host| is_away(host) || watch.is_silent(&HostName(host.name_any()));
-    if incident.cause == STORM_CAUSE {
-        return hosts.iter().filter(|host| away(host)).count() <= 1;
+    if cause == STORM_CAUSE {
+        return in_storm(incident, &hosts).all(lives);
     }
-    if incident.cause.starts_with(SILENT_CAUSES) {
-        let stuck = |host: &Host| watch.is_stuck(&HostName(host.name_any()));
-        return own(incident, &hosts).is_none_or(|host| !away(host) && !stuck(host));
+    if cause.starts_with(SILENT_CAUSES) {
+        let left = |vm: &Arc<VirtualMachine>| {
+            let right = vm
+                .status
+                .as_ref()
+                .and_then(|status| status.assignment.as_ref());
+            right.is_some_and(|right| silent_cause(&right.host, &right.boot_id) == cause)
+        };
+        return own(incident, &hosts).is_none_or(lives) && !vms.iter().any(left);
     }
     cause_is_gone(incident, &hosts, &watch)
+}
+
+fn name_of(host: &Host) -> HostName {
+    HostName(host.name_any())
 }
 
 fn state(host: &Host) -> Option<HostState> {
     host.status.as_ref().and_then(|status| status.state)
 }
 
-/// Whether the API shows a host as silent or as dead.
+/// Whether the API shows a host as silent, as dead, or as on its way back.
 fn is_away(host: &Host) -> bool {
-    use HostState::{Fenced, Fencing, Suspect, Unreachable};
-    matches!(state(host), Some(Suspect | Unreachable | Fencing | Fenced))
+    use HostState::{Fenced, Fencing, Recovering, Suspect, Unreachable};
+    matches!(
+        state(host),
+        Some(Suspect | Unreachable | Fencing | Fenced | Recovering)
+    )
 }
 
 fn own<'a>(incident: &Incident, hosts: &'a [Arc<Host>]) -> Option<&'a Arc<Host>> {
     let name = incident.host.as_ref()?;
     hosts.iter().find(|host| host.name_any() == name.as_str())
+}
+
+/// Hosts that a storm tells of: their steps begin with their names. All, where some steps were left out.
+fn in_storm<'a>(
+    storm: &'a Incident,
+    hosts: &'a [Arc<Host>],
+) -> impl Iterator<Item = &'a Arc<Host>> {
+    let first = |entry: &'a Entry| entry.step.split('/').next();
+    let named: BTreeSet<&str> = storm.timeline.iter().filter_map(first).collect();
+    let is_named = move |host: &str| storm.dropped > 0 || named.contains(host);
+    hosts.iter().filter(move |host| is_named(&host.name_any()))
 }
 
 /// A person's word that is taken, as an entry.
@@ -98,13 +141,25 @@ fn not_closed(closure: &IncidentClosure) -> Entry {
     }
 }
 
-impl State {
-    /// Incidents that are over elsewhere, and what people said of those that stand.
-    pub(super) fn take_closures(&mut self, context: &Context, stored: &[Arc<Object>]) {
-        self.forget_closed(stored);
-        self.take_words_that_close(stored, &|incident| may_close(context, incident));
-    }
+/// What people said of incidents that stand, by the names of their objects: the cause may have come back since, with an
+/// incident of its own.
+pub(super) fn words(stored: &[Arc<Object>]) -> Words {
+    stored
+        .iter()
+        .filter(|object| !stored::is_closed(object))
+        .filter_map(|object| Some((object.name_any(), object.spec.closure.clone()?)))
+        .collect()
+}
 
+/// An incident closes by itself of which a person has spoken.
+pub(super) fn close_with_word(incident: &mut Incident, words: &Words) {
+    if let Some(word) = words.get(&stored::object_name(incident)) {
+        incident.add(closed(word));
+        incident.class = word.cause_class.map_or(incident.class, stored::class);
+    }
+}
+
+impl State {
     /// One that another leader closed is over here too; its object is final.
     pub(super) fn forget_closed(&mut self, stored: &[Arc<Object>]) {
         let Some(ledger) = &mut self.ledger else {
@@ -122,37 +177,33 @@ impl State {
         }
     }
 
+    /// Closes what people spoke of, where it may be closed.
     pub(super) fn take_words_that_close(
         &mut self,
-        stored: &[Arc<Object>],
+        words: &Words,
         may_close: &dyn Fn(&Incident) -> bool,
     ) {
         let Some(ledger) = &mut self.ledger else {
             return;
         };
-        let words: BTreeMap<String, &IncidentClosure> = stored
-            .iter()
-            .filter(|object| !stored::is_closed(object))
-            .filter_map(|object| Some((object.name_any(), object.spec.closure.as_ref()?)))
-            .collect();
-        // A word is about its object: the cause may have come back since, with an incident of its own.
-        let meant: Vec<_> = ledger
-            .open()
-            .values()
-            .filter_map(|own| {
-                let word = *words.get(&stored::object_name(own))?;
-                Some((own.cause.clone(), word, may_close(own)))
-            })
+        let open = ledger.open().values();
+        let meant: Vec<(Incident, &IncidentClosure)> = open
+            .filter_map(|own| Some((own.clone(), words.get(&stored::object_name(own))?)))
             .collect();
         let mut over = Vec::new();
-        for (cause, word, may_close) in meant {
-            if !may_close {
-                ledger.tell(&cause, not_closed(word));
-            } else if let Some(mut incident) = ledger.close(&cause, closed(word)) {
-                incident.class = word.cause_class.map_or(incident.class, stored::class);
-                self.baselines.remove(&cause);
-                self.begins.remove(&cause);
-                over.push(incident);
+        for (own, word) in meant {
+            let cause = &own.cause;
+            if may_close(&own) {
+                let ended = ledger.close(cause, closed(word));
+                over.extend(ended.map(|ended| Incident {
+                    class: word.cause_class.map_or(ended.class, stored::class),
+                    ..ended
+                }));
+                self.baselines.remove(cause);
+                self.begins.remove(cause);
+            } else if own.dropped == 0 {
+                // Of a full timeline each try would count as an entry that was left out.
+                ledger.tell(cause, not_closed(word));
             }
         }
         over.into_iter().for_each(|incident| self.store(incident));
@@ -160,69 +211,5 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use failover::incident::{CauseClass, Ledger, WallTime};
-    use serde_json::json;
-
-    use super::*;
-
-    fn fan(second: i64) -> State {
-        let mut ledger = Ledger::default();
-        let opening = failover::incident::Opening {
-            cause: "hardware/h1/fan/1/Fan".to_owned(),
-            class: CauseClass::Hardware,
-            host: None,
-            title: failover::Sentence {
-                english: "h1: fan".to_owned(),
-                chinese: "h1:风扇".to_owned(),
-            },
-        };
-        ledger.open_incident(opening, WallTime(second * 1_000_000));
-        State {
-            ledger: Some(ledger),
-            ..State::default()
-        }
-    }
-
-    fn word() -> Arc<Object> {
-        let word = serde_json::from_value(json!({
-            "metadata": {"name": "hardware-h1-fan-1-fan-5"},
-            "spec": {"cause": "hardware/h1/fan/1/Fan", "causeClass": "Hardware", "title": "t", "titleChinese": "t",
-                "openedAt": "1970-01-01T00:00:05Z", "closure": {"by": "w", "reason": "r", "causeClass": "Planned"}}
-        }));
-        Arc::new(word.expect("an Incident"))
-    }
-
-    /// The cause came back after a person had closed its incident, and the cache shows that one as open still.
-    #[test]
-    fn a_persons_word_closes_the_incident_that_it_is_about_and_no_later_one_of_its_cause() {
-        for (second, closes) in [(5, true), (65, false)] {
-            let mut state = fan(second);
-            state.take_words_that_close(&[word()], &|_| true);
-            let ledger = state.ledger.expect("a ledger");
-            assert_eq!(ledger.open().is_empty(), closes, "{second}");
-        }
-    }
-
-    #[test]
-    fn a_word_waits_until_the_cause_is_gone_and_its_class_counts_then() {
-        let mut state = fan(5);
-        for _ in 0..2 {
-            state.take_words_that_close(&[word()], &|_| false);
-        }
-        let ledger = state.ledger.as_ref().expect("a ledger");
-        let open = ledger.get("hardware/h1/fan/1/Fan").expect("open");
-        let [told] = open.timeline.as_slice() else {
-            panic!("{:?}", open.timeline);
-        };
-        assert_eq!(
-            (told.kind, told.step.as_str()),
-            (EventKind::NotDone, INCIDENT_STEP_NOT_CLOSED)
-        );
-        state.take_words_that_close(&[word()], &|_| true);
-        assert!(state.ledger.as_ref().expect("a ledger").open().is_empty());
-        let closed = &state.dirty["hardware-h1-fan-1-fan-5"];
-        assert_eq!(closed.class, CauseClass::Planned);
-        assert_eq!(closed.timeline.len(), 2);
-    }
-}
+#[path = "closing_tests.rs"]
+mod tests;

@@ -12,6 +12,7 @@ use kube::runtime::watcher::Event;
 use kube::{Client, Resource};
 use serde_json::{Value, json};
 
+use super::Observer;
 use super::world_in_memory::{STEP, Shown, World, wall};
 use crate::api_in_memory::{Answer, Kept, client, failure};
 use crate::context_in_memory::context;
@@ -57,6 +58,8 @@ pub(super) struct Plan {
     pub(super) late: bool,
     /// Steps in which nobody leads after a death.
     pub(super) nobody: usize,
+    /// As the API server is away for all of them.
+    pub(super) is_away: bool,
 }
 
 /// The API server and what is to happen to its leader.
@@ -192,12 +195,16 @@ impl Operator {
             for (host, faults) in &world.faults {
                 watch.report(host, faults, world.now);
             }
-            watch.look(&world.facts, leads, world.now)
+            watch.look(&world.facts, (leads, !world.api_is_away), world.now)
         };
-        let followed = self.leader.followed();
-        self.context
-            .incidents
-            .note((leads, followed), events, storm);
+        let observer = Observer {
+            leads,
+            hears: !world.api_is_away,
+            heard_at: world.heard_at,
+            followed: self.leader.followed(),
+            now: world.now,
+        };
+        self.context.incidents.note(&observer, events, storm);
         if leads {
             super::turn(&self.context).await;
         }
@@ -324,7 +331,9 @@ impl Play {
                 self.leader = Operator::new(self.client.clone(), begun, &self.world);
             }
         }
+        self.world.api_is_away = self.plan.is_away;
         self.pass(self.plan.nobody).await;
+        self.world.api_is_away = false;
         self.server().is_dead = false;
         self.leader.leader.set_leading(true);
     }

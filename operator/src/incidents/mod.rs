@@ -29,11 +29,12 @@ use failover::incident::rules::fault_cause;
 use failover::incident::{Entry, IncidentState, Ledger, WallTime};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use model::{HostName, Severity};
+use model::HostName;
 
 use crate::runtime::Context;
 use crate::writer::logged;
 use affected::Baseline;
+pub use waiting::Observer;
 use waiting::{Storm, Storms, Waiting};
 
 /// What the ledger of this operator holds.
@@ -82,19 +83,13 @@ impl Incidents {
 
     /// Takes note of what happened to hosts; the next turn tells it. `storm` is told as long as it
     /// stands, with how many hosts are silent, of how many: a leader that has just begun must know.
-    /// `followed` is for how long others have led in all.
-    pub fn note(
-        &self,
-        (leads, followed): (bool, Duration),
-        events: Vec<HostEvent>,
-        storm: Option<(u32, u32)>,
-    ) {
+    pub fn note(&self, observer: &Observer, events: Vec<HostEvent>, storm: Option<(u32, u32)>) {
         let (mut state, at) = (self.lock(), now());
-        if !leads {
-            state.step_down(followed);
+        if !observer.leads {
+            state.step_down(observer.followed);
         }
-        state.waiting.note(events, at, followed);
-        state.storms.note(storm, at, followed);
+        state.waiting.note(events, at, observer);
+        state.storms.note(storm, at, observer);
     }
 }
 
@@ -107,6 +102,8 @@ pub async fn turn(context: &Arc<Context>) {
                 let mut state = context.incidents.lock();
                 state.restore(&stored);
                 state.take_work(&context.stores.hosts.state());
+                // First what was seen: what is read back has no time of its own.
+                state.take_events();
                 state.recall(context, &stored);
             }
             Err(error) => return logged("incident", "(all)", Err(error)),
@@ -120,8 +117,11 @@ pub async fn turn(context: &Arc<Context>) {
         state.take_faults(context);
         state.take_words(context);
         state.take_openings(context, &stored);
-        state.take_closures(context, &stored);
-        affected::follow(context, &mut state);
+        state.forget_closed(&stored);
+        let words = closing::words(&stored);
+        // Before a person's word counts: what is closed is measured to its end.
+        affected::follow(context, &words, &mut state);
+        state.take_words_that_close(&words, &|incident| closing::may_close(context, incident));
         state.collect();
         state.dirty.clone()
     };
@@ -230,7 +230,7 @@ impl State {
         for host in context.stores.hosts.state() {
             let name = HostName(host.name_any());
             for ((component, kind), fault) in watch.faults(&name) {
-                if fault.severity < Severity::Degraded {
+                if fault.severity < closing::FAULT_OF_AN_INCIDENT {
                     continue;
                 }
                 ledger.fault(&name, &component, kind, fault.severity, &fault.evidence, at);
@@ -312,6 +312,43 @@ mod tests {
 
     use super::*;
 
+    const OBSERVER: Observer = Observer {
+        leads: true,
+        hears: true,
+        heard_at: failover::Moment(1),
+        followed: Duration::ZERO,
+        now: failover::Moment(1),
+    };
+
+    /// Writes may fail for long, though nobody else leads.
+    #[test]
+    fn what_was_taken_is_kept_until_all_is_written() {
+        for (is_written, kept) in [(false, 1), (true, 0)] {
+            let mut state = State {
+                ledger: Some(Ledger::default()),
+                ..State::default()
+            };
+            let silence = HostEvent {
+                host: "h1".into(),
+                boot_id: "b1".into(),
+                kind: EventKind::Seen,
+                reason: failover::Reason::Unreachable {
+                    silent_milliseconds: 8_000,
+                },
+            };
+            let an_hour_ago = WallTime(now().0 - 3_600_000_000);
+            state.waiting.note(vec![silence], an_hour_ago, &OBSERVER);
+            state.take_events();
+            state.collect();
+            if is_written {
+                state.dirty.clear();
+            }
+            state.settle_written();
+            state.step_down(Duration::ZERO);
+            assert_eq!(state.waiting.0.len(), kept, "{is_written}");
+        }
+    }
+
     /// Of a host that ops have drained and switch off.
     #[test]
     fn a_silence_is_planned_where_its_host_is_in_maintenance() {
@@ -340,7 +377,7 @@ mod tests {
                 ledger: Some(Ledger::default()),
                 ..State::default()
             };
-            state.waiting.note(vec![silence], now(), Duration::ZERO);
+            state.waiting.note(vec![silence], now(), &OBSERVER);
             state.take_work(&[Arc::new(host)]);
             state.take_events();
             let ledger = state.ledger.expect("a ledger");

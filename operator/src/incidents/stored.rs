@@ -348,7 +348,8 @@ mod tests {
         if let Some(closure) = &mut planned.spec.closure {
             closure.cause_class = Some(CauseClass::Planned);
         }
-        state.take_words_that_close(&[Arc::new(planned)], &|_| true);
+        let words = super::super::closing::words(&[Arc::new(planned)]);
+        state.take_words_that_close(&words, &|_| true);
         let class = |state: &super::super::State| state.dirty[&object_name(&ours)].class;
         assert_eq!(class(&state), incident::CauseClass::Planned);
         for closed in [by_a_person, elsewhere] {
@@ -357,7 +358,8 @@ mod tests {
             assert!(state.baselines.contains_key(&cause));
             let stored = [Arc::new(closed)];
             state.forget_closed(&stored);
-            state.take_words_that_close(&stored, &|_| true);
+            let words = super::super::closing::words(&stored);
+            state.take_words_that_close(&words, &|_| true);
             assert!(!state.baselines.contains_key(&cause));
             assert!(state.ledger.expect("restored").get(&cause).is_none());
         }

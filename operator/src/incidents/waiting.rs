@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use api::Incident;
+use failover::Moment;
 use failover::host::machine::HostEvent;
 use failover::incident::WallTime;
 use failover::incident::rules::STORM_CAUSE;
@@ -19,6 +20,25 @@ const TOLD_AFTER: Duration = Duration::from_secs(30);
 /// What was written so long ago, microseconds, is of no silence to come: a host is silent before it is unreachable, and
 /// what was seen of it then is written with its incident only.
 const WRITTEN: i64 = 30_000_000;
+
+/// After a time in which the API server was not heard, a storm counts only once it has outlasted this, milliseconds: all
+/// hosts are silent until their Leases are seen to change. Shorter than any silence that is an incident of its own.
+const HEARD_ANEW: u64 = 6_000;
+
+/// What an operator is and hears at a look.
+#[derive(Clone, Copy, Debug)]
+pub struct Observer {
+    /// It leads.
+    pub leads: bool,
+    /// The API server answered it lately. While it does not, all hosts are silent.
+    pub hears: bool,
+    /// When it answered last; 0: never.
+    pub heard_at: Moment,
+    /// For how long in all others were seen to lead.
+    pub followed: Duration,
+    /// When it looks.
+    pub now: Moment,
+}
 
 /// Whether others have led long enough to have told what was noted when they had led for `then`.
 fn is_told(then: Duration, followed: Duration) -> bool {
@@ -39,11 +59,13 @@ pub(super) struct Noted {
 pub(super) struct Waiting(pub(super) VecDeque<Noted>);
 
 impl Waiting {
-    /// Takes events, and drops those that another leader must have told: `followed` is for how long others have led in
-    /// all.
-    pub(super) fn note(&mut self, events: Vec<HostEvent>, at: WallTime, followed: Duration) {
+    /// Takes events, and drops those that another leader must have told. What was seen while the API server was not heard
+    /// says nothing of hosts: of one that is silent afterwards it is seen anew.
+    pub(super) fn note(&mut self, events: Vec<HostEvent>, at: WallTime, observer: &Observer) {
+        let followed = observer.followed;
         self.0.retain(|noted| !is_told(noted.followed, followed));
-        self.0.extend(events.into_iter().map(|event| Noted {
+        let heard = events.into_iter().filter(|_| observer.hears);
+        self.0.extend(heard.map(|event| Noted {
             event,
             at,
             followed,
@@ -87,6 +109,7 @@ pub(super) struct Storm {
     pub(super) of: u32,
     /// When it was first seen: its Incident begins then, whoever leads by the time that it is told.
     pub(super) since: WallTime,
+    first_seen: Moment,
     followed: Duration,
     is_over: bool,
 }
@@ -96,28 +119,76 @@ pub(super) struct Storm {
 pub(super) struct Storms {
     waiting: Option<Storm>,
     taken: Option<Storm>,
+    ear: Ear,
+}
+
+/// Whether the API server is heard.
+#[derive(Clone, Copy, Default)]
+enum Ear {
+    /// And was ever since this operator began.
+    #[default]
+    Good,
+    Deaf,
+    /// Again, since then.
+    Anew(Moment),
+}
+
+impl Ear {
+    fn after(self, observer: &Observer) -> Self {
+        match (self, observer.hears) {
+            (Self::Good, false) if observer.heard_at == Moment(0) => Self::Good,
+            (_, false) => Self::Deaf,
+            (Self::Deaf, true) => Self::Anew(observer.now),
+            (known, true) => known,
+        }
+    }
+
+    fn hears_well(self, now: Moment) -> bool {
+        match self {
+            Self::Good => true,
+            Self::Deaf => false,
+            Self::Anew(since) => now.since(since) >= HEARD_ANEW,
+        }
+    }
 }
 
 impl Storms {
     /// Takes note of a storm that stands, with how many hosts are silent, of how many; or that none does.
-    pub(super) fn note(&mut self, stands: Option<(u32, u32)>, at: WallTime, followed: Duration) {
-        if let Some((silent, of)) = stands {
-            // Where nobody has led since an earlier one was seen, they are one story.
-            let same = |known: &Storm| !known.is_over || known.followed == followed;
-            let since = self.waiting.filter(same).map_or(at, |known| known.since);
-            self.waiting = Some(Storm {
-                silent,
-                of,
-                since,
-                followed,
-                is_over: false,
-            });
-        } else {
-            let known = self.waiting.iter_mut().chain(&mut self.taken);
-            known.for_each(|storm| storm.is_over = true);
+    pub(super) fn note(&mut self, stands: Option<(u32, u32)>, at: WallTime, observer: &Observer) {
+        self.ear = self.ear.after(observer);
+        if !observer.hears {
+            // Nobody's Lease can change: a storm that began since is of the API server's.
+            let false_one = |storm: &mut Storm| storm.first_seen > observer.heard_at;
+            self.waiting.take_if(false_one);
+            self.taken.take_if(false_one);
+            return;
+        }
+        match stands {
+            Some(hosts) if self.ear.hears_well(observer.now) => self.begin(hosts, at, observer),
+            Some(_) => {}
+            None => {
+                let known = self.waiting.iter_mut().chain(&mut self.taken);
+                known.for_each(|storm| storm.is_over = true);
+            }
         }
         self.waiting
-            .take_if(|storm| storm.is_over && is_told(storm.followed, followed));
+            .take_if(|storm| storm.is_over && is_told(storm.followed, observer.followed));
+    }
+
+    fn begin(&mut self, (silent, of): (u32, u32), at: WallTime, observer: &Observer) {
+        // Where nobody has led since an earlier one was seen, they are one story.
+        let followed = observer.followed;
+        let same = |known: &Storm| !known.is_over || known.followed == followed;
+        let known = self.waiting.filter(same);
+        let begun = known.map_or((at, observer.now), |known| (known.since, known.first_seen));
+        self.waiting = Some(Storm {
+            silent,
+            of,
+            since: begun.0,
+            first_seen: begun.1,
+            followed,
+            is_over: false,
+        });
     }
 
     /// What was taken waits once more.
@@ -161,7 +232,16 @@ mod tests {
 
     use super::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
+    /// An operator that has followed others for so many seconds.
+    fn followed(seconds: u64) -> Observer {
+        Observer {
+            leads: false,
+            hears: true,
+            heard_at: Moment(1),
+            followed: Duration::from_secs(seconds),
+            now: Moment(1),
+        }
+    }
 
     fn event() -> HostEvent {
         HostEvent {
@@ -177,27 +257,27 @@ mod tests {
     #[test]
     fn an_event_waits_however_long_nobody_leads_and_no_longer_than_another_needs_to_tell_it() {
         let mut waiting = Waiting::default();
-        waiting.note(vec![event()], WallTime(0), 100 * SECOND);
+        waiting.note(vec![event()], WallTime(0), &followed(100));
         // Ten minutes, in which the API server is away.
-        waiting.note(vec![], WallTime(600_000_000), 100 * SECOND);
+        waiting.note(vec![], WallTime(600_000_000), &followed(100));
         assert_eq!(waiting.0.len(), 1);
-        waiting.note(vec![], WallTime(630_000_000), 130 * SECOND);
+        waiting.note(vec![], WallTime(630_000_000), &followed(130));
         assert_eq!(waiting.0.len(), 1, "the other one may just have begun");
-        waiting.note(vec![], WallTime(631_000_000), 131 * SECOND);
+        waiting.note(vec![], WallTime(631_000_000), &followed(131));
         assert_eq!(waiting.0.len(), 0);
     }
 
     #[test]
     fn what_was_taken_comes_back_first_and_is_as_good_as_new() {
         let (mut waiting, mut taken) = (Waiting::default(), Waiting::default());
-        waiting.note(vec![event()], WallTime(1), Duration::ZERO);
+        waiting.note(vec![event()], WallTime(1), &followed(0));
         let first = waiting.0.pop_front().expect("noted");
         taken.keep(first);
-        waiting.note(vec![event()], WallTime(2), Duration::ZERO);
-        waiting.again(taken, 50 * SECOND);
+        waiting.note(vec![event()], WallTime(2), &followed(0));
+        waiting.again(taken, Duration::from_secs(50));
         let times: Vec<i64> = waiting.0.iter().map(|noted| noted.at.0).collect();
         assert_eq!(times, [1, 2]);
-        waiting.note(vec![], WallTime(3), 60 * SECOND);
+        waiting.note(vec![], WallTime(3), &followed(60));
         let left: Vec<i64> = waiting.0.iter().map(|noted| noted.at.0).collect();
         assert_eq!(left, [1], "it was taken from who led until then");
     }
@@ -205,8 +285,8 @@ mod tests {
     #[test]
     fn a_full_queue_loses_the_oldest() {
         let mut waiting = Waiting::default();
-        waiting.note(vec![event()], WallTime(1), Duration::ZERO);
-        waiting.note(vec![event(); MAXIMUM], WallTime(2), Duration::ZERO);
+        waiting.note(vec![event()], WallTime(1), &followed(0));
+        waiting.note(vec![event(); MAXIMUM], WallTime(2), &followed(0));
         assert_eq!(waiting.0.len(), MAXIMUM);
         assert!(waiting.0.iter().all(|noted| noted.at == WallTime(2)));
     }
@@ -231,9 +311,9 @@ mod tests {
             (of_storm(Some("1970-01-01T00:00:30.000000Z")), false, true),
         ] {
             let mut storms = Storms::default();
-            storms.note(Some((2, 4)), at, Duration::ZERO);
+            storms.note(Some((2, 4)), at, &followed(0));
             if over {
-                storms.note(None, at, Duration::ZERO);
+                storms.note(None, at, &followed(0));
             }
             storms.forget_told(std::slice::from_ref(&stored));
             assert_eq!(storms.take().is_some(), kept, "{stored:?} {over}");
@@ -244,18 +324,53 @@ mod tests {
     fn a_storm_begins_when_it_was_first_seen_and_waits_as_events_do() {
         let mut storms = Storms::default();
         for (silent, second) in [(2, 1), (3, 2)] {
-            storms.note(Some((silent, 4)), WallTime(second), Duration::ZERO);
+            storms.note(Some((silent, 4)), WallTime(second), &followed(0));
         }
-        storms.note(None, WallTime(3), Duration::ZERO);
+        storms.note(None, WallTime(3), &followed(0));
         // Nobody has led: the next one is the same story.
-        storms.note(Some((4, 4)), WallTime(4), Duration::ZERO);
+        storms.note(Some((4, 4)), WallTime(4), &followed(0));
         let told = storms.take().expect("it waits");
         assert_eq!((told.silent, told.of, told.since), (4, 4, WallTime(1)));
-        storms.note(None, WallTime(5), Duration::ZERO);
-        storms.again(SECOND);
-        storms.note(None, WallTime(6), 31 * SECOND);
+        storms.note(None, WallTime(5), &followed(0));
+        storms.again(Duration::from_secs(1));
+        storms.note(None, WallTime(6), &followed(31));
         assert_eq!(storms.waiting.map(|storm| storm.since), Some(WallTime(1)));
-        storms.note(None, WallTime(7), 32 * SECOND);
+        storms.note(None, WallTime(7), &followed(32));
         assert_eq!(storms.waiting, None);
+    }
+
+    /// While the API server is away no Lease can change.
+    #[test]
+    fn what_is_seen_while_the_api_server_is_not_heard_is_no_silence_of_hosts() {
+        let at = |seconds: u64, hears: bool, heard_at: u64| Observer {
+            hears,
+            heard_at: Moment(heard_at * 1_000),
+            now: Moment(seconds * 1_000),
+            ..followed(0)
+        };
+        // It is heard until 100, and seen to be away from 104 on. One storm began before, one since.
+        for (began, kept) in [(99, true), (103, false)] {
+            let mut storms = Storms::default();
+            storms.note(Some((2, 4)), WallTime(0), &at(began, true, 100));
+            for second in [104, 120] {
+                storms.note(Some((4, 4)), WallTime(0), &at(second, false, 100));
+            }
+            assert_eq!(storms.waiting.is_some(), kept, "{began}");
+        }
+        // Heard again, Leases have yet to change; a storm that outlasts that is one.
+        let mut storms = Storms::default();
+        storms.note(Some((4, 4)), WallTime(0), &at(104, false, 100));
+        for (second, stands) in [(200, false), (205, false), (206, true)] {
+            storms.note(Some((4, 4)), WallTime(0), &at(second, true, second));
+            assert_eq!(storms.waiting.is_some(), stands, "{second}");
+        }
+        let mut waiting = Waiting::default();
+        waiting.note(vec![event()], WallTime(0), &at(104, false, 100));
+        assert_eq!(waiting.0.len(), 0);
+        // One that has just begun has not been answered yet, and must know of a storm that stands.
+        let mut storms = Storms::default();
+        storms.note(None, WallTime(0), &at(1, false, 0));
+        storms.note(Some((4, 4)), WallTime(0), &at(2, true, 2));
+        assert!(storms.waiting.is_some());
     }
 }

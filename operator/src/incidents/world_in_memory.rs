@@ -44,6 +44,10 @@ pub(super) struct Shown {
 /// What is so, whoever leads.
 pub(super) struct World {
     pub(super) now: Moment,
+    /// Nobody's Lease can change.
+    pub(super) api_is_away: bool,
+    /// When the API server answered last.
+    pub(super) heard_at: Moment,
     pub(super) changes: u64,
     pub(super) facts: BTreeMap<HostName, HostFacts>,
     silent: BTreeSet<HostName>,
@@ -64,6 +68,8 @@ impl World {
         let names = ["h1", "h2", "h3", "h4"];
         let mut world = Self {
             now: Moment(86_400_000),
+            api_is_away: false,
+            heard_at: Moment(86_400_000),
             changes: 1,
             facts: BTreeMap::new(),
             silent: BTreeSet::new(),
@@ -204,10 +210,13 @@ impl World {
     pub(super) fn step(&mut self) {
         self.now = self.now.plus(STEP);
         let now = self.now;
+        if !self.api_is_away {
+            self.heard_at = now;
+        }
         WALL.set(Some(wall() + STEP_OF_WALL));
         for (host, facts) in &mut self.facts {
             let is_silent = self.silent.contains(host);
-            if !is_silent {
+            if !is_silent && !self.api_is_away {
                 let changes = facts.signs.lease.map_or(0, |sign| sign.changes) + 1;
                 facts.signs.lease = Some(Sign {
                     changes,

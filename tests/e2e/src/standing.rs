@@ -29,6 +29,12 @@ pub async fn standing(lab: &Lab) -> Result<Standing> {
 /// QEMU processes by host.
 pub type Guests = BTreeMap<String, Vec<i32>>;
 
+/// The command line of a process; one that is just ending has none.
+fn command_line(pid: i32) -> String {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).into_owned()
+}
+
 /// QEMU processes of every host.
 ///
 /// # Errors
@@ -38,6 +44,8 @@ pub fn guests(lab: &Lab) -> Result<Guests> {
         .into_iter()
         .map(|host| {
             let mut pids = lab::host::processes(&lab.files, &host, "qemu-system-x86_64")?;
+            // A libvirtd that begins runs some for a moment, to ask what they can do; they are no guests.
+            pids.retain(|pid| command_line(*pid).contains("guest="));
             pids.sort_unstable();
             Ok((host, pids))
         })
@@ -49,11 +57,7 @@ pub fn guests(lab: &Lab) -> Result<Guests> {
 /// # Errors
 /// A host's cgroup can not be read.
 pub fn processes_of(lab: &Lab, uid: &str) -> Result<Vec<i32>> {
-    let names_it = |pid: &i32| {
-        // One that is just ending has none.
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(uid)
-    };
+    let names_it = |pid: &i32| command_line(*pid).contains(uid);
     Ok(guests(lab)?
         .into_values()
         .flatten()

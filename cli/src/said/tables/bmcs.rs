@@ -37,6 +37,10 @@ pub(super) const FOUND: Table = &[
         "它属于系统 UUID 为 {} 的机器,而该宿主机为 {};请更正其地址",
     ),
     (
+        "it reads Off, and another BMC of this host reads On: one of them is wrong; check spec.bmcs and the BMC",
+        "它读为关闭,而该宿主机的另一 BMC 读为开启:二者必有一误;请检查 spec.bmcs 与 BMC",
+    ),
+    (
         "it does not say which machine it belongs to, so it proves nothing",
         "它未说明属于哪台机器,因此不能作为证明",
     ),

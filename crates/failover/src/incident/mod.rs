@@ -345,7 +345,8 @@ impl Ledger {
 }
 
 impl Incident {
-    fn add(&mut self, entry: Entry) -> bool {
+    /// Adds an entry, unless its step is told. Returns whether it is new.
+    pub fn add(&mut self, entry: Entry) -> bool {
         if self.timeline.iter().any(|known| known.step == entry.step) {
             return false;
         }

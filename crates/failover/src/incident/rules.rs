@@ -232,12 +232,13 @@ impl Ledger {
             self.before.remove(&event.host);
         }
         // What a returning host tells belongs to the incident of its former boot.
-        let former = is_back.then(|| self.open_of_host(&event.host)).flatten();
+        let returned = event.reason == Reason::Returned;
+        let former = returned.then(|| self.open_of_host(&event.host)).flatten();
         let cause = if self.open.contains_key(&own) {
             own
         } else if let Some(former) = former {
             former
-        } else if self.open.contains_key(STORM_CAUSE) {
+        } else if self.storm_takes(event, is_back) {
             STORM_CAUSE.to_owned()
         } else if opens(event) {
             // What was concluded before the silence was long enough for an incident is told only once.
@@ -269,6 +270,16 @@ impl Ledger {
             self.sharpen(&cause, event, at);
         }
         self.tell(&cause, entry);
+    }
+
+    /// Whether the incident of a storm tells what is told of a host without one of its own. Of a host that was not
+    /// silent in it, as far as anybody heard, it does not tell that it is back.
+    fn storm_takes(&self, event: &HostEvent, is_back: bool) -> bool {
+        let prefix = format!("{}/", event.host);
+        self.open.get(STORM_CAUSE).is_some_and(|storm| {
+            let mut steps = storm.timeline.iter().map(|entry| &entry.step);
+            !is_back || storm.dropped > 0 || steps.any(|step| step.starts_with(&prefix))
+        })
     }
 
     /// Class and title of a host's incident, now that this event is known. What was planned when it was opened

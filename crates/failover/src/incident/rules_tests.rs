@@ -371,3 +371,34 @@ fn a_host_that_booted_anew_within_seconds_is_an_incident_if_vms_died() {
         assert!(incident.title.contains("booted anew"), "{}", incident.title);
     }
 }
+
+/// After a time in which nobody was heard all hosts are back, whatever had happened to which of them before.
+#[test]
+fn that_a_host_is_back_is_told_where_its_silence_is() {
+    let alive = |host, boot| event(host, boot, EventKind::Seen, Reason::Alive);
+    let steps = |ledger: &Ledger, cause: &str| -> Vec<String> {
+        let incident = ledger.get(cause).expect("open");
+        let steps = incident.timeline.iter().map(|entry| entry.step.clone());
+        steps.collect()
+    };
+    let mut storm = Ledger::default();
+    storm.host_event(&missed("h1"), WallTime(1));
+    storm.storm(2, 4, WallTime(2));
+    for host in ["h1", "h3"] {
+        storm.host_event(&alive(host, "b1"), WallTime(3));
+    }
+    let told = ["h1/Seen/MissedRenewal", "storm", "h1/Seen/Alive"];
+    assert_eq!(steps(&storm, STORM_CAUSE), told);
+    // The host has another boot, which nobody saw silent.
+    let mut ledger = Ledger::default();
+    let silent = Reason::Unreachable {
+        silent_milliseconds: 8_000,
+    };
+    ledger.host_event(&event("h1", "b1", EventKind::Seen, silent), WallTime(1));
+    ledger.host_event(&alive("h1", "b2"), WallTime(2));
+    let cause = "host-silent/h1/b1";
+    assert_eq!(steps(&ledger, cause), ["h1/Seen/Unreachable"]);
+    let back = event("h1", "b2", EventKind::Seen, Reason::Returned);
+    ledger.host_event(&back, WallTime(3));
+    assert_eq!(steps(&ledger, cause)[1..], ["h1/Seen/Returned"]);
+}
