@@ -20,8 +20,7 @@ impl HostWatch {
             ..ObserverFacts::default()
         };
         let step = self.machines.step(facts, observer, &Policy::default(), now);
-        let stands = matches!(self.machines.storm(), StormState::Storm { .. });
-        (step.events, told_storm(stands, self.silent(), facts.len()))
+        (step.events, self.told_storm())
     }
 
     /// An agent reports these faults of its host, and no other.

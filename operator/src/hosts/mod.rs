@@ -204,6 +204,12 @@ impl HostWatch {
             .is_some_and(HostMachine::is_silent)
     }
 
+    /// Hosts that are silent, of so many, where a storm is to be told.
+    pub fn told_storm(&self) -> Option<(u32, u32)> {
+        let stands = matches!(self.machines.storm(), StormState::Storm { .. });
+        told_storm(stands, self.silent(), self.facts.len())
+    }
+
     /// Whether a host can not end a copy, as its agent says.
     pub fn is_stuck(&self, host: &HostName) -> bool {
         self.facts
@@ -268,15 +274,13 @@ async fn turn(context: &Arc<Context>) {
         if step.storm_began {
             tracing::error!("many hosts fell silent at once: nothing is forced off");
         }
-        let stands = matches!(machines.storm(), StormState::Storm { .. });
-        let hosts = facts.len();
         let views: BTreeMap<HostName, _> = facts
             .iter()
             .filter_map(|(name, facts)| {
                 Some((name.clone(), machines.view(name, facts, &policy, now)?))
             })
             .collect();
-        let storm = told_storm(stands, watch.silent(), hosts);
+        let storm = watch.told_storm();
         (step.actions, views, step.events, storm, asks)
     };
     for wanted in asks {

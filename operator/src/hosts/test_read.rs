@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use api::{Condition, Host, NO_BMC};
 use failover::host::machine::HostMachine;
-use failover::proof::power::{
-    PowerAnswer, PowerReading, PowerState, same_machine, tested, together,
-};
+use failover::proof::power::{PowerAnswer, PowerReading, PowerState, same_machine, together};
 use failover::{Moment, Policy};
 use kube::ResourceExt;
 use model::HostName;
@@ -142,14 +140,8 @@ async fn read_all(context: &Arc<Context>, host: &Host, name: HostName) {
     if let Some(test) = watch.tests.get_mut(&name) {
         test.end(problems, clock::now());
     }
-    // A BMC that reads Off of a host that lives is found out by the host's next renewals, before it is needed. Of a host
-    // that has fallen silent meanwhile it may be another one that is wrong.
+    // A BMC that reads Off of a host that lives is found out by the host's next renewals, before it is needed.
     let readings = readings.into_iter().map(|(_, reading)| reading).collect();
-    let together = if watch.is_silent(&name) {
-        together
-    } else {
-        tested
-    };
     let read = together(readings, host.spec.bmcs.len(), &uuid);
     let known = watch.readings.get(&name).map(|known| known.sent_at);
     if let Some(read) = read.filter(|read| known.is_none_or(|known| read.sent_at > known)) {

@@ -32,7 +32,9 @@ pub(super) fn cause_is_gone(incident: &Incident, hosts: &[Arc<Host>], watch: &Ho
         state(host) == Some(HostState::Ready) && !watch.is_silent(&name_of(host))
     };
     if incident.cause == STORM_CAUSE {
-        return in_storm(incident, hosts).all(|host| is_well(&host));
+        // As long as one is told it would be opened again.
+        return watch.told_storm().is_none()
+            && in_storm(incident, hosts).all(|host| is_well(&host));
     }
     // A host that was deleted can not fail any more.
     let Some(host) = own(incident, hosts) else {
@@ -69,19 +71,30 @@ pub(super) fn may_close(context: &Context, incident: &Incident) -> bool {
         return gone;
     }
     if cause == STORM_CAUSE {
-        return in_storm(incident, &hosts).all(lives);
+        return watch.told_storm().is_none() && in_storm(incident, &hosts).all(lives);
     }
     if cause.starts_with(SILENT_CAUSES) {
-        let left = |vm: &Arc<VirtualMachine>| {
-            let right = vm
-                .status
-                .as_ref()
-                .and_then(|status| status.assignment.as_ref());
-            right.is_some_and(|right| silent_cause(&right.host, &right.boot_id) == cause)
-        };
-        return own(incident, &hosts).is_none_or(lives) && !vms.iter().any(left);
+        let over = |host: &Arc<Host>| lives(host) && !vms.iter().any(|vm| is_left(vm, host, cause));
+        return own(incident, &hosts).is_none_or(over);
     }
     cause_is_gone(incident, &hosts, &watch)
+}
+
+/// Whether a VM has a right to run under the boot that was silent, which is over: it is started anew.
+fn is_left(vm: &VirtualMachine, host: &Host, cause: &str) -> bool {
+    let status = host.status.as_ref();
+    let present = status.and_then(|status| {
+        let reported = status.reported.as_ref().map(|report| &report.incarnation);
+        status.accepted.as_ref().or(reported)
+    });
+    let right = vm
+        .status
+        .as_ref()
+        .and_then(|status| status.assignment.as_ref());
+    right.is_some_and(|right| {
+        silent_cause(&right.host, &right.boot_id) == cause
+            && present.is_none_or(|present| *present.boot_id != *right.boot_id.0)
+    })
 }
 
 fn name_of(host: &Host) -> HostName {
@@ -106,15 +119,20 @@ fn own<'a>(incident: &Incident, hosts: &'a [Arc<Host>]) -> Option<&'a Arc<Host>>
     hosts.iter().find(|host| host.name_any() == name.as_str())
 }
 
-/// Hosts that a storm tells of: their steps begin with their names. All, where some steps were left out.
+/// Hosts that a storm tells of: their steps begin with their names. All, where some steps were left out or none is named.
 fn in_storm<'a>(
     storm: &'a Incident,
     hosts: &'a [Arc<Host>],
 ) -> impl Iterator<Item = &'a Arc<Host>> {
-    let first = |entry: &'a Entry| entry.step.split('/').next();
-    let named: BTreeSet<&str> = storm.timeline.iter().filter_map(first).collect();
-    let is_named = move |host: &str| storm.dropped > 0 || named.contains(host);
-    hosts.iter().filter(move |host| is_named(&host.name_any()))
+    let steps = storm.timeline.iter();
+    let named: BTreeSet<&str> = steps
+        .filter_map(|entry| entry.step.split('/').next())
+        .collect();
+    let is_named = |host: &Arc<Host>| named.contains(host.name_any().as_str());
+    let all = storm.dropped > 0 || !hosts.iter().any(is_named);
+    hosts
+        .iter()
+        .filter(move |host| all || named.contains(host.name_any().as_str()))
 }
 
 /// A person's word that is taken, as an entry.

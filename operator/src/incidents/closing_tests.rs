@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::context_in_memory::{self, Site};
+use crate::incidents::world_in_memory::World;
 
 fn fan(second: i64) -> State {
     let mut ledger = Ledger::default();
@@ -69,6 +70,11 @@ fn a_word_waits_until_the_cause_is_gone_and_its_class_counts_then() {
 /// Two hosts in these states, the first in maintenance or not, and a VM that has a right to run on the second under
 /// its present boot.
 async fn site(states: [&str; 2], in_maintenance: bool) -> Site {
+    site_of(states, in_maintenance, context_in_memory::BOOT).await
+}
+
+/// The same with a boot of the second host.
+async fn site_of(states: [&str; 2], in_maintenance: bool, boot: &str) -> Site {
     let reason = if in_maintenance {
         json!({"reason": "new memory"})
     } else {
@@ -83,6 +89,9 @@ async fn site(states: [&str; 2], in_maintenance: bool) -> Site {
         let mut host = Host::clone(&context_in_memory::host(name, maintenance, json!(null)));
         let status = host.status.as_mut().expect("a status");
         status.state = Some(serde_json::from_value(json!(state)).expect("a state"));
+        if let Some(report) = status.reported.as_mut().filter(|_| name == "h2") {
+            report.incarnation.boot_id = boot.into();
+        }
         Arc::new(host)
     });
     let vm = context_in_memory::vm("oa-db-0", "Normal", "h2", json!({}));
@@ -154,8 +163,8 @@ async fn a_word_closes_what_nothing_more_follows_of() {
             incident("host-silent/h2/b", Some("h2"), &[]),
             "Ready",
             !planned,
-            false,
-            "a VM is left there",
+            true,
+            "its VMs never stopped",
         ),
         (of_storm(), "Ready", !planned, true, "all are back"),
         (of_storm(), "Fenced", !planned, false, "one is dead"),
@@ -215,4 +224,50 @@ async fn a_fault_that_is_no_incident_any_more_may_be_closed() {
         drop(watch);
         assert_eq!(may_close(&site.context, &fan), closes, "{severity:?}");
     }
+}
+
+#[tokio::test]
+async fn a_silence_is_not_over_while_a_vm_is_left_under_the_boot_that_died() {
+    let silence = incident("host-silent/h2/b", Some("h2"), &[]);
+    let site = site_of(["Ready", "Ready"], false, "b2").await;
+    assert!(!may_close(&site.context, &silence));
+}
+
+/// Two hosts are off for long, each with an incident of its own, when others fall silent for a moment.
+#[test]
+fn a_storm_is_not_closed_while_it_is_told() {
+    let (mut world, mut watch) = (World::new(), HostWatch::default());
+    let mut pass = |world: &mut World, steps: usize| {
+        for _ in 0..steps {
+            world.step();
+            let _ = watch.look(&world.facts, (true, true), world.now);
+        }
+        let hosts = world.shown(0, Vec::new()).hosts;
+        let hosts: Vec<Arc<Host>> = hosts.into_iter().map(Arc::new).collect();
+        let storm = incident(STORM_CAUSE, None, &["storm", "h3/Seen/MissedRenewal"]);
+        let gone = cause_is_gone(&storm, &hosts, &watch);
+        (watch.told_storm().is_some(), gone)
+    };
+    for host in ["h1", "h2"] {
+        world.falls_silent(host);
+        pass(&mut world, 90);
+    }
+    assert_eq!(
+        pass(&mut world, 1),
+        (false, true),
+        "the last one is long over"
+    );
+    for host in ["h3", "h4"] {
+        world.falls_silent(host);
+    }
+    assert_eq!(pass(&mut world, 5), (true, false));
+    for host in ["h3", "h4"] {
+        world.renews(host);
+    }
+    assert_eq!(
+        pass(&mut world, 2),
+        (true, false),
+        "it would be opened again"
+    );
+    assert_eq!(pass(&mut world, 90), (false, true));
 }

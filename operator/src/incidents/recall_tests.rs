@@ -201,6 +201,7 @@ fn a_silence_that_the_leader_has_told_to_its_end_is_not_told_again() {
             event,
             at: at(second),
             followed: Default::default(),
+            unheard: false,
         }
     };
     let silent = |second| {

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use api::Incident;
-use failover::Moment;
 use failover::host::machine::HostEvent;
 use failover::incident::WallTime;
 use failover::incident::rules::STORM_CAUSE;
+use failover::{Moment, Reason};
 
 use super::stored;
 
@@ -22,7 +22,7 @@ const TOLD_AFTER: Duration = Duration::from_secs(30);
 const WRITTEN: i64 = 30_000_000;
 
 /// After a time in which the API server was not heard, a storm counts only once it has outlasted this, milliseconds: all
-/// hosts are silent until their Leases are seen to change. Shorter than any silence that is an incident of its own.
+/// hosts are silent until their Leases are seen to change.
 const HEARD_ANEW: u64 = 6_000;
 
 /// What an operator is and hears at a look.
@@ -45,6 +45,15 @@ fn is_told(then: Duration, followed: Duration) -> bool {
     followed.saturating_sub(then) > TOLD_AFTER
 }
 
+/// Whether an event says something of a host though the API server was not heard when it was seen. A missed renewal alone
+/// is no incident, and is forgotten once the host is back.
+fn is_true_of_the_deaf(event: &HostEvent) -> bool {
+    matches!(
+        event.reason,
+        Reason::MissedRenewal { .. } | Reason::Alive | Reason::Returned | Reason::Proven { .. }
+    )
+}
+
 /// An event that was noted.
 #[derive(Clone, Debug)]
 pub(super) struct Noted {
@@ -52,6 +61,8 @@ pub(super) struct Noted {
     pub(super) at: WallTime,
     /// For how long others had led in all, as this operator saw it.
     pub(super) followed: Duration,
+    /// The API server was not heard.
+    pub(super) unheard: bool,
 }
 
 /// Events in the order in which they were noted.
@@ -64,13 +75,29 @@ impl Waiting {
     pub(super) fn note(&mut self, events: Vec<HostEvent>, at: WallTime, observer: &Observer) {
         let followed = observer.followed;
         self.0.retain(|noted| !is_told(noted.followed, followed));
-        let heard = events.into_iter().filter(|_| observer.hears);
-        self.0.extend(heard.map(|event| Noted {
-            event,
-            at,
-            followed,
-        }));
+        let heard = events
+            .into_iter()
+            .filter(|event| observer.hears || is_true_of_the_deaf(event));
+        for event in heard {
+            if event.reason == Reason::Alive {
+                self.forget_unheard(&event);
+            }
+            self.0.push_back(Noted {
+                event,
+                at,
+                followed,
+                unheard: !observer.hears,
+            });
+        }
         self.bound();
+    }
+
+    /// A host is back that was silent only as nobody was heard.
+    fn forget_unheard(&mut self, back: &HostEvent) {
+        let missed = |event: &HostEvent| matches!(event.reason, Reason::MissedRenewal { .. });
+        self.0.retain(|noted| {
+            !(noted.unheard && noted.event.host == back.host && missed(&noted.event))
+        });
     }
 
     /// What was taken from here comes back, before what waits since.
@@ -226,7 +253,6 @@ impl Storms {
 
 #[cfg(test)]
 mod tests {
-    use failover::Reason;
     use failover::host::machine::EventKind;
     use serde_json::json;
 
@@ -364,9 +390,20 @@ mod tests {
             storms.note(Some((4, 4)), WallTime(0), &at(second, true, second));
             assert_eq!(storms.waiting.is_some(), stands, "{second}");
         }
+        let unreachable = HostEvent {
+            reason: Reason::Unreachable {
+                silent_milliseconds: 8_000,
+            },
+            ..event()
+        };
         let mut waiting = Waiting::default();
-        waiting.note(vec![event()], WallTime(0), &at(104, false, 100));
-        assert_eq!(waiting.0.len(), 0);
+        waiting.note(
+            vec![event(), unreachable],
+            WallTime(0),
+            &at(104, false, 100),
+        );
+        let told: Vec<&Reason> = waiting.0.iter().map(|noted| &noted.event.reason).collect();
+        assert_eq!(told, [&event().reason]);
         // One that has just begun has not been answered yet, and must know of a storm that stands.
         let mut storms = Storms::default();
         storms.note(None, WallTime(0), &at(1, false, 0));

@@ -86,29 +86,6 @@ pub fn together(
     declared: usize,
     registered_uuid: &str,
 ) -> Option<PowerReading> {
-    said(readings, declared, registered_uuid, weight)
-}
-
-/// The same of a host that lives, when its BMCs are only tested: one that reads Off is heard before one that reads On.
-/// It lies, which the host's next signs of life find out before anything hangs on it.
-pub fn tested(
-    readings: Vec<PowerReading>,
-    declared: usize,
-    registered_uuid: &str,
-) -> Option<PowerReading> {
-    let off_first = |state| match state {
-        PowerState::Off => weight(PowerState::On) + 1,
-        other => weight(other),
-    };
-    said(readings, declared, registered_uuid, off_first)
-}
-
-fn said(
-    readings: Vec<PowerReading>,
-    declared: usize,
-    registered_uuid: &str,
-    weight: impl Fn(PowerState) -> u8,
-) -> Option<PowerReading> {
     let state = |reading: &PowerReading| reading.judge(registered_uuid);
     let states: BTreeSet<PowerState> = readings.iter().map(state).collect();
     let unanimous = readings.len() == declared && states.len() == 1;
