@@ -298,6 +298,7 @@ async fn survive(misdeed: Misdeed) -> Result<()> {
             answer: report.power,
             system_uuid: report.system_uuid,
             unanimous: true,
+            contradicted: false,
             sent_at: Moment(0),
             received_at: Moment(1),
         };

@@ -70,6 +70,7 @@ pub(super) async fn one(
         answer: report.power,
         system_uuid: report.system_uuid,
         unanimous: false,
+        contradicted: false,
         sent_at,
         received_at: clock::now(),
     })
@@ -81,6 +82,7 @@ fn no_answer(sent_at: Moment) -> PowerReading {
         answer: PowerAnswer::NoAnswer,
         system_uuid: None,
         unanimous: true,
+        contradicted: false,
         sent_at,
         received_at: clock::now(),
     }

@@ -132,7 +132,9 @@ async fn read_all(context: &Arc<Context>, host: &Host, name: HostName) {
         };
         problems.extend(found.map(|problem| of_bmc(index, &problem)));
     }
-    problems.extend(contradicting(&readings, &uuid));
+    let contradiction = contradicting(&readings, &uuid);
+    let contradicted = !contradiction.is_empty();
+    problems.extend(contradiction);
     if !problems.is_empty() {
         tracing::warn!(host = %name, ?problems, "the test-read of its BMCs failed");
     }
@@ -142,7 +144,14 @@ async fn read_all(context: &Arc<Context>, host: &Host, name: HostName) {
     }
     // A BMC that reads Off of a host that lives is found out by the host's next renewals, before it is needed.
     let readings = readings.into_iter().map(|(_, reading)| reading).collect();
+    // Of two that contradict each other Off is heard from both together only, from now on. A host that has fallen silent
+    // meanwhile may just have gone off between the two readings.
+    let contradicted = contradicted && !watch.is_silent(&name);
     let read = together(readings, host.spec.bmcs.len(), &uuid);
+    let read = read.map(|read| PowerReading {
+        contradicted,
+        ..read
+    });
     let known = watch.readings.get(&name).map(|known| known.sent_at);
     if let Some(read) = read.filter(|read| known.is_none_or(|known| read.sent_at > known)) {
         watch.readings.insert(name, read);
@@ -378,6 +387,7 @@ mod tests {
                 answer: answer.clone(),
                 system_uuid: Some((*uuid).to_owned()),
                 unanimous: false,
+                contradicted: false,
                 sent_at: Moment(1),
                 received_at: Moment(2),
             };

@@ -232,6 +232,7 @@ impl World {
                 answer,
                 system_uuid: Some(host.to_string()),
                 unanimous: true,
+                contradicted: false,
                 sent_at: now,
                 received_at: now,
             });

@@ -165,6 +165,7 @@ pub fn powered_off(host: u8, boot: u8) -> Option<HostStopProof> {
             answer: PowerAnswer::Off,
             system_uuid: Some(UUID.to_owned()),
             unanimous: true,
+            contradicted: false,
             sent_at: Moment(at),
             received_at: Moment(at),
         };

@@ -121,6 +121,7 @@ impl World {
                 answer,
                 system_uuid: Some(uuid.to_owned()),
                 unanimous: false,
+                contradicted: false,
                 sent_at,
                 received_at: Moment(0),
             })

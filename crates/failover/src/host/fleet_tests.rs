@@ -102,6 +102,7 @@ impl Site {
                 },
                 system_uuid: Some(UUID.to_owned()),
                 unanimous: true,
+                contradicted: false,
                 sent_at: Moment(now),
                 received_at: Moment(now),
             });

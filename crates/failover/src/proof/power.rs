@@ -7,7 +7,8 @@
 //!
 //! A sign that comes within the window may only have been late, and silence settles it. Those that go on coming later were
 //! given by a host that lived while its BMC read Off: such a BMC proves nothing until it has read On, however silent the
-//! host falls. Which one of several BMCs lied is not known: then all of them must have read On together.
+//! host falls. Which one of several BMCs lied is not known: then all of them must have read On together. Where one reads Off
+//! of a host that lives and another reads On, the first is known not to speak for the host: Off counts from all together.
 
 use std::collections::BTreeSet;
 
@@ -44,6 +45,10 @@ pub struct PowerReading {
     /// answered something else, what another one reads says nothing of it.
     #[serde(default)]
     pub unanimous: bool,
+    /// While the host lived one of its own BMCs read Off and this one On: from then on Off counts from all of them together
+    /// only, until all have read On.
+    #[serde(default)]
+    pub contradicted: bool,
     /// When the request was sent, on the observer's clock.
     pub sent_at: Moment,
     /// When the answer had arrived.
@@ -212,6 +217,8 @@ pub struct PowerWitness {
     window: Option<Window>,
     first_off: Option<FirstOff>,
     doubt: Doubt,
+    /// Two BMCs of the host contradicted each other while it lived.
+    contradicted: bool,
 }
 
 impl PowerWitness {
@@ -224,12 +231,20 @@ impl PowerWitness {
             window: None,
             first_off: None,
             doubt: Doubt::Nothing,
+            contradicted: false,
         }
     }
 
     /// Takes one reading, with the signs of life at the moment it is looked at.
     pub fn observe(&mut self, reading: &PowerReading, signs: &LifeSigns) -> PowerState {
-        let state = reading.judge(&self.registered_uuid);
+        let state = match reading.judge(&self.registered_uuid) {
+            // It may be the one that reads Off of a host that lives.
+            PowerState::Off if self.contradicted && !reading.unanimous => PowerState::NoAnswer,
+            other => other,
+        };
+        if state == PowerState::On {
+            self.contradicted = reading.contradicted || (self.contradicted && !reading.unanimous);
+        }
         match (state, &mut self.window) {
             (PowerState::Off, None) => {
                 self.window = Some(Window {

@@ -8,6 +8,7 @@ fn reading(answer: PowerAnswer, at: u64) -> PowerReading {
         answer,
         system_uuid: Some(UUID.to_owned()),
         unanimous: true,
+        contradicted: false,
         sent_at: Moment(at),
         received_at: Moment(at),
     }
@@ -137,6 +138,7 @@ fn one_bmc_that_reads_on_does_not_speak_for_another_that_lied() {
     assert!(witness.lies());
     let on = |unanimous, at| PowerReading {
         unanimous,
+        contradicted: false,
         ..reading(PowerAnswer::On, at)
     };
     witness.observe(&on(false, 13_000), &signs(3, 12_000));
@@ -234,6 +236,7 @@ fn of_two_controllers_on_counts_and_another_machines_answer_does_not() {
         answer,
         system_uuid: Some(system_uuid.to_owned()),
         unanimous: false,
+        contradicted: false,
         sent_at: Moment(1),
         received_at: Moment(2),
     };
@@ -258,5 +261,47 @@ fn of_two_controllers_on_counts_and_another_machines_answer_does_not() {
     assert_eq!(said(&[3, 3], 2), Some((PowerState::On, true)));
     for (answers, declared) in [(&[3][..], 2), (&[2, 3], 2), (&[3, 1], 2), (&[0, 3], 2)] {
         assert_eq!(said(answers, declared), Some((PowerState::On, false)));
+    }
+}
+
+/// One of two BMCs reads Off of a host that lives.
+#[test]
+fn of_two_bmcs_that_contradict_each_other_off_counts_from_both_together() {
+    let read = |answer, (unanimous, contradicted), at| PowerReading {
+        answer,
+        system_uuid: Some(UUID.to_owned()),
+        unanimous,
+        contradicted,
+        sent_at: Moment(at),
+        received_at: Moment(at + 100),
+    };
+    let (on, off) = (PowerAnswer::On, PowerAnswer::Off);
+    let policy = Policy::default();
+    let signs = signs(1, 0);
+    let proves = |witness: &PowerWitness, at| {
+        let proof = witness.conclude(&signs, &policy, Moment(at));
+        proof.is_some()
+    };
+    let mut witness = witness();
+    let tested = read(on.clone(), (false, true), 1_000);
+    assert_eq!(witness.observe(&tested, &signs), PowerState::On);
+    // The one that reads On is dark: what the other one reads is no answer, however often.
+    for at in [100_000, 110_000, 120_000] {
+        let alone = read(off.clone(), (false, false), at);
+        assert_eq!(witness.observe(&alone, &signs), PowerState::NoAnswer);
+        assert!(!proves(&witness, at + 200), "{at}");
+    }
+    // Both read Off, as after a force-off.
+    for at in [130_000, 140_000] {
+        let both = read(off.clone(), (true, false), at);
+        assert_eq!(witness.observe(&both, &signs), PowerState::Off);
+    }
+    assert!(proves(&witness, 140_200));
+    // One that reads On alone does not mend it; both together do.
+    for (unanimous, state) in [(false, PowerState::NoAnswer), (true, PowerState::Off)] {
+        let back = read(on.clone(), (unanimous, false), 150_000);
+        assert_eq!(witness.observe(&back, &signs), PowerState::On);
+        let alone = read(off.clone(), (false, false), 160_000);
+        assert_eq!(witness.observe(&alone, &signs), state, "{unanimous}");
     }
 }

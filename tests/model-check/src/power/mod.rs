@@ -136,6 +136,7 @@ impl Power {
             },
             system_uuid: Some(if theirs { OTHER_UUID } else { UUID }.to_owned()),
             unanimous: true,
+            contradicted: false,
             sent_at: at(sent),
             received_at: at(received),
         });

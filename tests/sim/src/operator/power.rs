@@ -184,6 +184,7 @@ impl World {
             answer: PowerAnswer::NoAnswer,
             system_uuid: None,
             unanimous: true,
+            contradicted: false,
             sent_at,
             received_at: Moment(0),
         };

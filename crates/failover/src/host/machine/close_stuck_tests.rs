@@ -88,6 +88,7 @@ impl World {
                     },
                     system_uuid: Some(UUID.to_owned()),
                     unanimous: true,
+                    contradicted: false,
                     sent_at: now,
                     received_at: now,
                 });

@@ -61,6 +61,7 @@ impl Cut {
                             answer: answer.clone(),
                             system_uuid: Some(UUID.to_owned()),
                             unanimous: true,
+                            contradicted: false,
                             sent_at: now,
                             received_at: now,
                         });

@@ -374,6 +374,7 @@ mod tests {
                     answer: PowerAnswer::NoAnswer,
                     system_uuid: None,
                     unanimous: true,
+                    contradicted: false,
                     sent_at: now,
                     received_at: now,
                 });
