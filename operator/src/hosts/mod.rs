@@ -204,6 +204,12 @@ impl HostWatch {
             .is_some_and(HostMachine::is_silent)
     }
 
+    /// Whether a host was silent past the time-out, or is proven dead, and has not come back.
+    pub fn is_lost(&self, host: &HostName) -> bool {
+        let machine = self.machines.machine(host);
+        machine.is_some_and(HostMachine::is_lost)
+    }
+
     /// Hosts that are silent, of so many, where a storm is to be told.
     pub fn told_storm(&self) -> Option<(u32, u32)> {
         let stands = matches!(self.machines.storm(), StormState::Storm { .. });

@@ -52,7 +52,7 @@ pub(super) fn cause_is_gone(incident: &Incident, hosts: &[Arc<Host>], watch: &Ho
 }
 
 /// Whether a person's word may close an incident: by now, nothing that follows of its cause is to be told. A host that was
-/// silent lives, though it need not be in service, and its VMs have a right to run elsewhere.
+/// silent lives, though it need not be in service, and no VM waits to be started anew.
 pub(super) fn may_close(context: &Context, incident: &Incident) -> bool {
     let (hosts, vms) = (context.stores.hosts.state(), context.stores.vms.state());
     let of_guests = openings::is_gone(context, incident, &vms);

@@ -21,6 +21,7 @@ use model::{Assignment, HostName, NamespacedName, StopProofKind};
 
 use super::affected::find;
 use super::{locked, now, recall, stored};
+use crate::hosts::HostWatch;
 use crate::runtime::Context;
 use crate::store::Renewals;
 use crate::{clock, door, evacuation};
@@ -201,7 +202,14 @@ fn look_at_guest(
 fn agent_down(context: &Context, host: &HostName, bound: u64) -> Option<AgentDown> {
     let renewals = context.stores.renewals(host.as_str())?;
     let down = stands_still(&renewals, bound, clock::now())?;
-    (!is_silent(context, host)).then_some(down)
+    let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+    is_heard(&watch, host).then_some(down)
+}
+
+/// Whether what a host's Lease tells is so now: neither of one that is silent nor of one that was forced off while it came
+/// up, whose Lease stands as it was.
+fn is_heard(watch: &HostWatch, host: &HostName) -> bool {
+    !watch.is_silent(host) && !watch.is_lost(host)
 }
 
 /// An agent's loop that stands still.

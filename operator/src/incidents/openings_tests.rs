@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::incidents::world_in_memory::World;
 
 /// A VM whose spec no test here looks at, but for how it is to run.
 fn vm(run_strategy: &str, status: Value) -> Arc<VirtualMachine> {
@@ -239,4 +240,24 @@ fn an_agent_that_comes_up_after_its_hosts_boot_does_not_stand_still_and_one_that
         let found = after(milliseconds, loop_age);
         assert_eq!(found, expected, "{milliseconds} {loop_age:?}");
     }
+}
+
+/// A host that was forced off as it came up, before its agent began.
+#[test]
+fn of_a_host_that_is_silent_or_off_no_agent_stands_still() {
+    let (mut world, mut watch) = (World::new(), HostWatch::default());
+    let mut pass = |world: &mut World| {
+        for _ in 0..20 {
+            world.step();
+            let _ = watch.look(&world.facts, (true, true), world.now);
+        }
+        is_heard(&watch, &"h1".into())
+    };
+    assert!(pass(&mut world));
+    world.falls_silent("h1");
+    assert!(!pass(&mut world), "silent");
+    world.reads_off("h1");
+    assert!(!pass(&mut world), "off");
+    world.boots("h1", "b2");
+    assert!(pass(&mut world), "back");
 }

@@ -70,8 +70,8 @@ pub(super) struct Noted {
 pub(super) struct Waiting(pub(super) VecDeque<Noted>);
 
 impl Waiting {
-    /// Takes events, and drops those that another leader must have told. What was seen while the API server was not heard
-    /// says nothing of hosts: of one that is silent afterwards it is seen anew.
+    /// Takes events, and drops those that another leader must have told. What is concluded of a silence while the API server
+    /// is not heard says nothing of hosts: of one that is silent afterwards it is seen anew.
     pub(super) fn note(&mut self, events: Vec<HostEvent>, at: WallTime, observer: &Observer) {
         let followed = observer.followed;
         self.0.retain(|noted| !is_told(noted.followed, followed));
