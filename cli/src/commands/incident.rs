@@ -9,15 +9,14 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{Context, drain, person};
+use super::{Context, drain, follow, person};
 use crate::client::{self, name_of};
 use crate::language::{Language, local_time, local_time_milliseconds};
 use crate::options::{CauseClass, Output};
 use crate::table::Table;
 
-/// How long a person waits for what the operator makes of a word, and how often it is looked at.
+/// How long a person waits for what the operator makes of a word.
 const ANSWER: Duration = Duration::from_secs(5);
-const AGAIN: Duration = Duration::from_millis(250);
 
 /// The title in the user's language.
 pub fn title(language: Language, incident: &Incident) -> &str {
@@ -230,7 +229,13 @@ pub async fn close(
         .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
         .await
         .with_context(|| format!("incident {name} can not be closed"))?;
-    let outcome = outcome(&incidents, name).await?;
+    let answer = follow::until(incidents, name, |incident| {
+        incident.status.as_ref().and_then(outcome)
+    });
+    let outcome = tokio::time::timeout(ANSWER, answer)
+        .await
+        .ok()
+        .transpose()?;
     println!("{}", told(context.language, name, outcome, class));
     Ok(())
 }
@@ -241,33 +246,17 @@ enum Outcome {
     Closed,
     /// The cause stands: it is closed once that is gone.
     Waits,
-    /// The operator has not answered yet.
-    Unanswered,
 }
 
-/// What the operator makes of a word, for as long as a person likes to wait.
-async fn outcome(incidents: &Api<Incident>, name: &str) -> Result<Outcome> {
-    let deadline = tokio::time::Instant::now() + ANSWER;
-    loop {
-        let incident = incidents.get(name).await?;
-        let outcome = incident.status.as_ref().map_or(Outcome::Unanswered, of);
-        if outcome != Outcome::Unanswered || tokio::time::Instant::now() >= deadline {
-            return Ok(outcome);
-        }
-        tokio::time::sleep(AGAIN).await;
+/// What the operator makes of a word; none: it has not answered yet.
+fn outcome(status: &IncidentStatus) -> Option<Outcome> {
+    let mut steps = status.timeline.iter().map(|entry| &entry.step);
+    if status.state == "Closed" {
+        return Some(Outcome::Closed);
     }
-}
-
-fn of(status: &IncidentStatus) -> Outcome {
-    let waits = status
-        .timeline
-        .iter()
-        .any(|entry| entry.step == INCIDENT_STEP_NOT_CLOSED);
-    match status.state.as_str() {
-        "Closed" => Outcome::Closed,
-        _ if waits => Outcome::Waits,
-        _ => Outcome::Unanswered,
-    }
+    steps
+        .any(|step| step == INCIDENT_STEP_NOT_CLOSED)
+        .then_some(Outcome::Waits)
 }
 
 /// The class as the API names it.
@@ -281,14 +270,19 @@ fn class_found(class: CauseClass) -> api::CauseClass {
     }
 }
 
-fn told(language: Language, name: &str, outcome: Outcome, class: Option<CauseClass>) -> String {
+fn told(
+    language: Language,
+    name: &str,
+    outcome: Option<Outcome>,
+    class: Option<CauseClass>,
+) -> String {
     let words = match outcome {
-        Outcome::Closed => ("Closed.", "已关闭。"),
-        Outcome::Waits => (
+        Some(Outcome::Closed) => ("Closed.", "已关闭。"),
+        Some(Outcome::Waits) => (
             "Not closed yet, as its cause stands: it is closed as soon as that is gone.",
             "原因尚未消除,暂不关闭;消除后立即关闭。",
         ),
-        Outcome::Unanswered => (
+        None => (
             "Your word is taken; the operator has not answered yet.",
             "已受理,控制器尚未处理。",
         ),
@@ -301,7 +295,7 @@ fn told(language: Language, name: &str, outcome: Outcome, class: Option<CauseCla
         ),
         Language::Chinese => (words.1, class.map(|class| format!("原因分类:{class}。"))),
     };
-    let look = (outcome != Outcome::Closed).then(|| format!("zyctl incident show {name}"));
+    let look = (outcome != Some(Outcome::Closed)).then(|| format!("zyctl incident show {name}"));
     let lines = [Some(what.to_owned()), class, look];
     lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
@@ -406,7 +400,7 @@ mod tests {
             let word = format!("{:?}", class_found(*class));
             // One name in both places: what a person types is what the API keeps.
             assert_eq!(word, format!("{class:?}"));
-            for outcome in [Outcome::Closed, Outcome::Waits, Outcome::Unanswered] {
+            for outcome in [Some(Outcome::Closed), Some(Outcome::Waits), None] {
                 let english = told(Language::English, "i", outcome, Some(*class));
                 assert!(english.contains(&word), "{english}");
                 let chinese = told(Language::Chinese, "i", outcome, Some(*class));
@@ -414,8 +408,8 @@ mod tests {
             }
         }
         let english = |outcome| told(Language::English, "i", outcome, None);
-        assert_eq!(english(Outcome::Closed), "Closed.");
-        assert!(english(Outcome::Waits).ends_with("\nzyctl incident show i"));
+        assert_eq!(english(Some(Outcome::Closed)), "Closed.");
+        assert!(english(Some(Outcome::Waits)).ends_with("\nzyctl incident show i"));
     }
 
     #[test]
@@ -425,14 +419,14 @@ mod tests {
             let timeline: Vec<_> = steps.iter().map(entry).collect();
             serde_json::from_value(json!({"state": state, "timeline": timeline})).expect("a status")
         };
-        assert_eq!(of(&status("Open", &["h1/Seen"])), Outcome::Unanswered);
+        assert_eq!(outcome(&status("Open", &["h1/Seen"])), None);
         assert_eq!(
-            of(&status("Recovered", &[INCIDENT_STEP_NOT_CLOSED])),
-            Outcome::Waits
+            outcome(&status("Recovered", &[INCIDENT_STEP_NOT_CLOSED])),
+            Some(Outcome::Waits)
         );
         assert_eq!(
-            of(&status("Closed", &[INCIDENT_STEP_NOT_CLOSED, "closed"])),
-            Outcome::Closed
+            outcome(&status("Closed", &[INCIDENT_STEP_NOT_CLOSED, "closed"])),
+            Some(Outcome::Closed)
         );
     }
 

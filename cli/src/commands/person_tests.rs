@@ -52,6 +52,12 @@ fn a_host(state: &str) -> Value {
     )
 }
 
+fn an_incident(name: &str, state: &str) -> Value {
+    let at = "2026-01-01T00:00:00.000000Z";
+    let spec = json!({"cause": "c", "causeClass": "Hardware", "title": "t", "openedAt": at});
+    object("Incident", name, spec, json!({ "state": state }))
+}
+
 /// What this site's API server answers.
 fn answer(method: &str, path: &str) -> Value {
     let last = path.rsplit('/').next().unwrap_or_default();
@@ -62,13 +68,8 @@ fn answer(method: &str, path: &str) -> Value {
         }
         // Seen afresh it is silent, in the list it is still Ready.
         (_, "h1") => a_host("Unreachable"),
-        (_, "i1" | "closed") => {
-            let at = "2026-01-01T00:00:00.000000Z";
-            let spec =
-                json!({"cause": "c", "causeClass": "Hardware", "title": "t", "openedAt": at});
-            let state = if last == "i1" { "Recovered" } else { "Closed" };
-            object("Incident", last, spec, json!({ "state": state }))
-        }
+        (_, "i1") => an_incident(last, "Recovered"),
+        (_, "closed") => an_incident(last, "Closed"),
         (_, "default") => {
             let frozen = json!({"since": "2026-01-01T00:00:00Z", "cause": "c"});
             object(
@@ -81,9 +82,11 @@ fn answer(method: &str, path: &str) -> Value {
         (_, kind) => {
             let items = match kind {
                 "hosts" => vec![a_host("Ready")],
+                // Watched after a word: the operator has taken it.
+                "incidents" => vec![an_incident("i1", "Closed")],
                 _ => Vec::new(),
             };
-            json!({"apiVersion": "zhengyun.io/v1alpha1", "kind": "List", "metadata": {}, "items": items})
+            json!({"apiVersion": "zhengyun.io/v1alpha1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items})
         }
     }
 }

@@ -2,7 +2,7 @@
 //! person's word, once its cause is gone. Closed sooner, what follows of its cause would be an incident of
 //! its own, or be told by none, and the downtime that is left would be nobody's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use api::names::INCIDENT_STEP_NOT_CLOSED;
@@ -119,20 +119,14 @@ fn own<'a>(incident: &Incident, hosts: &'a [Arc<Host>]) -> Option<&'a Arc<Host>>
     hosts.iter().find(|host| host.name_any() == name.as_str())
 }
 
-/// Hosts that a storm tells of: their steps begin with their names. All, where some steps were left out or none is named.
+/// Hosts that a storm tells of. All, where some of its steps were left out or none is named.
 fn in_storm<'a>(
     storm: &'a Incident,
     hosts: &'a [Arc<Host>],
 ) -> impl Iterator<Item = &'a Arc<Host>> {
-    let steps = storm.timeline.iter();
-    let named: BTreeSet<&str> = steps
-        .filter_map(|entry| entry.step.split('/').next())
-        .collect();
-    let is_named = |host: &Arc<Host>| named.contains(host.name_any().as_str());
+    let is_named = |host: &Arc<Host>| storm.tells_of(&name_of(host));
     let all = storm.dropped > 0 || !hosts.iter().any(is_named);
-    hosts
-        .iter()
-        .filter(move |host| all || named.contains(host.name_any().as_str()))
+    hosts.iter().filter(move |host| all || is_named(host))
 }
 
 /// A person's word that is taken, as an entry.
@@ -173,8 +167,13 @@ pub(super) fn words(stored: &[Arc<Object>]) -> Words {
 pub(super) fn close_with_word(incident: &mut Incident, words: &Words) {
     if let Some(word) = words.get(&stored::object_name(incident)) {
         incident.add(closed(word));
-        incident.class = word.cause_class.map_or(incident.class, stored::class);
+        take_class(incident, word);
     }
+}
+
+/// The class that a person found, if they named one, becomes the record's.
+fn take_class(incident: &mut Incident, word: &IncidentClosure) {
+    incident.class = word.cause_class.map_or(incident.class, stored::class);
 }
 
 impl State {
@@ -212,11 +211,9 @@ impl State {
         for (own, word) in meant {
             let cause = &own.cause;
             if may_close(&own) {
-                let ended = ledger.close(cause, closed(word));
-                over.extend(ended.map(|ended| Incident {
-                    class: word.cause_class.map_or(ended.class, stored::class),
-                    ..ended
-                }));
+                let mut ended = ledger.close(cause, closed(word));
+                ended.iter_mut().for_each(|ended| take_class(ended, word));
+                over.extend(ended);
                 self.baselines.remove(cause);
                 self.begins.remove(cause);
             } else if own.dropped == 0 {

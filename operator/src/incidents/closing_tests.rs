@@ -1,6 +1,6 @@
 //! Whether a person's word closes an incident, and when.
 
-use failover::incident::{CauseClass, Ledger, WallTime};
+use failover::incident::{CauseClass, Ledger, Opening, WallTime};
 use serde_json::json;
 
 use super::*;
@@ -9,19 +9,23 @@ use crate::incidents::world_in_memory::World;
 
 fn fan(second: i64) -> State {
     let mut ledger = Ledger::default();
-    let opening = failover::incident::Opening {
-        cause: "hardware/h1/fan/1/Fan".to_owned(),
-        class: CauseClass::Hardware,
-        host: None,
-        title: failover::Sentence {
-            english: "h1: fan".to_owned(),
-            chinese: "h1:风扇".to_owned(),
-        },
-    };
-    ledger.open_incident(opening, WallTime(second * 1_000_000));
+    let cause = "hardware/h1/fan/1/Fan";
+    ledger.open_incident(opening(cause, None), WallTime(second * 1_000_000));
     State {
         ledger: Some(ledger),
         ..State::default()
+    }
+}
+
+fn opening(cause: &str, host: Option<&str>) -> Opening {
+    Opening {
+        cause: cause.to_owned(),
+        class: CauseClass::Unknown,
+        host: host.map(Into::into),
+        title: failover::Sentence {
+            english: cause.to_owned(),
+            chinese: cause.to_owned(),
+        },
     }
 }
 
@@ -100,16 +104,7 @@ async fn site_of(states: [&str; 2], in_maintenance: bool, boot: &str) -> Site {
 
 fn incident(cause: &str, host: Option<&str>, steps: &[&str]) -> Incident {
     let mut ledger = Ledger::default();
-    let opening = failover::incident::Opening {
-        cause: cause.to_owned(),
-        class: CauseClass::Unknown,
-        host: host.map(Into::into),
-        title: failover::Sentence {
-            english: cause.to_owned(),
-            chinese: cause.to_owned(),
-        },
-    };
-    ledger.open_incident(opening, WallTime(0));
+    ledger.open_incident(opening(cause, host), WallTime(0));
     for step in steps {
         let entry = Entry {
             step: (*step).to_owned(),

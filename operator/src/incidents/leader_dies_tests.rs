@@ -200,12 +200,21 @@ fn proof(epoch: i64) -> Value {
 
 /// A host and its BMC lose power; the BMC comes back first, and the host when its VMs run elsewhere.
 async fn power_loss(play: &mut Play) {
+    falls_silent(play).await;
+    is_recovered(play).await;
+}
+
+async fn falls_silent(play: &mut Play) {
     play.then(|world| {
         world.falls_silent("h1");
         world.is("h1", "Unreachable");
         world.goes_down();
     })
     .await;
+}
+
+/// Its BMC reads Off, its VMs are started elsewhere, and it comes back.
+async fn is_recovered(play: &mut Play) {
     play.then(|world| {
         world.reads_off("h1");
         world.is("h1", "Fenced");
@@ -305,30 +314,9 @@ fn broken() -> Value {
 /// A person closes the Incident of a host that is silent; it loses its power, its VMs are started elsewhere, and it
 /// comes back in the end.
 async fn closure_of_a_silence(play: &mut Play) {
-    play.then(|world| {
-        world.falls_silent("h1");
-        world.is("h1", "Unreachable");
-        world.goes_down();
-    })
-    .await;
+    falls_silent(play).await;
     play.closes(broken()).await;
-    play.then(|world| {
-        world.reads_off("h1");
-        world.is("h1", "Fenced");
-    })
-    .await;
-    play.then(|world| {
-        for (vm, host) in VMS.into_iter().zip(["h2", "h3"]) {
-            world.runs(vm, host, 2, proof(1));
-        }
-        world.comes_up();
-    })
-    .await;
-    play.then(|world| {
-        world.boots("h1", "b2");
-        world.is("h1", "Ready");
-    })
-    .await;
+    is_recovered(play).await;
 }
 
 /// A person closes the Incident of a fan that still stands still.

@@ -14,6 +14,7 @@ mod openings;
 mod recall;
 mod retention;
 mod stored;
+mod storms;
 mod waiting;
 mod words;
 #[cfg(test)]
@@ -34,8 +35,9 @@ use model::HostName;
 use crate::runtime::Context;
 use crate::writer::logged;
 use affected::Baseline;
+use storms::{Storm, Storms};
 pub use waiting::Observer;
-use waiting::{Storm, Storms, Waiting};
+use waiting::Waiting;
 
 /// What the ledger of this operator holds.
 #[derive(Default)]
@@ -312,13 +314,16 @@ mod tests {
 
     use super::*;
 
-    const OBSERVER: Observer = Observer {
-        leads: true,
-        hears: true,
-        heard_at: failover::Moment(1),
-        followed: Duration::ZERO,
-        now: failover::Moment(1),
-    };
+    fn silence() -> HostEvent {
+        HostEvent {
+            host: "h1".into(),
+            boot_id: "b1".into(),
+            kind: EventKind::Seen,
+            reason: failover::Reason::Unreachable {
+                silent_milliseconds: 8_000,
+            },
+        }
+    }
 
     /// Writes may fail for long, though nobody else leads.
     #[test]
@@ -328,16 +333,10 @@ mod tests {
                 ledger: Some(Ledger::default()),
                 ..State::default()
             };
-            let silence = HostEvent {
-                host: "h1".into(),
-                boot_id: "b1".into(),
-                kind: EventKind::Seen,
-                reason: failover::Reason::Unreachable {
-                    silent_milliseconds: 8_000,
-                },
-            };
             let an_hour_ago = WallTime(now().0 - 3_600_000_000);
-            state.waiting.note(vec![silence], an_hour_ago, &OBSERVER);
+            state
+                .waiting
+                .note(vec![silence()], an_hour_ago, &Observer::that_followed(0));
             state.take_events();
             state.collect();
             if is_written {
@@ -365,19 +364,13 @@ mod tests {
                 "spec": {"pool": "general", "managementAddress": "10.0.0.1", "maintenance": maintenance}
             }))
             .expect("a Host");
-            let silence = HostEvent {
-                host: "h1".into(),
-                boot_id: "b1".into(),
-                kind: EventKind::Seen,
-                reason: failover::Reason::Unreachable {
-                    silent_milliseconds: 8_000,
-                },
-            };
             let mut state = State {
                 ledger: Some(Ledger::default()),
                 ..State::default()
             };
-            state.waiting.note(vec![silence], now(), &OBSERVER);
+            state
+                .waiting
+                .note(vec![silence()], now(), &Observer::that_followed(0));
             state.take_work(&[Arc::new(host)]);
             state.take_events();
             let ledger = state.ledger.expect("a ledger");

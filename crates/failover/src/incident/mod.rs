@@ -359,6 +359,13 @@ impl Incident {
         true
     }
 
+    /// Whether something is told of a host here: such steps begin with its name.
+    pub fn tells_of(&self, host: &HostName) -> bool {
+        let prefix = format!("{host}/");
+        let mut steps = self.timeline.iter().map(|entry| &entry.step);
+        steps.any(|step| step.starts_with(&prefix))
+    }
+
     fn last_answer(&self) -> Option<WallTime> {
         self.systems
             .values()

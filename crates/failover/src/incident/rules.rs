@@ -275,11 +275,8 @@ impl Ledger {
     /// Whether the incident of a storm tells what is told of a host without one of its own. Of a host that was not
     /// silent in it, as far as anybody heard, it does not tell that it is back.
     fn storm_takes(&self, event: &HostEvent, is_back: bool) -> bool {
-        let prefix = format!("{}/", event.host);
-        self.open.get(STORM_CAUSE).is_some_and(|storm| {
-            let mut steps = storm.timeline.iter().map(|entry| &entry.step);
-            !is_back || storm.dropped > 0 || steps.any(|step| step.starts_with(&prefix))
-        })
+        let storm = self.open.get(STORM_CAUSE);
+        storm.is_some_and(|storm| !is_back || storm.dropped > 0 || storm.tells_of(&event.host))
     }
 
     /// Class and title of a host's incident, now that this event is known. What was planned when it was opened
