@@ -169,6 +169,12 @@ fn judge(name: &str, look: &Look, now: Instant) -> HostStoragePool {
         let message = format!("no answer for {} s; the storage hangs", waited.as_secs());
         return report("Lost", Some(message), None);
     }
+    if waited > SLOW
+        && let Some((Ok(known), _)) = &look.answer
+    {
+        let message = format!("a small write takes more than {} s", SLOW.as_secs());
+        return report("Slow", Some(message), Some(*known));
+    }
     match &look.answer {
         None => report("Lost", Some("waits for the first answer".to_owned()), None),
         Some((Err(error), _)) => report("Lost", Some(error.clone()), None),
@@ -251,6 +257,9 @@ mod tests {
         let good = || Some((Ok(GOOD), Duration::ZERO));
         assert_eq!(state(good(), Duration::ZERO), "Ready");
         assert_eq!(state(Some((Ok(GOOD), SLOW * 2)), Duration::ZERO), "Slow");
+        let waits = SLOW + Duration::from_millis(1);
+        assert_eq!(state(good(), waits), "Slow", "so far");
+        assert_eq!(state(Some((Err("cut".to_owned()), SLOW)), waits), "Lost");
         assert_eq!(
             state(
                 Some((Err("read-only".to_owned()), Duration::ZERO)),

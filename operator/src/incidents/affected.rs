@@ -28,6 +28,17 @@ const BEFORE_SILENCE_MAX: SignedDuration = SignedDuration::from_secs(60);
 /// See [`seldom`].
 const MINUTE_MILLISECONDS: u64 = 60_000;
 
+/// A system that an incident interrupted, and that fails again so soon after it answered, microseconds, fails of the same
+/// cause: guests come up one after the other.
+const RELAPSE: i64 = 30_000_000;
+
+/// Whether the systems of an incident that has recovered are still measured.
+fn may_relapse(incident: &Incident, now: WallTime) -> bool {
+    let was_down = incident.longest_down_milliseconds() > 0;
+    let recovered = incident.recovered_at.filter(|_| was_down);
+    recovered.is_some_and(|at| now.0 - at.0 < RELAPSE)
+}
+
 /// Downtime that a former leader measured, and until when.
 #[derive(Clone, Debug)]
 pub(super) struct Baseline {
@@ -66,7 +77,7 @@ pub(super) fn follow(context: &Context, words: &Words, state: &mut State) {
             cause_is_gone(&incident, &hosts, &watch)
         });
         let mut settled = true;
-        if is_open(&incident) {
+        if is_open(&incident) || may_relapse(&incident, now()) {
             let concerns = |right: &Assignment| concerns(context, &incident, right);
             affect(ledger, &cause, &vms, &systems, &concerns);
             tell_vms(ledger, &cause, &vms, &concerns);

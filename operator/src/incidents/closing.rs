@@ -15,7 +15,7 @@ use failover::severity::{FaultKey, StandingFault};
 use kube::ResourceExt;
 use model::{HostName, Severity};
 
-use super::{State, now, openings, stored};
+use super::{State, now, openings, stalls, stored};
 use crate::hosts::HostWatch;
 use crate::runtime::Context;
 
@@ -49,6 +49,7 @@ pub(super) fn cause_is_gone(incident: &Incident, hosts: &[Arc<Host>], watch: &Ho
     };
     let faults = watch.faults(&name_of(host));
     !faults.iter().any(|one| counts(&one.1) && own_cause(one))
+        && !stalls::stands(&incident.cause, host)
 }
 
 /// Whether a person's word may close an incident: by now, nothing that follows of its cause is to be told. A host that was

@@ -13,6 +13,7 @@ mod locked;
 mod openings;
 mod recall;
 mod retention;
+mod stalls;
 mod stored;
 mod storms;
 mod waiting;
@@ -58,6 +59,7 @@ struct State {
     begins: BTreeMap<String, Timestamp>,
     /// Crashes of guests that are not told yet.
     crashes: openings::Crashes,
+    stalls: stalls::Stalls,
     /// Incidents as they are to be written, by the names of their objects.
     dirty: BTreeMap<String, failover::incident::Incident>,
 }
@@ -169,6 +171,7 @@ impl State {
             .collect();
         self.begins.clear();
         self.crashes.clear();
+        self.stalls.clear();
         self.baselines = open
             .iter()
             .filter_map(|incident| Some((incident.spec.cause.clone(), Baseline::of(incident)?)))
@@ -254,12 +257,16 @@ impl State {
     /// What else is an incident, and what the API says of those that stand.
     fn take_openings(&mut self, context: &Context, stored: &[Arc<Incident>]) {
         let State {
-            ledger, crashes, ..
+            ledger,
+            crashes,
+            stalls,
+            ..
         } = self;
         let Some(ledger) = ledger else {
             return;
         };
         openings::look(context, crashes, ledger, stored);
+        stalls::look(context, stalls, ledger);
         let hosts = context.stores.hosts.state();
         let vms = context.stores.vms.state();
         recall::follow(ledger, &hosts, &vms);

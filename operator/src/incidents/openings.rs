@@ -11,7 +11,7 @@ use api::{
     VirtualMachineMigration, VirtualMachinePhase,
 };
 use failover::Moment;
-use failover::incident::causes::{self, Guest};
+use failover::incident::causes::{self, Guest, Interrupted};
 use failover::incident::{Ledger, WallTime};
 use failover::proof::CRASHED;
 use fleet::system::system_of;
@@ -26,8 +26,8 @@ use crate::runtime::Context;
 use crate::store::Renewals;
 use crate::{clock, door, evacuation};
 
-/// A system that people's work interrupts for no longer has no Incident: the pause of a move is none.
-const PLANNED_DOWN: SignedDuration = SignedDuration::from_secs(5);
+/// A system that people's work, or storage that stalls, interrupts for no longer has no Incident: the pause of a move is none.
+pub(super) const INTERRUPTED: SignedDuration = SignedDuration::from_secs(5);
 
 /// A system that stops answering so soon after a move does so because of it.
 const AFTER_MOVE: SignedDuration = SignedDuration::from_secs(60);
@@ -269,9 +269,14 @@ fn look_at_work(context: &Context, ledger: &mut Ledger, host: &Host, vms: &[Arc<
         else {
             continue;
         };
-        if super::wall().duration_since(since) >= PLANNED_DOWN {
-            let at = WallTime(since.as_microsecond());
-            ledger.planned_downtime(&name, &key, &system.spec.display_name, &vm.name_any(), at);
+        if super::wall().duration_since(since) >= INTERRUPTED {
+            let interrupted = Interrupted {
+                name: &key,
+                display_name: &system.spec.display_name,
+                vm: &vm.name_any(),
+                since: WallTime(since.as_microsecond()),
+            };
+            ledger.planned_downtime(&name, &interrupted);
         }
     }
 }

@@ -57,8 +57,8 @@ pub(super) struct World {
     vms: BTreeMap<String, Value>,
     system: Value,
     pub(super) endpoint: (Timestamp, Seen),
-    /// When the endpoint failed and answered again.
-    pub(super) down: (Option<Timestamp>, Option<Timestamp>),
+    /// Each time that the endpoint failed, and answered again.
+    pub(super) outages: Vec<(Timestamp, Option<Timestamp>)>,
 }
 
 impl World {
@@ -84,7 +84,7 @@ impl World {
                 "status": {"state": "Ready"}
             }),
             endpoint: (wall() - SignedDuration::from_secs(60), Seen::Up),
-            down: (None, None),
+            outages: Vec::new(),
         };
         for name in names {
             let host = crate::context_in_memory::host(name, Value::Null, Value::Null);
@@ -160,6 +160,13 @@ impl World {
         self.faults.insert(host.into(), faults);
     }
 
+    /// A host reports how its storage pool answers it.
+    pub(super) fn pool_is(&mut self, host: &str, state: &str) {
+        let pool =
+            json!({"name": "shared", "state": state, "capacityBytes": 2, "availableBytes": 1});
+        self.host(host)["status"]["reported"]["storagePools"] = json!([pool]);
+    }
+
     /// A VM runs on a host under an epoch, with the proofs of its former copies.
     pub(super) fn runs(&mut self, vm: &str, host: &str, epoch: i64, proofs: Value) {
         self.assign(vm, (host, epoch), proofs, ("Running", "Running"));
@@ -182,7 +189,7 @@ impl World {
         let started = (phase == "Running").then_some(&since);
         let object = json!({
             "metadata": {"name": vm, "namespace": "oa", "uid": vm, "resourceVersion": "1",
-                         "labels": {api::names::LABEL_SYSTEM: "oa"}},
+                         "labels": {api::names::LABEL_SYSTEM: "oa", api::names::LABEL_TIER: "web"}},
             "spec": {"cpu": 1, "memory": "1Gi", "image": "i", "disks": [], "networks": []},
             "status": {"phase": phase, "assignment": right, "lastEpoch": epoch, "proofs": proofs,
                        "runtime": {"assignment": right, "phase": reported, "since": since, "startedAt": started}}
@@ -194,16 +201,17 @@ impl World {
     pub(super) fn goes_down(&mut self) {
         let at = wall() - SignedDuration::from_secs(1);
         self.endpoint = (at, Seen::Down);
-        self.down = (Some(at), None);
-        self.system["status"]["state"] = json!("Down");
+        self.outages.push((at, None));
+        self.system["status"] = json!({"state": "Down", "endpoints": [endpoint("Down", at)]});
     }
 
     /// The system answers again.
     pub(super) fn comes_up(&mut self) {
         let at = wall();
         self.endpoint = (at, Seen::Up);
-        self.down.1 = Some(at);
-        self.system["status"]["state"] = json!("Ready");
+        let outage = self.outages.last_mut();
+        outage.expect("it was down").1 = Some(at);
+        self.system["status"] = json!({"state": "Ready", "endpoints": [endpoint("Up", at)]});
     }
 
     /// Time passes.
@@ -248,6 +256,10 @@ impl World {
             incidents,
         }
     }
+}
+
+fn endpoint(state: &str, since: Timestamp) -> Value {
+    json!({"name": "portal", "state": state, "since": since.to_string(), "replicasUp": 0, "replicas": 2})
 }
 
 fn all<'a, K: serde::de::DeserializeOwned>(objects: impl Iterator<Item = &'a Value>) -> Vec<K> {

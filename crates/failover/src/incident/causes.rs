@@ -1,10 +1,10 @@
 //! Root causes that are no silence and no hardware fault: a guest that crashed or can not be
-//! started, an agent that stands still, downtime by planned work. What happens to a guest because
+//! started, an agent that stands still, downtime by planned work or by storage that stalls. What happens to a guest because
 //! its host died belongs to the incident of that host: one root cause, one incident.
 
-use model::{Assignment, HostName, NamespacedName};
+use model::{Assignment, FaultKind, HostName, NamespacedName};
 
-use super::rules::{SILENT_CAUSES, STORM_CAUSE, silent_cause};
+use super::rules::{SILENT_CAUSES, STORM_CAUSE, fault_cause, fault_title, silent_cause};
 use super::{CauseClass, Entry, Incident, IncidentState, Ledger, Opening, WallTime};
 use crate::host::machine::EventKind;
 use crate::reason::{Reason, Sentence};
@@ -45,6 +45,19 @@ pub struct Guest<'a> {
     pub system: Option<&'a NamespacedName>,
     /// The copy.
     pub copy: &'a Assignment,
+}
+
+/// A business system that does not answer.
+#[derive(Clone, Debug)]
+pub struct Interrupted<'a> {
+    /// The system.
+    pub name: &'a NamespacedName,
+    /// Its official name.
+    pub display_name: &'a str,
+    /// Its VM that is touched by the cause.
+    pub vm: &'a str,
+    /// Since when.
+    pub since: WallTime,
 }
 
 impl Ledger {
@@ -189,37 +202,72 @@ impl Ledger {
         self.tell(&cause, left);
     }
 
-    /// A business system does not answer while people work on the host of one of its VMs, and
-    /// nothing else explains it.
-    pub fn planned_downtime(
-        &mut self,
-        host: &HostName,
-        system: &NamespacedName,
-        display_name: &str,
-        vm: &str,
-        at: WallTime,
-    ) {
-        let cause = planned_cause(host);
-        let explained = self.open.values().any(|incident| {
+    /// Whether an open incident of another cause explains that a business system does not answer.
+    fn explains_downtime(&self, cause: &str, system: &NamespacedName) -> bool {
+        self.open.values().any(|incident| {
             incident.cause != cause
                 && incident.state == IncidentState::Open
                 && (incident.systems.contains_key(system) || incident.cause == STORM_CAUSE)
-        });
-        if explained {
-            return;
-        }
+        })
+    }
+
+    /// A business system does not answer while people work on the host of one of its VMs, and
+    /// nothing else explains it.
+    pub fn planned_downtime(&mut self, host: &HostName, system: &Interrupted<'_>) {
+        let cause = planned_cause(host);
         let title = Sentence {
             english: format!("planned work on {host} interrupted business systems"),
             chinese: format!("{host} 的计划内维护造成业务中断"),
         };
-        self.open_at(&cause, CauseClass::Planned, title, host, at);
-        self.affect(&cause, system.clone(), display_name, vm);
+        let name = system.display_name;
         let sentence = Sentence {
-            english: format!("{display_name} does not answer while {host} is in maintenance"),
-            chinese: format!("{host} 维护期间,{display_name} 无应答"),
+            english: format!("{name} does not answer while {host} is in maintenance"),
+            chinese: format!("{host} 维护期间,{name} 无应答"),
         };
-        let step = format!("planned/{system}");
-        self.tell(&cause, told(at, EventKind::Seen, step, sentence));
+        let step = format!("planned/{}", system.name);
+        self.interrupted(
+            (&cause, CauseClass::Planned, title),
+            host,
+            system,
+            (step, sentence),
+        );
+    }
+
+    /// A business system does not answer while a host's storage does not, and nothing else explains it. The incident is that
+    /// of storage that is lost there: the guests feel it before the probes call it so, and it may be over by then.
+    pub fn storage_stalled(&mut self, host: &HostName, component: &str, system: &Interrupted<'_>) {
+        let cause = fault_cause(host, component, FaultKind::StorageLost);
+        let title = fault_title(host, component, FaultKind::StorageLost);
+        let name = system.display_name;
+        let sentence = Sentence {
+            english: format!("{name} does not answer while {component} does not answer {host}"),
+            chinese: format!("{host} 的 {component} 无应答期间,{name} 无应答"),
+        };
+        let step = format!("stalled/{}", system.name);
+        self.interrupted(
+            (&cause, CauseClass::Hardware, title),
+            host,
+            system,
+            (step, sentence),
+        );
+    }
+
+    /// Opens an incident of a downtime that no other one explains, or opens it anew where it had recovered.
+    fn interrupted(
+        &mut self,
+        (cause, class, title): (&str, CauseClass, Sentence),
+        host: &HostName,
+        system: &Interrupted<'_>,
+        (step, sentence): (String, Sentence),
+    ) {
+        if self.explains_downtime(cause, system.name) {
+            return;
+        }
+        let at = system.since;
+        self.open_at(cause, class, title, host, at);
+        self.affect(cause, system.name.clone(), system.display_name, system.vm);
+        self.tell(cause, told(at, EventKind::Seen, step, sentence));
+        self.reopen(cause);
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use model::{BootId, Epoch};
+use model::{BootId, Epoch, Severity};
 
+use super::super::AffectedSystem;
 use super::super::rules::host_cause;
 use super::*;
 use crate::host::machine::HostEvent;
@@ -197,7 +198,7 @@ fn a_host_that_is_switched_off_with_vms_on_it_is_one_incident_of_planned_work() 
     ledger.host_event(&silence("h1"), WallTime(1));
     let own = host_cause(&silence("h1"));
     ledger.affect(&own, oa.clone(), "OA", &vm.name);
-    ledger.planned_downtime(&host, &oa, "OA", &vm.name, WallTime(2));
+    ledger.planned_downtime(&host, &interrupted(&oa, &vm.name, 2));
     let guest = Guest {
         vm: &vm,
         system: Some(&oa),
@@ -210,16 +211,86 @@ fn a_host_that_is_switched_off_with_vms_on_it_is_one_incident_of_planned_work() 
     assert!(incident.systems.contains_key(&oa));
 }
 
+fn interrupted<'a>(name: &'a NamespacedName, vm: &'a str, since: i64) -> Interrupted<'a> {
+    Interrupted {
+        name,
+        display_name: &name.name,
+        vm,
+        since: WallTime(since),
+    }
+}
+
+/// The storage stalls, recovers, and is lost for longer before its first stall is forgotten.
+#[test]
+fn storage_that_stalls_is_the_incident_of_storage_that_is_lost() {
+    const POOL: &str = "storage-pool/shared";
+    let (oa, host) = (oa(), HostName::from("h3"));
+    let cause = fault_cause(&host, POOL, FaultKind::StorageLost);
+    let mut ledger = Ledger::default();
+    ledger.host_event(&silence("h1"), WallTime(1));
+    ledger.affect("host-silent/h1/b1", oa.clone(), "OA", "oa-web-0");
+    ledger.storage_stalled(&host, POOL, &interrupted(&oa, "oa-db-0", 2));
+    assert!(ledger.get(&cause).is_none(), "the silence explains it");
+
+    let tourism = NamespacedName::new("egov", "tourism");
+    let stall = |ledger: &mut Ledger, at| {
+        ledger.storage_stalled(&host, POOL, &interrupted(&tourism, "tourism-db-0", at));
+    };
+    stall(&mut ledger, 3);
+    let opened = ledger.get(&cause).expect("open");
+    assert_eq!(opened.class, CauseClass::Hardware);
+    assert_eq!(
+        (opened.opened_at, opened.host.as_ref()),
+        (WallTime(3), Some(&host))
+    );
+    assert!(
+        opened.systems[&tourism]
+            .virtual_machines
+            .contains("tourism-db-0")
+    );
+    let answers = AffectedSystem {
+        answers: true,
+        ..AffectedSystem::default()
+    };
+    ledger.measure(&cause, &tourism, &answers);
+    assert_eq!(ledger.settle(&cause, false, WallTime(4)), None);
+    assert_eq!(
+        ledger.get(&cause).expect("stands").state,
+        IncidentState::Recovered
+    );
+    stall(&mut ledger, 5);
+    let again = ledger.get(&cause).expect("stands");
+    assert_eq!(
+        (again.state, again.recovered_at),
+        (IncidentState::Open, None)
+    );
+    let (kind, severity) = (FaultKind::StorageLost, Severity::Critical);
+    ledger.fault(
+        &host,
+        POOL,
+        kind,
+        severity,
+        "no answer for 11 s",
+        WallTime(6),
+    );
+    let steps = |ledger: &Ledger| -> Vec<String> {
+        let timeline = &ledger.get(&cause).expect("stands").timeline;
+        timeline.iter().map(|entry| entry.step.clone()).collect()
+    };
+    assert_eq!(steps(&ledger), ["stalled/egov/tourism", "fault/Critical"]);
+    assert_eq!(ledger.open().len(), 2, "one root cause, one incident");
+}
+
 #[test]
 fn downtime_by_planned_work_is_an_incident_only_when_nothing_else_explains_it() {
     let (oa, host) = (oa(), HostName::from("h2"));
     let mut ledger = Ledger::default();
     ledger.host_event(&silence("h1"), WallTime(1));
     ledger.affect("host-silent/h1/b1", oa.clone(), "OA", "oa-web-0");
-    ledger.planned_downtime(&host, &oa, "OA", "oa-db-0", WallTime(2));
+    ledger.planned_downtime(&host, &interrupted(&oa, "oa-db-0", 2));
     assert_eq!(causes(&ledger), ["host-silent/h1/b1"]);
     let tourism = NamespacedName::new("egov", "tourism");
-    ledger.planned_downtime(&host, &tourism, "Tourism", "tourism-0", WallTime(3));
+    ledger.planned_downtime(&host, &interrupted(&tourism, "tourism-0", 3));
     assert_eq!(causes(&ledger), ["host-silent/h1/b1", "maintenance/h2"]);
     let incident = ledger.get("maintenance/h2").expect("open");
     assert_eq!(incident.class, CauseClass::Planned);

@@ -312,11 +312,7 @@ impl Ledger {
                 incident.recovered_at = Some(incident.last_answer().unwrap_or(at));
                 self.changed.insert(cause.to_owned());
             }
-            (IncidentState::Recovered, false) => {
-                incident.state = IncidentState::Open;
-                incident.recovered_at = None;
-                self.changed.insert(cause.to_owned());
-            }
+            (IncidentState::Recovered, false) => self.reopen(cause),
             _ => {}
         }
         if !(cause_gone && answers) {
@@ -326,6 +322,16 @@ impl Ledger {
         let mut closed = self.open.remove(cause)?;
         (closed.state, closed.closed_at) = (IncidentState::Closed, Some(at));
         Some(closed)
+    }
+
+    /// What had recovered does not answer again.
+    fn reopen(&mut self, cause: &str) {
+        if let Some(incident) = self.open.get_mut(cause)
+            && incident.state == IncidentState::Recovered
+        {
+            (incident.state, incident.recovered_at) = (IncidentState::Open, None);
+            self.changed.insert(cause.to_owned());
+        }
     }
 
     /// Knows nothing more of an incident that somebody else closed: what comes next is a new one.

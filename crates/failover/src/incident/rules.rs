@@ -36,6 +36,13 @@ pub fn fault_cause(host: &HostName, component: &str, kind: FaultKind) -> String 
     format!("hardware/{host}/{component}/{kind:?}")
 }
 
+pub(super) fn fault_title(host: &HostName, component: &str, kind: FaultKind) -> Sentence {
+    Sentence {
+        english: format!("{host}: {kind:?} of {component}"),
+        chinese: format!("{host}:{component} 发生 {kind:?}"),
+    }
+}
+
 /// Stable key of what a host's event tells, in a timeline. Steps that can repeat with another value carry it.
 pub fn host_step(event: &HostEvent) -> String {
     match &event.reason {
@@ -347,10 +354,7 @@ impl Ledger {
         at: WallTime,
     ) {
         let cause = fault_cause(host, component, kind);
-        let title = Sentence {
-            english: format!("{host}: {kind:?} of {component}"),
-            chinese: format!("{host}:{component} 发生 {kind:?}"),
-        };
+        let title = fault_title(host, component, kind);
         self.open_incident(
             Opening {
                 cause: cause.clone(),

@@ -1,0 +1,162 @@
+//! Storage that does not answer a host for a moment, while a business system there does not answer either: an incident, though
+//! the moment may be over before the host's probes call the storage lost (decision 0017).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use api::{BusinessSystem, Host, RuntimePhase, VirtualMachine};
+use failover::incident::causes::Interrupted;
+use failover::incident::rules::fault_cause;
+use failover::incident::{Ledger, WallTime};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use model::{FaultKind, HostName, NamespacedName};
+
+use super::openings::INTERRUPTED;
+use crate::probes::replicas;
+use crate::runtime::Context;
+
+/// A stall is noted at most so long after it began. A host tells of it after some seconds: its look at the pool is late after two.
+/// Until another one leads, nobody notes it.
+const NOTED_AFTER: SignedDuration = SignedDuration::from_secs(20);
+/// A guest may stop answering so long after its storage did: until then it answers from its memory.
+const FELT_AFTER: SignedDuration = SignedDuration::from_secs(5);
+/// What has not answered for longer is called lost by the host's probes, and has an incident for that.
+const LONGEST: SignedDuration = SignedDuration::from_secs(15);
+/// A stall is remembered for so long: what it interrupted is told once it has lasted.
+const REMEMBERED: SignedDuration = SignedDuration::from_secs(30);
+
+/// When the storage of a host did not answer, by this operator's clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stall {
+    first: Timestamp,
+    last: Timestamp,
+}
+
+/// Stalls of late, by host and component.
+pub(super) type Stalls = BTreeMap<(HostName, String), Stall>;
+
+/// Components of a host that it reports as slow or lost.
+fn stalled(host: &Host) -> impl Iterator<Item = String> {
+    let reported = host.reported().into_iter();
+    let pools = reported.flat_map(|reported| &reported.storage_pools);
+    let pools = pools.filter(|pool| pool.state != "Ready");
+    pools.map(|pool| format!("storage-pool/{}", pool.name))
+}
+
+/// Whether a host's storage does not answer it, as the incident of that cause says.
+pub(super) fn stands(cause: &str, host: &Host) -> bool {
+    let name = HostName(host.name_any());
+    let is_own =
+        |component: String| fault_cause(&name, &component, FaultKind::StorageLost) == cause;
+    stalled(host).any(is_own)
+}
+
+/// One turn over hosts and systems.
+pub(super) fn look(context: &Context, stalls: &mut Stalls, ledger: &mut Ledger) {
+    let hosts = context.stores.hosts.state();
+    note(stalls, super::wall(), &hosts, &|host| {
+        let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.is_silent(host)
+    });
+    if stalls.is_empty() {
+        return;
+    }
+    let (systems, vms) = (context.stores.systems.state(), context.stores.vms.state());
+    for ((host, component), stall) in stalls.iter() {
+        for system in &systems {
+            tell(ledger, (host, component, *stall), system, &vms);
+        }
+    }
+}
+
+/// What a host that is silent has said last is not so now.
+fn note(
+    stalls: &mut Stalls,
+    now: Timestamp,
+    hosts: &[Arc<Host>],
+    is_silent: &dyn Fn(&HostName) -> bool,
+) {
+    for host in hosts {
+        let name = HostName(host.name_any());
+        for component in stalled(host).filter(|_| !is_silent(&name)) {
+            let stall = stalls.entry((name.clone(), component));
+            let stall = stall.or_insert(Stall {
+                first: now,
+                last: now,
+            });
+            if now.duration_since(stall.last) > FELT_AFTER {
+                stall.first = now;
+            }
+            stall.last = now;
+        }
+    }
+    stalls.retain(|_, stall| now.duration_since(stall.last) < REMEMBERED);
+}
+
+/// Tells of a system that has been interrupted for long enough, by an endpoint with a replica there.
+fn tell(
+    ledger: &mut Ledger,
+    (host, component, stall): (&HostName, &str, Stall),
+    system: &BusinessSystem,
+    vms: &[Arc<VirtualMachine>],
+) {
+    let Some((since, vm)) = felt(host, stall, system, vms) else {
+        return;
+    };
+    if super::wall().duration_since(since) < INTERRUPTED {
+        return;
+    }
+    let namespace = system.namespace().unwrap_or_default();
+    let interrupted = Interrupted {
+        name: &NamespacedName::new(namespace, system.name_any()),
+        display_name: &system.spec.display_name,
+        vm: &vm,
+        since: WallTime(since.as_microsecond()),
+    };
+    ledger.storage_stalled(host, component, &interrupted);
+}
+
+/// Since when an endpoint does not answer that stopped when the storage of a host of one of its replicas did.
+fn felt(
+    host: &HostName,
+    stall: Stall,
+    system: &BusinessSystem,
+    vms: &[Arc<VirtualMachine>],
+) -> Option<(Timestamp, String)> {
+    let window = stall.first - NOTED_AFTER..=stall.last.min(stall.first + LONGEST) + FELT_AFTER;
+    let status = system.status.as_ref()?;
+    let down = status.endpoints.iter().filter(|seen| seen.state == "Down");
+    let felt = down.filter_map(|seen| {
+        let since = seen.since.as_ref()?.0;
+        let mut declared = system.spec.endpoints.iter();
+        let endpoint = declared.find(|endpoint| endpoint.name == seen.name)?;
+        let replicas = replicas(system, &endpoint.tier, vms);
+        let vm = replicas.iter().find(|vm| ran_on(host, vm, since))?;
+        window.contains(&since).then(|| (since, vm.name_any()))
+    });
+    felt.min()
+}
+
+/// Whether a guest runs on a host and did so then: one that is being started does not answer for that reason.
+fn ran_on(host: &HostName, vm: &VirtualMachine, then: Timestamp) -> bool {
+    let Some(status) = &vm.status else {
+        return false;
+    };
+    let right = status
+        .assignment
+        .as_ref()
+        .filter(|right| right.host == *host);
+    right.is_some_and(|right| {
+        status.runtime.as_ref().is_some_and(|runtime| {
+            let started = runtime.started_at.as_ref();
+            runtime.assignment == *right
+                && runtime.phase == RuntimePhase::Running
+                && started.is_some_and(|started| started.0 <= then)
+        })
+    })
+}
+
+#[cfg(test)]
+#[path = "stalls_tests.rs"]
+mod tests;
