@@ -216,6 +216,18 @@ pub async fn until_well(client: &Client, systems: usize) -> Result<()> {
     .map(drop)
 }
 
+/// Whether a host reports a fault of its storage.
+///
+/// # Errors
+/// The API does not answer.
+pub async fn says_storage(client: &Client, host: &str) -> Result<bool> {
+    let api: Api<Host> = Api::all(client.clone());
+    let host = api.get(host).await?;
+    let faults = host.reported().map(|report| &report.faults);
+    let mut all = faults.into_iter().flatten();
+    Ok(all.any(|fault| fault.component.starts_with("storage")))
+}
+
 /// Waits until a host is Ready.
 ///
 /// # Errors

@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use api::names::SYSTEM_NAMESPACE;
-use api::{Host, MigrationSourcePhase, VirtualMachineMigration};
+use api::{Host, Incident, MigrationSourcePhase, VirtualMachineMigration};
 use e2e::calm::{Calm, STILL};
 use e2e::command::zyctl;
-use e2e::declared::{Declared, find, holds, remove, right};
+use e2e::declared::{Declared, LIKE, find, holds, remove, right};
 use e2e::isolation::until_answers;
+use e2e::ledger::incidents;
 use e2e::moving::{SLOW, copy_at_most};
 use e2e::plays::{LOSSES, play_each};
 use e2e::power::fences;
 use e2e::standing::{Guests, guests, processes_of, standing};
 use e2e::watch::{
-    busy_host, full_name, migrations, names_on, on_host, runs, until, until_ready, vms,
+    busy_host, full_name, migrations, names_on, on_host, runs, says_storage, until, until_ready,
+    vms,
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt};
@@ -41,6 +43,7 @@ async fn what_is_lost_is_told_again() -> Result<()> {
     play_each(options, &LOSSES, async |lab, story| match story {
         "35" => words_to_the_api_are_lost(lab).await,
         "58" => the_root_disk_turns_read_only_while_a_host_is_emptied(lab).await,
+        "9" => storage_stalls_and_a_system_with_it(lab).await,
         "29" => the_api_server_takes_no_writes(lab).await,
         _ => bail!("story {story} is not played here"),
     })
@@ -192,6 +195,55 @@ async fn takes_no_writes(lab: &Lab) -> Result<bool> {
             Ok(false)
         }
     }
+}
+
+/// 9, for a moment: a host's storage hangs, and a system whose only replica is there does not answer. Whether or not it lasts
+/// until probes call it a fault, one Incident tells of it, and nothing is done to any VM but what that fault asks for.
+async fn storage_stalls_and_a_system_with_it(lab: &Lab) -> Result<()> {
+    let host = right(&find(lab, LIKE).await?)?.host.to_string();
+    let cause = format!("hardware/{host}/storage-pool/shared/StorageLost");
+    let (known, before) = (incidents(lab).await?.len(), standing(lab).await?);
+    lab.fault(Some(&host), Fault::StorageHang)?;
+    let told = until(&lab.client, "an Incident of the stall", async || {
+        let all = incidents(lab).await?;
+        Ok(all.iter().any(|incident| tells_of_stall(incident, &cause)))
+    })
+    .await;
+    lab.heal(Some(&host), Fault::StorageHang)?;
+    told?;
+    until(
+        &lab.client,
+        "its Incident to be closed, or a fault",
+        async || {
+            let all = incidents(lab).await?;
+            let is_over = all.iter().skip(known).all(is_closed);
+            Ok(is_over || says_storage(&lab.client, &host).await?)
+        },
+    )
+    .await?;
+    let is_fault = says_storage(&lab.client, &host).await?;
+    println!("its probes call it a fault: {is_fault}");
+    if !is_fault {
+        ensure!(
+            standing(lab).await? == before,
+            "a VM was moved or restarted"
+        );
+    }
+    let new = incidents(lab).await?.len() - known;
+    ensure!(new == 1, "{new} Incidents of one cause");
+    Ok(())
+}
+
+/// Whether an Incident of that cause says that a system does not answer because storage stalls.
+fn tells_of_stall(incident: &Incident, cause: &str) -> bool {
+    let timeline = incident.status.iter().flat_map(|status| &status.timeline);
+    let mut steps = timeline.map(|entry| entry.step.as_str());
+    incident.spec.cause == cause && steps.any(|step| step.starts_with("stalled/"))
+}
+
+fn is_closed(incident: &Incident) -> bool {
+    let status = incident.status.as_ref();
+    status.is_some_and(|status| status.state == "Closed")
 }
 
 /// 29 and 29b: the API server's storage is full: reads are answered, no write is taken, no Lease renewed. Guards are

@@ -13,8 +13,8 @@ use e2e::plays::{SYSTEMS, WHOLE_SITE, play_each};
 use e2e::power::fences;
 use e2e::standing::standing;
 use e2e::watch::{
-    busy_host, host_state, hosts, is_ready, migrations, names_on, on_host, runs, until,
-    until_ready, until_well, vms,
+    busy_host, host_state, hosts, is_ready, migrations, names_on, on_host, runs, says_storage,
+    until, until_ready, until_well, vms,
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
@@ -257,14 +257,6 @@ async fn the_whole_site_loses_power(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-async fn says_storage(lab: &Lab, host: &str) -> Result<bool> {
-    let api: Api<Host> = Api::all(lab.client.clone());
-    let host = api.get(host).await?;
-    let faults = host.reported().map(|report| &report.faults);
-    let mut all = faults.into_iter().flatten();
-    Ok(all.any(|fault| fault.component.starts_with("storage")))
-}
-
 /// 41: storage hangs for two hosts, which watch the others: what they could not look at is no silence, and nobody
 /// is forced off, fences itself or loses a VM.
 async fn storage_hangs_for_those_who_watch(lab: &Lab) -> Result<()> {
@@ -279,7 +271,8 @@ async fn storage_hangs_for_those_who_watch(lab: &Lab) -> Result<()> {
         lab.fault(Some(host), Fault::StorageHang)?;
     }
     until(&lab.client, "both to tell of their storage", async || {
-        Ok(says_storage(lab, &watching[0]).await? && says_storage(lab, &watching[1]).await?)
+        Ok(says_storage(&lab.client, &watching[0]).await?
+            && says_storage(&lab.client, &watching[1]).await?)
     })
     .await?;
     let long = Duration::from_secs(TIMERS.iter().sum::<u64>() + STILL.as_secs());
@@ -304,7 +297,7 @@ async fn storage_first_and_the_lease_later(lab: &Lab) -> Result<()> {
     lab.fault(Some(host), Fault::BmcDead)?;
     lab.fault(Some(host), Fault::StorageCut)?;
     until(&lab.client, "it to tell of its storage", async || {
-        says_storage(lab, host).await
+        says_storage(&lab.client, host).await
     })
     .await?;
     let whole = Duration::from_secs(TIMERS.iter().sum());
