@@ -1,13 +1,14 @@
 //! Storage that does not answer a host for a moment, while a business system there does not answer either: an incident, though
 //! the moment may be over before the host's probes call the storage lost (decision 0017).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use api::{BusinessSystem, Host, RuntimePhase, VirtualMachine};
 use failover::incident::causes::Interrupted;
 use failover::incident::rules::fault_cause;
 use failover::incident::{Ledger, WallTime};
+use fleet::system::system_of;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use model::{FaultKind, HostName, NamespacedName};
@@ -54,18 +55,46 @@ pub(super) fn stands(cause: &str, host: &Host) -> bool {
 
 /// One turn over hosts and systems.
 pub(super) fn look(context: &Context, stalls: &mut Stalls, ledger: &mut Ledger) {
-    let hosts = context.stores.hosts.state();
-    note(stalls, super::wall(), &hosts, &|host| {
+    let is_silent = |host: &HostName| {
         let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         watch.is_silent(host)
-    });
-    if stalls.is_empty() {
-        return;
+    };
+    note(
+        stalls,
+        super::wall(),
+        &context.stores.hosts.state(),
+        &is_silent,
+    );
+    if !stalls.is_empty() {
+        let (systems, vms) = (context.stores.systems.state(), context.stores.vms.state());
+        tell_all(ledger, stalls, (&systems, &vms), &is_silent);
     }
-    let (systems, vms) = (context.stores.systems.state(), context.stores.vms.state());
-    for ((host, component), stall) in stalls.iter() {
-        for system in &systems {
-            tell(ledger, (host, component, *stall), system, &vms);
+}
+
+/// A system with a VM on a host that is silent may be down because of that; its incident may not be open yet.
+fn tell_all(
+    ledger: &mut Ledger,
+    stalls: &Stalls,
+    (systems, vms): (&[Arc<BusinessSystem>], &[Arc<VirtualMachine>]),
+    is_silent: &dyn Fn(&HostName) -> bool,
+) {
+    let on_silent_host = |vm: &&Arc<VirtualMachine>| {
+        let status = vm.status.as_ref();
+        let right = status.and_then(|status| status.assignment.as_ref());
+        right.is_some_and(|right| is_silent(&right.host))
+    };
+    let silent: BTreeSet<NamespacedName> = vms
+        .iter()
+        .filter(on_silent_host)
+        .filter_map(|vm| system_of(vm))
+        .collect();
+    for ((host, component), stall) in stalls {
+        for system in systems {
+            let namespace = system.namespace().unwrap_or_default();
+            let name = NamespacedName::new(namespace, system.name_any());
+            if !silent.contains(&name) {
+                tell(ledger, (host, component, *stall), (&name, system), vms);
+            }
         }
     }
 }
@@ -98,7 +127,7 @@ fn note(
 fn tell(
     ledger: &mut Ledger,
     (host, component, stall): (&HostName, &str, Stall),
-    system: &BusinessSystem,
+    (name, system): (&NamespacedName, &BusinessSystem),
     vms: &[Arc<VirtualMachine>],
 ) {
     let Some((since, vm)) = felt(host, stall, system, vms) else {
@@ -107,9 +136,8 @@ fn tell(
     if super::wall().duration_since(since) < INTERRUPTED {
         return;
     }
-    let namespace = system.namespace().unwrap_or_default();
     let interrupted = Interrupted {
-        name: &NamespacedName::new(namespace, system.name_any()),
+        name,
         display_name: &system.spec.display_name,
         vm: &vm,
         since: WallTime(since.as_microsecond()),

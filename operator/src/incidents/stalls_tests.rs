@@ -115,6 +115,30 @@ fn a_stall_is_noted_while_a_host_that_is_heard_reports_it() {
     assert_eq!(pass(41, ["Ready", "Ready"]), [], "forgotten");
 }
 
+/// A host whose storage was slow to answer loses its power, and its silence is no incident yet.
+#[test]
+fn a_silence_of_any_host_of_a_system_explains_that_it_is_down() {
+    let now = crate::incidents::wall();
+    let (since, started) = (now - INTERRUPTED, now - INTERRUPTED * 2);
+    let vms = [
+        vm("oa-web-0", "web", "h1", started),
+        vm("oa-db-0", "db", "h2", started),
+    ];
+    let systems = [Arc::new(system("Down", since))];
+    let stall = Stall {
+        first: since,
+        last: now,
+    };
+    let key = (HostName::from("h2"), "storage-pool/shared".to_owned());
+    let stalls = Stalls::from([(key, stall)]);
+    for (silent, told) in [("h1", 0), ("h2", 0), ("h3", 1)] {
+        let mut ledger = Ledger::default();
+        let is_silent = |host: &HostName| host.as_str() == silent;
+        tell_all(&mut ledger, &stalls, (&systems, &vms), &is_silent);
+        assert_eq!(ledger.open().len(), told, "{silent} is silent");
+    }
+}
+
 #[test]
 fn the_incident_of_storage_stands_while_its_host_reports_it() {
     let cause = fault_cause(&"h1".into(), "storage-pool/shared", FaultKind::StorageLost);
