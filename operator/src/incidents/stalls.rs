@@ -1,5 +1,5 @@
 //! Storage that does not answer a host for a moment, while a business system there does not answer either: an incident, though
-//! the moment may be over before the host's probes call the storage lost (decision 0017).
+//! the moment may be over before the host's probes call the storage lost (decisions 0003 and 0017).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};

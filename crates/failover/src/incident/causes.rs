@@ -1,6 +1,7 @@
-//! Root causes that are no silence and no hardware fault: a guest that crashed or can not be
-//! started, an agent that stands still, downtime by planned work or by storage that stalls. What happens to a guest because
-//! its host died belongs to the incident of that host: one root cause, one incident.
+//! Root causes that are no silence and no standing hardware fault: a guest that crashed or can not
+//! be started, an agent that stands still, downtime by planned work or by storage that stalls. What
+//! happens to a guest because its host died belongs to the incident of that host: one root cause,
+//! one incident.
 
 use model::{Assignment, FaultKind, HostName, NamespacedName};
 

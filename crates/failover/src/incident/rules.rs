@@ -36,6 +36,7 @@ pub fn fault_cause(host: &HostName, component: &str, kind: FaultKind) -> String 
     format!("hardware/{host}/{component}/{kind:?}")
 }
 
+/// Title of a hardware fault's incident.
 pub(super) fn fault_title(host: &HostName, component: &str, kind: FaultKind) -> Sentence {
     Sentence {
         english: format!("{host}: {kind:?} of {component}"),
