@@ -102,7 +102,8 @@ pub(super) fn follow(context: &Context, words: &Words, state: &mut State) {
     over.into_iter().for_each(|incident| state.store(incident));
 }
 
-fn assignment(vm: &VirtualMachine) -> Option<&Assignment> {
+/// The right under which a VM may run.
+pub(super) fn assignment(vm: &VirtualMachine) -> Option<&Assignment> {
     vm.status.as_ref()?.assignment.as_ref()
 }
 
@@ -110,11 +111,7 @@ fn assignment(vm: &VirtualMachine) -> Option<&Assignment> {
 /// that fell silent counts: the host that came back carries VMs again.
 fn concerns(context: &Context, incident: &Incident, right: &Assignment) -> bool {
     if incident.cause == STORM_CAUSE {
-        let watch = context
-            .hosts
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        return watch.is_silent(&right.host);
+        return openings::is_silent(context, &right.host);
     }
     if incident.cause.starts_with(causes::GUEST_CAUSES) {
         let epoch = incident.cause.rsplit('/').next();
@@ -210,14 +207,11 @@ fn tell_vms(
         else {
             continue;
         };
-        let runs = status.runtime.is_some_and(|runtime| {
-            runtime.assignment == right && runtime.phase == api::RuntimePhase::Running
-        });
         let moved = status
             .proofs
             .last()
             .is_some_and(|proof| proof.kind == StopProofKind::HandedOver);
-        if !runs {
+        if openings::running(vm).is_none() {
             continue;
         }
         let (word, name, host) = (

@@ -59,6 +59,7 @@ struct State {
     begins: BTreeMap<String, Timestamp>,
     /// Crashes of guests that are not told yet.
     crashes: openings::Crashes,
+    /// Stalls of storage of late.
     stalls: stalls::Stalls,
     /// Incidents as they are to be written, by the names of their objects.
     dirty: BTreeMap<String, failover::incident::Incident>,

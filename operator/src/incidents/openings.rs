@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError};
 
 use api::names::LEASE_LOOP_NEVER;
 use api::{
-    BusinessSystem, CloseReason, Host, Incident, RuntimePhase, VirtualMachine,
-    VirtualMachineMigration, VirtualMachinePhase,
+    BusinessSystem, CloseReason, EndpointStatus, Host, Incident, Runtime, RuntimePhase,
+    VirtualMachine, VirtualMachineMigration, VirtualMachinePhase,
 };
 use failover::Moment;
 use failover::incident::causes::{self, Guest, Interrupted};
@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use model::{Assignment, HostName, NamespacedName, StopProofKind};
 
-use super::affected::find;
+use super::affected::{assignment, find};
 use super::{locked, now, recall, stored};
 use crate::hosts::HostWatch;
 use crate::runtime::Context;
@@ -112,7 +112,7 @@ pub(super) fn vm_name(vm: &VirtualMachine) -> NamespacedName {
     NamespacedName::new(vm.namespace().unwrap_or_default(), vm.name_any())
 }
 
-fn is_silent(context: &Context, host: &HostName) -> bool {
+pub(super) fn is_silent(context: &Context, host: &HostName) -> bool {
     let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
     watch.is_silent(host)
 }
@@ -249,11 +249,7 @@ fn look_at_work(context: &Context, ledger: &mut Ledger, host: &Host, vms: &[Arc<
         })
         .collect();
     for vm in vms {
-        let here = vm
-            .status
-            .as_ref()
-            .and_then(|status| status.assignment.as_ref())
-            .is_some_and(|right| right.host == name);
+        let here = assignment(vm).is_some_and(|right| right.host == name);
         let moves = || {
             moving.iter().any(|migration| {
                 migration.spec.virtual_machine == vm.name_any()
@@ -288,18 +284,20 @@ fn is_of_now(migration: &VirtualMachineMigration) -> bool {
     finished.is_none_or(|at| super::wall().duration_since(at.0) < AFTER_MOVE)
 }
 
-/// Since when an endpoint of a system that was up does not answer.
+/// Endpoints of a system that was up that do not answer, and since when.
+pub(super) fn down_endpoints(
+    system: &BusinessSystem,
+) -> impl Iterator<Item = (&EndpointStatus, Timestamp)> {
+    let status = system.status.iter().filter(|status| status.state == "Down");
+    status
+        .flat_map(|status| &status.endpoints)
+        .filter(|endpoint| endpoint.state == "Down")
+        .filter_map(|endpoint| Some((endpoint, endpoint.since.as_ref()?.0)))
+}
+
+/// Since when the first of them does not.
 fn down_since(system: &BusinessSystem) -> Option<Timestamp> {
-    let status = system
-        .status
-        .as_ref()
-        .filter(|status| status.state == "Down")?;
-    let down = status
-        .endpoints
-        .iter()
-        .filter(|endpoint| endpoint.state == "Down");
-    down.filter_map(|endpoint| Some(endpoint.since.as_ref()?.0))
-        .min()
+    down_endpoints(system).map(|(_, since)| since).min()
 }
 
 /// Whether the cause of an incident that this file opens is gone; none: another file's.
@@ -331,14 +329,17 @@ pub(super) fn is_well(vm: &VirtualMachine) -> bool {
     let Some(status) = vm.status.as_ref() else {
         return false;
     };
-    let runs = status.runtime.as_ref().is_some_and(|runtime| {
-        status.assignment.as_ref() == Some(&runtime.assignment)
-            && runtime.phase == RuntimePhase::Running
-    });
     let stopped = status.phase == Some(VirtualMachinePhase::Stopped);
     let unwanted = vm.spec.run_strategy == api::RunStrategy::Halted
         || vm.metadata.deletion_timestamp.is_some();
-    runs || stopped || unwanted
+    running(vm).is_some() || stopped || unwanted
+}
+
+/// What is reported of a VM that runs under its present assignment.
+pub(super) fn running(vm: &VirtualMachine) -> Option<&Runtime> {
+    let runtime = vm.status.as_ref()?.runtime.as_ref()?;
+    let is_present = assignment(vm) == Some(&runtime.assignment);
+    (is_present && runtime.phase == RuntimePhase::Running).then_some(runtime)
 }
 
 /// Guests that crashed and were started again before this operator led, and about which nothing was

@@ -2,9 +2,9 @@
 //! the moment may be over before the host's probes call the storage lost (decisions 0003 and 0017).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use api::{BusinessSystem, Host, RuntimePhase, VirtualMachine};
+use api::{BusinessSystem, Host, VirtualMachine};
 use failover::incident::causes::Interrupted;
 use failover::incident::rules::fault_cause;
 use failover::incident::{Ledger, WallTime};
@@ -13,7 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use model::{FaultKind, HostName, NamespacedName};
 
-use super::openings::INTERRUPTED;
+use super::affected::assignment;
+use super::openings::{self, INTERRUPTED, down_endpoints, running};
 use crate::probes::replicas;
 use crate::runtime::Context;
 
@@ -55,10 +56,7 @@ pub(super) fn stands(cause: &str, host: &Host) -> bool {
 
 /// One turn over hosts and systems.
 pub(super) fn look(context: &Context, stalls: &mut Stalls, ledger: &mut Ledger) {
-    let is_silent = |host: &HostName| {
-        let watch = context.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.is_silent(host)
-    };
+    let is_silent = |host: &HostName| openings::is_silent(context, host);
     note(
         stalls,
         super::wall(),
@@ -78,11 +76,8 @@ fn tell_all(
     (systems, vms): (&[Arc<BusinessSystem>], &[Arc<VirtualMachine>]),
     is_silent: &dyn Fn(&HostName) -> bool,
 ) {
-    let on_silent_host = |vm: &&Arc<VirtualMachine>| {
-        let status = vm.status.as_ref();
-        let right = status.and_then(|status| status.assignment.as_ref());
-        right.is_some_and(|right| is_silent(&right.host))
-    };
+    let on_silent_host =
+        |vm: &&Arc<VirtualMachine>| assignment(vm).is_some_and(|right| is_silent(&right.host));
     let silent: BTreeSet<NamespacedName> = vms
         .iter()
         .filter(on_silent_host)
@@ -153,10 +148,7 @@ fn felt(
     vms: &[Arc<VirtualMachine>],
 ) -> Option<(Timestamp, String)> {
     let window = stall.first - NOTED_AFTER..=stall.last.min(stall.first + LONGEST) + FELT_AFTER;
-    let status = system.status.as_ref()?;
-    let down = status.endpoints.iter().filter(|seen| seen.state == "Down");
-    let felt = down.filter_map(|seen| {
-        let since = seen.since.as_ref()?.0;
+    let felt = down_endpoints(system).filter_map(|(seen, since)| {
         let mut declared = system.spec.endpoints.iter();
         let endpoint = declared.find(|endpoint| endpoint.name == seen.name)?;
         let replicas = replicas(system, &endpoint.tier, vms);
@@ -168,20 +160,9 @@ fn felt(
 
 /// Whether a guest runs on a host and did so then: one that is being started does not answer for that reason.
 fn ran_on(host: &HostName, vm: &VirtualMachine, then: Timestamp) -> bool {
-    let Some(status) = &vm.status else {
-        return false;
-    };
-    let right = status
-        .assignment
-        .as_ref()
-        .filter(|right| right.host == *host);
-    right.is_some_and(|right| {
-        status.runtime.as_ref().is_some_and(|runtime| {
-            let started = runtime.started_at.as_ref();
-            runtime.assignment == *right
-                && runtime.phase == RuntimePhase::Running
-                && started.is_some_and(|started| started.0 <= then)
-        })
+    running(vm).is_some_and(|runtime| {
+        let started = runtime.started_at.as_ref();
+        runtime.assignment.host == *host && started.is_some_and(|started| started.0 <= then)
     })
 }
 

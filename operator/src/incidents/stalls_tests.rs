@@ -81,6 +81,10 @@ fn an_outage_is_felt_of_a_stall_where_a_replica_is_and_when_it_began_then() {
         let expected = felt.then(|| (at(since), "oa-db-0".to_owned()));
         assert_eq!(found, expected, "{host} {stall:?} {database} {since}");
     }
+    // It has never answered.
+    let mut new = system("Down", at(1));
+    new.status.as_mut().expect("a status").state = "Progressing".to_owned();
+    assert_eq!(super::felt(&"h2".into(), stall, &new, &vms), None);
     // A guest that comes up then.
     let late = [vm("oa-db-0", "db", "h2", at(2))];
     for (since, felt) in [(1, false), (2, true)] {
