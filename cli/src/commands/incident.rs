@@ -196,11 +196,8 @@ pub async fn close(
         .get_opt(name)
         .await?
         .with_context(|| format!("incident {name} does not exist; see zyctl incident list"))?;
-    let closed_already = incident
-        .status
-        .is_some_and(|status| status.state == "Closed");
     ensure!(
-        !closed_already,
+        !incident.is_closed(),
         match context.language {
             Language::English => format!(
                 "incident {name} is closed already; its record is kept as it is: zyctl incident show {name}"

@@ -159,7 +159,7 @@ fn not_closed(closure: &IncidentClosure) -> Entry {
 pub(super) fn words(stored: &[Arc<Object>]) -> Words {
     stored
         .iter()
-        .filter(|object| !stored::is_closed(object))
+        .filter(|object| !object.is_closed())
         .filter_map(|object| Some((object.name_any(), object.spec.closure.clone()?)))
         .collect()
 }

@@ -268,7 +268,7 @@ impl Play {
         {
             let mut server = self.server();
             let open = server.incidents().into_iter();
-            let open: Vec<_> = open.filter(|one| !super::stored::is_closed(one)).collect();
+            let open: Vec<_> = open.filter(|one| !one.is_closed()).collect();
             for incident in open {
                 let name = incident.metadata.name.unwrap_or_default();
                 let path = format!("/apis/zhengyun.io/v1alpha1/incidents/{name}");

@@ -11,7 +11,7 @@ use failover::incident::{CauseClass, Entry, Ledger, Opening, WallTime};
 use model::NamespacedName;
 
 use super::openings::{is_well, vm_name};
-use super::{recall, stored};
+use super::recall;
 
 /// So much of what QEMU said is told, characters.
 const SAID: usize = 300;
@@ -30,7 +30,7 @@ pub(super) fn look(
     let copy = &refused.assignment;
     let step = format!("image-locked/{name}/{}", copy.epoch);
     let closed = stored.iter().map(|incident| &**incident);
-    if recall::is_told(closed.filter(|incident| stored::is_closed(incident)), &step) {
+    if recall::is_told(closed.filter(|incident| incident.is_closed()), &step) {
         return;
     }
     let cause = of_guest(ledger, &name, refused, at);

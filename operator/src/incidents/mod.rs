@@ -168,7 +168,7 @@ impl State {
     fn restore(&mut self, stored: &[Incident]) {
         let open: Vec<_> = stored
             .iter()
-            .filter(|incident| !stored::is_closed(incident))
+            .filter(|incident| !incident.is_closed())
             .collect();
         self.begins.clear();
         self.crashes.clear();

@@ -20,7 +20,7 @@ use kube::ResourceExt;
 use model::{Assignment, HostName, NamespacedName, StopProofKind};
 
 use super::affected::{assignment, find};
-use super::{locked, now, recall, stored};
+use super::{locked, now, recall};
 use crate::hosts::HostWatch;
 use crate::runtime::Context;
 use crate::store::Renewals;
@@ -124,7 +124,7 @@ fn is_known(ledger: &Ledger, stored: &[Arc<Incident>], step: &str) -> bool {
     let closed = stored
         .iter()
         .map(|incident| &**incident)
-        .filter(|incident| stored::is_closed(incident));
+        .filter(|incident| incident.is_closed());
     open.any(|incident| incident.timeline.iter().any(|entry| entry.step == step))
         || recall::is_told(closed, step)
 }

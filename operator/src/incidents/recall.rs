@@ -15,8 +15,8 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use model::{BootId, HostName, StopProofKind, StopProofRecord};
 
+use super::now;
 use super::waiting::Noted;
-use super::{now, stored};
 
 /// What happened longer ago is not told any more: a leader is followed within seconds, and an operator
 /// that is away for longer finds VMs that have long been started anew.
@@ -59,7 +59,7 @@ pub(super) fn is_told<'a>(mut stored: impl Iterator<Item = &'a Incident>, step: 
 pub(super) fn forget_told(waiting: &mut VecDeque<Noted>, stored: &[Incident]) {
     let closed: Vec<&Incident> = stored
         .iter()
-        .filter(|incident| stored::is_closed(incident))
+        .filter(|incident| incident.is_closed())
         .collect();
     // The last return of each host, by its place.
     let mut back: BTreeMap<HostName, (usize, String)> = BTreeMap::new();
@@ -175,8 +175,8 @@ fn is_storm_of_now(incident: &Incident, wall: Timestamp) -> bool {
         .status
         .as_ref()
         .and_then(|status| status.closed_at.as_ref());
-    let long_over = stored::is_closed(incident)
-        && closed.is_none_or(|closed| wall.duration_since(closed.0) > RECENT);
+    let long_over =
+        incident.is_closed() && closed.is_none_or(|closed| wall.duration_since(closed.0) > RECENT);
     incident.spec.cause == STORM_CAUSE && !long_over
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::incidents::stored;
 
 /// When the new leader begins.
 const NOW: &str = "2026-01-01T00:10:00Z";

@@ -6,7 +6,6 @@ use api::Incident;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use super::stored;
 use crate::runtime::Context;
 use crate::writer::logged;
 
@@ -38,7 +37,7 @@ fn is_over(incident: &Incident, days: Option<i32>, now: Timestamp) -> bool {
         .status
         .as_ref()
         .and_then(|status| status.closed_at.as_ref());
-    stored::is_closed(incident) && closed.is_some_and(|closed| now.duration_since(closed.0) > kept)
+    incident.is_closed() && closed.is_some_and(|closed| now.duration_since(closed.0) > kept)
 }
 
 #[cfg(test)]

@@ -22,13 +22,6 @@ use crate::writer::{WriteError, logged};
 /// Longest part of an object's name that tells the cause.
 const NAME_MAX: usize = 48;
 
-pub(super) fn is_closed(incident: &Incident) -> bool {
-    incident
-        .status
-        .as_ref()
-        .is_some_and(|status| status.state == "Closed")
-}
-
 /// A name that tells the cause and is new each time that it comes back.
 pub(super) fn object_name(incident: &incident::Incident) -> String {
     if incident.cause.starts_with(GUEST_CAUSES) {
@@ -230,7 +223,7 @@ enum Standing<'a> {
 fn standing<'a>(stored: &'a [Arc<Incident>], name: &str) -> Standing<'a> {
     match stored.iter().find(|known| known.name_any() == name) {
         None => Standing::Missing,
-        Some(known) if is_closed(known) => Standing::Closed,
+        Some(known) if known.is_closed() => Standing::Closed,
         Some(known) => Standing::Open(known),
     }
 }

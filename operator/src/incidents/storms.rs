@@ -8,7 +8,6 @@ use failover::Moment;
 use failover::incident::WallTime;
 use failover::incident::rules::STORM_CAUSE;
 
-use super::stored;
 use super::waiting::{Observer, is_told};
 
 /// After a time in which the API server was not heard, a storm counts only once it has outlasted this, milliseconds: all
@@ -117,7 +116,7 @@ impl Storms {
     /// its own.
     pub(super) fn forget_told(&mut self, all: &[Incident]) {
         let ends = all.iter().filter_map(|incident| {
-            let closed = stored::is_closed(incident) && incident.spec.cause == STORM_CAUSE;
+            let closed = incident.is_closed() && incident.spec.cause == STORM_CAUSE;
             let status = incident.status.as_ref().filter(|_| closed)?;
             Some(status.closed_at.as_ref()?.0.as_microsecond())
         });

@@ -216,7 +216,7 @@ async fn storage_stalls_and_a_system_with_it(lab: &Lab) -> Result<()> {
         "its Incident to be closed, or a fault",
         async || {
             let all = incidents(lab).await?;
-            let is_over = all.iter().skip(known).all(is_closed);
+            let is_over = all.iter().skip(known).all(Incident::is_closed);
             Ok(is_over || says_storage(&lab.client, &host).await?)
         },
     )
@@ -239,11 +239,6 @@ fn tells_of_stall(incident: &Incident, cause: &str) -> bool {
     let timeline = incident.status.iter().flat_map(|status| &status.timeline);
     let mut steps = timeline.map(|entry| entry.step.as_str());
     incident.spec.cause == cause && steps.any(|step| step.starts_with("stalled/"))
-}
-
-fn is_closed(incident: &Incident) -> bool {
-    let status = incident.status.as_ref();
-    status.is_some_and(|status| status.state == "Closed")
 }
 
 /// 29 and 29b: the API server's storage is full: reads are answered, no write is taken, no Lease renewed. Guards are

@@ -166,12 +166,7 @@ pub fn holds(condition: &Condition, before: &Before, site: &Site) -> bool {
         Condition::NoIncident => {
             !since.any(|incident| incident.spec.host.as_deref() == Some(&before.host))
         }
-        Condition::IncidentsClosed => since.all(|incident| {
-            incident
-                .status
-                .as_ref()
-                .is_some_and(|status| status.state == "Closed")
-        }),
+        Condition::IncidentsClosed => since.all(Incident::is_closed),
         Condition::SystemsReady => systems_ready(site),
         Condition::SystemsDisturbed => !systems_ready(site),
         Condition::AllWell => all_well(site),

@@ -78,6 +78,14 @@ pub enum CauseClass {
     Unknown,
 }
 
+impl Incident {
+    /// Whether it is over: its record is final.
+    pub fn is_closed(&self) -> bool {
+        let status = self.status.as_ref();
+        status.is_some_and(|status| status.state == "Closed")
+    }
+}
+
 /// A person's closing word.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
