@@ -197,19 +197,28 @@ async fn takes_no_writes(lab: &Lab) -> Result<bool> {
     }
 }
 
-/// 9, for a moment: a host's storage hangs, and a system whose only replica is there does not answer. Whether or not it lasts
-/// until probes call it a fault, one Incident tells of it, and nothing is done to any VM but what that fault asks for.
+/// 9, for a moment: a host's storage hangs, and a system whose only replica is there does not answer: the guest stands still with
+/// it, as the lab's own answer for 10 s without a disk, and then it is a fault. Whether or not this play is so slow that it
+/// becomes one, a single Incident tells of it, and nothing is done to any VM but what that fault asks for.
 async fn storage_stalls_and_a_system_with_it(lab: &Lab) -> Result<()> {
-    let host = right(&find(lab, LIKE).await?)?.host.to_string();
+    let vm = find(lab, LIKE).await?;
+    let host = right(&vm)?.host.to_string();
+    let processes = processes_of(lab, &vm.uid().unwrap_or_default())?;
     let cause = format!("hardware/{host}/storage-pool/shared/StorageLost");
     let (known, before) = (incidents(lab).await?.len(), standing(lab).await?);
+    let signal_all = |signal: &str| {
+        let mut pids = processes.iter().map(i32::to_string);
+        pids.try_for_each(|pid| run("kill", [signal, pid.as_str()]).map(drop))
+    };
     lab.fault(Some(&host), Fault::StorageHang)?;
+    signal_all("-STOP")?;
     let told = until(&lab.client, "an Incident of the stall", async || {
         let all = incidents(lab).await?;
         Ok(all.iter().any(|incident| tells_of_stall(incident, &cause)))
     })
     .await;
     lab.heal(Some(&host), Fault::StorageHang)?;
+    signal_all("-CONT")?;
     told?;
     until(
         &lab.client,
